@@ -1,0 +1,26 @@
+# ResNet-50, 2-layer projectors onto 128 dimensions, the paper's variant of the head.
+model = dict(
+    type='SSPRL',
+    backbone=dict(
+        type='ResNet',
+        depth=50,
+        norm_cfg=dict(type='SyncBN'),
+        zero_init_residual=False,
+    ),
+    neck=dict(
+        type='PyramidProjector',
+        in_channels=2048,
+        hid_channels=2048,
+        out_channels=128,
+        norm_cfg=dict(type='SyncBN'),
+    ),
+    head=dict(
+        type='SSPRLHead',
+        embed_dims=128,
+        variant='paper',
+        temperature=0.1,
+        assigner=dict(type='SinkhornAssigner', epsilon=0.05, num_iterations=3),
+        cross_weight=1.0,
+    ),
+    data_preprocessor=dict(type='PyramidAugment'),
+)

@@ -1,0 +1,38 @@
+"""``python -m sspyr_mm COMMAND``: each command is a module of :mod:`sspyr_mm.cli`, imported only when it is run."""
+
+import argparse
+import importlib
+import sys
+
+# command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit status.
+COMMANDS = {
+    "doctor": ("sspyr_mm.cli.doctor", "check this machine: versions, compiled ops, CUDA, data; with remedies"),
+    "toy-scenes": ("sspyr_mm.cli.toy_scenes", "draw a labelled data set of multi-object scenes (COCO and VOC layout)"),
+    "export": ("sspyr_mm.cli.export", "write the backbone of a pre-training checkpoint for use elsewhere"),
+    "health": ("sspyr_mm.cli.health", "used prototypes, code entropy and embedding spread of a checkpoint, per scale"),
+    "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Arguments without the program's name. Defaults to ``sys.argv[1:]``.
+
+    Returns:
+        Exit status of the command: 0 when it did what was asked.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description=__doc__.split(":")[0])
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, text) in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=text)
+        if argv[:1] == [name]:
+            importlib.import_module(module).add_arguments(sub)
+    args = parser.parse_args(argv)
+    return importlib.import_module(COMMANDS[args.command][0]).run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Commands of ``python -m sspyr_mm``, a module each."""

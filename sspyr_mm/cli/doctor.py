@@ -1,0 +1,77 @@
+"""``python -m sspyr_mm doctor``: can this machine pre-train, and if not, what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from sspyr_mm.cli import doctor_checks as checks
+from sspyr_mm.cli.doctor_checks import NOTE, OK, PROBLEM, Finding
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser of ``doctor``.
+    """
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="check these images, too: folders, list files (.txt) or COCO annotations (.json)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--quick", action="store_true", help="do not import the package to prove that it starts"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs all checks and prints what they found.
+
+    Args:
+        args (argparse.Namespace): ``data`` (list[str]), ``json`` (bool), ``quick`` (bool).
+
+    Returns:
+        int: 0 when pre-training can run (on the data given), 1 when it can't.
+    """
+    findings = []
+    for finding in _examine(args):
+        findings.append(finding)
+        if not args.json:
+            _show(finding)
+
+    count = sum(finding.level == PROBLEM for finding in findings)
+    if args.json:
+        report = {"ready": count == 0, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps(report, indent=2))
+    elif count:
+        print(f"\nPre-training can't run: {count} problem{'s' * (count > 1)}, marked ✗ above.")
+    else:
+        print("\nPre-training can run.")
+    return 1 if count else 0
+
+
+def _examine(args: argparse.Namespace) -> Iterator[Finding]:
+    yield from checks.check_python()
+    yield from checks.check_stack()
+    yield from checks.check_opencv()
+    yield from checks.check_torch()
+    yield from checks.check_ops()
+    yield from checks.check_machine()
+    yield from checks.check_links()
+    if not args.quick:
+        yield from checks.check_package()
+    for path in args.data:
+        yield from checks.check_data(path)
+
+
+def _show(finding: Finding) -> None:
+    mark = {OK: "✓", NOTE: "!", PROBLEM: "✗"}[finding.level]
+    print(f"{mark} {finding.name}: {finding.found}", flush=True)
+    if finding.remedy:
+        print(f"    → {finding.remedy}", flush=True)

@@ -1,0 +1,13 @@
+"""Data sets and transforms. Importing the package registers all of them."""
+
+from sspyr_mm.datasets.samplers import ResumableSampler
+from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
+from sspyr_mm.datasets.unlabelled import UnlabelledImages
+
+__all__ = [
+    "LoadRGBImage",
+    "PackPyramidInputs",
+    "PyramidViewTransform",
+    "ResumableSampler",
+    "UnlabelledImages",
+]

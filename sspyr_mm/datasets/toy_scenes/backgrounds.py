@@ -1,0 +1,156 @@
+"""Families of background textures.
+
+A family is a structure (how marks are arranged); scale, orientation, contrast, sharpness, warp and colours vary from
+image to image over ranges that the families share, so that neither colour nor contrast nor spectrum gives a family
+away on its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .geometry import FloatArray
+
+TextureFn = Callable[[FloatArray, FloatArray, float, np.random.Generator], FloatArray]
+
+
+@lru_cache(maxsize=8)
+def grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
+    """Returns pixel coordinates in units of the shorter side, centred: x and y, (H, W) float32, read-only."""
+    side = min(height, width)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x, y = (x - width / 2) / side, (y - height / 2) / side
+    x.setflags(write=False)
+    y.setflags(write=False)
+    return x, y
+
+
+def random_colour(rng: np.random.Generator, count: int) -> FloatArray:
+    """Returns (count, 3) float32 RGB colours: any lightness, mostly of low saturation, as in photographs.
+
+    Fully random colours would drown structure: two crops of an image would match by their hues alone.
+    """
+    return (rng.uniform(40, 215, (count, 1)) + rng.normal(0, 28, (count, 3))).astype(np.float32)
+
+
+def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float) -> FloatArray:
+    """Returns smooth noise.
+
+    Args:
+        rng (Generator): source of randomness.
+        height (int): rows, pixels.
+        width (int): columns, pixels.
+        cells (float): bumps along the shorter side, at least 1.
+
+    Returns:
+        ndarray: (H, W) float32, mean about 0, standard deviation below 1.
+    """
+    side = min(height, width)
+    rows, cols = int(cells * height / side) + 2, int(cells * width / side) + 2
+    coarse = rng.standard_normal((rows, cols), dtype=np.float32)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _ramp(value: FloatArray, rng: np.random.Generator) -> FloatArray:
+    return np.clip(value * rng.uniform(1.0, 4.0) * 0.5 + 0.5, 0.0, 1.0)
+
+
+def _waves(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
+    bend, stretch = rng.uniform(0.8, 2.2), rng.uniform(0.5, 1.0)
+    return _ramp(np.sin(6.28 * v + bend * np.sin(6.28 * u * stretch)) + rng.uniform(-0.4, 0.4), rng)
+
+
+def _checks(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
+    return _ramp(3.0 * np.sin(4.2 * u) * np.sin(4.2 * v * rng.uniform(0.75, 1.33)), rng)
+
+
+def _bricks(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
+    row = v * 1.3
+    index = np.floor(row)
+    column = u / rng.uniform(1.0, 1.7) + 0.5 * (index % 2)
+    shades = rng.uniform(0.0, 0.35, (16, 16)).astype(np.float32)
+    shade = shades[index.astype(np.int32) % 16, np.floor(column).astype(np.int32) % 16]
+    joint = np.minimum(row % 1.0, (column % 1.0) * 1.3)
+    edge = rng.uniform(0.12, 0.25)
+    return np.clip((joint - edge) * rng.uniform(6, 12), 0.0, 1.0) * (1.0 - shade)
+
+
+def _blobs(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
+    height, width = u.shape
+    return _ramp(2.0 * smooth_noise(rng, height, width, marks * 1.2) + rng.uniform(-0.5, 0.5), rng)
+
+
+def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
+    height, width = u.shape
+    step = max(min(height, width) / marks, 4.0)
+    rows, cols = int(height / step) + 2, int(width / step) + 2
+    y = (np.arange(rows)[:, None] + rng.uniform(-0.4, 0.4, (rows, cols))) * step
+    x = (np.arange(cols)[None, :] + rng.uniform(-0.4, 0.4, (rows, cols))) * step
+    seeds = np.full((height, width), 255, np.uint8)
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    seeds[y[inside].astype(int), x[inside].astype(int)] = 0
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    shades = rng.uniform(0.35, 1.0, int(labels.max()) + 1).astype(np.float32)
+    shade = shades[labels]
+    same = np.ones((height, width), np.float32)
+    same[:, 1:] *= labels[:, 1:] == labels[:, :-1]
+    same[1:] *= labels[1:] == labels[:-1]
+    width_px = max(1, round(step * 0.08))
+    if width_px > 1:
+        same = cv2.erode(same, np.ones((width_px, width_px), np.uint8))
+    return cv2.blur(shade * same, (3, 3))
+
+
+def _fibres(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
+    # Noise sampled in stretched coordinates: strands along u with ends and knots.
+    table = rng.standard_normal((64, 64), dtype=np.float32)
+    mapped_x = (u * rng.uniform(0.3, 0.5) + 1000.0) % 62.0
+    mapped_y = (v * 2.4 + 1000.0) % 62.0
+    strands = cv2.remap(table, mapped_x, mapped_y, cv2.INTER_LINEAR)
+    return _ramp(1.6 * strands, rng)
+
+
+#: Family name to a function of (u, v, marks, rng): (H, W) float32 coordinates in units of a mark, marks along the
+#: shorter side; it gives (H, W) float32 in [0, 1].
+FAMILIES: dict[str, TextureFn] = {
+    "waves": _waves,
+    "checks": _checks,
+    "bricks": _bricks,
+    "blobs": _blobs,
+    "cells": _cells,
+    "fibres": _fibres,
+}
+
+
+def draw_background(rng: np.random.Generator, height: int, width: int, family: str) -> FloatArray:
+    """Draws one background.
+
+    Args:
+        rng (Generator): source of randomness.
+        height (int): rows, pixels.
+        width (int): columns, pixels.
+        family (str): a key of ``FAMILIES``.
+
+    Returns:
+        ndarray: (3, H, W) float32, RGB in about [0, 255]. Channels first: numpy's inner loops are then long ones.
+    """
+    x, y = grid(height, width)
+    marks = float(np.exp(rng.uniform(np.log(4.5), np.log(9.0))))
+    angle = rng.uniform(0, np.pi)
+    cos, sin = marks * math.cos(angle), marks * math.sin(angle)
+    bend = rng.uniform(0.0, 0.35)
+    u = cos * x + sin * y + bend * smooth_noise(rng, height, width, 2)
+    v = cos * y - sin * x + bend * smooth_noise(rng, height, width, 2)
+    mix = FAMILIES[family](u, v, marks, rng)
+    # Marks are shared noise on top: broad stains and fine grain of any strength, whatever the family.
+    mix = mix + rng.uniform(0.0, 0.25) * smooth_noise(rng, height, width, 3)
+    mix += rng.uniform(0.0, 0.15) * smooth_noise(rng, height, width, rng.uniform(10, 30))
+    low = random_colour(rng, 1)[0]
+    # Towards the middle, where clipping would not flatten the marks.
+    step = rng.uniform(35, 90) * (-1.0 if low.mean() > 128 else 1.0) + rng.normal(0, 14, 3)
+    return low.astype(np.float32)[:, None, None] + mix * step.astype(np.float32)[:, None, None]

@@ -1,0 +1,7 @@
+"""What a loader's workers do: decode and cut."""
+
+from sspyr_mm.datasets.transforms.formatting import PackPyramidInputs
+from sspyr_mm.datasets.transforms.loading import LoadRGBImage
+from sspyr_mm.datasets.transforms.pyramid_view import PyramidViewTransform
+
+__all__ = ["LoadRGBImage", "PackPyramidInputs", "PyramidViewTransform"]

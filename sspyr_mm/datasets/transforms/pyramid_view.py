@@ -1,0 +1,178 @@
+"""Image to regions: all that a loader's worker does beyond decoding."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmpretrain.registry import TRANSFORMS
+
+from sspyr_mm.pyramid import PyramidSpec
+
+
+@TRANSFORMS.register_module()
+class PyramidViewTransform(BaseTransform):
+    """Cuts the regions of every scale out of a decoded image, as uint8; cells, patches and colours come on the device.
+
+    Where a scale shares its region between the views, one region is cut and both views take their patches from it, so
+    that patch m of V and patch m of V' show the same cell.
+
+    Random numbers depend on the run's seed, the epoch and the sample alone: the same views come out whatever the
+    number of workers or processes, and after a restart. :class:`ViewSeedHook` tells seed and epoch; where nobody does
+    (in a notebook, say), they are drawn from torch's generator of the process, which a ``DataLoader`` seeds per worker.
+
+    Required keys: ``img`` (H, W, 3) uint8, or (H, W); ``sample_idx`` once an epoch is set. Modified keys: none; ``img``
+    is removed. Added keys: ``regions``, per group's name (R, region, region, 3) uint8, contiguous; ``view_seed``, the
+    int that all that follows is drawn from.
+
+    Args:
+        pyramid: Config of the pyramid, or a spec. May be left out where :class:`PyramidLinkHook` hands over the model's,
+            which keeps the numbers of a config in one place.
+
+    Source: paper, section B; released code, ``multicropdataset.py`` (geometry).
+    Deviation: crops are shrunk by area averaging, enlarged linearly, where the release uses Pillow's bilinear filter.
+    """
+
+    def __init__(self, pyramid: PyramidSpec | Mapping[str, Any] | None = None) -> None:
+        self._spec = None if pyramid is None else PyramidSpec.from_config(pyramid)
+        # In shared memory: workers that outlive an epoch see what the main process sets.
+        self._clock = torch.full((2,), -1, dtype=torch.int64).share_memory_()
+
+    @property
+    def spec(self) -> PyramidSpec:
+        """The pyramid.
+
+        Raises:
+            ValueError: If none was given.
+        """
+        if self._spec is None:
+            raise ValueError(
+                "PyramidViewTransform has no pyramid: give pyramid=dict(s0=...), or keep PyramidLinkHook in the config, "
+                "which hands over model.pyramid"
+            )
+        return self._spec
+
+    def set_pyramid(self, spec: PyramidSpec) -> None:
+        """Takes over the model's pyramid.
+
+        Args:
+            spec: The model's.
+
+        Raises:
+            ValueError: If this transform was given another one.
+        """
+        if self._spec is not None and self._spec != spec:
+            raise ValueError(
+                f"PyramidViewTransform and the model have different pyramids, {self._spec} and {spec}: "
+                "remove the transform's `pyramid`"
+            )
+        self._spec = spec
+
+    def set_epoch(self, epoch: int, *, seed: int) -> None:
+        """Fixes where random numbers come from; called before each epoch.
+
+        Args:
+            epoch: Epoch to come, from 0.
+            seed: The run's seed, the same on every rank.
+        """
+        self._clock.copy_(torch.tensor([seed, epoch]))
+
+    def _view_seed(self, results: Mapping[str, Any]) -> int:
+        seed, epoch = self._clock.tolist()
+        if epoch < 0:
+            return int(torch.randint(2**62, ()))
+        entropy = np.random.SeedSequence((seed, epoch, results["sample_idx"]))
+        return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Cuts one image.
+
+        Args:
+            results: With ``img``; smaller images than the regions are enlarged.
+
+        Returns:
+            ``results`` with ``regions`` and ``view_seed`` in place of ``img``.
+
+        Raises:
+            ValueError: If the image is empty or not uint8.
+        """
+        image = as_rgb(results.pop("img"))
+        view_seed = self._view_seed(results)
+        # Jumped: the device draws its parameters from the same seed and must not meet the same numbers.
+        rng = np.random.Generator(np.random.Philox(view_seed).jumped())
+        regions = {}
+        for group in self.spec.groups:
+            out = np.empty((group.num_regions, group.region, group.region, 3), np.uint8)
+            for view in out:
+                top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.scale.aspect)
+                resize_into(view, image[top : top + height, left : left + width])
+            regions[group.name] = out
+        return {**results, "regions": regions, "view_seed": view_seed}
+
+    def __repr__(self) -> str:
+        groups = self._spec.groups if self._spec else ()
+        return f"{type(self).__name__}({', '.join(f'{g.name}: {g.region} px' for g in groups)})"
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Checks a decoded image and gives greyscale three channels.
+
+    Args:
+        image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8; alpha is dropped.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        ValueError: If the shape or type is another one.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.size == 0 or image.dtype != np.uint8:
+        raise ValueError(
+            f"img must be (H, W, 1, 3 or 4) uint8 and not empty, got {image.dtype} {image.shape}: "
+            "load it with LoadRGBImage, which converts every format"
+        )
+    if image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    return image[..., :3]
+
+
+def draw_crop(
+    rng: np.random.Generator, size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """A crop of random area and aspect ratio.
+
+    Args:
+        rng: Source of randomness.
+        size: Height and width of the image, in pixels.
+        area: Least and greatest share of the image's area.
+        aspect: Least and greatest width / height; its logarithm is uniform.
+
+    Returns:
+        Top, left, height and width, in pixels. After ten draws that do not fit, the largest centred crop whose aspect
+        ratio is allowed.
+
+    Source: torchvision's ``RandomResizedCrop.get_params``, whose distribution it has.
+    """
+    height, width = size
+    log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
+    for _ in range(10):
+        target = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(log_low, log_high))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def resize_into(out: np.ndarray, crop: np.ndarray) -> None:
+    """Resizes ``crop`` (h, w, 3) to fill ``out`` (H, W, 3): averaging where it shrinks, linear where it grows."""
+    shrinks = crop.shape[0] * crop.shape[1] > out.shape[0] * out.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    cv2.resize(crop, (out.shape[1], out.shape[0]), dst=out, interpolation=method)

@@ -1,0 +1,142 @@
+"""Images without labels, from wherever they lie."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmpretrain.registry import DATASETS
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
+
+
+@DATASETS.register_module()
+class UnlabelledImages(BaseDataset):
+    """All images of one or several folders, list files or COCO annotation files.
+
+    Args:
+        data_root: What to read, one path or several: a folder, searched through all its sub-folders; a ``.txt`` file
+            with a path per line (relative ones to the file's folder; ``#`` starts a comment); a COCO ``.json``, whose
+            images are looked for in ``data_prefix['img_path']``, else beside it and in its parent's folders.
+        data_prefix: ``dict(img_path=...)``: folder of the images of a list or json; for folders, a sub-folder.
+        pipeline: Transforms.
+        suffixes: File names that count as images, in any case.
+        max_refetch: Images tried in place of one that can't be read, before it is an error.
+        **kwargs: Of mmengine's ``BaseDataset``.
+
+    Raises:
+        FileNotFoundError: If a path does not exist.
+        PermissionError: If a folder can't be read.
+        ValueError: If there are no images; with what was looked for, and where.
+    """
+
+    METAINFO = {"classes": ()}
+
+    def __init__(
+        self,
+        data_root: str | Sequence[str],
+        *,
+        data_prefix: dict | None = None,
+        pipeline: Sequence[Any] = (),
+        suffixes: Sequence[str] = IMAGE_SUFFIXES,
+        max_refetch: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        roots = [data_root] if isinstance(data_root, (str, os.PathLike)) else list(data_root)
+        if not roots:
+            raise ValueError("data_root is empty: give a folder of images, a list file or a COCO json")
+        self.roots = [Path(root).expanduser() for root in roots]
+        self.img_prefix = (data_prefix or {}).get("img_path", "")
+        self.suffixes = tuple(s.lower() for s in suffixes)
+        super().__init__(
+            ann_file="", data_root="", data_prefix={}, pipeline=list(pipeline), max_refetch=max_refetch, **kwargs
+        )
+
+    def load_data_list(self) -> list[dict[str, str]]:
+        """Lists the images, sorted within each root so that every machine has the same order.
+
+        Returns:
+            A dict with ``img_path`` per image.
+        """
+        paths = [path for root in self.roots for path in self._list_root(root)]
+        if not paths:
+            raise ValueError(
+                f"No images in {', '.join(map(str, self.roots))}: looked for {', '.join(self.suffixes)}, also in "
+                "sub-folders. Point data_root to a folder, a list file (.txt) or a COCO json (tools/train.py --data-root)"
+            )
+        return [{"img_path": path} for path in paths]
+
+    def _list_root(self, root: Path) -> list[str]:
+        if root.is_dir():
+            return sorted(_walk(root / self.img_prefix, self.suffixes))
+        if not root.exists():
+            raise FileNotFoundError(
+                f"data_root {root} does not exist: give an existing folder, list file or COCO json "
+                "(tools/train.py --data-root PATH)"
+            )
+        if root.suffix == ".json":
+            return self._list_coco(root)
+        if root.suffix == ".txt":
+            return self._list_file(root)
+        raise ValueError(f"data_root {root} is neither a folder nor a .txt list nor a COCO .json")
+
+    def _list_file(self, root: Path) -> list[str]:
+        folder = Path(self.img_prefix) if self.img_prefix else root.parent
+        lines = (line.strip() for line in root.read_text(encoding="utf-8").splitlines())
+        paths = [str(folder / line) for line in lines if line and not line.startswith("#")]
+        _check_first(paths, root)
+        return paths
+
+    def _list_coco(self, root: Path) -> list[str]:
+        try:
+            images = json.loads(root.read_text(encoding="utf-8"))["images"]
+            names = [image["file_name"] for image in images]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{root} is not a COCO json: it needs images[].file_name ({error})") from error
+        if not names:
+            return []
+        split = root.stem.removeprefix("instances_").removeprefix("image_info_")
+        parent = root.parent
+        places = (
+            [Path(self.img_prefix)]
+            if self.img_prefix
+            else [parent, parent / split, parent.parent / split, parent.parent, parent.parent / "images" / split]
+        )
+        for folder in places:
+            if (folder / names[0]).is_file():
+                return [str(folder / name) for name in names]
+        raise FileNotFoundError(
+            f"The images of {root} were not found: no {names[0]} in {', '.join(map(str, places))}. "
+            "Set data_prefix=dict(img_path=FOLDER)"
+        )
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Image files below ``folder``, following links to folders; hidden ones are left out."""
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            raise PermissionError(f"Can't read {error.filename}: give this user the right to (chmod u+rx)") from error
+        raise FileNotFoundError(f"{error.filename}: {error.strerror}; give an existing folder") from error
+
+    seen = set()
+    for current, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        real = os.path.realpath(current)
+        if real in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(suffixes) and not name.startswith("."):
+                yield os.path.join(current, name)
+
+
+def _check_first(paths: list[str], source: Path) -> None:
+    if paths and not os.path.isfile(paths[0]):
+        raise FileNotFoundError(
+            f"{source} names {paths[0]}, which does not exist: relative paths count from the list's folder, or from "
+            "data_prefix=dict(img_path=FOLDER)"
+        )

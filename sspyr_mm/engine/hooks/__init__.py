@@ -1,0 +1,18 @@
+"""Hooks, one purpose each."""
+
+from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
+from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
+from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
+from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
+from sspyr_mm.engine.hooks.prototype_hooks import FreezePrototypesHook, NormalizePrototypesHook, QueueHook
+
+__all__ = [
+    "DataCheckHook",
+    "FreezePrototypesHook",
+    "InterruptHook",
+    "LossWatchHook",
+    "NormalizePrototypesHook",
+    "PyramidLinkHook",
+    "QueueHook",
+    "ViewSeedHook",
+]

@@ -1,0 +1,69 @@
+"""Compares what a config expects with the data and machines at hand, before the first step."""
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from sspyr_mm.engine.hooks.model_access import model_of
+from sspyr_mm.pyramid import PyramidSpec
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Refuses a run without a single batch; reports prototypes, queues and batch sizes that do not fit.
+
+    Each message says what to set.
+    """
+
+    priority = "VERY_HIGH"
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks.
+
+        Raises:
+            ValueError: If the data does not fill one batch.
+        """
+        loader = runner.train_dataloader
+        num_images, batch = len(loader.dataset), loader.batch_size * get_world_size()
+        if len(loader) == 0:
+            raise ValueError(
+                f"{num_images} images do not fill one batch of {loader.batch_size} on each of {get_world_size()} "
+                "process(es): set train_dataloader.batch_size lower (--cfg-options train_dataloader.batch_size=N)"
+            )
+        messages = size_messages(model_of(runner).pyramid, num_images)
+        base = runner.cfg.get("auto_scale_lr") or {}
+        if base.get("base_batch_size", batch) != batch and not base.get("enable", False):
+            messages.append(
+                f"The schedule is made for batches of {base['base_batch_size']}; this run has {loader.batch_size} x "
+                f"{get_world_size()} process(es) = {batch}. Scale its learning rate (--auto-scale-lr) or set "
+                f"train_dataloader.batch_size={max(1, base['base_batch_size'] // get_world_size())}."
+            )
+        for message in messages:
+            runner.logger.warning(message)
+
+
+def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:
+    """What is too large for the data.
+
+    Args:
+        spec: The pyramid.
+        num_images: Images of the data set.
+
+    Returns:
+        One message per finding, with what to set.
+    """
+    messages = []
+    for scale in spec.scales:
+        patches = num_images * scale.num_patches
+        if scale.num_prototypes > patches:
+            messages.append(
+                f"{scale.name} has {scale.num_prototypes} prototypes for {patches} patches ({num_images} images): most "
+                f"will stay empty. Set model.pyramid.{scale.name}.num_prototypes to {max(1, patches // 10)} or less."
+            )
+        if scale.queue_length > patches:
+            messages.append(
+                f"The queue of {scale.name} ({scale.queue_length}) is longer than an epoch ({patches} patches): it would "
+                f"hold the same patches more than once. Set model.pyramid.{scale.name}.queue_length to {patches // 2} or less."
+            )
+    return messages

@@ -1,0 +1,23 @@
+"""The parts of a runner that hooks talk to."""
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from sspyr_mm.models import SSPRL, SSPRLHead
+
+
+def model_of(runner: Runner) -> SSPRL:
+    """The runner's model, out of any wrapper.
+
+    Raises:
+        TypeError: If it is not :class:`SSPRL`.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(model, SSPRL):
+        raise TypeError(f"This hook works on SSPRL models, got {type(model).__name__}: remove it from the config")
+    return model
+
+
+def head_of(runner: Runner) -> SSPRLHead:
+    """The head of the runner's model."""
+    return model_of(runner).head

@@ -1,0 +1,81 @@
+"""Hooks on the head: normalisation, freezing, queues. All of them derive what to do from the runner's counters."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch.optim import Optimizer
+
+from sspyr_mm.engine.hooks.model_access import head_of
+
+
+@HOOKS.register_module()
+class NormalizePrototypesHook(Hook):
+    """Brings prototypes (release: rows of g, too) back to unit length after every step.
+
+    Source: Algorithm 1, last line. The release does it before the forward pass, which gives the same numbers: they are
+    also of unit length when they are made.
+    """
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Normalises."""
+        head_of(runner).normalize_()
+
+
+@HOOKS.register_module()
+class FreezePrototypesHook(Hook):
+    """Keeps prototypes and correlation learners as they are during the first iterations.
+
+    Their gradient is dropped right before the optimiser steps. ``requires_grad`` stays, so that distributed training
+    sees the same parameters in every step and needs no ``find_unused_parameters``.
+
+    Args:
+        num_epochs: Length in epochs; fractions count in iterations. Defaults to 0: nothing is frozen.
+
+    Raises:
+        ValueError: If it is negative.
+
+    Source: released code, ``freeze_prototypes_niters`` (648 iterations, one epoch of COCO train2014 at batch 128).
+    """
+
+    def __init__(self, num_epochs: float = 0) -> None:
+        if num_epochs < 0:
+            raise ValueError(f"num_epochs must be >= 0, got {num_epochs}; 0 freezes nothing")
+        self.num_epochs = num_epochs
+
+    def before_train(self, runner: Runner) -> None:
+        """Attaches to the optimiser."""
+        num_iters = round(self.num_epochs * len(runner.train_dataloader))
+        if runner.iter >= num_iters:
+            return
+        frozen = head_of(runner).target_parameters()
+
+        def drop_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            if runner.iter < num_iters:
+                for param in frozen:
+                    param.grad = None
+            else:
+                handle.remove()
+
+        handle = runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
+
+
+@HOOKS.register_module()
+class QueueHook(Hook):
+    """Starts the queues at an epoch; before it nothing is put in nor taken out.
+
+    Args:
+        start_epoch: First epoch with queues, from 0.
+
+    Source: released code, ``epoch_queue_starts`` (80).
+    """
+
+    def __init__(self, start_epoch: int = 0) -> None:
+        self.start_epoch = start_epoch
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Switches the queues."""
+        head_of(runner).queues_active = runner.epoch >= self.start_epoch

@@ -1,0 +1,271 @@
+"""Makes any mmengine config run where it is started: with GPUs as it stands, without them on the CPU with gloo."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as torch_dist
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from torch import nn
+
+from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
+
+__all__ = [
+    "CPUDistributedDataParallel",
+    "fill_dataloaders",
+    "init_gloo",
+    "prepare_config",
+    "set_data_root",
+]
+
+_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+
+# Where each launcher tells a process its place: (rank, world size, local rank).
+_PLACE = {
+    "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+}
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """``MMDistributedDataParallel`` for a model on the CPU.
+
+    SyncBN exists on GPUs only: its layers become batch norm layers with the same parameters and buffers, whose
+    statistics are those of each rank's own batch (mmengine does the same in a run that is not distributed).
+    Collective at construction, as every DistributedDataParallel.
+
+    Args:
+        module (nn.Module): The model, on the CPU.
+        device_ids (Any): Ignored: mmengine's runner passes the local rank, which DistributedDataParallel
+            refuses for a module on the CPU.
+        **kwargs: Arguments of ``MMDistributedDataParallel``.
+    """
+
+    def __init__(self, module: nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
+        module = revert_sync_batchnorm(module)
+        super().__init__(module=module, device_ids=None, **kwargs)
+
+
+def prepare_config(cfg: Config, launcher: str = "none") -> Config:
+    """Adapts a config to the machine it runs on; with an accelerator it is left alone, but for `_scope_`.
+
+    On a machine without one:
+
+    - the process group is made with gloo, before mmengine's runner would ask for CUDA devices. Collective: every
+      rank calls this;
+    - the model is wrapped by ``CPUDistributedDataParallel``, and ``MMSyncBN`` (a compiled op) and `sync_bn` go;
+    - ``AmpOptimWrapper`` becomes ``AutocastOptimWrapper`` in bfloat16.
+
+    Args:
+        cfg (Config): A complete training or test config. It is changed in place.
+        launcher (str): What started the processes: 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to 'none'.
+
+    Returns:
+        Config: ``cfg``.
+
+    Raises:
+        ValueError: The launcher is unknown.
+        RuntimeError: A variable that the launcher sets is missing from the environment.
+    """
+    if launcher != "none" and launcher not in _PLACE:
+        raise ValueError(f"launcher must be one of none, {', '.join(_PLACE)}; got {launcher!r}")
+    _drop_collate_scope(cfg)
+    if _has_accelerator():
+        return cfg
+
+    notices = _use_autocast(cfg)
+    if launcher != "none":
+        env_cfg = cfg.setdefault("env_cfg", {})
+        dist_cfg = env_cfg.setdefault("dist_cfg", {})
+        dist_cfg["backend"] = "gloo"
+        init_gloo(launcher, timeout=dist_cfg.get("timeout"))
+        notices += _use_cpu_wrapper(cfg)
+        notices += _replace_sync_bn(cfg)
+    if not torch_dist.is_initialized() or torch_dist.get_rank() == 0:
+        for notice in notices:
+            print_log(f"No GPU: {notice}", logger="current", level=logging.WARNING)
+    return cfg
+
+
+def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
+    """Makes the default process group with gloo, unless there is one. Collective.
+
+    Args:
+        launcher (str): 'pytorch', 'slurm' or 'mpi'.
+        timeout (float, optional): Seconds after which a collective call gives up. Defaults to None: torch's own.
+
+    Raises:
+        RuntimeError: A variable that the launcher sets is missing from the environment.
+    """
+    if torch_dist.is_initialized():
+        return
+    rank, world_size, local_rank = (_read_variable(name, launcher) for name in _PLACE[launcher])
+    if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _first_slurm_host()
+    if launcher == "slurm":
+        os.environ.setdefault("MASTER_PORT", "29500")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        _read_variable(name, launcher)
+    # mmengine's runner reads LOCAL_RANK whatever the launcher.
+    os.environ.update(RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=local_rank)
+    limit = None if timeout is None else datetime.timedelta(seconds=timeout)
+    torch_dist.init_process_group("gloo", timeout=limit)
+
+
+def set_data_root(cfg: Config, data_root: str) -> None:
+    """Points the training data of a config to another place.
+
+    Args:
+        cfg (Config): A config with a ``train_dataloader``. It is changed in place.
+        data_root (str): What the dataset takes as ``data_root``: a folder, a list file or an annotation file.
+
+    Raises:
+        FileNotFoundError: There is nothing at ``data_root``.
+        ValueError: The config has no training dataset.
+    """
+    if not Path(data_root).exists():
+        raise FileNotFoundError(
+            f"--data-root: there is nothing at {data_root!r} (seen from {os.getcwd()}); give a folder of "
+            "images, a list file or a COCO json"
+        )
+    dataset = (cfg.get("train_dataloader") or {}).get("dataset")
+    if not isinstance(dataset, dict):
+        raise ValueError(
+            "--data-root: the config has no train_dataloader.dataset to point elsewhere"
+        )
+    while isinstance(dataset.get("dataset"), dict):  # RepeatDataset and other wrappers
+        dataset = dataset["dataset"]
+    dataset["data_root"] = data_root
+
+
+def fill_dataloaders(cfg: Config) -> None:
+    """Gives the data loaders of a config the defaults of mmpretrain's train.py, on which its bases count.
+
+    Args:
+        cfg (Config): A config. What it says of ``collate_fn``, ``pin_memory`` and ``persistent_workers``
+            stays; it is changed in place.
+    """
+    for loader in _dataloaders(cfg):
+        loader.setdefault("collate_fn", dict(type="default_collate"))
+        # Pinning wants a CUDA driver; without one torch warns in every epoch.
+        loader.setdefault("pin_memory", torch.cuda.is_available())
+        loader.setdefault("persistent_workers", loader.get("num_workers", 0) > 0)
+        if loader.get("num_workers", 0) == 0:
+            loader["persistent_workers"] = False  # torch refuses it without workers
+
+
+def _has_accelerator() -> bool:
+    return torch.cuda.is_available() or get_device() != "cpu"
+
+
+def _read_variable(name: str, launcher: str) -> str:
+    if name not in os.environ:
+        raise RuntimeError(
+            f"launcher={launcher!r}: the environment variable {name} is not set; start the processes with "
+            "tools/dist_train.sh (torchrun), tools/slurm_train.sh (srun) or mpirun, or leave --launcher out for "
+            "one process"
+        )
+    return os.environ[name]
+
+
+def _first_slurm_host() -> str:
+    nodes = _read_variable("SLURM_NODELIST", "slurm")
+    command = ["scontrol", "show", "hostnames", nodes]
+    try:
+        result = subprocess.run(command, capture_output=True, check=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(
+            f"`{' '.join(command)}` failed ({error}); set MASTER_ADDR to the name of the first node"
+        ) from error
+    return result.stdout.split()[0]
+
+
+def _dataloaders(cfg: Config) -> Iterator[dict]:
+    for field in _LOADERS:
+        loader = cfg.get(field)
+        for one in loader if isinstance(loader, (list, tuple)) else [loader]:
+            if isinstance(one, dict):
+                yield one
+
+
+def _drop_collate_scope(cfg: Config) -> None:
+    """A ``_scope_`` that came with an inherited base would reach the collate function as an argument."""
+    for loader in _dataloaders(cfg):
+        collate = loader.get("collate_fn")
+        if isinstance(collate, dict):
+            collate.pop("_scope_", None)
+
+
+def _use_autocast(cfg: Config) -> list[str]:
+    notices: set[str] = set()
+    for wrapper in _dicts_of_type(cfg.get("optim_wrapper"), lambda name: name == "AmpOptimWrapper"):
+        dtype = wrapper.pop("dtype", None)
+        for option in ("loss_scale", "use_fsdp"):
+            wrapper.pop(option, None)
+        # With its scope: the config's own may be mmdet or mmseg.
+        wrapper["type"] = f"mmpretrain.{AutocastOptimWrapper.__name__}"
+        wrapper["dtype"] = "bfloat16"
+        came = "" if dtype in ("bfloat16", torch.bfloat16) else " instead of float16"
+        notices.add(f"AmpOptimWrapper runs as AutocastOptimWrapper, bfloat16{came}")
+    return sorted(notices)
+
+
+def _use_cpu_wrapper(cfg: Config) -> list[str]:
+    wrapper = cfg.get("model_wrapper_cfg")
+    if wrapper is None:
+        # What mmengine's runner does with a config that says nothing.
+        wrapper = dict(
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get("find_unused_parameters", False),
+        )
+        cfg["model_wrapper_cfg"] = wrapper
+    default = (None, "MMDistributedDataParallel", MMDistributedDataParallel)
+    name = wrapper.get("type")
+    if (_plain(name) if isinstance(name, str) else name) in default:
+        cfg["model_wrapper_cfg"]["type"] = f"mmengine.{CPUDistributedDataParallel.__name__}"
+        return []
+    cfg["model_wrapper_cfg"]["device_ids"] = None
+    return [f"model_wrapper_cfg.type={name} is kept, with device_ids=None"]
+
+
+def _replace_sync_bn(cfg: Config) -> list[str]:
+    """Keeps 'SyncBN' (CPUDistributedDataParallel reverts its layers); 'MMSyncBN' cannot even be built."""
+    found = cfg.pop("sync_bn", None) is not None
+    for norm in _dicts_of_type(
+        cfg.get("model"), lambda name: name in ("MMSyncBN", "SyncBN", "SyncBatchNorm")
+    ):
+        found = True
+        if _plain(norm["type"]) == "MMSyncBN":
+            norm["type"] = "SyncBN"
+    return ["SyncBN layers run as BN, with the statistics of each process's own batch"] * found
+
+
+def _plain(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _dicts_of_type(node: Any, matches: Callable[[str], bool]) -> Iterator[dict]:
+    """Walks a config; yields the dicts whose ``type``, a name with or without scope or a class, matches."""
+    if isinstance(node, dict):
+        name = node.get("type")
+        name = _plain(name) if isinstance(name, str) else getattr(name, "__name__", None)
+        if name is not None and matches(name):
+            yield node
+        for value in list(node.values()):
+            yield from _dicts_of_type(value, matches)
+    elif isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _dicts_of_type(value, matches)

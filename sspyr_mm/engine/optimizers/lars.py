@@ -1,0 +1,106 @@
+"""Layer-wise adaptive rate scaling, multi-tensor, without waiting for the device."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from mmpretrain.registry import OPTIMIZERS
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@OPTIMIZERS.register_module()
+class ForeachLARS(Optimizer):
+    """SGD with momentum whose step is scaled per parameter by the ratio of weight norm to gradient norm.
+
+    For every parameter p with gradient g::
+
+        d = g + weight_decay * p
+        d = d * trust_coefficient * |p| / (|g| + weight_decay * |p| + eps)   where |p| > 0 and |g| > 0, else d = g
+        buffer = momentum * buffer + d
+        p = p - lr * buffer
+
+    No parameter is excluded; use ``paramwise_cfg`` to do so. A parameter without gradient is left alone. State per
+    parameter: ``momentum_buffer``, in the checkpoint.
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate, > 0.
+        momentum: In [0, 1).
+        weight_decay: >= 0.
+        trust_coefficient: > 0.
+        eps: Keeps the ratio finite.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Source: released code (SGD inside LARC, trust 0.001, no clipping); You et al., arXiv 1708.03888.
+    Deviation: norms and ratios stay on the device, where mmpretrain's ``LARS`` reads two of them back per parameter and
+    step; the learning rate is outside of the momentum buffer, so that a schedule acts at once.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        eps: float = 1e-8,
+    ) -> None:
+        if not lr > 0:
+            raise ValueError(f"lr must be > 0, got {lr}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if weight_decay < 0 or trust_coefficient <= 0 or eps <= 0:
+            raise ValueError(
+                "weight_decay must be >= 0, trust_coefficient and eps > 0, "
+                f"got {weight_decay}, {trust_coefficient} and {eps}"
+            )
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "trust_coefficient": trust_coefficient,
+            "eps": eps,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """One step.
+
+        Args:
+            closure: Recomputes the loss, as of every torch optimiser.
+
+        Returns:
+            The closure's loss, if there is a closure.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._step_group(params, group)
+        return loss
+
+    def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        grads = [p.grad for p in params if p.grad is not None]
+        decay = group["weight_decay"]
+        param_norm = torch.stack(torch._foreach_norm(params))
+        grad_norm = torch.stack(torch._foreach_norm(grads)).to(param_norm.dtype)
+        plain = (param_norm == 0) | (grad_norm == 0)
+        ratio = group["trust_coefficient"] * param_norm / (grad_norm + decay * param_norm + group["eps"])
+        # Decay is part of what is scaled; where nothing is scaled there is none.
+        grad_scale = torch.where(plain, 1.0, ratio).unbind()
+        decay_scale = torch.where(plain, 0.0, ratio * decay).unbind()
+        updates = torch._foreach_mul(grads, grad_scale)
+        if decay:
+            torch._foreach_add_(updates, torch._foreach_mul(params, decay_scale))
+        buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
+        torch._foreach_mul_(buffers, group["momentum"])
+        torch._foreach_add_(buffers, updates)
+        torch._foreach_add_(params, buffers, alpha=-group["lr"])

@@ -1,0 +1,22 @@
+"""Networks, heads and losses. Importing the package registers all of them."""
+
+from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
+from sspyr_mm.models.data_preprocessors import PyramidAugment
+from sspyr_mm.models.heads import SSPRLHead
+from sspyr_mm.models.layers import CorrelationLearner, Prototypes
+from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
+from sspyr_mm.models.necks import PyramidProjector
+from sspyr_mm.models.selfsup import SSPRL
+
+__all__ = [
+    "SSPRL",
+    "CorrelationLearner",
+    "CrossScaleLoss",
+    "FeatureQueue",
+    "Prototypes",
+    "PyramidAugment",
+    "PyramidProjector",
+    "SSPRLHead",
+    "SinkhornAssigner",
+    "SwappedPredictionLoss",
+]

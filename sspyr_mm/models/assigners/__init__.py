@@ -1,0 +1,6 @@
+"""Codes: Sinkhorn and the queue that widens its batch."""
+
+from sspyr_mm.models.assigners.feature_queue import FeatureQueue
+from sspyr_mm.models.assigners.sinkhorn_assigner import SinkhornAssigner, sinkhorn
+
+__all__ = ["FeatureQueue", "SinkhornAssigner", "sinkhorn"]

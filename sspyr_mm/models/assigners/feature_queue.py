@@ -1,0 +1,74 @@
+"""Embeddings of earlier steps, which let Sinkhorn see more samples than one batch holds."""
+
+import torch
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor, nn
+
+
+class FeatureQueue(nn.Module):
+    """Ring buffer of embeddings, one per view, replicated on every rank.
+
+    Replicated and not sharded: every rank pushes the gathered batch, so that rank 0's checkpoint holds all of it and
+    training resumes on any number of ranks. State: the buffer and the number of rows ever pushed, both persistent.
+
+    Args:
+        length: L, rows per view over all ranks, >= 1.
+        dim: D, size of an embedding.
+        num_views: V.
+
+    Source: released code, ``main_SSPRL.py`` (queues of 1920 and 5000 embeddings).
+    Deviation: a fill count of its own, so that no row of zeros ever enters Sinkhorn; rows are overwritten in place.
+    """
+
+    embeddings: Tensor
+
+    def __init__(self, length: int, dim: int, num_views: int = 2) -> None:
+        super().__init__()
+        if length < 1:
+            raise ValueError(f"length must be >= 1, got {length}; for no queue set queue_length=0 in the pyramid")
+        self.register_buffer("embeddings", torch.zeros(num_views, length, dim))
+        # A Python number: reading a tensor's value would make the host wait for the device in every step.
+        self.num_pushed = 0
+
+    @property
+    def length(self) -> int:
+        """L, rows per view."""
+        return self.embeddings.shape[1]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every row is a real embedding."""
+        return self.num_pushed >= self.length
+
+    @torch.no_grad()
+    def push(self, embeddings: Tensor) -> None:
+        """Overwrites the oldest rows.
+
+        Args:
+            embeddings: (V, N, D), the same on every rank. Of more than L rows the last L stay.
+        """
+        new = embeddings[:, -self.length :].to(self.embeddings.dtype)
+        # Rows are laid down as if all N had been written one after the other.
+        start = (self.num_pushed + embeddings.shape[1] - new.shape[1]) % self.length
+        head = min(new.shape[1], self.length - start)
+        self.embeddings[:, start : start + head] = new[:, :head]
+        self.embeddings[:, : new.shape[1] - head] = new[:, head:]
+        self.num_pushed += embeddings.shape[1]
+
+    def shard(self) -> Tensor:
+        """Rows that this rank contributes to a collective Sinkhorn: together the ranks hold each row once.
+
+        Returns:
+            (V, L / world size, D), (V, 0, D) while the queue is not full.
+        """
+        if not self.is_full:
+            return self.embeddings[:, :0]
+        return self.embeddings[:, get_rank() :: get_world_size()]
+
+    def get_extra_state(self) -> Tensor:
+        """The fill count, as a tensor since tools move every value of a state dict between devices."""
+        return torch.tensor(self.num_pushed)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restores the fill count."""
+        self.num_pushed = int(state)

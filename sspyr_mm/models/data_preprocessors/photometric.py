@@ -1,0 +1,136 @@
+"""Colour and blur of a batch of patches, each with its own parameters.
+
+Patches are (N, 3, H, W) float32 RGB in [0, 1] throughout. Each operation equals torchvision's functional one of the
+same name at the same parameters.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sspyr_mm.models.data_preprocessors.augment_params import PatchParams
+
+# ITU-R 601 luma, as torchvision and PIL round it.
+_LUMA = (0.2989, 0.587, 0.114)
+
+
+def augment(patches: Tensor, params: PatchParams) -> Tensor:
+    """Colour jitter in each patch's own order, greyscale and blur.
+
+    Args:
+        patches: (N, 3, H, W), changed in place.
+        params: Parameters of the N patches.
+
+    Returns:
+        (N, 3, H, W).
+    """
+    for step in range(4):
+        for op, function in enumerate(_JITTER):
+            _apply(patches, params.jitter & (params.order[:, step] == op), function, params.factors[:, op])
+    _apply(patches, params.gray, lambda x, _: to_gray(x).expand_as(x), params.sigma)
+    radius = math.ceil(3 * params.max_sigma)
+    _apply(patches, params.blur, lambda x, sigma: gaussian_blur(x, sigma, radius=radius), params.sigma)
+    return patches
+
+
+def _apply(patches: Tensor, chosen: np.ndarray, function: Callable[[Tensor, Tensor], Tensor], values: np.ndarray) -> None:
+    """Runs ``function(patches, values)`` on the chosen rows, in place. The choice is the host's: no synchronisation."""
+    rows = np.flatnonzero(chosen)
+    if rows.size == 0:
+        return
+    index = torch.from_numpy(rows).to(patches.device, non_blocking=True)
+    factor = torch.from_numpy(values[rows]).to(patches.device, non_blocking=True).view(-1, 1, 1, 1)
+    patches.index_copy_(0, index, function(patches.index_select(0, index), factor))
+
+
+def to_gray(patches: Tensor) -> Tensor:
+    """Luma.
+
+    Args:
+        patches: (N, 3, H, W).
+
+    Returns:
+        (N, 1, H, W).
+    """
+    red, green, blue = patches.unbind(1)
+    return (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2]).unsqueeze(1)
+
+
+def adjust_brightness(patches: Tensor, factor: Tensor) -> Tensor:
+    """Multiplies by ``factor`` (N, 1, 1, 1) >= 0."""
+    return (patches * factor).clamp_(0, 1)
+
+
+def adjust_contrast(patches: Tensor, factor: Tensor) -> Tensor:
+    """Blends with the mean luma of the patch; ``factor`` (N, 1, 1, 1) >= 0."""
+    mean = to_gray(patches).mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(mean, patches, factor).clamp_(0, 1)
+
+
+def adjust_saturation(patches: Tensor, factor: Tensor) -> Tensor:
+    """Blends with the grey patch; ``factor`` (N, 1, 1, 1) >= 0."""
+    return torch.lerp(to_gray(patches), patches, factor).clamp_(0, 1)
+
+
+def adjust_hue(patches: Tensor, shift: Tensor) -> Tensor:
+    """Turns the hue by ``shift`` (N, 1, 1, 1) turns, in [-0.5, 0.5], by way of HSV.
+
+    With hue h in sextants, value v and chroma c, a channel is ``v - c * clamp(min(k, 4 - k), 0, 1)`` where
+    ``k = (n + h) mod 6`` and n is 5, 3, 1 for red, green, blue.
+    """
+    value, minimum = patches.amax(1), patches.amin(1)
+    chroma = value - minimum
+    red, green, blue = patches.unbind(1)
+    safe = torch.where(chroma == 0, 1.0, chroma)
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    offsets = torch.tensor([5.0, 3.0, 1.0]).to(patches.device, non_blocking=True).view(1, 3, 1, 1)
+    k = (hue.unsqueeze(1) + 6 * shift + offsets).remainder_(6)
+    weight = torch.minimum(k, 4 - k).clamp_(0, 1)
+    return (value.unsqueeze(1) - chroma.unsqueeze(1) * weight).clamp_(0, 1)
+
+
+_JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+
+
+def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
+    """Blurs each patch with its own sigma; borders are reflected.
+
+    A row of convolution weights that differ from patch to patch is a poor fit for convolution routines; as a banded
+    (W, W) matrix per patch, reflection built in, each axis is one batched matrix product.
+
+    Args:
+        patches: (N, 3, H, W), H and W > radius.
+        sigma: (N, 1, 1, 1) standard deviations in pixels, > 0.
+        radius: Half width of the kernel, which has ``2 * radius + 1`` taps.
+
+    Returns:
+        (N, 3, H, W).
+    """
+    num, channels, height, width = patches.shape
+    sigma = sigma.view(-1)
+    along_x = _blur_matrix(sigma, width, radius)
+    along_y = along_x if height == width else _blur_matrix(sigma, height, radius)
+    blurred = torch.bmm(patches.reshape(num, channels * height, width), along_x.transpose(1, 2))
+    columns = blurred.view(num, channels, height, width).transpose(1, 2).reshape(num, height, channels * width)
+    return torch.bmm(along_y, columns).view(num, height, channels, width).transpose(1, 2)
+
+
+def _blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:
+    """(N, size, size): row i holds the normalised kernel around i, weights outside of the patch reflected into it."""
+    radius = min(radius, size - 1)
+    taps = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (taps.to(sigma.device, non_blocking=True) / sigma[:, None]) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    source = torch.arange(size)[:, None] + taps
+    source = (size - 1) - ((size - 1) - source.abs()).abs()
+    target = (torch.arange(size)[:, None] * size + source).view(-1).to(sigma.device, non_blocking=True)
+    weights = kernel[:, None].expand(-1, size, -1).reshape(sigma.shape[0], -1)
+    matrix = sigma.new_zeros(sigma.shape[0], size * size)
+    return matrix.index_add_(1, target, weights).view(-1, size, size)

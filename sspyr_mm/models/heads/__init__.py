@@ -1,0 +1,5 @@
+"""Heads."""
+
+from sspyr_mm.models.heads.ssprl_head import SSPRLHead
+
+__all__ = ["SSPRLHead"]

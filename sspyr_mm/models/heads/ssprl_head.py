@@ -1,0 +1,199 @@
+"""Scores -> codes -> losses.
+
+Dimensions: V views, B images, M patches, N = B * M samples, K prototypes, D channels.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.dist import all_gather
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS, TASK_UTILS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
+from sspyr_mm.models.heads.state_check import check_head_state
+from sspyr_mm.models.layers import CorrelationLearner, Prototypes
+from sspyr_mm.models.layers.correlation_learner import CorrelationInput
+from sspyr_mm.models.losses import CrossScaleLoss, swapped_cross_entropy
+from sspyr_mm.models.losses.cross_scale_loss import Pairs
+from sspyr_mm.models.losses.swapped_prediction_loss import Reduction, direction_factor
+from sspyr_mm.pyramid import PyramidSpec, ScaleSpec
+
+
+class Variant(NamedTuple):
+    """Where paper and release differ inside of the head."""
+
+    reduction: Reduction
+    pairs: Pairs
+    correlation_input: CorrelationInput
+
+
+VARIANTS = {
+    "paper": Variant(reduction="sum", pairs="matched", correlation_input="probabilities"),
+    "release": Variant(reduction="mean", pairs="all", correlation_input="scores"),
+}
+
+
+@MODELS.register_module()
+class SSPRLHead(BaseModule):
+    """Owns prototypes, correlation learners and queues; computes codes and all losses.
+
+    State: prototypes and correlation learners are parameters; queues are buffers, the same on every rank. All of it is
+    in the checkpoint; one of another pyramid is refused when it is loaded.
+
+    Args:
+        pyramid: Config of the pyramid, or a spec.
+        embed_dims: D, size of an embedding.
+        variant: ``paper`` or ``release``; see :data:`VARIANTS`.
+        temperature: tau of the predictions, > 0.
+        assigner: Config of the assigner, by default :class:`SinkhornAssigner` with epsilon 0.05 and 3 iterations.
+        cross_weight: lambda, weight of the cross-scale loss.
+        shared_prototypes: One C for all scales, which then need the same number of prototypes (table S-C).
+        init_cfg: Initialisation.
+
+    Raises:
+        ValueError: If the variant is unknown, the temperature not positive, or scales that share prototypes differ in
+            their number.
+
+    Source: Algorithm 1; for ``release`` the authors' ``main_SSPRL.py``.
+    """
+
+    def __init__(
+        self,
+        pyramid: PyramidSpec | Mapping[str, Any],
+        embed_dims: int = 128,
+        *,
+        variant: str = "paper",
+        temperature: float = 0.1,
+        assigner: dict | None = None,
+        cross_weight: float = 1.0,
+        shared_prototypes: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {sorted(VARIANTS)}, got {variant!r}")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0, got {temperature}; the paper's is 0.1")
+        self.spec = PyramidSpec.from_config(pyramid)
+        self.temperature = temperature
+        self.shared_prototypes = shared_prototypes
+        self.queues_active = True
+        self.assigner: SinkhornAssigner = TASK_UTILS.build({"type": "SinkhornAssigner", **(assigner or {})})
+        choice = VARIANTS[variant]
+        self.pyramid_factor = direction_factor(choice.reduction)
+        self.cross_scale_loss = CrossScaleLoss(choice.pairs, choice.reduction, cross_weight)
+        scales = self.spec.scales
+        self.prototypes = nn.ModuleDict(
+            {s.name: Prototypes(s.num_prototypes, embed_dims) for s in (scales[:1] if shared_prototypes else scales)}
+        )
+        self.correlation = nn.ModuleDict(
+            {
+                s.name: CorrelationLearner(
+                    s.num_prototypes,
+                    scales[0].num_prototypes,
+                    source=choice.correlation_input,
+                    temperature=temperature,
+                )
+                for s in scales[1:]
+                if s.beta > 0
+            }
+        )
+        self.queues = nn.ModuleDict(
+            {s.name: FeatureQueue(s.queue_length, embed_dims) for s in scales if s.queue_length > 0}
+        )
+        self._check_shared()
+        self.register_load_state_dict_pre_hook(check_head_state)
+
+    def _check_shared(self) -> None:
+        counts = {s.name: s.num_prototypes for s in self.spec.scales}
+        if self.shared_prototypes and len(set(counts.values())) > 1:
+            raise ValueError(
+                f"shared_prototypes needs the same num_prototypes at every scale, got {counts}: set them equal"
+            )
+
+    def prototypes_of(self, scale: ScaleSpec) -> Prototypes:
+        """The prototypes a scale uses; scale 0's for all where they are shared."""
+        return self.prototypes["s0" if self.shared_prototypes else scale.name]
+
+    def target_parameters(self) -> list[nn.Parameter]:
+        """Prototypes and correlation learners: what the release keeps fixed in its first iterations."""
+        return [*self.prototypes.parameters(), *self.correlation.parameters()]
+
+    def normalize_(self) -> None:
+        """Brings prototypes (and, in the release variant, rows of g) back to unit length, in place."""
+        for module in (*self.prototypes.values(), *self.correlation.values()):
+            module.normalize_()
+
+    def loss(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All loss terms, weighted; their sum is what is minimised. Collective over ranks.
+
+        Args:
+            embeddings: Per group's name, (V, B, M, D) of unit length; B is the same on every rank.
+
+        Returns:
+            ``loss_pyr_s0``, ..., ``loss_cross_s1``, ... and, for the log, ``ce_ratio_s0``, ...: the swapped
+            prediction's mean cross-entropy over ln K. A ratio of 1 is a network that predicts nothing.
+        """
+        with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
+            embeddings = {name: z.float() for name, z in embeddings.items()}
+            codes = self.assign_codes(embeddings)
+            scores = {g.name: self.prototypes_of(g.scale)(embeddings[g.name]) for g in self.spec.groups}
+            return {**self._pyramid_losses(codes, scores), **self._cross_losses(codes, scores)}
+
+    @torch.no_grad()
+    def assign_codes(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Codes of both views of every scale, and the queues' update. Collective over ranks.
+
+        All scales and views are solved together, so that a step has one collective per Sinkhorn iteration and, with
+        queues, one more.
+
+        Args:
+            embeddings: Per group's name, (V, B, M, D).
+
+        Returns:
+            Per scale's name, (2, B * M, K), no gradient.
+        """
+        problems = []
+        for scale in self.spec.scales:
+            z = embeddings[scale.name].flatten(1, 2)
+            if self.queues_active and scale.name in self.queues:
+                z = torch.cat([z, self.queues[scale.name].shard()], dim=1)
+            problems += list(self.prototypes_of(scale)(z))
+        solved = self.assigner.assign_many(problems)
+        codes = {}
+        for scale, both in zip(self.spec.scales, zip(solved[::2], solved[1::2], strict=True), strict=True):
+            num_samples = embeddings[scale.name].shape[1] * scale.num_patches
+            codes[scale.name] = torch.stack([q[:num_samples] for q in both])
+        if self.queues_active:
+            self._push(embeddings)
+        return codes
+
+    def _push(self, embeddings: Mapping[str, Tensor]) -> None:
+        """Hands the batch of all ranks to the queues: one collective for all of them."""
+        if not self.queues:
+            return
+        local = [embeddings[name].flatten(1, 2) for name in self.queues]
+        gathered = torch.cat(all_gather(torch.cat(local, dim=1)[None]))  # (ranks, V, sum of N, D)
+        for queue, z in zip(self.queues.values(), gathered.split([x.shape[1] for x in local], dim=2), strict=True):
+            queue.push(z.transpose(0, 1).flatten(1, 2))
+
+    def _pyramid_losses(self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        losses, ratios = {}, {}
+        for scale in self.spec.scales:
+            views = [scores[g.name].flatten(1, 2) for g in self.spec.groups if g.scale is scale]
+            log_probs = F.log_softmax(torch.cat(views) / self.temperature, dim=-1)
+            ce = swapped_cross_entropy(codes[scale.name], log_probs)
+            losses[f"loss_pyr_{scale.name}"] = scale.alpha * self.pyramid_factor * ce
+            if scale.num_prototypes > 1:
+                ratios[f"ce_ratio_{scale.name}"] = ce.detach() / math.log(scale.num_prototypes)
+        return {**losses, **ratios}
+
+    def _cross_losses(self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        log_predictions = {name: learner(scores[name]) for name, learner in self.correlation.items()}
+        betas = {s.name: s.beta for s in self.spec.scales if s.name in self.correlation}
+        return self.cross_scale_loss(codes["s0"], log_predictions, betas)

@@ -1,0 +1,6 @@
+"""Layers of the head."""
+
+from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
+from sspyr_mm.models.layers.prototypes import Prototypes
+
+__all__ = ["CorrelationLearner", "Prototypes"]

@@ -1,0 +1,69 @@
+"""Swapped prediction: the code of one view is predicted from another view of the same scale.
+
+Dimensions: V views, of which the first two have codes; N samples (images x patches), K prototypes.
+"""
+
+from typing import Literal, get_args
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+Reduction = Literal["sum", "mean"]
+"""How the terms of the two codes are put together: summed (paper) or averaged (release)."""
+
+
+def direction_factor(reduction: Reduction) -> float:
+    """What the mean cross-entropy is multiplied by: 2 for the paper's sum over both codes, 1 for their mean.
+
+    Raises:
+        ValueError: If ``reduction`` is unknown.
+    """
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {reduction!r}")
+    return 2.0 if reduction == "sum" else 1.0
+
+
+def swapped_cross_entropy(codes: Tensor, log_probs: Tensor) -> Tensor:
+    """Mean cross-entropy of each code with the predictions of all *other* views.
+
+    Args:
+        codes: (2, N, K), rows sum to 1, no gradient.
+        log_probs: (V, N, K) log-softmax of scores / temperature; views 0 and 1 are those the codes were made from,
+            further ones are multi-crops.
+
+    Returns:
+        Scalar; ln K where all predictions are uniform.
+
+    Source: equation 2 and Algorithm 1, L_pyr without its weight and with the mean of both directions; with multi-crops
+    the released code (each code predicted by the V - 1 other crops).
+    """
+    num_views, num_samples, _ = log_probs.shape
+    total = log_probs.sum(0)
+    # Sum over v != i of log P_v is one subtraction, whatever the number of multi-crops.
+    terms = [(codes[i] * (total - log_probs[i])).sum() for i in range(2)]
+    return -(terms[0] + terms[1]) / (2 * (num_views - 1) * num_samples)
+
+
+@MODELS.register_module()
+class SwappedPredictionLoss(nn.Module):
+    """L_pyr of one scale, before its weight alpha.
+
+    Args:
+        reduction: ``sum`` of both directions (paper) or their ``mean`` (release).
+    """
+
+    def __init__(self, reduction: Reduction = "sum") -> None:
+        super().__init__()
+        self.factor = direction_factor(reduction)
+
+    def forward(self, codes: Tensor, log_probs: Tensor) -> Tensor:
+        """See :func:`swapped_cross_entropy`.
+
+        Args:
+            codes: (2, N, K).
+            log_probs: (V, N, K).
+
+        Returns:
+            Scalar loss.
+        """
+        return self.factor * swapped_cross_entropy(codes, log_probs)

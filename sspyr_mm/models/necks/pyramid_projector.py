@@ -1,0 +1,65 @@
+"""One projection MLP per scale, onto the unit sphere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sspyr_mm.pyramid import PyramidSpec
+
+
+@MODELS.register_module()
+class PyramidProjector(BaseModule):
+    """Linear, norm, ReLU, Linear and L2 normalisation, with weights of its own at every scale.
+
+    Args:
+        pyramid: Config of the pyramid, or a spec.
+        in_channels: Channels of the backbone's last stage.
+        hid_channels: Width of the hidden layer.
+        out_channels: D, size of an embedding.
+        norm_cfg: Normalisation of the hidden layer. ``BN`` is taken as ``BN1d``: the input has no spatial axes.
+        init_cfg: Initialisation; by default torch's own, as in the released code.
+
+    Source: paper, section B (2-layer MLP, 128-dim); released code, ``projection_head``.
+    """
+
+    def __init__(
+        self,
+        pyramid: PyramidSpec | Mapping[str, Any],
+        in_channels: int = 2048,
+        hid_channels: int = 2048,
+        out_channels: int = 128,
+        *,
+        norm_cfg: Mapping[str, Any] = {"type": "SyncBN"},  # noqa: B006 - never written to
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        norm = dict(norm_cfg)
+        norm["type"] = "BN1d" if norm["type"] == "BN" else norm["type"]
+        self.projectors = nn.ModuleDict(
+            {
+                scale.name: nn.Sequential(
+                    nn.Linear(in_channels, hid_channels),
+                    build_norm_layer(norm, hid_channels)[1],
+                    nn.ReLU(inplace=True),
+                    nn.Linear(hid_channels, out_channels),
+                )
+                for scale in PyramidSpec.from_config(pyramid).scales
+            }
+        )
+
+    def forward(self, feats: Tensor, scale_name: str) -> Tensor:
+        """Embeddings of one group.
+
+        Args:
+            feats: (N, in_channels) pooled features.
+            scale_name: The group's scale, ``s0``, ``s1``, ...
+
+        Returns:
+            (N, D) of unit length, float32 whatever the precision of the MLP.
+        """
+        return F.normalize(self.projectors[scale_name](feats).float(), dim=1)

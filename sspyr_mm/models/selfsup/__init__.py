@@ -1,0 +1,5 @@
+"""Algorithms."""
+
+from sspyr_mm.models.selfsup.ssprl import SSPRL
+
+__all__ = ["SSPRL"]

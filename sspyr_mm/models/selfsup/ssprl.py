@@ -1,0 +1,94 @@
+"""SS-PRL: regions -> patches -> backbone -> projector -> head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.registry import MODELS
+from torch import Tensor
+
+from sspyr_mm.pyramid import PyramidSpec
+
+
+def pool(feats: Tensor | tuple) -> Tensor:
+    """One vector per patch from what any mmpretrain backbone returns.
+
+    Args:
+        feats: A map (N, C, H, W), tokens (N, L, C) or vectors (N, C), or a tuple whose last entry is one of them.
+
+    Returns:
+        (N, C): the mean over space or tokens.
+    """
+    last = feats[-1] if isinstance(feats, (tuple, list)) else feats
+    if last.ndim == 4:
+        return last.mean(dim=(2, 3))
+    return last.mean(dim=1) if last.ndim == 3 else last
+
+
+@MODELS.register_module()
+class SSPRL(BaseSelfSupervisor):
+    """Self-supervised pyramid representation learning.
+
+    Only wiring: augmentation is the data preprocessor's, embeddings are the neck's, codes and losses the head's.
+
+    Args:
+        pyramid: Config of the pyramid; handed to preprocessor, neck and head, which need not repeat it.
+        backbone: Any mmpretrain backbone that ends in a map, tokens or vectors.
+        neck: :class:`PyramidProjector`.
+        head: :class:`SSPRLHead`.
+        data_preprocessor: :class:`PyramidAugment`.
+        pretrained: Checkpoint to start from.
+        init_cfg: Initialisation.
+
+    Source: Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        pyramid: PyramidSpec | Mapping[str, Any],
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        data_preprocessor: dict | None = None,
+        pretrained: str | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        spec = PyramidSpec.from_config(pyramid)
+        preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
+        super().__init__(
+            backbone=backbone,
+            neck={**neck, "pyramid": spec},
+            head={**head, "pyramid": spec},
+            pretrained=pretrained,
+            data_preprocessor=MODELS.build({**preprocessor, "pyramid": spec}),
+            init_cfg=init_cfg,
+        )
+        self.pyramid = spec
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embeddings of every group; one backbone pass each, so that scales never share batch statistics.
+
+        Args:
+            inputs: Per group's name, patches (V, B, M, 3, P, P).
+
+        Returns:
+            Per group's name, (V, B, M, D) of unit length.
+        """
+        embeddings = {}
+        for group in self.pyramid.groups:
+            patches = inputs[group.name]
+            feats = pool(self.backbone(patches.flatten(0, 2)))
+            embeddings[group.name] = self.neck(feats, group.scale.name).unflatten(0, patches.shape[:3])
+        return embeddings
+
+    def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
+        """Losses of one batch.
+
+        Args:
+            inputs: See :meth:`embed`.
+            data_samples: Not used; the method has no labels.
+
+        Returns:
+            See :meth:`SSPRLHead.loss`.
+        """
+        return self.head.loss(self.embed(inputs))

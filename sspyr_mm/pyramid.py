@@ -1,0 +1,264 @@
+"""The one description of the pyramid, shared by transform, preprocessor, projector and head.
+
+A config holds one dict, and every component reads the same one::
+
+    pyramid = dict(
+        s0=dict(grid=1, region=224, patch=224, area=(0.14, 1.0), num_prototypes=300, alpha=1.0),
+        s1=dict(grid=2, region=314, patch=112, area=(0.6, 1.0), num_prototypes=150, alpha=0.25, beta=0.25),
+        s2=dict(grid=3, region=383, patch=96, area=(0.6, 1.0), num_prototypes=150, alpha=0.25, beta=0.25),
+    )
+
+Words: a *region* is a random resized crop of the image at one scale; it is split into ``grid x grid`` *cells*; a
+*patch* is a crop of a cell after augmentation, which is what the encoder sees. A *view* is one of the two sets V and
+V' of patches. A *group* is what passes the backbone in one go: all views and patches of one scale, or the
+multi-crops of scale 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+NUM_VIEWS = 2
+"""Views a scale has: V and V'. Multi-crops come on top, as a group of their own."""
+
+
+@dataclass(frozen=True)
+class MultiCropSpec:
+    """Small extra crops that predict the codes of scale 0 and have none of their own.
+
+    Args:
+        num_views: Crops per image, >= 1.
+        patch: Side of a crop in pixels.
+        area: Least and greatest share of the image's area a crop covers, in (0, 1].
+
+    Source: the authors' released code, six 96 px crops of area 0.05-0.14.
+    """
+
+    num_views: int = 6
+    patch: int = 96
+    area: tuple[float, float] = (0.05, 0.14)
+
+
+@dataclass(frozen=True)
+class ScaleSpec:
+    """One scale of the pyramid.
+
+    Args:
+        name: ``s0``, ``s1``, ...; also the key of the scale's tensors in a batch.
+        scale_idx: Position in the pyramid; 0 is the whole image.
+        region: Side of the region in pixels.
+        patch: Side of a patch in pixels; at most ``cell``.
+        num_prototypes: K, >= 1.
+        grid: Cells per side, so ``num_patches = grid ** 2``. Defaults to 1.
+        area: Least and greatest share of the image's area a region covers, in (0, 1].
+        aspect: Least and greatest ratio of width to height of a region.
+        alpha: Weight of the swapped prediction at this scale.
+        beta: Weight of the cross-scale term; 0 at scale 0, which is the target of the others.
+        shared_region: Whether both views cut their patches from the same region, so that patch m of V and patch m of
+            V' show the same cell. Defaults to True for scales >= 1 and False for scale 0.
+        queue_length: Embeddings of earlier steps that join Sinkhorn, per view, over all ranks. Defaults to 0: none.
+        multi_crop: Extra crops; scale 0 only.
+    """
+
+    name: str
+    scale_idx: int
+    region: int
+    patch: int
+    num_prototypes: int
+    grid: int = 1
+    area: tuple[float, float] = (0.6, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    alpha: float = 1.0
+    beta: float = 0.0
+    shared_region: bool = False
+    queue_length: int = 0
+    multi_crop: MultiCropSpec | None = None
+
+    @property
+    def num_patches(self) -> int:
+        """M, patches of one view of one image."""
+        return self.grid**2
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell in pixels; what is left of the region beyond ``grid * cell`` is not used."""
+        return self.region // self.grid
+
+    @property
+    def num_regions(self) -> int:
+        """Regions cut from an image for the two views: 1 when they share it."""
+        return 1 if self.shared_region else NUM_VIEWS
+
+
+@dataclass(frozen=True)
+class GroupSpec:
+    """What goes through the backbone in one pass: patches of one size that belong to one scale.
+
+    Args:
+        name: Key of the group in a batch.
+        scale: The scale whose projector and prototypes it uses.
+        num_views: V, 2 or the number of multi-crops.
+        num_regions: Regions cut per image: ``num_views``, or 1 when the views share it.
+        grid: Cells per side of a region.
+        region: Side of a region in pixels.
+        patch: Side of a patch in pixels.
+        area: Share of the image's area covered by a region.
+    """
+
+    name: str
+    scale: ScaleSpec
+    num_views: int
+    num_regions: int
+    grid: int
+    region: int
+    patch: int
+    area: tuple[float, float]
+
+    @property
+    def num_patches(self) -> int:
+        """M, patches of one view of one image."""
+        return self.grid**2
+
+    @property
+    def cell(self) -> int:
+        """Side of a cell in pixels."""
+        return self.region // self.grid
+
+
+@dataclass(frozen=True)
+class PyramidSpec:
+    """All scales, in order.
+
+    Args:
+        scales: At least one :class:`ScaleSpec`, ``scales[i].scale_idx == i``.
+
+    Raises:
+        ValueError: If the geometry or a number is impossible; the message names the scale, what came, what is wanted
+            and how to mend it.
+    """
+
+    scales: tuple[ScaleSpec, ...]
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("The pyramid has no scale: give at least s0, e.g. pyramid = dict(s0=dict(region=224, ...))")
+        for scale in self.scales:
+            _check_scale(scale)
+
+    @property
+    def num_scales(self) -> int:
+        """S + 1."""
+        return len(self.scales)
+
+    @property
+    def groups(self) -> tuple[GroupSpec, ...]:
+        """Backbone passes in order: each scale, its multi-crops right after it."""
+        groups = []
+        for s in self.scales:
+            groups.append(GroupSpec(s.name, s, NUM_VIEWS, s.num_regions, s.grid, s.region, s.patch, s.area))
+            if (crops := s.multi_crop) is not None:
+                name, num, side = f"{s.name}_crops", crops.num_views, crops.patch
+                groups.append(GroupSpec(name, s, num, num, 1, side, side, crops.area))
+        return tuple(groups)
+
+    @classmethod
+    def from_config(cls, pyramid: PyramidSpec | Mapping[str, Any]) -> PyramidSpec:
+        """Builds and checks the spec of a config dict.
+
+        Args:
+            pyramid: ``dict(s0=dict(...), s1=dict(...), ...)`` with the fields of :class:`ScaleSpec` except ``name`` and
+                ``scale_idx``; ``s1=None`` leaves out that scale and all above it, so that a variant can shorten an
+                inherited pyramid. A :class:`PyramidSpec` is returned as it is.
+
+        Returns:
+            The spec.
+
+        Raises:
+            TypeError: If it is no mapping, or a scale is none.
+            ValueError: If scales are missing or unknown fields are given.
+        """
+        if isinstance(pyramid, PyramidSpec):
+            return pyramid
+        if not isinstance(pyramid, Mapping):
+            raise TypeError(f"pyramid must be a dict of scales (s0=..., s1=...), got {type(pyramid).__name__}")
+        given = {name: cfg for name, cfg in pyramid.items() if cfg is not None}
+        wanted = [f"s{i}" for i in range(len(given))]
+        if sorted(given) != sorted(wanted):
+            raise ValueError(
+                f"Scales must be named s0, s1, ... without a gap, got {sorted(given)}: "
+                f"rename them to {wanted}, or set all scales above the last one to None"
+            )
+        return cls(tuple(_scale_from_config(i, name, given[name]) for i, name in enumerate(wanted)))
+
+
+def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> ScaleSpec:
+    if not isinstance(cfg, Mapping):
+        raise TypeError(f"pyramid.{name} must be a dict, got {type(cfg).__name__}")
+    allowed = {f.name for f in fields(ScaleSpec)} - {"name", "scale_idx"}
+    _check_keys(f"pyramid.{name}", cfg, allowed, required={"region", "patch", "num_prototypes"})
+    kwargs = dict(cfg)
+    crops = kwargs.pop("multi_crop", None)
+    if crops is not None:
+        _check_keys(f"pyramid.{name}.multi_crop", crops, {f.name for f in fields(MultiCropSpec)})
+        crops = MultiCropSpec(**_tuples(crops))
+    kwargs.setdefault("shared_region", scale_idx > 0)
+    return ScaleSpec(name=name, scale_idx=scale_idx, multi_crop=crops, **_tuples(kwargs))
+
+
+def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists, which a dumped and re-read config holds, as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
+
+
+def _check_keys(where: str, cfg: Mapping[str, Any], allowed: set[str], required: set[str] = frozenset()) -> None:
+    if unknown := sorted(set(cfg) - allowed):
+        raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
+    if missing := sorted(required - set(cfg)):
+        raise ValueError(f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)")
+
+
+def _check_scale(s: ScaleSpec) -> None:
+    where = f"pyramid.{s.name}"
+    for field in ("grid", "region", "patch", "num_prototypes"):
+        value = getattr(s, field)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            remedy = ", or leave the scale out by setting it to None" if field == "num_prototypes" else ""
+            raise ValueError(f"{where}.{field} must be an integer >= 1, got {value!r}{remedy}")
+    if s.patch > s.cell:
+        raise ValueError(
+            f"{where}: a patch of {s.patch} px does not fit its cell of {s.cell} px "
+            f"(region {s.region} // grid {s.grid}): set region >= {s.patch * s.grid} or patch <= {s.cell}"
+        )
+    _check_range(f"{where}.area", s.area, upper=1.0)
+    _check_range(f"{where}.aspect", s.aspect)
+    for field in ("alpha", "beta"):
+        value = getattr(s, field)
+        if not isinstance(value, (int, float)) or value < 0:
+            raise ValueError(f"{where}.{field} must be one number >= 0, got {value!r}")
+    if s.scale_idx == 0 and s.beta:
+        raise ValueError(f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms")
+    if not isinstance(s.queue_length, int) or s.queue_length < 0:
+        raise ValueError(f"{where}.queue_length must be an integer >= 0 (0: no queue), got {s.queue_length!r}")
+    if s.multi_crop is not None:
+        _check_multi_crop(where, s)
+
+
+def _check_multi_crop(where: str, s: ScaleSpec) -> None:
+    crops = s.multi_crop
+    assert crops is not None
+    if s.scale_idx != 0:
+        raise ValueError(f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it")
+    for field in ("num_views", "patch"):
+        value = getattr(crops, field)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{where}.multi_crop.{field} must be an integer >= 1, got {value!r}")
+    _check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)
+
+
+def _check_range(where: str, value: Any, *, upper: float = float("inf")) -> None:
+    ok = isinstance(value, tuple) and len(value) == 2 and 0 < value[0] <= value[1] <= upper
+    if not ok:
+        bound = f" <= {upper:g}" if upper != float("inf") else ""
+        raise ValueError(f"{where} must be (low, high) with 0 < low <= high{bound}, got {value!r}")

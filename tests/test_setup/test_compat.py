@@ -1,0 +1,100 @@
+"""What import time checks and changes, seen through pretended sets of installed distributions."""
+
+import importlib.metadata
+
+import pytest
+from mmengine.config.utils import MODULE2PACKAGE
+
+from sspyr_mm import compat
+
+GOOD = {
+    "torch": "2.11.0+cu130",
+    "torchvision": "0.26.0",
+    "onedl-mmengine": "0.10.12",
+    "onedl-mmcv": "2.3.6",
+    "onedl-mmpretrain": "1.3.6",
+}
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Replaces what is installed: pretend(distributions, modules)."""
+
+    def replace(distributions, modules):
+        def version(name):
+            if name not in distributions:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return distributions[name]
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        monkeypatch.setattr(compat, "is_importable", lambda module: module in modules)
+
+    return replace
+
+
+MODULES = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg", "sspyr_mm"}
+
+
+@pytest.mark.parametrize(
+    ("distributions", "modules", "before", "after"),
+    [
+        # forks: the module itself is looked up
+        ({**GOOD, "onedl-mmsegmentation": "1.4.2"}, MODULES, "mmsegmentation", "mmseg"),
+        # the original is there: mmengine finds it by itself
+        ({**GOOD, "mmsegmentation": "1.2.2"}, MODULES, "mmsegmentation", "mmsegmentation"),
+        # nothing is there: mmengine's own "not installed" stays
+        (GOOD, MODULES - {"mmseg"}, "mmsegmentation", "mmsegmentation"),
+    ],
+)
+def test_register_forks(pretend, monkeypatch, distributions, modules, before, after):
+    monkeypatch.setitem(MODULE2PACKAGE, "mmseg", before)
+    pretend(distributions, modules)
+    changed = compat.register_forks()
+    assert MODULE2PACKAGE["mmseg"] == after
+    assert ("mmseg" in changed) == (before != after)
+
+
+def test_good_stack_passes(pretend):
+    pretend(GOOD, MODULES)
+    compat.check_versions()
+    pretend(
+        {
+            "torch": "2.1.2",
+            "torchvision": "0.16.2",
+            "mmengine": "0.10.7",
+            "mmcv": "2.1.0",
+            "mmpretrain": "1.2.0",
+        },
+        MODULES,
+    )
+    compat.check_versions()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"torch": "1.13.1"}, r"torch 1\.13\.1 does not fit \(wanted: torch >= 2\.1"),
+        ({"onedl-mmpretrain": "2.0.0"}, r"onedl-mmpretrain 2\.0\.0 does not fit .*< 2\)"),
+        ({"onedl-mmcv": None}, r"mmcv is missing \(wanted: mmcv >= 2\.0.*mminstall\.txt"),
+        ({"mmcv": "2.1.0"}, r"mmcv and onedl-mmcv are both installed.*uninstall"),
+    ],
+)
+def test_bad_stack_is_refused_with_a_remedy(pretend, change, message):
+    distributions = {k: v for k, v in {**GOOD, **change}.items() if v is not None}
+    missing = {name.removeprefix("onedl-") for name, version in change.items() if version is None}
+    pretend(distributions, MODULES - missing)
+    with pytest.raises(ImportError, match=message) as caught:
+        compat.check_versions()
+    assert "bash tools/setup_env.sh" in str(caught.value)
+
+
+def test_remedy_does_not_offer_forks_to_a_user_of_the_originals(pretend):
+    pretend({"mmengine": "0.10.7", "torch": "2.4.0", "torchvision": "0.19.0"}, {"mmengine"})
+    with pytest.raises(ImportError, match="mmpretrain is missing.*mim install") as caught:
+        compat.check_versions()
+    assert "mminstall.txt" not in str(caught.value)
+
+
+def test_versions_are_compared_as_numbers():
+    assert compat.release("2.11.0+cu130") > compat.release("2.9.1")
+    assert compat.release("0.10.8rc1") == (0, 10, 8)

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Trains with one process per GPU: bash tools/dist_train.sh CONFIG GPUS [options of train.py]
+# Without a GPU the same command runs GPUS processes on the CPU.
+#
+# Several machines: run it on each, with NNODES, NODE_RANK, MASTER_ADDR (address of machine 0) and PORT set.
+# PYTHON chooses the interpreter (default: python).
+set -euo pipefail
+
+if [[ $# -lt 2 || ! $2 =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: bash tools/dist_train.sh CONFIG GPUS [options of train.py]" >&2
+    exit 2
+fi
+config=$1
+gpus=$2
+shift 2
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python}
+nnodes=${NNODES:-1}
+node_rank=${NODE_RANK:-0}
+
+if [[ $nnodes -gt 1 && -z ${MASTER_ADDR:-} ]]; then
+    echo "dist_train.sh: NNODES=$nnodes needs MASTER_ADDR, the address of the machine with NODE_RANK=0" >&2
+    exit 2
+fi
+address=${MASTER_ADDR:-127.0.0.1}
+if [[ -n ${PORT:-} ]]; then
+    port=$PORT
+elif [[ $nnodes -gt 1 ]]; then
+    port=29500
+else # a free one, so that two runs on a machine do not meet
+    port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+fi
+
+# On the CPU the processes share the cores; with GPUs torchrun's own default (1 thread) leaves them to data loading.
+if [[ -z ${OMP_NUM_THREADS:-} ]] && ! { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1; then
+    cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
+    OMP_NUM_THREADS=$((cores > gpus ? cores / gpus : 1))
+    export OMP_NUM_THREADS
+fi
+
+export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+exec "$python" -m torch.distributed.run \
+    --nnodes="$nnodes" \
+    --node_rank="$node_rank" \
+    --nproc_per_node="$gpus" \
+    --master_addr="$address" \
+    --master_port="$port" \
+    "$here/train.py" "$config" --launcher pytorch "$@"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Sets up the environment if need be and runs the checks.
+#
+#   bash tools/run_tests.sh                          format, lint, types, and the fast tests
+#   bash tools/run_tests.sh -m slow tests/...        pytest alone, with these arguments
+#
+# NUM_WORKERS (default 2, at most the number of cores) tests run at once, where pytest-xdist is there.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/setup_env.sh
+python=$(bash tools/setup_env.sh --print-python)
+
+cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)')
+workers=${NUM_WORKERS:-2}
+workers=$((workers < cores ? workers : cores))
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / workers))}
+
+if [[ $# -eq 0 ]]; then
+    "$python" -m ruff format --check .
+    "$python" -m ruff check .
+    "$python" -m mypy sspyr_mm
+fi
+
+options=()
+if [[ $workers -gt 1 ]] && "$python" -c 'import xdist' 2>/dev/null; then
+    options+=(-n "$workers" --dist loadfile)
+fi
+exec "$python" -m pytest ${options[@]+"${options[@]}"} "$@"

@@ -1,0 +1,104 @@
+"""Trains a model on this machine: ``python tools/train.py CONFIG [options]``.
+
+Several processes: dist_train.sh (torchrun, also without GPUs) and slurm_train.sh start this program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
+from sspyr_mm.engine.launch import fill_dataloaders, prepare_config, set_data_root
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a model (pre-training or a benchmark).")
+    parser.add_argument("config", help="config file")
+    parser.add_argument(
+        "--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)"
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR_OR_FILE",
+        help="train on these images: sets train_dataloader.dataset.data_root",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint; without a path from the latest one in the work dir, if any",
+    )
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="mixed precision: float16 on a GPU, bfloat16 on a CPU",
+    )
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch size, from auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help='override settings: a.b=1, a.b="[1,2]", a.b="[(1,2),(3,4)]"',
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="job launcher",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> None:
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    if args.amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+    if args.auto_scale_lr:
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+            raise SystemExit(
+                f"--auto-scale-lr: {args.config} lacks auto_scale_lr=dict(base_batch_size=...), the "
+                "batch size its learning rate is for; set it with --cfg-options "
+                "auto_scale_lr.base_batch_size=N"
+            )
+        cfg.auto_scale_lr.enable = True
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    merge_args(cfg, args)
+    fill_dataloaders(cfg)
+    prepare_config(cfg, args.launcher)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.train()
+
+
+if __name__ == "__main__":
+    main()
