@@ -88,10 +88,8 @@ def prepare_config(cfg: Config, launcher: str = "none") -> Config:
 
     notices = _use_autocast(cfg)
     if launcher != "none":
-        env_cfg = cfg.setdefault("env_cfg", {})
-        dist_cfg = env_cfg.setdefault("dist_cfg", {})
-        dist_cfg["backend"] = "gloo"
-        init_gloo(launcher, timeout=dist_cfg.get("timeout"))
+        cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
+        init_gloo(launcher, timeout=cfg.env_cfg.dist_cfg.get("timeout"))
         notices += _use_cpu_wrapper(cfg)
         notices += _replace_sync_bn(cfg)
     if not torch_dist.is_initialized() or torch_dist.get_rank() == 0:

@@ -17,7 +17,16 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from sspyr_mm.cli import toy_scenes as command
-from sspyr_mm.datasets.toy_scenes import CLASSES, KINDS, VOID, Scene, draw_scene, generate, parse_size, scene
+from sspyr_mm.datasets.toy_scenes import (
+    CLASSES,
+    KINDS,
+    VOID,
+    Scene,
+    draw_scene,
+    generate,
+    parse_size,
+    scene,
+)
 from sspyr_mm.datasets.toy_scenes.writers import bounding_box, polygons
 
 PARAMETERS = dict(num_train=40, num_val=8, size=(96, 112), seed=3)
@@ -37,7 +46,10 @@ def scenes() -> list[Scene]:
 
 def _digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def _visible(root: Path) -> Iterator[tuple[dict, list[dict], COCO]]:
@@ -62,19 +74,24 @@ def test_image_does_not_depend_on_how_many_are_drawn(root: Path, tmp_path: Path)
 
 def test_seeds_and_splits_and_images_differ(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "other", workers=1, **{**PARAMETERS, "seed": 4})
-    pictures = [d for f in (root, tmp_path / "other") for n, d in _digests(f).items() if "2017/" in n and "/0" in n]
+    pictures = [
+        d
+        for f in (root, tmp_path / "other")
+        for n, d in _digests(f).items()
+        if "2017/" in n and "/0" in n
+    ]
     assert len(pictures) == 2 * (PARAMETERS["num_train"] + PARAMETERS["num_val"])
     assert len(set(pictures)) == len(pictures)
 
 
 def test_coco_json_is_consistent(root: Path) -> None:
-    for image, annotations, coco in _visible(root):
+    for image, items, coco in _visible(root):
         assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == list(CLASSES)
         folder = "val2017" if image["id"] > 500_000 else "train2017"
         pixels = cv2.imread(str(root / folder / image["file_name"]))
         assert pixels.shape == (image["height"], image["width"], 3) == (96, 112, 3)
         assert image["scene_kind"] in {kind.name for kind in KINDS}
-        for item in annotations:
+        for item in items:
             assert item["iscrowd"] == 0
             assert all(len(ring) >= 6 for ring in item["segmentation"])
 
@@ -82,10 +99,12 @@ def test_coco_json_is_consistent(root: Path) -> None:
 def test_polygons_agree_with_masks(root: Path) -> None:
     """Each class's polygons, drawn by pycocotools, cover the VOC mask of that class."""
     inter = union = 0
-    for image, annotations, coco in _visible(root):
-        mask = np.asarray(Image.open(root / "VOC2007" / "SegmentationClass" / f"{image['id']:06d}.png"))
+    for image, items, coco in _visible(root):
+        mask = np.asarray(
+            Image.open(root / "VOC2007" / "SegmentationClass" / f"{image['id']:06d}.png")
+        )
         drawn = np.zeros_like(mask)
-        for item in annotations:
+        for item in items:
             single = coco.annToMask(item).astype(bool)
             assert abs(int(single.sum()) - item["area"]) <= max(0.12 * item["area"], 8)
             drawn[single] = item["category_id"]
@@ -103,7 +122,9 @@ def test_polygons_of_a_mask_with_holes_and_pieces() -> None:
     mask[35, 57] = True
     rings = polygons(mask)
     assert len(rings) >= 4
-    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, *mask.shape))).astype(bool)
+    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, *mask.shape))).astype(
+        bool
+    )
     assert (drawn & mask).sum() / (drawn | mask).sum() > 0.97
     assert not drawn[12, 10] and not drawn[22, 24]
 
@@ -116,27 +137,34 @@ def test_polygon_iou_of_scenes(scenes: list[Scene]) -> None:
 
 
 def test_voc_boxes_are_the_coco_boxes(root: Path) -> None:
-    for image, annotations, _ in _visible(root):
+    for image, items, _ in _visible(root):
         tree = ET.parse(root / "VOC2007" / "Annotations" / f"{image['id']:06d}.xml").getroot()
         assert tree.findtext("filename") == f"{image['id']:06d}.jpg"
         assert (int(tree.findtext("size/height")), int(tree.findtext("size/width"))) == (96, 112)
         found = []
         for item in tree.iter("object"):
-            left, top, right, bottom = (int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax"))
+            left, top, right, bottom = (
+                int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")
+            )
             assert 1 <= left <= right <= 112 and 1 <= top <= bottom <= 96
             assert item.findtext("difficult") in "01" and item.findtext("truncated") in "01"
-            found.append((CLASSES.index(item.findtext("name")) + 1, [left - 1, top - 1, right - left + 1, bottom - top + 1]))
-        assert found == [(item["category_id"], item["bbox"]) for item in annotations]
+            found.append(
+                (
+                    CLASSES.index(item.findtext("name")) + 1,
+                    [left - 1, top - 1, right - left + 1, bottom - top + 1],
+                )
+            )
+        assert found == [(item["category_id"], item["bbox"]) for item in items]
 
 
 def test_voc_masks_and_image_sets(root: Path) -> None:
     voc = root / "VOC2007"
-    for image, annotations, _ in _visible(root):
+    for image, items, _ in _visible(root):
         picture = Image.open(voc / "SegmentationClass" / f"{image['id']:06d}.png")
         assert picture.mode == "P"
         assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
         ids = set(np.unique(np.asarray(picture)).tolist()) - {0, VOID}
-        assert ids == {item["category_id"] for item in annotations}
+        assert ids == {item["category_id"] for item in items}
         folder = "val2017" if image["id"] > 500_000 else "train2017"
         jpeg = (voc / "JPEGImages" / f"{image['id']:06d}.jpg").read_bytes()
         assert jpeg == (root / folder / image["file_name"]).read_bytes()
@@ -147,7 +175,9 @@ def test_voc_masks_and_image_sets(root: Path) -> None:
         assert not set(sets["train"]) & set(sets["val"])
 
 
-def test_copies_where_there_are_no_hard_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_where_there_are_no_hard_links(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no links here")
 
@@ -177,7 +207,19 @@ def test_finished_folder_is_left_as_it_is(root: Path, capsys: pytest.CaptureFixt
     assert not generate(root, workers=1, **PARAMETERS)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    args = [str(root), "--num-train", "40", "--num-val", "8", "--size", "96x112", "--seed", "3", "--workers", "1"]
+    args = [
+        str(root),
+        "--num-train",
+        "40",
+        "--num-val",
+        "8",
+        "--size",
+        "96x112",
+        "--seed",
+        "3",
+        "--workers",
+        "1",
+    ]
     assert command.run(parser.parse_args(args)) == 0
     assert "left as it is" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
@@ -195,7 +237,12 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
 
 def test_record_and_readme(root: Path) -> None:
     record = json.loads((root / "toy_scenes.json").read_text())
-    assert (record["num_train"], record["height"], record["width"], record["seed"]) == (40, 96, 112, 3)
+    assert (record["num_train"], record["height"], record["width"], record["seed"]) == (
+        40,
+        96,
+        112,
+        3,
+    )
     text = (root / "README.txt").read_text()
     assert "--num-train 40 --num-val 8 --size 96x112 --seed 3" in text
 
@@ -205,7 +252,10 @@ def test_record_and_readme(root: Path) -> None:
     [
         ({"size": 63}, r"size must be 64 to 4096 pixels .* got 63x63: give a larger one"),
         ({"size": "128x5000"}, r"got 128x5000: give a smaller one"),
-        ({"size": "big"}, r"size must be a side in pixels or HxW, such as 128 or 96x128, got 'big'"),
+        (
+            {"size": "big"},
+            r"size must be a side in pixels or HxW, such as 128 or 96x128, got 'big'",
+        ),
         ({"size": (128.0, 128)}, r"size must be a side in pixels or HxW"),
         ({"num_train": 0}, r"num_train must be a whole number from 1 to 499999, got 0"),
         ({"num_val": -1}, r"num_val must be a whole number from 1"),
@@ -225,7 +275,9 @@ def test_parse_size() -> None:
 
 
 def test_draw_scene_refuses_small_sizes() -> None:
-    with pytest.raises(ValueError, match="size must be at least 64 pixels in height and width, got 64x63"):
+    with pytest.raises(
+        ValueError, match="size must be at least 64 pixels in height and width, got 64x63"
+    ):
         draw_scene(np.random.default_rng(0), (64, 63))
 
 
@@ -269,14 +321,19 @@ def test_colour_and_area_tell_nothing_of_class_or_kind(scenes: list[Scene]) -> N
     every = np.concatenate([np.stack(values) for values in colour.values()])
     for label, values in colour.items():
         error = every.std(axis=0) / np.sqrt(len(values))
-        assert (np.abs(np.mean(values, axis=0) - every.mean(axis=0)) < 4 * error).all(), CLASSES[label]
+        assert (np.abs(np.mean(values, axis=0) - every.mean(axis=0)) < 4 * error).all(), CLASSES[
+            label
+        ]
     medians = np.array([np.median(values) for values in side.values()])
     assert medians.max() / medians.min() < 1.2
     kinds = np.array([drawn.kind for drawn in scenes])
     means = np.stack([drawn.image.mean(axis=(0, 1)) for drawn in scenes])
     for kind in range(len(KINDS)):
         own = means[kinds == kind]
-        assert (np.abs(own.mean(axis=0) - means.mean(axis=0)) < 4 * means.std(axis=0) / np.sqrt(len(own))).all()
+        assert (
+            np.abs(own.mean(axis=0) - means.mean(axis=0))
+            < 4 * means.std(axis=0) / np.sqrt(len(own))
+        ).all()
 
 
 def test_hidden_objects_are_void_and_not_annotated(scenes: list[Scene]) -> None:

@@ -90,7 +90,7 @@ def test_bad_stack_is_refused_with_a_remedy(pretend, change, message):
 
 def test_remedy_does_not_offer_forks_to_a_user_of_the_originals(pretend):
     pretend({"mmengine": "0.10.7", "torch": "2.4.0", "torchvision": "0.19.0"}, {"mmengine"})
-    with pytest.raises(ImportError, match="mmpretrain is missing.*mim install") as caught:
+    with pytest.raises(ImportError, match=r"mmpretrain is missing.*mim install") as caught:
         compat.check_versions()
     assert "mminstall.txt" not in str(caught.value)
 

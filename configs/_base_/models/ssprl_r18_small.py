@@ -1,4 +1,6 @@
 # ResNet-18 of width 16 for CPUs: 0.7 M parameters. epsilon 0.01 is for its small batches, see docs/small_batches.md.
+_base_ = '../pyramids/two_scales_64px.py'
+
 model = dict(
     type='SSPRL',
     backbone=dict(

@@ -1,4 +1,6 @@
 # ResNet-50, 2-layer projectors onto 128 dimensions, the paper's variant of the head.
+_base_ = '../pyramids/three_scales.py'
+
 model = dict(
     type='SSPRL',
     backbone=dict(

@@ -5,7 +5,8 @@ a kind has its own family of background textures and its own mix of objects. Col
 nothing: what can be learned is structure. Only numpy and OpenCV are needed.
 """
 
-from .dataset import GENERATOR_VERSION, RECORD_NAME, generate, parse_size
+from .checks import RECORD_NAME, parse_size
+from .dataset import GENERATOR_VERSION, generate
 from .kinds import CLASSES, KINDS, Kind
 from .scene import VOID, Scene, SceneObject, draw_scene
 

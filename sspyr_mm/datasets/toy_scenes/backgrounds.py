@@ -53,7 +53,8 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
     side = min(height, width)
     rows, cols = int(cells * height / side) + 2, int(cells * width / side) + 2
     coarse = rng.standard_normal((rows, cols), dtype=np.float32)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return smooth.astype(np.float32, copy=False)
 
 
 def _ramp(value: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -94,15 +95,17 @@ def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator)
     seeds = np.full((height, width), 255, np.uint8)
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     seeds[y[inside].astype(int), x[inside].astype(int)] = 0
-    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    _, labels = cv2.distanceTransformWithLabels(
+        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
     shades = rng.uniform(0.35, 1.0, int(labels.max()) + 1).astype(np.float32)
     shade = shades[labels]
-    same = np.ones((height, width), np.float32)
+    same: FloatArray = np.ones((height, width), np.float32)
     same[:, 1:] *= labels[:, 1:] == labels[:, :-1]
     same[1:] *= labels[1:] == labels[:-1]
     width_px = max(1, round(step * 0.08))
     if width_px > 1:
-        same = cv2.erode(same, np.ones((width_px, width_px), np.uint8))
+        same = cv2.erode(same, np.ones((width_px, width_px), np.uint8)).astype(np.float32)
     return cv2.blur(shade * same, (3, 3))
 
 
@@ -140,8 +143,9 @@ def draw_background(rng: np.random.Generator, height: int, width: int, family: s
         ndarray: (3, H, W) float32, RGB in about [0, 255]. Channels first: numpy's inner loops are then long ones.
     """
     x, y = grid(height, width)
-    marks = float(np.exp(rng.uniform(np.log(4.5), np.log(9.0))))
-    angle = rng.uniform(0, np.pi)
+    marks = float(np.exp(rng.uniform(np.log(5.0), np.log(8.5))))
+    # Things lie level, give or take, as in photographs held upright.
+    angle = rng.uniform(-0.5, 0.5)
     cos, sin = marks * math.cos(angle), marks * math.sin(angle)
     bend = rng.uniform(0.0, 0.35)
     u = cos * x + sin * y + bend * smooth_noise(rng, height, width, 2)
@@ -152,5 +156,5 @@ def draw_background(rng: np.random.Generator, height: int, width: int, family: s
     mix += rng.uniform(0.0, 0.15) * smooth_noise(rng, height, width, rng.uniform(10, 30))
     low = random_colour(rng, 1)[0]
     # Towards the middle, where clipping would not flatten the marks.
-    step = rng.uniform(35, 90) * (-1.0 if low.mean() > 128 else 1.0) + rng.normal(0, 14, 3)
+    step = rng.uniform(50, 95) * (-1.0 if low.mean() > 128 else 1.0) + rng.normal(0, 14, 3)
     return low.astype(np.float32)[:, None, None] + mix * step.astype(np.float32)[:, None, None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,69 +16,33 @@ from typing import Any
 import cv2
 import numpy as np
 
+from .checks import RECORD_NAME, check_whole, is_finished, parse_size
 from .kinds import CLASSES, KINDS
-from .scene import MIN_SIZE, draw_scene
+from .scene import draw_scene
 from .writers import coco_annotations, coco_categories, voc_xml, write_palette_png
 
 #: Raised whenever the same parameters would give other files than before.
 GENERATOR_VERSION = 1
-#: In a finished folder: what it was made from.
-RECORD_NAME = "toy_scenes.json"
 
 _JPEG_QUALITY = 90
 # Image ids of val start here whatever the size of train: a val image keeps its name when train grows.
 _VAL_OFFSET = 500_000
 _SPLITS = ("train", "val")
-_MAX_SIDE = 4096
 
 
-def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
-    """Reads an image size.
-
-    Args:
-        size (int | str | tuple[int, int]): a side in pixels, "HxW" or (height, width).
-
-    Returns:
-        tuple[int, int]: height and width, pixels.
-
-    Raises:
-        ValueError: if it is not readable as a size, or out of range.
-    """
-    if isinstance(size, str):
-        match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", size.strip())
-        pair = (int(match[1]), int(match[2] or match[1])) if match else None
-    elif isinstance(size, int) and not isinstance(size, bool):
-        pair = (size, size)
-    elif isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-        pair = (size[0], size[1])
-    else:
-        pair = None
-    if pair is None:
-        raise ValueError(f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}")
-    if min(pair) < MIN_SIZE or max(pair) > _MAX_SIDE:
-        raise ValueError(
-            f"size must be {MIN_SIZE} to {_MAX_SIDE} pixels in height and width, got {pair[0]}x{pair[1]}: "
-            f"{'give a larger' if min(pair) < MIN_SIZE else 'give a smaller'} one, such as 128"
-        )
-    return pair
-
-
-def _whole(name: str, value: int, low: int, high: int, remedy: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}: {remedy}")
-    return value
-
-
-def _draw_one(index: int, *, root: str, split: str, seed: int, size: tuple[int, int]) -> dict[str, Any]:
+def _draw_one(
+    index: int, *, root: str, split: str, seed: int, size: tuple[int, int]
+) -> dict[str, Any]:
     """Draws and writes one image; all its randomness comes from (seed, split, index)."""
-    # A process pool runs one of these per core; OpenCV's own threads would fight over them.
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     scene = draw_scene(rng, size)
     image_id = index + 1 + (_VAL_OFFSET if split == "val" else 0)
     kind = KINDS[scene.kind].name
     coco_name, voc_stem = f"{image_id:012d}.jpg", f"{image_id:06d}"
     folder = Path(root)
-    ok, data = cv2.imencode(".jpg", scene.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    ok, data = cv2.imencode(
+        ".jpg", scene.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
     assert ok
     coco_file = folder / f"{split}2017" / coco_name
     coco_file.write_bytes(data.tobytes())
@@ -93,7 +56,13 @@ def _draw_one(index: int, *, root: str, split: str, seed: int, size: tuple[int, 
     (voc / "Annotations" / f"{voc_stem}.xml").write_text(xml, encoding="utf-8")
     write_palette_png(voc / "SegmentationClass" / f"{voc_stem}.png", scene.class_mask)
     return {
-        "image": {"id": image_id, "file_name": coco_name, "height": size[0], "width": size[1], "scene_kind": kind},
+        "image": {
+            "id": image_id,
+            "file_name": coco_name,
+            "height": size[0],
+            "width": size[1],
+            "scene_kind": kind,
+        },
         "annotations": coco_annotations(scene.objects, image_id),
     }
 
@@ -136,7 +105,9 @@ def _write_split(root: Path, split: str, records: list[dict[str, Any]]) -> int:
     # The usual protocols are train -> val and trainval -> test: neither may test on what it has trained on.
     for name in ("train", "trainval") if split == "train" else ("val", "test"):
         for purpose in ("Main", "Segmentation"):
-            (root / "VOC2007" / "ImageSets" / purpose / f"{name}.txt").write_text(stems, encoding="utf-8")
+            (root / "VOC2007" / "ImageSets" / purpose / f"{name}.txt").write_text(
+                stems, encoding="utf-8"
+            )
     return len(annotations)
 
 
@@ -148,7 +119,10 @@ def _readme(parameters: dict[str, Any], counts: dict[str, int]) -> str:
         f"Command: python -m sspyr_mm toy-scenes DIR --num-train {parameters['num_train']} "
         f"--num-val {parameters['num_val']} --size {size} --seed {parameters['seed']}",
         f"Generator version: {parameters['version']}",
-        *(f"{split}: {parameters[f'num_{split}']} images, {counts[split]} objects" for split in _SPLITS),
+        *(
+            f"{split}: {parameters[f'num_{split}']} images, {counts[split]} objects"
+            for split in _SPLITS
+        ),
         f"Classes: {', '.join(CLASSES)}",
         f"Kinds of scenes: {', '.join(kind.name for kind in KINDS)}",
         "",
@@ -159,39 +133,6 @@ def _readme(parameters: dict[str, Any], counts: dict[str, int]) -> str:
         "The JPEG files of the two layouts are hard links of each other where the file system has them.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def is_finished(root: Path, parameters: dict[str, Any]) -> bool:
-    """Tells whether a folder holds the finished data set already.
-
-    Args:
-        root (Path): the folder.
-        parameters (dict): what it should be made from.
-
-    Returns:
-        bool: True if it does, False if the folder is absent or empty.
-
-    Raises:
-        FileExistsError: if there is anything else in the way.
-    """
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        found = json.loads((root / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise FileExistsError(
-            f"{root} exists and holds no toy scenes (no readable {RECORD_NAME}): give another folder, "
-            "or move this one away"
-        ) from None
-    if found == parameters:
-        return True
-    names = sorted(set(found) | set(parameters)) if isinstance(found, dict) else []
-    differ = [f"{name} {found.get(name)} instead of {parameters.get(name)}" for name in names
-              if found.get(name) != parameters.get(name)]  # fmt: skip
-    raise FileExistsError(
-        f"{root} holds toy scenes made from other parameters ({', '.join(differ)}): give another folder, "
-        "or delete this one first"
-    )
 
 
 def generate(
@@ -227,11 +168,17 @@ def generate(
     """
     limit = _VAL_OFFSET - 1
     height, width = parse_size(size)
-    _whole("num_train", num_train, 1, limit, "a few thousand are enough to pre-train a small backbone")
-    _whole("num_val", num_val, 1, limit, "a thousand are enough for a probe")
-    _whole("seed", seed, 0, 2**32 - 1, "any such number will do")
-    _whole("workers", workers, 0, 1024, "0 takes one process per core")
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    check_whole(
+        "num_train", num_train, 1, limit, "a few thousand are enough to pre-train a small backbone"
+    )
+    check_whole("num_val", num_val, 1, limit, "a thousand are enough for a probe")
+    check_whole("seed", seed, 0, 2**32 - 1, "any such number will do")
+    check_whole("workers", workers, 0, 1024, "0 takes one process per core")
+    workers = (
+        workers or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
     parameters: dict[str, Any] = {
         "made_by": "sspyr_mm toy-scenes",
         "version": GENERATOR_VERSION,

@@ -56,7 +56,14 @@ def box(cx: float, cy: float, width: float, height: float, taper: float = 0.0) -
 
 
 def ellipse(
-    cx: float, cy: float, rx: float, ry: float, *, tilt: float = 0.0, start: float = 0.0, stop: float = _TAU
+    cx: float,
+    cy: float,
+    rx: float,
+    ry: float,
+    *,
+    tilt: float = 0.0,
+    start: float = 0.0,
+    stop: float = _TAU,
 ) -> FloatArray:
     """Returns an ellipse, or the part of it between two angles closed by its chord.
 
@@ -82,7 +89,9 @@ def ellipse(
     return points
 
 
-def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None = None) -> FloatArray:
+def limb(
+    x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None = None
+) -> FloatArray:
     """Returns a straight limb between two joints.
 
     Args:
@@ -108,7 +117,9 @@ def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None
     )
 
 
-def arch(cx: float, cy: float, radius: float, thickness: float, start: float, stop: float) -> FloatArray:
+def arch(
+    cx: float, cy: float, radius: float, thickness: float, start: float, stop: float
+) -> FloatArray:
     """Returns a piece of a ring.
 
     Args:

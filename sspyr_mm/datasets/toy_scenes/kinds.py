@@ -32,10 +32,10 @@ class ObjectClass:
 
 OBJECT_CLASSES: tuple[ObjectClass, ...] = (
     ObjectClass("tree", grown.tree, 1.1, 0.25),
-    ObjectClass("flower", grown.flower, 1.06, 0.45),
-    ObjectClass("fish", grown.fish, 1.03, 0.6),
-    ObjectClass("bird", grown.bird, 1.02, 0.4),
-    ObjectClass("beetle", grown.beetle, 0.95, 0.8),
+    ObjectClass("flower", grown.flower, 1.06, 0.3),
+    ObjectClass("fish", grown.fish, 1.03, 0.35),
+    ObjectClass("bird", grown.bird, 1.02, 0.3),
+    ObjectClass("beetle", grown.beetle, 0.95, 0.4),
     ObjectClass("figure", grown.figure, 1.13, 0.25),
     ObjectClass("house", built.house, 0.79, 0.2),
     ObjectClass("cart", built.cart, 1.0, 0.25),
@@ -69,7 +69,7 @@ class Kind:
 
 
 #: How much likelier a common class is than any other one.
-COMMON_WEIGHT = 6.0
+COMMON_WEIGHT = 8.0
 
 # Every class is common in exactly two kinds, and no two kinds share more than two classes: all class priors are
 # equal, and no class gives its kind away.

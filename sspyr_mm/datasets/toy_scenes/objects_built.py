@@ -18,9 +18,13 @@ def house(rng: np.random.Generator) -> list[Part]:
     parts = []
     if rng.random() < 0.6:
         side = 1 if rng.random() < 0.5 else -1
-        parts.append(Part(box(side * 0.4, (ridge + top) / 2 - 0.1, 0.18, top - ridge), 0, "brickwork"))
+        parts.append(
+            Part(box(side * 0.4, (ridge + top) / 2 - 0.1, 0.18, top - ridge), 0, "brickwork")
+        )
     parts.append(Part(box(0, (0.85 + top) / 2, 2 * half, 0.85 - top), 0, "brickwork"))
-    roof = polygon((-half - eaves, top), (tip - 0.2, ridge), (tip + 0.2, ridge), (half + eaves, top))
+    roof = polygon(
+        (-half - eaves, top), (tip - 0.2, ridge), (tip + 0.2, ridge), (half + eaves, top)
+    )
     parts.append(Part(roof, 1, "scales"))
     slots = [-0.6, 0.0, 0.6]
     door = int(rng.integers(3))
@@ -29,7 +33,9 @@ def house(rng: np.random.Generator) -> list[Part]:
             parts.append(Part(box(place * half, 0.85 - 0.27, 0.26, 0.54), 2))
         elif rng.random() < 0.85:
             size = rng.uniform(0.22, 0.3)
-            parts.append(Part(box(place * half, (top + 0.85) / 2 - 0.08, size, size * 1.2), 2, "checks"))
+            parts.append(
+                Part(box(place * half, (top + 0.85) / 2 - 0.08, size, size * 1.2), 2, "checks")
+            )
     return parts
 
 
@@ -37,13 +43,17 @@ def cart(rng: np.random.Generator) -> list[Part]:
     """Returns a load bed on two or three wheels with a cabin or a drawbar."""
     deck, radius = rng.uniform(0.25, 0.38), rng.uniform(0.2, 0.3)
     height = rng.uniform(0.35, 0.7)
-    parts = [Part(box(0.2, deck - height / 2, 1.4, height, taper=rng.uniform(-0.2, 0.1)), 0, "planks")]
+    parts = [
+        Part(box(0.2, deck - height / 2, 1.4, height, taper=rng.uniform(-0.2, 0.1)), 0, "planks")
+    ]
     if rng.random() < 0.5:
         tall = rng.uniform(0.7, 1.0)
         parts.append(Part(box(-0.72, deck - tall / 2, 0.5, tall, taper=rng.uniform(0.0, 0.3)), 1))
         parts.append(Part(box(-0.75, deck - tall * 0.7, 0.28, tall * 0.35), 2))
     else:
-        parts.append(Part(limb(-0.5, deck - 0.05, -1.05, deck - rng.uniform(-0.25, 0.4), 0.12, 0.08), 1))
+        parts.append(
+            Part(limb(-0.5, deck - 0.05, -1.05, deck - rng.uniform(-0.25, 0.4), 0.12, 0.08), 1)
+        )
     parts.append(Part(box(0.0, deck, 1.7, 0.1), 1))
     count = int(rng.integers(2, 4))
     for x in np.linspace(-0.55, 0.65, count):
@@ -63,10 +73,22 @@ def boat(rng: np.random.Generator) -> list[Part]:
         parts.append(Part(limb(mast, deck, mast, -1.0, 0.1, 0.06), 2))
         belly = rng.uniform(0.45, 0.8)
         foot = deck - rng.uniform(0.08, 0.2)
-        parts.append(Part(polygon((mast + 0.06, -0.95), (mast + belly, foot), (mast + 0.06, foot)), 0, "stripes"))
+        parts.append(
+            Part(
+                polygon((mast + 0.06, -0.95), (mast + belly, foot), (mast + 0.06, foot)),
+                0,
+                "stripes",
+            )
+        )
         if rng.random() < 0.8:
             jib = rng.uniform(0.35, 0.6)
-            parts.append(Part(polygon((mast - 0.06, -0.8), (mast - 0.06, foot), (mast - jib, foot)), 0, "stripes"))
+            parts.append(
+                Part(
+                    polygon((mast - 0.06, -0.8), (mast - 0.06, foot), (mast - jib, foot)),
+                    0,
+                    "stripes",
+                )
+            )
         if rng.random() < 0.6:
             parts.append(Part(polygon((mast, -1.0), (mast + 0.3, -0.92), (mast, -0.82)), 1))
     else:
@@ -97,7 +119,12 @@ def chair(rng: np.random.Generator) -> list[Part]:
         y = top + 0.1 + 0.24 * index
         x = back_x + lean * (seat - y) / (seat - top)
         parts.append(Part(limb(x - 0.62, y, x + 0.08, y, 0.15), 0, "planks"))
-    cushion = polygon((-0.3, seat - depth / 2), (0.65, seat - depth / 2), (0.45, seat + depth), (-0.65, seat + depth))
+    cushion = polygon(
+        (-0.3, seat - depth / 2),
+        (0.65, seat - depth / 2),
+        (0.45, seat + depth),
+        (-0.65, seat + depth),
+    )
     parts.append(Part(cushion, 0, "checks"))
     parts.append(Part(box(-0.1, seat + depth + 0.04, 1.1, 0.1), 2))
     return parts
@@ -111,7 +138,9 @@ def lamp(rng: np.random.Generator) -> list[Part]:
     wide, flare = rng.uniform(0.45, 0.62), rng.uniform(0.16, 0.26)
     cos, sin = np.cos(tilt), np.sin(tilt)
     shade = polygon((-flare, -0.22), (flare, -0.22), (wide, 0.32), (-wide, 0.32))
-    turned = shade @ np.array([[cos, sin], [-sin, cos]], np.float32) + np.array([head_x, head_y], np.float32)
+    turned = shade @ np.array([[cos, sin], [-sin, cos]], np.float32) + np.array(
+        [head_x, head_y], np.float32
+    )
     bulb = np.array([-sin * 0.34, cos * 0.34]) + np.array([head_x, head_y])
     foot = rng.uniform(0.4, 0.6)
     return [
@@ -141,5 +170,7 @@ def mug(rng: np.random.Generator) -> list[Part]:
     if rng.random() < 0.5:
         for x in (-0.25, 0.15):
             lean = rng.uniform(-0.15, 0.15)
-            parts.append(Part(limb(shift + x, top - 0.1, shift + x + lean, top - 0.5, 0.1, 0.05), 2))
+            parts.append(
+                Part(limb(shift + x, top - 0.1, shift + x + lean, top - 0.5, 0.1, 0.05), 2)
+            )
     return parts

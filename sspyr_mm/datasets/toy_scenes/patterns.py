@@ -63,7 +63,10 @@ def _rings(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray
 
 def _speckle(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
     a, b, c = rng.uniform(0, 6, 3)
-    return _soft(np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b)) * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0)))
+    return _soft(
+        np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b))
+        * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0))
+    )
 
 
 #: Pattern name to a function of (u, v, rng), each (H, W) float32 in object units, giving (H, W) in [0, 1].

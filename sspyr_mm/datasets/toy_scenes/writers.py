@@ -64,7 +64,7 @@ def _outline(crop: NDArray[np.uint8], left: int, top: int, result: list[list[flo
         if parent >= 0:
             continue
         if child >= 0:
-            piece = np.zeros_like(zoomed)
+            piece = np.zeros(zoomed.shape, np.uint8)
             cv2.drawContours(piece, contours, index, 1, cv2.FILLED, hierarchy=hierarchy, maxLevel=1)
             # drawContours also fills the holes' own outlines; the mask has the last word.
             small = piece[_ZOOM // 2 :: _ZOOM, _ZOOM // 2 :: _ZOOM][1:-1, 1:-1] & crop
@@ -106,7 +106,10 @@ def coco_annotations(objects: list[SceneObject], image_id: int) -> list[dict[str
 
 def coco_categories() -> list[dict[str, Any]]:
     """Returns the COCO categories: ids from 1 in the order of ``CLASSES``."""
-    return [{"id": index, "name": name, "supercategory": "object"} for index, name in enumerate(CLASSES, start=1)]
+    return [
+        {"id": index, "name": name, "supercategory": "object"}
+        for index, name in enumerate(CLASSES, start=1)
+    ]
 
 
 def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], kind: str) -> str:
@@ -184,4 +187,9 @@ def write_palette_png(path: Path, mask: NDArray[np.uint8]) -> None:
     with path.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
         for name, data in chunks:
-            file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+            file.write(
+                struct.pack(">I", len(data))
+                + name
+                + data
+                + struct.pack(">I", zlib.crc32(name + data))
+            )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor
@@ -37,6 +38,8 @@ class SSPRL(BaseSelfSupervisor):
         neck: :class:`PyramidProjector`.
         head: :class:`SSPRLHead`.
         data_preprocessor: :class:`PyramidAugment`.
+        channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only. Convolutions
+            on tensor cores and on CPUs are faster so.
         pretrained: Checkpoint to start from.
         init_cfg: Initialisation.
 
@@ -50,6 +53,8 @@ class SSPRL(BaseSelfSupervisor):
         neck: dict,
         head: dict,
         data_preprocessor: dict | None = None,
+        *,
+        channels_last: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -64,6 +69,8 @@ class SSPRL(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.pyramid = spec
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone.to(memory_format=self.memory_format)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings of every group; one backbone pass each, so that scales never share batch statistics.
@@ -77,7 +84,7 @@ class SSPRL(BaseSelfSupervisor):
         embeddings = {}
         for group in self.pyramid.groups:
             patches = inputs[group.name]
-            feats = pool(self.backbone(patches.flatten(0, 2)))
+            feats = pool(self.backbone(patches.flatten(0, 2).contiguous(memory_format=self.memory_format)))
             embeddings[group.name] = self.neck(feats, group.scale.name).unflatten(0, patches.shape[:3])
         return embeddings
 

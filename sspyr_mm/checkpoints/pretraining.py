@@ -1,0 +1,85 @@
+"""Pre-training checkpoints: config and weights in one file."""
+
+import os
+import pickle
+from typing import Any
+
+import mmengine.runner  # noqa: F401 - lets torch.load read what mmengine's log buffers are made of
+import sspyr_mm.registration  # noqa: F401
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+from sspyr_mm.models import SSPRL
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Reads a file of tensors and plain values; nothing in it is executed.
+
+    Args:
+        path: A file.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, or one that needs arbitrary pickle.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is not a checkpoint of tensors and plain values: {error}") from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict")
+    return checkpoint
+
+
+def build_model(cfg: Config) -> SSPRL:
+    """The model of a config, freshly initialised.
+
+    Args:
+        cfg: A pre-training config.
+
+    Returns:
+        The model on the CPU, with plain batch norm in place of SyncBN, in evaluation mode.
+
+    Raises:
+        ValueError: If the config's model is not SSPRL.
+    """
+    if cfg.get("model", {}).get("type") != "SSPRL":
+        raise ValueError(f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}")
+    init_default_scope("mmpretrain")
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return revert_sync_batchnorm(model).eval()
+
+
+def load_pretraining(path: str) -> tuple[Config, SSPRL]:
+    """A model as training left it, from the config inside of its checkpoint.
+
+    Args:
+        path: A checkpoint written by training.
+
+    Returns:
+        The config and the model, in evaluation mode on the CPU.
+
+    Raises:
+        ValueError: If the file holds no config, or weights that do not match it completely.
+    """
+    checkpoint = read_checkpoint(path)
+    text = checkpoint.get("meta", {}).get("cfg")
+    if not text or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} was not written by pre-training: it has no meta.cfg or no state_dict")
+    cfg = Config.fromstring(text, ".py")
+    model = build_model(cfg)
+    result = model.load_state_dict(checkpoint["state_dict"], strict=False)
+    if result.missing_keys or result.unexpected_keys:
+        raise ValueError(
+            f"{path} does not match its own config: missing {result.missing_keys}, unexpected {result.unexpected_keys}"
+        )
+    return cfg, model

@@ -1,0 +1,43 @@
+"""``python -m sspyr_mm health``: whether a checkpoint's prototypes are in use."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("checkpoint", help="pre-training checkpoint")
+    parser.add_argument("--images", help="folder, list or COCO json; default: what it was trained on")
+    parser.add_argument("--num-images", type=int, default=512, help="images to look at (default: %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a line per scale.
+
+    Returns:
+        0, or 1 if a scale has learned nothing (cross-entropy at ln K) or uses less than a tenth of its prototypes.
+    """
+    from mmpretrain.registry import DATASETS
+
+    from sspyr_mm.checkpoints import load_pretraining
+    from sspyr_mm.reports import measure_health
+
+    cfg, model = load_pretraining(args.checkpoint)
+    dataset_cfg = cfg.train_dataloader.dataset
+    if args.images:
+        dataset_cfg.update(data_root=args.images, data_prefix=None)
+    dataset = DATASETS.build(dataset_cfg)
+    for transform in dataset.pipeline.transforms:
+        if hasattr(transform, "set_pyramid"):
+            transform.set_pyramid(model.pyramid)
+            transform.set_epoch(0, seed=0)
+    ill = False
+    print(f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}")
+    for s in measure_health(model, dataset, num_images=args.num_images):
+        ill |= s.ce_ratio > 0.99 or s.used < s.num_prototypes / 10
+        print(
+            f"{s.scale:6}{s.num_samples:8}{s.used:>5} / {s.num_prototypes:<4}{s.mean_entropy:10.3f}"
+            f"{s.code_entropy:8.3f}{s.ce_ratio:11.3f}{s.mean_cosine:8.3f}"
+        )
+    if ill:
+        print("A scale has learned nothing or lost its prototypes: see docs/small_batches.md for the settings that help.")
+    return int(ill)

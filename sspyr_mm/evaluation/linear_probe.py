@@ -1,0 +1,114 @@
+"""Linear classifiers on frozen features: a quick measure of what a backbone has learned.
+
+Dimensions: N images, C channels, L classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmpretrain.evaluation import AveragePrecision
+from torch import Tensor
+from torch.nn import functional as F
+
+L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Weight penalties that are tried; the best on a held-out fifth of the training images is taken."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Outcome of a probe.
+
+    Args:
+        metric: ``mAP`` (several labels an image) or ``top-1`` (one).
+        value: In percent.
+        l2: The penalty that was chosen.
+    """
+
+    metric: str
+    value: float
+    l2: float
+
+
+def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
+    """Mean over classes of the non-interpolated average precision.
+
+    Args:
+        scores: (N, L), higher is surer.
+        targets: (N, L) 0 or 1. Classes without a positive are left out: their precision is not defined.
+
+    Returns:
+        Percent.
+
+    Raises:
+        ValueError: If no class has a positive.
+    """
+    present = targets.sum(0) > 0
+    if not present.any():
+        raise ValueError("No class has a positive image: average precision is not defined")
+    return float(AveragePrecision.calculate(scores[:, present], targets[:, present].int()))
+
+
+def linear_probe(
+    train: tuple[Tensor, np.ndarray],
+    test: tuple[Tensor, np.ndarray],
+    *,
+    multi_label: bool,
+    l2_grid: Sequence[float] = L2_GRID,
+    seed: int = 0,
+) -> ProbeResult:
+    """Logistic regression on standardised features, by L-BFGS to convergence.
+
+    Args:
+        train: Features (N, C) and targets (N, L).
+        test: Likewise.
+        multi_label: One sigmoid per class, or one softmax.
+        l2_grid: Penalties to choose from, on training images alone.
+        seed: Of the split that chooses.
+
+    Returns:
+        The metric on the test images.
+    """
+    features, targets = train[0].double(), torch.as_tensor(train[1]).double()
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
+    held, kept = order[: len(order) // 5], order[len(order) // 5 :]
+    scores = {
+        l2: _measure(_fit(features[kept], targets[kept], l2, multi_label), features[held], targets[held], multi_label)
+        for l2 in l2_grid
+    }
+    l2 = max(scores, key=scores.__getitem__)
+    classifier = _fit(features, targets, l2, multi_label)
+    value = _measure(classifier, test[0].double(), torch.as_tensor(test[1]).double(), multi_label)
+    return ProbeResult("mAP" if multi_label else "top-1", value, l2)
+
+
+def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tuple[Tensor, ...]:
+    """Mean, standard deviation, weights (C, L) and bias (L,) of a trained classifier."""
+    mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
+    normed = (features - mean) / std
+    weight = torch.zeros(features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True)
+    bias = torch.zeros(targets.shape[1], dtype=features.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        logits = normed @ weight + bias
+        if multi_label:
+            loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+        else:
+            loss = F.cross_entropy(logits, targets)
+        loss = loss + l2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return mean, std, weight.detach(), bias.detach()
+
+
+def _measure(classifier: tuple[Tensor, ...], features: Tensor, targets: Tensor, multi_label: bool) -> float:
+    mean, std, weight, bias = classifier
+    scores = (features - mean) / std @ weight + bias
+    if multi_label:
+        return mean_average_precision(scores, targets)
+    return 100 * float((scores.argmax(1) == targets.argmax(1)).double().mean())

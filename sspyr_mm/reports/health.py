@@ -1,0 +1,81 @@
+"""Whether a pyramid is alive: used prototypes, code entropy and spread of embeddings, per scale."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from mmengine.dataset import BaseDataset, default_collate
+from torch import Tensor
+
+from sspyr_mm.models import SSPRL
+
+
+@dataclass(frozen=True)
+class ScaleHealth:
+    """State of one scale on a set of images.
+
+    Args:
+        scale: Name.
+        num_samples: N, patches of one view.
+        num_prototypes: K.
+        used: Prototypes that are the largest entry of at least one code.
+        mean_entropy: Entropy of the mean code over ln K: 1 is even use of all prototypes.
+        code_entropy: Mean entropy of a code over ln K: 0 is one-hot, 1 is uniform (nothing is learned).
+        ce_ratio: Cross-entropy of the swapped prediction over ln K: 1 is no better than a guess.
+        mean_cosine: Mean cosine between embeddings of different patches: 1 is total collapse.
+    """
+
+    scale: str
+    num_samples: int
+    num_prototypes: int
+    used: int
+    mean_entropy: float
+    code_entropy: float
+    ce_ratio: float
+    mean_cosine: float
+
+
+@torch.no_grad()
+def measure_health(model: SSPRL, dataset: BaseDataset, *, num_images: int = 512, batch_size: int = 64) -> list[ScaleHealth]:
+    """Embeds augmented views of images and solves their codes in one problem.
+
+    Args:
+        model: A trained model. It is put in evaluation mode.
+        dataset: Its pipeline ends in ``PackPyramidInputs``.
+        num_images: At most so many images, evenly spread over the set.
+        batch_size: Images at a time.
+
+    Returns:
+        One entry per scale.
+    """
+    model.eval()
+    count = min(num_images, len(dataset))
+    indices = torch.linspace(0, len(dataset) - 1, count).long().tolist()
+    parts = []
+    for start in range(0, count, batch_size):
+        batch = default_collate([dataset[i] for i in indices[start : start + batch_size]])
+        parts.append(model.embed(model.data_preprocessor(batch)["inputs"]))
+    embeddings = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+    return [_scale_health(model, scale.name, embeddings[scale.name].flatten(1, 2)) for scale in model.pyramid.scales]
+
+
+def _scale_health(model: SSPRL, name: str, z: Tensor) -> ScaleHealth:
+    """Health from the embeddings (2, N, D) of one scale."""
+    scale = next(s for s in model.pyramid.scales if s.name == name)
+    scores = model.head.prototypes_of(scale)(z)
+    codes = torch.stack(model.head.assigner.assign_many(list(scores)))
+    log_p = torch.log_softmax(scores / model.head.temperature, dim=-1)
+    log_k = max(math.log(scale.num_prototypes), 1e-12)
+    both, num_samples = codes.flatten(0, 1), z.shape[1]
+    # Sum of all pairwise products is the square of the sum; the N diagonal ones are 1.
+    total = z[0].sum(0).square().sum().item()
+    return ScaleHealth(
+        scale=name,
+        num_samples=num_samples,
+        num_prototypes=scale.num_prototypes,
+        used=len(both.argmax(1).unique()),
+        mean_entropy=float(torch.special.entr(both.mean(0)).sum()) / log_k,
+        code_entropy=float(torch.special.entr(both).sum(1).mean()) / log_k,
+        ce_ratio=float(-(codes * log_p.flip(0)).sum(-1).mean()) / log_k,
+        mean_cosine=(total - num_samples) / max(1, num_samples * (num_samples - 1)),
+    )
