@@ -6,11 +6,26 @@ import sys
 
 # command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
-    "doctor": ("sspyr_mm.cli.doctor", "check this machine: versions, compiled ops, CUDA, data; with remedies"),
-    "toy-scenes": ("sspyr_mm.cli.toy_scenes", "draw a labelled data set of multi-object scenes (COCO and VOC layout)"),
-    "export": ("sspyr_mm.cli.export", "write the backbone of a pre-training checkpoint for use elsewhere"),
-    "health": ("sspyr_mm.cli.health", "used prototypes, code entropy and embedding spread of a checkpoint, per scale"),
-    "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
+    "doctor": (
+        "sspyr_mm.cli.doctor",
+        "check this machine: versions, compiled ops, CUDA, data; with remedies",
+    ),
+    "toy-scenes": (
+        "sspyr_mm.cli.toy_scenes",
+        "draw a labelled data set of multi-object scenes (COCO and VOC layout)",
+    ),
+    "export": (
+        "sspyr_mm.cli.export",
+        "write the backbone of a pre-training checkpoint for use elsewhere",
+    ),
+    "health": (
+        "sspyr_mm.cli.health",
+        "used prototypes, code entropy and embedding spread of a checkpoint, per scale",
+    ),
+    "probe": (
+        "sspyr_mm.cli.probe",
+        "linear probe of checkpoints (and of a random backbone) on a labelled set",
+    ),
 }
 
 

@@ -143,7 +143,9 @@ class PyramidSpec:
 
     def __post_init__(self) -> None:
         if not self.scales:
-            raise ValueError("The pyramid has no scale: give at least s0, e.g. pyramid = dict(s0=dict(region=224, ...))")
+            raise ValueError(
+                "The pyramid has no scale: give at least s0, e.g. pyramid = dict(s0=dict(region=224, ...))"
+            )
         for scale in self.scales:
             _check_scale(scale)
 
@@ -157,7 +159,9 @@ class PyramidSpec:
         """Backbone passes in order: each scale, its multi-crops right after it."""
         groups = []
         for s in self.scales:
-            groups.append(GroupSpec(s.name, s, NUM_VIEWS, s.num_regions, s.grid, s.region, s.patch, s.area))
+            groups.append(
+                GroupSpec(s.name, s, NUM_VIEWS, s.num_regions, s.grid, s.region, s.patch, s.area)
+            )
             if (crops := s.multi_crop) is not None:
                 name, num, side = f"{s.name}_crops", crops.num_views, crops.patch
                 groups.append(GroupSpec(name, s, num, num, 1, side, side, crops.area))
@@ -182,7 +186,9 @@ class PyramidSpec:
         if isinstance(pyramid, PyramidSpec):
             return pyramid
         if not isinstance(pyramid, Mapping):
-            raise TypeError(f"pyramid must be a dict of scales (s0=..., s1=...), got {type(pyramid).__name__}")
+            raise TypeError(
+                f"pyramid must be a dict of scales (s0=..., s1=...), got {type(pyramid).__name__}"
+            )
         given = {name: cfg for name, cfg in pyramid.items() if cfg is not None}
         wanted = [f"s{i}" for i in range(len(given))]
         if sorted(given) != sorted(wanted):
@@ -212,11 +218,18 @@ def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
 
 
-def _check_keys(where: str, cfg: Mapping[str, Any], allowed: set[str], required: set[str] = frozenset()) -> None:
+def _check_keys(
+    where: str,
+    cfg: Mapping[str, Any],
+    allowed: set[str],
+    required: set[str] | frozenset[str] = frozenset(),
+) -> None:
     if unknown := sorted(set(cfg) - allowed):
         raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
     if missing := sorted(required - set(cfg)):
-        raise ValueError(f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)")
+        raise ValueError(
+            f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)"
+        )
 
 
 def _check_scale(s: ScaleSpec) -> None:
@@ -224,7 +237,11 @@ def _check_scale(s: ScaleSpec) -> None:
     for field in ("grid", "region", "patch", "num_prototypes"):
         value = getattr(s, field)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            remedy = ", or leave the scale out by setting it to None" if field == "num_prototypes" else ""
+            remedy = (
+                ", or leave the scale out by setting it to None"
+                if field == "num_prototypes"
+                else ""
+            )
             raise ValueError(f"{where}.{field} must be an integer >= 1, got {value!r}{remedy}")
     if s.patch > s.cell:
         raise ValueError(
@@ -238,9 +255,13 @@ def _check_scale(s: ScaleSpec) -> None:
         if not isinstance(value, (int, float)) or value < 0:
             raise ValueError(f"{where}.{field} must be one number >= 0, got {value!r}")
     if s.scale_idx == 0 and s.beta:
-        raise ValueError(f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms")
+        raise ValueError(
+            f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms"
+        )
     if not isinstance(s.queue_length, int) or s.queue_length < 0:
-        raise ValueError(f"{where}.queue_length must be an integer >= 0 (0: no queue), got {s.queue_length!r}")
+        raise ValueError(
+            f"{where}.queue_length must be an integer >= 0 (0: no queue), got {s.queue_length!r}"
+        )
     if s.multi_crop is not None:
         _check_multi_crop(where, s)
 
@@ -249,7 +270,9 @@ def _check_multi_crop(where: str, s: ScaleSpec) -> None:
     crops = s.multi_crop
     assert crops is not None
     if s.scale_idx != 0:
-        raise ValueError(f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it")
+        raise ValueError(
+            f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it"
+        )
     for field in ("num_views", "patch"):
         value = getattr(crops, field)
         if not isinstance(value, int) or value < 1:

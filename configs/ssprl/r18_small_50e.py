@@ -2,10 +2,10 @@
 # Command: python tools/train.py configs/ssprl/r18_small_50e.py --data-root DIR
 # Cost: about 15 s an epoch of 3 000 small images on one core.
 _base_ = [
-    '../_base_/models/ssprl_r18_small.py',
-    '../_base_/datasets/unlabelled.py',
-    '../_base_/schedules/adamw.py',
-    '../_base_/ssprl_runtime.py',
+    "../_base_/models/ssprl_r18_small.py",
+    "../_base_/datasets/unlabelled.py",
+    "../_base_/schedules/adamw.py",
+    "../_base_/ssprl_runtime.py",
 ]
 
 model = dict(channels_last=True)

@@ -1,22 +1,38 @@
 """Pre-training checkpoints: config and weights in one file."""
 
+import logging
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import mmengine.runner  # noqa: F401 - lets torch.load read what mmengine's log buffers are made of
-import sspyr_mm.registration  # noqa: F401
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.models import SSPRL
+
+_LOG_GLOBALS = ("mmengine.logging.", "numpy.", "builtins.getattr")
+"""What mmengine's message hub, the log inside of its checkpoints, is pickled with."""
+
+
+class _Inert:
+    """Stands in for every part of the message hub: takes anything, does nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Reads a file of tensors and plain values; nothing in it is executed.
+
+    The message hub of mmengine's checkpoints needs more than that; it is left out.
 
     Args:
         path: A file.
@@ -29,14 +45,33 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ValueError: If it is no checkpoint, or one that needs arbitrary pickle.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth")
+        raise FileNotFoundError(
+            f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth"
+        )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        log = [n for n in get_unsafe_globals_in_checkpoint(path) if n.startswith(_LOG_GLOBALS)]
+        with safe_globals([(_Inert, name) for name in log]):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a checkpoint of tensors and plain values: {error}") from error
+        raise ValueError(
+            f"{path} is not a checkpoint of tensors and plain values: {error}"
+        ) from error
     if not isinstance(checkpoint, dict):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict")
+        raise ValueError(
+            f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict"
+        )
+    checkpoint.pop("message_hub", None)
     return checkpoint
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the paragraph mmengine logs about every initialised parameter."""
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def build_model(cfg: Config) -> SSPRL:
@@ -52,10 +87,13 @@ def build_model(cfg: Config) -> SSPRL:
         ValueError: If the config's model is not SSPRL.
     """
     if cfg.get("model", {}).get("type") != "SSPRL":
-        raise ValueError(f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}")
+        raise ValueError(
+            f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}"
+        )
     init_default_scope("mmpretrain")
     model = MODELS.build(cfg.model)
-    model.init_weights()
+    with _quiet():
+        model.init_weights()
     return revert_sync_batchnorm(model).eval()
 
 
@@ -74,7 +112,9 @@ def load_pretraining(path: str) -> tuple[Config, SSPRL]:
     checkpoint = read_checkpoint(path)
     text = checkpoint.get("meta", {}).get("cfg")
     if not text or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} was not written by pre-training: it has no meta.cfg or no state_dict")
+        raise ValueError(
+            f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
+        )
     cfg = Config.fromstring(text, ".py")
     model = build_model(cfg)
     result = model.load_state_dict(checkpoint["state_dict"], strict=False)

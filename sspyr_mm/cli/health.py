@@ -6,8 +6,12 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="pre-training checkpoint")
-    parser.add_argument("--images", help="folder, list or COCO json; default: what it was trained on")
-    parser.add_argument("--num-images", type=int, default=512, help="images to look at (default: %(default)s)")
+    parser.add_argument(
+        "--images", help="folder, list or COCO json; default: what it was trained on"
+    )
+    parser.add_argument(
+        "--num-images", type=int, default=512, help="images to look at (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
             transform.set_pyramid(model.pyramid)
             transform.set_epoch(0, seed=0)
     ill = False
-    print(f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}")
+    print(
+        f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}"
+    )
     for s in measure_health(model, dataset, num_images=args.num_images):
         ill |= s.ce_ratio > 0.99 or s.used < s.num_prototypes / 10
         print(
@@ -39,5 +45,7 @@ def run(args: argparse.Namespace) -> int:
             f"{s.code_entropy:8.3f}{s.ce_ratio:11.3f}{s.mean_cosine:8.3f}"
         )
     if ill:
-        print("A scale has learned nothing or lost its prototypes: see docs/small_batches.md for the settings that help.")
+        print(
+            "A scale has learned nothing or lost its prototypes: see docs/small_batches.md for the settings that help."
+        )
     return int(ill)

@@ -7,10 +7,18 @@ import json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoints", nargs="+", help="pre-training checkpoints")
-    parser.add_argument("--train", required=True, help="labelled images: a COCO json, or a folder with a folder per class")
+    parser.add_argument(
+        "--train",
+        required=True,
+        help="labelled images: a COCO json, or a folder with a folder per class",
+    )
     parser.add_argument("--val", required=True, help="held-out images, likewise")
-    parser.add_argument("--size", type=int, help="side of the centre crop in pixels; default: that of scale 0")
-    parser.add_argument("--no-random", action="store_true", help="leave out the randomly initialised network")
+    parser.add_argument(
+        "--size", type=int, help="side of the centre crop in pixels; default: that of scale 0"
+    )
+    parser.add_argument(
+        "--no-random", action="store_true", help="leave out the randomly initialised network"
+    )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
 
 
@@ -30,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
 
     train, val = read_labelled(args.train), read_labelled(args.val)
     if train.classes != val.classes:
-        raise SystemExit(f"--train and --val have different classes: {train.classes} and {val.classes}")
+        raise SystemExit(
+            f"--train and --val have different classes: {train.classes} and {val.classes}"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
     for path in args.checkpoints:
@@ -41,13 +51,24 @@ def run(args: argparse.Namespace) -> int:
             set_random_seed(cfg.get("randomness", {}).get("seed") or 0)
             networks.append(("the same network, random", build_model(cfg)))
         for name, network in networks:
-            feats = [extract_features(network, part.paths, size=size, device=device) for part in (train, val)]
-            result = linear_probe((feats[0], train.targets), (feats[1], val.targets), multi_label=train.multi_label)
-            rows.append({"network": name, "metric": result.metric, "value": result.value, "l2": result.l2})
+            feats = [
+                extract_features(network, part.paths, size=size, device=device)
+                for part in (train, val)
+            ]
+            result = linear_probe(
+                (feats[0], train.targets), (feats[1], val.targets), multi_label=train.multi_label
+            )
+            rows.append(
+                {"network": name, "metric": result.metric, "value": result.value, "l2": result.l2}
+            )
             print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:
         partial = f"{args.json}.partial"
         with open(partial, "w") as file:
-            json.dump({"train": len(train.paths), "val": len(val.paths), "size": size, "results": rows}, file, indent=1)
+            json.dump(
+                {"train": len(train.paths), "val": len(val.paths), "size": size, "results": rows},
+                file,
+                indent=1,
+            )
         os.replace(partial, args.json)
     return 0

@@ -46,12 +46,19 @@ class UnlabelledImages(BaseDataset):
     ) -> None:
         roots = [data_root] if isinstance(data_root, (str, os.PathLike)) else list(data_root)
         if not roots:
-            raise ValueError("data_root is empty: give a folder of images, a list file or a COCO json")
+            raise ValueError(
+                "data_root is empty: give a folder of images, a list file or a COCO json"
+            )
         self.roots = [Path(root).expanduser() for root in roots]
         self.img_prefix = (data_prefix or {}).get("img_path", "")
         self.suffixes = tuple(s.lower() for s in suffixes)
         super().__init__(
-            ann_file="", data_root="", data_prefix={}, pipeline=list(pipeline), max_refetch=max_refetch, **kwargs
+            ann_file="",
+            data_root="",
+            data_prefix={},
+            pipeline=list(pipeline),
+            max_refetch=max_refetch,
+            **kwargs,
         )
 
     def load_data_list(self) -> list[dict[str, str]]:
@@ -64,7 +71,8 @@ class UnlabelledImages(BaseDataset):
         if not paths:
             raise ValueError(
                 f"No images in {', '.join(map(str, self.roots))}: looked for {', '.join(self.suffixes)}, also in "
-                "sub-folders. Point data_root to a folder, a list file (.txt) or a COCO json (tools/train.py --data-root)"
+                "sub-folders. Point data_root to a folder, a list file (.txt) or a COCO json "
+                "(tools/train.py --data-root)"
             )
         return [{"img_path": path} for path in paths]
 
@@ -94,7 +102,9 @@ class UnlabelledImages(BaseDataset):
             images = json.loads(root.read_text(encoding="utf-8"))["images"]
             names = [image["file_name"] for image in images]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{root} is not a COCO json: it needs images[].file_name ({error})") from error
+            raise ValueError(
+                f"{root} is not a COCO json: it needs images[].file_name ({error})"
+            ) from error
         if not names:
             return []
         split = root.stem.removeprefix("instances_").removeprefix("image_info_")
@@ -102,7 +112,13 @@ class UnlabelledImages(BaseDataset):
         places = (
             [Path(self.img_prefix)]
             if self.img_prefix
-            else [parent, parent / split, parent.parent / split, parent.parent, parent.parent / "images" / split]
+            else [
+                parent,
+                parent / split,
+                parent.parent / split,
+                parent.parent,
+                parent.parent / "images" / split,
+            ]
         )
         for folder in places:
             if (folder / names[0]).is_file():
@@ -118,8 +134,12 @@ def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
 
     def refuse(error: OSError) -> None:
         if isinstance(error, PermissionError):
-            raise PermissionError(f"Can't read {error.filename}: give this user the right to (chmod u+rx)") from error
-        raise FileNotFoundError(f"{error.filename}: {error.strerror}; give an existing folder") from error
+            raise PermissionError(
+                f"Can't read {error.filename}: give this user the right to (chmod u+rx)"
+            ) from error
+        raise FileNotFoundError(
+            f"{error.filename}: {error.strerror}; give an existing folder"
+        ) from error
 
     seen = set()
     for current, folders, files in os.walk(folder, onerror=refuse, followlinks=True):

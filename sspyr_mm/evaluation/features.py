@@ -49,14 +49,22 @@ def load_centre_crops(paths: Sequence[str], size: int) -> Tensor:
         with open(path, "rb") as file:
             image = decode_rgb(file.read())
         if image is None:
-            raise ValueError(f"{path} is not an image that can be decoded: mend it, or take it out of the labelled set")
+            raise ValueError(
+                f"{path} is not an image that can be decoded: mend it, or take it out of the labelled set"
+            )
         crop[:] = centre_crop(image, size)
     return torch.from_numpy(crops).permute(0, 3, 1, 2)
 
 
 @torch.inference_mode()
 def extract_features(
-    model: SSPRL, paths: Sequence[str], *, size: int, batch_size: int = 64, device: str = "cpu", progress: bool = False
+    model: SSPRL,
+    paths: Sequence[str],
+    *,
+    size: int,
+    batch_size: int = 64,
+    device: str = "cpu",
+    progress: bool = False,
 ) -> Tensor:
     """Pooled features of the last stage, in evaluation mode.
 

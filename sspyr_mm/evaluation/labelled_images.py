@@ -59,7 +59,9 @@ def _read_coco(source: str) -> LabelledImages:
 def _read_folders(source: Path) -> LabelledImages:
     folders = sorted(p for p in source.iterdir() if p.is_dir()) if source.is_dir() else []
     if len(folders) < 2:
-        raise ValueError(f"{source} must be a COCO json or a folder with one sub-folder per class, found {len(folders)}")
+        raise ValueError(
+            f"{source} must be a COCO json or a folder with one sub-folder per class, found {len(folders)}"
+        )
     paths, labels = [], []
     for label, folder in enumerate(folders):
         found = [item["img_path"] for item in UnlabelledImages(str(folder)).load_data_list()]

@@ -74,7 +74,12 @@ def linear_probe(
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     scores = {
-        l2: _measure(_fit(features[kept], targets[kept], l2, multi_label), features[held], targets[held], multi_label)
+        l2: _measure(
+            _fit(features[kept], targets[kept], l2, multi_label),
+            features[held],
+            targets[held],
+            multi_label,
+        )
         for l2 in l2_grid
     }
     l2 = max(scores, key=scores.__getitem__)
@@ -87,7 +92,9 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
     """Mean, standard deviation, weights (C, L) and bias (L,) of a trained classifier."""
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     normed = (features - mean) / std
-    weight = torch.zeros(features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True)
+    weight = torch.zeros(
+        features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True
+    )
     bias = torch.zeros(targets.shape[1], dtype=features.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -95,7 +102,9 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
         optimizer.zero_grad()
         logits = normed @ weight + bias
         if multi_label:
-            loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+            loss = (
+                F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+            )
         else:
             loss = F.cross_entropy(logits, targets)
         loss = loss + l2 * weight.square().sum()
@@ -106,7 +115,9 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
     return mean, std, weight.detach(), bias.detach()
 
 
-def _measure(classifier: tuple[Tensor, ...], features: Tensor, targets: Tensor, multi_label: bool) -> float:
+def _measure(
+    classifier: tuple[Tensor, ...], features: Tensor, targets: Tensor, multi_label: bool
+) -> float:
     mean, std, weight, bias = classifier
     scores = (features - mean) / std @ weight + bias
     if multi_label:

@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [draw_scene(np.random.default_rng([11, index]), (96, 96)) for index in range(500)]
+    return [draw_scene(np.random.default_rng([11, index]), (96, 96)) for index in range(400)]
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -163,6 +163,7 @@ def test_voc_masks_and_image_sets(root: Path) -> None:
         picture = Image.open(voc / "SegmentationClass" / f"{image['id']:06d}.png")
         assert picture.mode == "P"
         assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+        assert picture.getpalette()[36:39] == [64, 0, 128]  # class 12 in VOC's colour map
         ids = set(np.unique(np.asarray(picture)).tolist()) - {0, VOID}
         assert ids == {item["category_id"] for item in items}
         folder = "val2017" if image["id"] > 500_000 else "train2017"
@@ -336,11 +337,17 @@ def test_colour_and_area_tell_nothing_of_class_or_kind(scenes: list[Scene]) -> N
         ).all()
 
 
-def test_hidden_objects_are_void_and_not_annotated(scenes: list[Scene]) -> None:
-    visible = [item.visible for drawn in scenes for item in drawn.objects]
-    assert min(visible) >= scene._MIN_VISIBLE and np.mean(np.array(visible) < 0.9) > 0.2
-    assert any((drawn.class_mask == VOID).any() for drawn in scenes)
-    for drawn in scenes:
+def test_hidden_objects_are_void_and_not_annotated(
+    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Objects are spread over the image, so that few are hidden; here they are heaped up.
+    monkeypatch.setattr(scene, "_place", lambda rng, taken, extent, size: (48.0, 48.0))
+    heaps = [draw_scene(np.random.default_rng([12, index]), (96, 96)) for index in range(60)]
+    assert any((drawn.class_mask == VOID).any() for drawn in heaps)
+    visible = [item.visible for drawn in scenes + heaps for item in drawn.objects]
+    assert min(visible) >= scene._MIN_VISIBLE
+    assert np.mean(np.array(visible) < 0.9) > 0.2
+    for drawn in scenes + heaps:
         expected = np.where(drawn.class_mask == VOID, VOID, 0)
         for item in drawn.objects:
             assert not expected[item.mask].any()

@@ -1,7 +1,7 @@
 """Stands in for pip in the environments of test_setup_env.py: writes metadata instead of downloading gigabytes.
 
-Run as ``python -m pip``. Every call is logged to $FAKE_PIP_LOG; $FAKE_PIP_FAIL and $FAKE_PIP_KILL name a word on whose sight
-an install fails, or kills the script that called; $FAKE_WHEEL says what becomes of a build.
+Run as ``python -m pip``. Every call is logged to $FAKE_PIP_LOG. $FAKE_PIP_FAIL and $FAKE_PIP_KILL name a word on whose
+sight an install fails, or kills the script that called; $FAKE_WHEEL says what becomes of a build.
 """
 
 import json
@@ -35,7 +35,9 @@ def add(name, version, files=()):
     info = SITE / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+    (info / "RECORD").write_text(
+        "".join(f"{file},,\n" for file in (*files, f"{info.name}/METADATA"))
+    )
 
 
 def module(name, text=""):
@@ -45,7 +47,7 @@ def module(name, text=""):
 
 
 def installed():
-    return {path.name.rsplit("-", 1)[0].replace("_", "-") for path in SITE.glob("*.dist-info")}
+    return {path.name.split("-")[0].replace("_", "-") for path in SITE.glob("*.dist-info")}
 
 
 def read_lines(path):

@@ -5,15 +5,15 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
-    sampler=dict(type='ResumableSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    sampler=dict(type="ResumableSampler", shuffle=True),
+    collate_fn=dict(type="default_collate"),
     dataset=dict(
-        type='UnlabelledImages',
-        data_root='data/coco/train2014',
+        type="UnlabelledImages",
+        data_root="data/coco/train2014",
         pipeline=[
-            dict(type='LoadRGBImage'),
-            dict(type='PyramidViewTransform'),
-            dict(type='PackPyramidInputs'),
+            dict(type="LoadRGBImage"),
+            dict(type="PyramidViewTransform"),
+            dict(type="PackPyramidInputs"),
         ],
     ),
 )

@@ -1,14 +1,14 @@
 # Paper: LARS, lr 0.6 for a batch of 128, cosine to 0.0006 per iteration, no warm-up, 200 epochs.
-_base_ = 'mmpretrain::_base_/schedules/imagenet_lars_coslr_200e.py'
+_base_ = "mmpretrain::_base_/schedules/imagenet_lars_coslr_200e.py"
 
 optim_wrapper = dict(
     optimizer=dict(
-        type='ForeachLARS', lr=0.6, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001
+        type="ForeachLARS", lr=0.6, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001
     )
 )
 param_scheduler = [
     dict(
-        type='CosineAnnealingLR',
+        type="CosineAnnealingLR",
         eta_min_ratio=0.001,  # 0.6 -> 0.0006
         by_epoch=True,
         convert_to_iter_based=True,

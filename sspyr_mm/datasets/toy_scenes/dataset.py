@@ -174,11 +174,9 @@ def generate(
     check_whole("num_val", num_val, 1, limit, "a thousand are enough for a probe")
     check_whole("seed", seed, 0, 2**32 - 1, "any such number will do")
     check_whole("workers", workers, 0, 1024, "0 takes one process per core")
-    workers = (
-        workers or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
+    if not workers:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        workers = cores or 1
     parameters: dict[str, Any] = {
         "made_by": "sspyr_mm toy-scenes",
         "version": GENERATOR_VERSION,

@@ -69,7 +69,7 @@ class Kind:
 
 
 #: How much likelier a common class is than any other one.
-COMMON_WEIGHT = 8.0
+COMMON_WEIGHT = 12.0
 
 # Every class is common in exactly two kinds, and no two kinds share more than two classes: all class priors are
 # equal, and no class gives its kind away.

@@ -23,7 +23,7 @@ VOID = 255
 _MIN_VISIBLE = 0.15
 _MIN_AREA_SHARE = 0.0012
 # Size of an object's frame, as a share of the image's shorter side; outlines fill about two thirds of it.
-_SMALLEST, _LARGEST = 0.32, 0.56
+_SMALLEST, _LARGEST = 0.36, 0.6
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def render(
     swap = {
         p: str(rng.choice(PATTERN_NAMES))
         for p in sorted({q.pattern for q in parts})
-        if rng.random() < 0.2
+        if rng.random() < 0.12
     }
     edge = rng.uniform(0.2, 1.0) if rng.random() < 0.7 else 0.0
     colour = np.zeros((3, height, width), np.float32)

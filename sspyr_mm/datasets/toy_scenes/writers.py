@@ -78,7 +78,7 @@ def _outline(crop: NDArray[np.uint8], left: int, top: int, result: list[list[flo
             simple = contour[:, 0]
         # Contours run through the centres of the zoomed pixels.
         points = (simple.astype(np.float64) + 0.5) / _ZOOM - 1.0 + (left, top)
-        result.append([round(float(value), 2) for value in points.ravel()])
+        result.append(np.round(points, 2).ravel().tolist())
 
 
 def coco_annotations(objects: list[SceneObject], image_id: int) -> list[dict[str, Any]]:

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
+from torch.nn import functional as F
 
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -29,11 +29,10 @@ class PyramidViewTransform(BaseTransform):
     int that all that follows is drawn from.
 
     Args:
-        pyramid: Config of the pyramid, or a spec. May be left out where :class:`PyramidLinkHook` hands over the model's,
-            which keeps the numbers of a config in one place.
+        pyramid: Config of the pyramid, or a spec. May be left out where :class:`PyramidLinkHook`
+            hands over the model's, which keeps the numbers of a config in one place.
 
     Source: paper, section B; released code, ``multicropdataset.py`` (geometry).
-    Deviation: crops are shrunk by area averaging, enlarged linearly, where the release uses Pillow's bilinear filter.
     """
 
     def __init__(self, pyramid: PyramidSpec | Mapping[str, Any] | None = None) -> None:
@@ -50,8 +49,8 @@ class PyramidViewTransform(BaseTransform):
         """
         if self._spec is None:
             raise ValueError(
-                "PyramidViewTransform has no pyramid: give pyramid=dict(s0=...), or keep PyramidLinkHook in the config, "
-                "which hands over model.pyramid"
+                "PyramidViewTransform has no pyramid: give pyramid=dict(s0=...), or keep PyramidLinkHook in "
+                "the config, which hands over model.pyramid"
             )
         return self._spec
 
@@ -105,11 +104,14 @@ class PyramidViewTransform(BaseTransform):
         rng = np.random.Generator(np.random.Philox(view_seed).jumped())
         regions = {}
         for group in self.spec.groups:
-            out = np.empty((group.num_regions, group.region, group.region, 3), np.uint8)
-            for view in out:
-                top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.scale.aspect)
-                resize_into(view, image[top : top + height, left : left + width])
-            regions[group.name] = out
+            crops = []
+            for _ in range(group.num_regions):
+                top, left, height, width = draw_crop(
+                    rng, image.shape[:2], group.area, group.scale.aspect
+                )
+                crops.append(resize(image[top : top + height, left : left + width], group.region))
+            # One crop, the case of a shared region, is not copied.
+            regions[group.name] = np.stack(crops) if len(crops) > 1 else crops[0][None]
         return {**results, "regions": regions, "view_seed": view_seed}
 
     def __repr__(self) -> str:
@@ -131,7 +133,12 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     """
     if image.ndim == 2:
         image = image[..., None]
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.size == 0 or image.dtype != np.uint8:
+    if (
+        image.ndim != 3
+        or image.shape[2] not in (1, 3, 4)
+        or image.size == 0
+        or image.dtype != np.uint8
+    ):
         raise ValueError(
             f"img must be (H, W, 1, 3 or 4) uint8 and not empty, got {image.dtype} {image.shape}: "
             "load it with LoadRGBImage, which converts every format"
@@ -142,7 +149,10 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def draw_crop(
-    rng: np.random.Generator, size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    area: tuple[float, float],
+    aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
     """A crop of random area and aspect ratio.
 
@@ -171,8 +181,20 @@ def draw_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize_into(out: np.ndarray, crop: np.ndarray) -> None:
-    """Resizes ``crop`` (h, w, 3) to fill ``out`` (H, W, 3): averaging where it shrinks, linear where it grows."""
-    shrinks = crop.shape[0] * crop.shape[1] > out.shape[0] * out.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    cv2.resize(crop, (out.shape[1], out.shape[0]), dst=out, interpolation=method)
+def resize(crop: np.ndarray, side: int) -> np.ndarray:
+    """Resizes a crop to a square, bilinear with antialiasing: what Pillow's bilinear filter computes.
+
+    torch's uint8 kernel gives Pillow's pixels (but for rounding) in a sixth of its time, and in half the time of
+    OpenCV's area averaging; OpenCV's fast linear filter leaves out pixels when it shrinks.
+
+    Args:
+        crop: (H, W, 3) uint8, also a window of a larger image.
+        side: Height and width of the result, in pixels.
+
+    Returns:
+        (side, side, 3) uint8, contiguous.
+    """
+    # Permuted with its batch axis, the result has channels last, too; without, it would be planar and twice as slow.
+    pixels = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
+    resized = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())

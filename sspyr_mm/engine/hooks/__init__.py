@@ -4,7 +4,12 @@ from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
 from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
 from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
 from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
-from sspyr_mm.engine.hooks.prototype_hooks import FreezePrototypesHook, NormalizePrototypesHook, QueueHook
+from sspyr_mm.engine.hooks.progress_hook import ProgressBarHook
+from sspyr_mm.engine.hooks.prototype_hooks import (
+    FreezePrototypesHook,
+    NormalizePrototypesHook,
+    QueueHook,
+)
 
 __all__ = [
     "DataCheckHook",
@@ -12,6 +17,7 @@ __all__ = [
     "InterruptHook",
     "LossWatchHook",
     "NormalizePrototypesHook",
+    "ProgressBarHook",
     "PyramidLinkHook",
     "QueueHook",
     "ViewSeedHook",

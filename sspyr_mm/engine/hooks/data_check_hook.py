@@ -63,7 +63,8 @@ def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:
             )
         if scale.queue_length > patches:
             messages.append(
-                f"The queue of {scale.name} ({scale.queue_length}) is longer than an epoch ({patches} patches): it would "
-                f"hold the same patches more than once. Set model.pyramid.{scale.name}.queue_length to {patches // 2} or less."
+                f"The queue of {scale.name} ({scale.queue_length}) is longer than an epoch ({patches} patches): it "
+                f"would hold the same patches more than once. Set model.pyramid.{scale.name}.queue_length to "
+                f"{patches // 2} or less."
             )
     return messages

@@ -47,7 +47,9 @@ class ViewSeedHook(Hook):
                     "train_dataloader.sampler.type to it, or resume from an epoch_N.pth"
                 )
             loader.sampler.skip(done * loader.batch_size)
-            runner.logger.info(f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}.")
+            runner.logger.info(
+                f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}."
+            )
         else:
             runner.message_hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
 

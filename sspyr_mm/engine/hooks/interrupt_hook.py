@@ -62,9 +62,12 @@ class InterruptHook(Hook):
             with open(f"{pointer}.partial", "w") as file:
                 file.write(target)
             os.replace(f"{pointer}.partial", pointer)
-            runner.logger.info(f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to go on from it.")
+            runner.logger.info(
+                f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to go on from it."
+            )
         barrier()  # torchrun ends the others once one is gone: not before the file is whole
         self._restore()
+        runner.call_hook("after_run")  # hooks that hold something, a terminal say, let go of it
         sys.exit(130)
 
     def _agreed(self, runner: Runner) -> bool:
@@ -85,7 +88,10 @@ class InterruptHook(Hook):
             return
         self._requested = True
         self._restore()
-        print("Stopping after this iteration, with a checkpoint; once more to stop without.", file=sys.stderr)
+        print(
+            "Stopping after this iteration, with a checkpoint; once more to stop without.",
+            file=sys.stderr,
+        )
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -29,14 +29,26 @@ def augment(patches: Tensor, params: PatchParams) -> Tensor:
     """
     for step in range(4):
         for op, function in enumerate(_JITTER):
-            _apply(patches, params.jitter & (params.order[:, step] == op), function, params.factors[:, op])
+            _apply(
+                patches,
+                params.jitter & (params.order[:, step] == op),
+                function,
+                params.factors[:, op],
+            )
     _apply(patches, params.gray, lambda x, _: to_gray(x).expand_as(x), params.sigma)
     radius = math.ceil(3 * params.max_sigma)
-    _apply(patches, params.blur, lambda x, sigma: gaussian_blur(x, sigma, radius=radius), params.sigma)
+    _apply(
+        patches, params.blur, lambda x, sigma: gaussian_blur(x, sigma, radius=radius), params.sigma
+    )
     return patches
 
 
-def _apply(patches: Tensor, chosen: np.ndarray, function: Callable[[Tensor, Tensor], Tensor], values: np.ndarray) -> None:
+def _apply(
+    patches: Tensor,
+    chosen: np.ndarray,
+    function: Callable[[Tensor, Tensor], Tensor],
+    values: np.ndarray,
+) -> None:
     """Runs ``function(patches, values)`` on the chosen rows, in place. The choice is the host's: no synchronisation."""
     rows = np.flatnonzero(chosen)
     if rows.size == 0:
@@ -118,7 +130,11 @@ def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
     along_x = _blur_matrix(sigma, width, radius)
     along_y = along_x if height == width else _blur_matrix(sigma, height, radius)
     blurred = torch.bmm(patches.reshape(num, channels * height, width), along_x.transpose(1, 2))
-    columns = blurred.view(num, channels, height, width).transpose(1, 2).reshape(num, height, channels * width)
+    columns = (
+        blurred.view(num, channels, height, width)
+        .transpose(1, 2)
+        .reshape(num, height, channels * width)
+    )
     return torch.bmm(along_y, columns).view(num, height, channels, width).transpose(1, 2)
 
 
@@ -130,7 +146,9 @@ def _blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:
     kernel = kernel / kernel.sum(1, keepdim=True)
     source = torch.arange(size)[:, None] + taps
     source = (size - 1) - ((size - 1) - source.abs()).abs()
-    target = (torch.arange(size)[:, None] * size + source).view(-1).to(sigma.device, non_blocking=True)
+    target = (
+        (torch.arange(size)[:, None] * size + source).view(-1).to(sigma.device, non_blocking=True)
+    )
     weights = kernel[:, None].expand(-1, size, -1).reshape(sigma.shape[0], -1)
     matrix = sigma.new_zeros(sigma.shape[0], size * size)
     return matrix.index_add_(1, target, weights).view(-1, size, size)

@@ -10,7 +10,11 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from sspyr_mm.models.data_preprocessors import photometric
-from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig, PatchParams, draw_params
+from sspyr_mm.models.data_preprocessors.augment_params import (
+    AugmentConfig,
+    PatchParams,
+    draw_params,
+)
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 
 
@@ -28,7 +32,8 @@ class PyramidAugment(BaseDataPreprocessor):
         std: Per channel (RGB), in 0-255.
         flip_prob: Probability of a horizontal flip.
         jitter_prob: Probability of colour jitter.
-        jitter: Strengths of brightness, contrast, saturation (factor in [1 - s, 1 + s]) and hue (shift in [-s, s] turns).
+        jitter: Strengths of brightness, contrast, saturation (factor in [1 - s, 1 + s]) and hue (shift in
+            [-s, s] turns).
         gray_prob: Probability of greyscale.
         blur_prob: Probability of Gaussian blur.
         blur_sigma: Least and greatest sigma, in pixels.
@@ -82,11 +87,16 @@ class PyramidAugment(BaseDataPreprocessor):
         inputs = data["inputs"]
         if isinstance(inputs, Tensor):
             images = self.cast_data(inputs).float() / 255
-            return {"inputs": (images - self.mean) / self.std, "data_samples": data.get("data_samples")}
+            return {
+                "inputs": (images - self.mean) / self.std,
+                "data_samples": data.get("data_samples"),
+            }
         seeds = inputs["seed"].tolist()
         params = draw_params(seeds, self.spec.groups, self.config)
         regions = self.cast_data({group.name: inputs[group.name] for group in self.spec.groups})
-        patches = {g.name: self.augment(regions[g.name], g, params[g.name]) for g in self.spec.groups}
+        patches = {
+            g.name: self.augment(regions[g.name], g, params[g.name]) for g in self.spec.groups
+        }
         return {"inputs": patches, "data_samples": data.get("data_samples")}
 
     @torch.no_grad()
@@ -135,4 +145,8 @@ def cut_patches(regions: Tensor, group: GroupSpec, params: PatchParams) -> Tenso
         index(top[:, None] + along)[:, :, None],
         index(columns)[:, None, :],
     ]
-    return patches.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    return (
+        patches.permute(0, 3, 1, 2)
+        .to(torch.float32, memory_format=torch.contiguous_format)
+        .div_(255)
+    )

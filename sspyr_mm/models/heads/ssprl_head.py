@@ -5,7 +5,7 @@ Dimensions: V views, B images, M patches, N = B * M samples, K prototypes, D cha
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from mmengine.dist import all_gather
@@ -83,13 +83,18 @@ class SSPRLHead(BaseModule):
         self.temperature = temperature
         self.shared_prototypes = shared_prototypes
         self.queues_active = True
-        self.assigner: SinkhornAssigner = TASK_UTILS.build({"type": "SinkhornAssigner", **(assigner or {})})
+        self.assigner: SinkhornAssigner = TASK_UTILS.build(
+            {"type": "SinkhornAssigner", **(assigner or {})}
+        )
         choice = VARIANTS[variant]
         self.pyramid_factor = direction_factor(choice.reduction)
         self.cross_scale_loss = CrossScaleLoss(choice.pairs, choice.reduction, cross_weight)
         scales = self.spec.scales
         self.prototypes = nn.ModuleDict(
-            {s.name: Prototypes(s.num_prototypes, embed_dims) for s in (scales[:1] if shared_prototypes else scales)}
+            {
+                s.name: Prototypes(s.num_prototypes, embed_dims)
+                for s in (scales[:1] if shared_prototypes else scales)
+            }
         )
         self.correlation = nn.ModuleDict(
             {
@@ -118,7 +123,10 @@ class SSPRLHead(BaseModule):
 
     def prototypes_of(self, scale: ScaleSpec) -> Prototypes:
         """The prototypes a scale uses; scale 0's for all where they are shared."""
-        return self.prototypes["s0" if self.shared_prototypes else scale.name]
+        return cast(Prototypes, self.prototypes["s0" if self.shared_prototypes else scale.name])
+
+    def _queue(self, name: str) -> FeatureQueue:
+        return cast(FeatureQueue, self.queues[name])
 
     def target_parameters(self) -> list[nn.Parameter]:
         """Prototypes and correlation learners: what the release keeps fixed in its first iterations."""
@@ -127,7 +135,7 @@ class SSPRLHead(BaseModule):
     def normalize_(self) -> None:
         """Brings prototypes (and, in the release variant, rows of g) back to unit length, in place."""
         for module in (*self.prototypes.values(), *self.correlation.values()):
-            module.normalize_()
+            cast(Prototypes | CorrelationLearner, module).normalize_()
 
     def loss(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All loss terms, weighted; their sum is what is minimised. Collective over ranks.
@@ -142,7 +150,9 @@ class SSPRLHead(BaseModule):
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
             embeddings = {name: z.float() for name, z in embeddings.items()}
             codes = self.assign_codes(embeddings)
-            scores = {g.name: self.prototypes_of(g.scale)(embeddings[g.name]) for g in self.spec.groups}
+            scores = {
+                g.name: self.prototypes_of(g.scale)(embeddings[g.name]) for g in self.spec.groups
+            }
             return {**self._pyramid_losses(codes, scores), **self._cross_losses(codes, scores)}
 
     @torch.no_grad()
@@ -162,11 +172,13 @@ class SSPRLHead(BaseModule):
         for scale in self.spec.scales:
             z = embeddings[scale.name].flatten(1, 2)
             if self.queues_active and scale.name in self.queues:
-                z = torch.cat([z, self.queues[scale.name].shard()], dim=1)
+                z = torch.cat([z, self._queue(scale.name).shard()], dim=1)
             problems += list(self.prototypes_of(scale)(z))
         solved = self.assigner.assign_many(problems)
         codes = {}
-        for scale, both in zip(self.spec.scales, zip(solved[::2], solved[1::2], strict=True), strict=True):
+        for scale, both in zip(
+            self.spec.scales, zip(solved[::2], solved[1::2], strict=True), strict=True
+        ):
             num_samples = embeddings[scale.name].shape[1] * scale.num_patches
             codes[scale.name] = torch.stack([q[:num_samples] for q in both])
         if self.queues_active:
@@ -179,10 +191,13 @@ class SSPRLHead(BaseModule):
             return
         local = [embeddings[name].flatten(1, 2) for name in self.queues]
         gathered = torch.cat(all_gather(torch.cat(local, dim=1)[None]))  # (ranks, V, sum of N, D)
-        for queue, z in zip(self.queues.values(), gathered.split([x.shape[1] for x in local], dim=2), strict=True):
-            queue.push(z.transpose(0, 1).flatten(1, 2))
+        sizes = [x.shape[1] for x in local]
+        for name, z in zip(self.queues, gathered.split(sizes, dim=2), strict=True):
+            self._queue(name).push(z.transpose(0, 1).flatten(1, 2))
 
-    def _pyramid_losses(self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _pyramid_losses(
+        self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         losses, ratios = {}, {}
         for scale in self.spec.scales:
             views = [scores[g.name].flatten(1, 2) for g in self.spec.groups if g.scale is scale]
@@ -193,7 +208,11 @@ class SSPRLHead(BaseModule):
                 ratios[f"ce_ratio_{scale.name}"] = ce.detach() / math.log(scale.num_prototypes)
         return {**losses, **ratios}
 
-    def _cross_losses(self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        log_predictions = {name: learner(scores[name]) for name, learner in self.correlation.items()}
+    def _cross_losses(
+        self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        log_predictions = {
+            name: learner(scores[name]) for name, learner in self.correlation.items()
+        }
         betas = {s.name: s.beta for s in self.spec.scales if s.name in self.correlation}
         return self.cross_scale_loss(codes["s0"], log_predictions, betas)

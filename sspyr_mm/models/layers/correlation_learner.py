@@ -27,7 +27,12 @@ class CorrelationLearner(nn.Module):
     """
 
     def __init__(
-        self, num_prototypes: int, num_targets: int, *, source: CorrelationInput = "probabilities", temperature: float = 0.1
+        self,
+        num_prototypes: int,
+        num_targets: int,
+        *,
+        source: CorrelationInput = "probabilities",
+        temperature: float = 0.1,
     ) -> None:
         super().__init__()
         if source not in get_args(CorrelationInput):
@@ -53,5 +58,9 @@ class CorrelationLearner(nn.Module):
             (..., K_0), logarithms.
         """
         if self.source == "probabilities":
-            return F.log_softmax(self.linear((scores / self.temperature).softmax(-1).mean(-2)), dim=-1)
-        return F.log_softmax(self.linear(F.normalize(scores.mean(-2), dim=-1)) / self.temperature, dim=-1)
+            return F.log_softmax(
+                self.linear((scores / self.temperature).softmax(-1).mean(-2)), dim=-1
+            )
+        return F.log_softmax(
+            self.linear(F.normalize(scores.mean(-2), dim=-1)) / self.temperature, dim=-1
+        )

@@ -23,7 +23,9 @@ class Prototypes(nn.Module):
     def __init__(self, num_prototypes: int, dim: int) -> None:
         super().__init__()
         if num_prototypes < 1:
-            raise ValueError(f"num_prototypes must be >= 1, got {num_prototypes}; to train without a scale leave it out")
+            raise ValueError(
+                f"num_prototypes must be >= 1, got {num_prototypes}; to train without a scale leave it out"
+            )
         self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
 
     @property

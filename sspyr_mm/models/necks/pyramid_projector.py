@@ -34,7 +34,7 @@ class PyramidProjector(BaseModule):
         hid_channels: int = 2048,
         out_channels: int = 128,
         *,
-        norm_cfg: Mapping[str, Any] = {"type": "SyncBN"},  # noqa: B006 - never written to
+        norm_cfg: Mapping[str, Any] = {"type": "SyncBN"},
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)

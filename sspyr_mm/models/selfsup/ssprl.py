@@ -38,8 +38,8 @@ class SSPRL(BaseSelfSupervisor):
         neck: :class:`PyramidProjector`.
         head: :class:`SSPRLHead`.
         data_preprocessor: :class:`PyramidAugment`.
-        channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only. Convolutions
-            on tensor cores and on CPUs are faster so.
+        channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only.
+            Convolutions on tensor cores and on CPUs are faster so.
         pretrained: Checkpoint to start from.
         init_cfg: Initialisation.
 
@@ -84,11 +84,17 @@ class SSPRL(BaseSelfSupervisor):
         embeddings = {}
         for group in self.pyramid.groups:
             patches = inputs[group.name]
-            feats = pool(self.backbone(patches.flatten(0, 2).contiguous(memory_format=self.memory_format)))
-            embeddings[group.name] = self.neck(feats, group.scale.name).unflatten(0, patches.shape[:3])
+            feats = pool(
+                self.backbone(patches.flatten(0, 2).contiguous(memory_format=self.memory_format))
+            )
+            embeddings[group.name] = self.neck(feats, group.scale.name).unflatten(
+                0, patches.shape[:3]
+            )
         return embeddings
 
-    def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
+    def loss(
+        self, inputs: Mapping[str, Tensor], data_samples: list | None = None
+    ) -> dict[str, Tensor]:
         """Losses of one batch.
 
         Args:

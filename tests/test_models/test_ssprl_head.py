@@ -1,0 +1,362 @@
+"""Losses and gradients of the head against Algorithm 1 and against the release, both in float64."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from references.paper_losses import paper_losses
+from references.queue_list import QueueListReference
+from references.release_losses import release_losses
+from torch.nn import functional as F
+
+from sspyr_mm.models import SSPRLHead
+
+B, D, NUM_CROPS = 3, 8, 6
+GRIDS = {0: 1, 1: 2, 2: 3}
+PROTOTYPES = {0: 7, 1: 5, 2: 6}
+ALPHA = {0: 1.0, 1: 0.25, 2: 0.4}
+BETA = {1: 0.3, 2: 0.55}
+QUEUES = {0: 7, 1: 20, 2: 70}  # batches of 3, 12 and 27 rows: full after 3, 2 and 3 steps
+SOLVER = dict(epsilon=0.05, num_iterations=3)
+LOSSES = {"paper": paper_losses, "release": release_losses}
+
+
+def make_pyramid(num_scales, *, crops=False, queues=False, shared=False):
+    pyramid = {}
+    for s in range(num_scales):
+        pyramid[f"s{s}"] = dict(
+            grid=GRIDS[s],
+            region=32 * GRIDS[s],
+            patch=32,
+            num_prototypes=6 if shared else PROTOTYPES[s],
+            alpha=ALPHA[s],
+            beta=BETA.get(s, 0.0),
+            queue_length=QUEUES[s] if queues else 0,
+        )
+    if crops:
+        pyramid["s0"]["multi_crop"] = dict(num_views=NUM_CROPS, patch=16)
+    return pyramid
+
+
+def make_embeddings(num_scales, *, crops=False, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    shapes = {f"s{s}": (2, B, GRIDS[s] ** 2, D) for s in range(num_scales)}
+    if crops:
+        shapes["s0_crops"] = (NUM_CROPS, B, 1, D)
+    return {n: F.normalize(torch.randn(s, generator=rng), dim=-1) for n, s in shapes.items()}
+
+
+def float64_leaf(tensor):
+    return tensor.detach().double().clone().requires_grad_()
+
+
+def reference_of(head, embeddings, variant, queues, options):
+    """Losses and, with names as in `gradients_of`, the float64 leaves they depend on."""
+    leaves = {f"z/{name}": float64_leaf(z) for name, z in embeddings.items()}
+    for name, prototypes in head.prototypes.items():
+        leaves[f"C/{name}"] = float64_leaf(prototypes.weight)
+    correlation = {}
+    for name, learner in head.correlation.items():
+        for part, parameter in learner.linear.named_parameters():
+            leaves[f"g/{name}/{part}"] = float64_leaf(parameter)
+        weight, bias = leaves[f"g/{name}/weight"], leaves.get(f"g/{name}/bias")
+        correlation[int(name[1:])] = (weight, bias) if variant == "paper" else weight
+    scales = [int(name[1:]) for name in embeddings if name != "s0_crops"]
+    losses = LOSSES[variant](
+        {s: leaves[f"z/s{s}"] for s in scales},
+        {s: leaves.get(f"C/s{s}", leaves["C/s0"]) for s in scales},
+        correlation,
+        alpha=ALPHA,
+        beta=BETA,
+        queues={int(n[1:]): q.stacked() for n, q in queues.items() if q.is_full},
+        crops=leaves.get("z/s0_crops"),
+        **options,
+    )
+    return losses, leaves
+
+
+def gradients_of(head, embeddings):
+    """Gradients under the names of `reference_of`."""
+    gradients = {f"z/{name}": z.grad for name, z in embeddings.items()}
+    for name, prototypes in head.prototypes.items():
+        gradients[f"C/{name}"] = prototypes.weight.grad
+    for name, learner in head.correlation.items():
+        for part, parameter in learner.linear.named_parameters():
+            gradients[f"g/{name}/{part}"] = parameter.grad
+    return gradients
+
+
+def check_step(head, embeddings, variant, queues, *, cross_weight=1.0, temperature=0.1, **solver):
+    """One step: every term to 1e-5, every gradient to 1e-4 of its norm; returns the losses."""
+    options = dict(cross_weight=cross_weight, temperature=temperature, **(solver or SOLVER))
+    expected, leaves = reference_of(head, embeddings, variant, queues, options)
+    embeddings = {name: z.clone().requires_grad_() for name, z in embeddings.items()}
+    head.zero_grad()
+    output = head.loss(embeddings)
+    losses = {name: value for name, value in output.items() if name.startswith("loss")}
+    assert set(losses) == set(expected)
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(expected[name].item(), abs=1e-5), name
+    sum(losses.values()).backward()
+    sum(expected.values()).backward()
+    gradients = gradients_of(head, embeddings)
+    assert set(gradients) == set(leaves)
+    for name, gradient in gradients.items():
+        wanted = leaves[name].grad
+        assert wanted.norm() > 1e-4, name
+        difference = (gradient.double() - wanted).norm() / wanted.norm()
+        assert difference < 1e-5, f"{name}: relative error {difference:.1e}"
+    return output
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+@pytest.mark.parametrize("num_scales", [1, 2, 3])
+@pytest.mark.parametrize("crops", [False, True], ids=["two_views", "multi_crop"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own_prototypes", "shared_prototypes"])
+def test_losses_and_gradients(variant, num_scales, crops, shared):
+    torch.manual_seed(0)
+    pyramid = make_pyramid(num_scales, crops=crops, shared=shared)
+    head = SSPRLHead(pyramid, D, variant=variant, shared_prototypes=shared)
+    check_step(head, make_embeddings(num_scales, crops=crops), variant, {})
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+@pytest.mark.parametrize("crops", [False, True], ids=["two_views", "multi_crop"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own_prototypes", "shared_prototypes"])
+def test_losses_and_gradients_with_queues(variant, crops, shared):
+    """Five steps: queues empty, filling, one of them full, all full, wrapped around."""
+    torch.manual_seed(0)
+    pyramid = make_pyramid(3, crops=crops, queues=True, shared=shared)
+    head = SSPRLHead(pyramid, D, variant=variant, shared_prototypes=shared)
+    queues = {f"s{s}": QueueListReference(length) for s, length in QUEUES.items()}
+    full = []
+    for step in range(5):
+        embeddings = make_embeddings(3, crops=crops, seed=step)
+        full.append(sum(queue.is_full for queue in queues.values()))
+        check_step(head, embeddings, variant, queues)
+        for name, queue in queues.items():
+            queue.push(embeddings[name].flatten(1, 2))
+    assert full == [0, 0, 1, 3, 3]
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_queues_shorter_than_a_batch(variant):
+    torch.manual_seed(0)
+    pyramid = make_pyramid(2)
+    pyramid["s0"]["queue_length"] = 2
+    pyramid["s1"]["queue_length"] = 5
+    head = SSPRLHead(pyramid, D, variant=variant)
+    queues = {"s0": QueueListReference(2), "s1": QueueListReference(5)}
+    for step in range(3):
+        embeddings = make_embeddings(2, seed=step)
+        check_step(head, embeddings, variant, queues)
+        for name, queue in queues.items():
+            queue.push(embeddings[name].flatten(1, 2))
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_temperature_solver_and_cross_weight_are_used(variant):
+    torch.manual_seed(0)
+    solver = dict(epsilon=0.02, num_iterations=5)
+    head = SSPRLHead(
+        make_pyramid(3), D, variant=variant, temperature=0.2, assigner=solver, cross_weight=0.7
+    )
+    check_step(head, make_embeddings(3), variant, {}, cross_weight=0.7, temperature=0.2, **solver)
+
+
+def test_paper_is_the_default():
+    torch.manual_seed(0)
+    check_step(SSPRLHead(make_pyramid(3), D), make_embeddings(3), "paper", {})
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_prototypes_are_used_as_they_are(variant):
+    """Normalising is a step of its own: within the forward pass it would change the gradient."""
+    torch.manual_seed(0)
+    head = SSPRLHead(make_pyramid(2), D, variant=variant)
+    with torch.no_grad():
+        head.prototypes["s0"].weight.mul_(1.3)
+        head.correlation["s1"].linear.weight.mul_(0.8)
+    check_step(head, make_embeddings(2), variant, {})
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_normalize(variant):
+    head = SSPRLHead(make_pyramid(3), D, variant=variant)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(3)
+    before = {name: p.detach().clone() for name, p in head.named_parameters()}
+    head.normalize_()
+    for name, parameter in head.named_parameters():
+        if name.startswith("prototypes") or variant == "release":
+            expected = before[name] / before[name].norm(dim=1, keepdim=True)
+            torch.testing.assert_close(parameter.detach(), expected)
+        else:
+            assert torch.equal(parameter, before[name])
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_ce_ratio_is_the_cross_entropy_over_ln_k(variant):
+    torch.manual_seed(0)
+    head = SSPRLHead(make_pyramid(3), D, variant=variant)
+    output = head.loss(make_embeddings(3))
+    for s in range(3):
+        cross_entropy = output[f"loss_pyr_s{s}"] / ALPHA[s] / (2 if variant == "paper" else 1)
+        ratio = cross_entropy.item() / math.log(PROTOTYPES[s])
+        assert output[f"ce_ratio_s{s}"].item() == pytest.approx(ratio, rel=1e-5)
+        assert not output[f"ce_ratio_s{s}"].requires_grad
+
+
+def test_ratio_of_one_for_a_network_that_predicts_nothing():
+    head = SSPRLHead(make_pyramid(1), D)
+    same = make_embeddings(1)["s0"][:1, :1].expand(2, B, 1, D)
+    with torch.no_grad():
+        head.prototypes["s0"].weight.copy_(head.prototypes["s0"].weight[:1])
+    assert head.loss({"s0": same})["ce_ratio_s0"].item() == pytest.approx(1, abs=1e-6)
+
+
+def test_no_weight_no_cross_term():
+    pyramid = make_pyramid(3)
+    pyramid["s1"]["beta"] = 0.0
+    head = SSPRLHead(pyramid, D)
+    losses = [name for name in head.loss(make_embeddings(3)) if name.startswith("loss")]
+    assert sorted(losses) == ["loss_cross_s2", "loss_pyr_s0", "loss_pyr_s1", "loss_pyr_s2"]
+
+
+def test_codes_have_no_gradient_and_multi_crops_none_of_their_own():
+    head = SSPRLHead(make_pyramid(2, crops=True), D)
+    embeddings = {name: z.requires_grad_() for name, z in make_embeddings(2, crops=True).items()}
+    codes = head.assign_codes(embeddings)
+    assert {name: tuple(q.shape) for name, q in codes.items()} == {
+        "s0": (2, 3, 7),
+        "s1": (2, 12, 5),
+    }
+    assert not any(q.requires_grad for q in codes.values())
+
+
+def test_inactive_queues_neither_give_nor_take():
+    torch.manual_seed(0)
+    head = SSPRLHead(make_pyramid(2, queues=True), D)
+    for step in range(4):
+        head.loss(make_embeddings(2, seed=step))
+    stored = {name: queue.embeddings.clone() for name, queue in head.queues.items()}
+    pushed = {name: queue.num_pushed for name, queue in head.queues.items()}
+    assert all(queue.is_full for queue in head.queues.values())
+    head.queues_active = False
+    check_step(head, make_embeddings(2, seed=9), "paper", {})
+    for name, queue in head.queues.items():
+        assert torch.equal(queue.embeddings, stored[name])
+        assert queue.num_pushed == pushed[name]
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_autocast_and_half_precision_embeddings(variant):
+    torch.manual_seed(0)
+    head = SSPRLHead(make_pyramid(3, crops=True), D, variant=variant)
+    embeddings = {n: z.bfloat16() for n, z in make_embeddings(3, crops=True).items()}
+    expected = head.loss({n: z.float() for n, z in embeddings.items()})
+    with torch.autocast("cpu", torch.bfloat16):
+        output = head.loss(embeddings)
+    for name, value in output.items():
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(expected[name].item(), abs=1e-6)
+
+
+def test_images_may_come_in_any_order():
+    torch.manual_seed(0)
+    head = SSPRLHead(make_pyramid(3, crops=True), D)
+    embeddings = make_embeddings(3, crops=True)
+    expected = head.loss(embeddings)
+    shuffled = head.loss({name: z[:, [2, 0, 1]] for name, z in embeddings.items()})
+    for name, value in shuffled.items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_swapping_the_views_changes_nothing_but_mixing_images_does(variant):
+    torch.manual_seed(0)
+    head = SSPRLHead(make_pyramid(2), D, variant=variant)
+    embeddings = make_embeddings(2)
+    expected = head.loss(embeddings)
+    swapped = head.loss({name: z.flip(0) for name, z in embeddings.items()})
+    mixed = {n: torch.stack([z[0], z[1].roll(1, dims=0)]) for n, z in embeddings.items()}
+    cells = {**embeddings, "s1": torch.stack([embeddings["s1"][0], embeddings["s1"][1].roll(1, 1)])}
+    for name in (n for n in expected if n.startswith("loss_pyr")):
+        assert swapped[name].item() == pytest.approx(expected[name].item(), rel=1e-5)
+        assert head.loss(mixed)[name].item() != pytest.approx(expected[name].item(), rel=1e-3)
+    # Patch m of V and patch m of V' show the same cell.
+    expected_s1 = expected["loss_pyr_s1"].item()
+    assert head.loss(cells)["loss_pyr_s1"].item() != pytest.approx(expected_s1, rel=1e-3)
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+def test_state_dict_restores_queues_and_losses(variant, tmp_path):
+    torch.manual_seed(0)
+    pyramid = make_pyramid(2, queues=True)
+    head, restored = (SSPRLHead(pyramid, D, variant=variant) for _ in range(2))
+    for step in range(2):
+        head.loss(make_embeddings(2, seed=step))
+    torch.save(head.state_dict(), tmp_path / "head.pth")
+    restored.load_state_dict(torch.load(tmp_path / "head.pth"))
+    for step in range(2, 5):
+        expected = head.loss(make_embeddings(2, seed=step))
+        output = restored.loss(make_embeddings(2, seed=step))
+        assert {n: v.item() for n, v in output.items()} == {
+            n: v.item() for n, v in expected.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            dict(num_prototypes=9),
+            r"prototypes.s1.weight: \(5, 8\) in the checkpoint, \(9, 8\) here",
+        ),
+        (dict(queue_length=3), "queues.s1.embeddings"),
+        (dict(queue_length=0), "queues.s1.embeddings: in the checkpoint, not here"),
+        (None, "prototypes.s1.weight: in the checkpoint, not here"),
+    ],
+)
+def test_a_checkpoint_of_another_pyramid_is_refused(change, message):
+    pyramid = make_pyramid(2, queues=True)
+    state = SSPRLHead(pyramid, D).state_dict()
+    other = {**pyramid, "s1": None if change is None else {**pyramid["s1"], **change}}
+    head = SSPRLHead(other, D)
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=message):
+            head.load_state_dict(state, strict=strict)
+    SSPRLHead(pyramid, D).load_state_dict(state)
+
+
+def test_a_checkpoint_of_the_other_variant_is_refused():
+    pyramid = make_pyramid(2)
+    state = SSPRLHead(pyramid, D).state_dict()
+    with pytest.raises(ValueError, match="correlation.s1.linear.bias: in the checkpoint, not here"):
+        SSPRLHead(pyramid, D, variant="release").load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(variant="swav"), r"variant must be one of \['paper', 'release'\], got 'swav'"),
+        (dict(temperature=0), "temperature must be > 0, got 0"),
+        (dict(shared_prototypes=True), "shared_prototypes needs the same num_prototypes"),
+        (dict(cross_weight=-1.0), "loss_weight must be >= 0, got -1.0"),
+        (dict(assigner=dict(epsilon=0)), "epsilon must be > 0, got 0"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SSPRLHead(make_pyramid(2), D, **kwargs)
+
+
+def test_target_parameters_are_prototypes_and_learners():
+    for variant, shared in itertools.product(LOSSES, [False, True]):
+        head = SSPRLHead(
+            make_pyramid(3, shared=shared), D, variant=variant, shared_prototypes=shared
+        )
+        assert {id(p) for p in head.target_parameters()} == {id(p) for p in head.parameters()}

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# From nothing to a pre-trained backbone, on generated scenes or on your own pictures, in a few minutes on two cores.
+#
+#   bash tools/quickstart.sh [--images DIR] [--out DIR] [--epochs N]
+#
+#   --images DIR   your pictures, in any sub-folders, in place of generated scenes (no labels, so no probe)
+#   --out DIR      where everything goes (default: work_dirs/quickstart)
+#   --epochs N     default: 30
+#
+# Stop it with Ctrl-C at any time; the same command goes on from there.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+images='' out='' epochs=''
+while [[ $# -gt 0 ]]; do
+    case $1 in
+    --images | --out | --epochs)
+        [[ $# -ge 2 ]] || { echo "quickstart: $1 needs a value; see --help" >&2; exit 2; }
+        # Paths count from where the command was given.
+        case $1 in --images) images=$(realpath -m -- "$2") ;; --out) out=$(realpath -m -- "$2") ;; *) epochs=$2 ;; esac
+        shift 2
+        ;;
+    -h | --help)
+        sed -n '2,/^set -/{/^#/!d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+        exit 0
+        ;;
+    *) echo "quickstart: unknown option $1; see --help" >&2; exit 2 ;;
+    esac
+done
+if [[ -n $images && ! -e $images ]]; then
+    echo "quickstart: --images $images does not exist: give a folder of pictures" >&2
+    exit 2
+fi
+
+cd "$root"
+bash tools/setup_env.sh --no-ops
+python=$(bash tools/setup_env.sh --print-python)
+out=${out:-$root/work_dirs/quickstart}
+config=configs/ssprl/r18_quickstart.py
+if [[ -n $images ]]; then
+    data=$images
+    work=$out/$(basename "$images")
+    labels=''
+else
+    work=$out/toy_scenes
+    labels=$work/data/annotations
+    data=$work/data/train2017
+    echo "== 1/4 scenes"
+    "$python" -m sspyr_mm toy-scenes "$work/data" --num-train 2000 --num-val 1000 --size 96
+fi
+
+echo "== 2/4 pre-training (loss in units of ln K: 1.00 has learned nothing)"
+options=()
+[[ -z $epochs ]] || options=(--cfg-options "train_cfg.max_epochs=$epochs")
+status=0
+"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" --resume "${options[@]}" || status=$?
+if [[ $status -eq 130 ]]; then
+    echo "quickstart: stopped; the same command goes on from here"
+    exit 130
+fi
+[[ $status -eq 0 ]] || exit "$status"
+checkpoint=$(<"$work/last_checkpoint")
+
+echo "== 3/4 what it learned"
+"$python" -m sspyr_mm health "$checkpoint" --images "$data" || true
+if [[ -n $labels ]]; then
+    "$python" -m sspyr_mm probe "$checkpoint" --json "$work/probe.json" \
+        --train "$labels/instances_train2017.json" --val "$labels/instances_val2017.json"
+else
+    echo "no labels, no probe: to measure, see \`$python -m sspyr_mm probe --help\`"
+fi
+
+echo "== 4/4 what to take along"
+"$python" -m sspyr_mm export "$checkpoint" "$work/backbone.pth"
+"$python" tools/browse_views.py "$config" --data-root "$data" --out "$work/views.png"
