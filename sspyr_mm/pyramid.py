@@ -16,6 +16,7 @@ multi-crops of scale 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -173,8 +174,8 @@ class PyramidSpec:
 
         Args:
             pyramid: ``dict(s0=dict(...), s1=dict(...), ...)`` with the fields of :class:`ScaleSpec` except ``name`` and
-                ``scale_idx``; ``s1=None`` leaves out that scale and all above it, so that a variant can shorten an
-                inherited pyramid. A :class:`PyramidSpec` is returned as it is.
+                ``scale_idx``; ``s2=None`` leaves out that scale (which must be the last one), so that a variant can
+                shorten an inherited pyramid. A :class:`PyramidSpec` is returned as it is.
 
         Returns:
             The spec.
@@ -191,9 +192,9 @@ class PyramidSpec:
             )
         given = {name: cfg for name, cfg in pyramid.items() if cfg is not None}
         wanted = [f"s{i}" for i in range(len(given))]
-        if sorted(given) != sorted(wanted):
+        if set(given) != set(wanted):
             raise ValueError(
-                f"Scales must be named s0, s1, ... without a gap, got {sorted(given)}: "
+                f"Scales must be named s0, s1, ... without a gap, got {sorted(given, key=str)}: "
                 f"rename them to {wanted}, or set all scales above the last one to None"
             )
         return cls(tuple(_scale_from_config(i, name, given[name]) for i, name in enumerate(wanted)))
@@ -207,6 +208,11 @@ def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> Sca
     kwargs = dict(cfg)
     crops = kwargs.pop("multi_crop", None)
     if crops is not None:
+        if not isinstance(crops, Mapping):
+            raise TypeError(
+                f"pyramid.{name}.multi_crop must be a dict such as dict(num_views=6, patch=96) or None, "
+                f"got {type(crops).__name__}"
+            )
         _check_keys(f"pyramid.{name}.multi_crop", crops, {f.name for f in fields(MultiCropSpec)})
         crops = MultiCropSpec(**_tuples(crops))
     kwargs.setdefault("shared_region", scale_idx > 0)
@@ -236,7 +242,7 @@ def _check_scale(s: ScaleSpec) -> None:
     where = f"pyramid.{s.name}"
     for field in ("grid", "region", "patch", "num_prototypes"):
         value = getattr(s, field)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _is_integer(value, least=1):
             remedy = (
                 ", or leave the scale out by setting it to None"
                 if field == "num_prototypes"
@@ -252,13 +258,15 @@ def _check_scale(s: ScaleSpec) -> None:
     _check_range(f"{where}.aspect", s.aspect)
     for field in ("alpha", "beta"):
         value = getattr(s, field)
-        if not isinstance(value, (int, float)) or value < 0:
+        if not _is_number(value) or value < 0:
             raise ValueError(f"{where}.{field} must be one number >= 0, got {value!r}")
     if s.scale_idx == 0 and s.beta:
         raise ValueError(
             f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms"
         )
-    if not isinstance(s.queue_length, int) or s.queue_length < 0:
+    if not isinstance(s.shared_region, bool):
+        raise ValueError(f"{where}.shared_region must be True or False, got {s.shared_region!r}")
+    if not _is_integer(s.queue_length, least=0):
         raise ValueError(
             f"{where}.queue_length must be an integer >= 0 (0: no queue), got {s.queue_length!r}"
         )
@@ -275,13 +283,22 @@ def _check_multi_crop(where: str, s: ScaleSpec) -> None:
         )
     for field in ("num_views", "patch"):
         value = getattr(crops, field)
-        if not isinstance(value, int) or value < 1:
+        if not _is_integer(value, least=1):
             raise ValueError(f"{where}.multi_crop.{field} must be an integer >= 1, got {value!r}")
     _check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)
 
 
+def _is_integer(value: Any, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check_range(where: str, value: Any, *, upper: float = float("inf")) -> None:
-    ok = isinstance(value, tuple) and len(value) == 2 and 0 < value[0] <= value[1] <= upper
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+    ok = pair and 0 < value[0] <= value[1] <= upper
     if not ok:
         bound = f" <= {upper:g}" if upper != float("inf") else ""
         raise ValueError(f"{where} must be (low, high) with 0 < low <= high{bound}, got {value!r}")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
@@ -75,6 +76,32 @@ class UnlabelledImages(BaseDataset):
                 "(tools/train.py --data-root)"
             )
         return [{"img_path": path} for path in paths]
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        """One image through the pipeline, another one in place of one that can't be read.
+
+        Which one depends on ``idx`` alone, where mmengine asks numpy's global generator: so it is the same with any
+        number of workers and after a restart. It keeps the ``sample_idx`` of the broken one, so that its views differ
+        from those of its own turn.
+
+        Args:
+            idx: Index of the image.
+
+        Returns:
+            What the pipeline returns.
+
+        Raises:
+            RuntimeError: If ``max_refetch`` others can't be read either.
+        """
+        others = np.random.default_rng(idx).integers(len(self), size=self.max_refetch)
+        for candidate in (idx, *others.tolist()):
+            data = self.pipeline({**self.get_data_info(candidate), "sample_idx": idx})
+            if data is not None:
+                return data
+        raise RuntimeError(
+            f"Image {idx} of {', '.join(map(str, self.roots))} and {self.max_refetch} others in its place can't be read: see "
+            "the lines 'Left out ...' above; remove or mend these files, or give another data_root"
+        )
 
     def _list_root(self, root: Path) -> list[str]:
         if root.is_dir():
@@ -148,7 +175,8 @@ def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        # Sorted: of two names of one folder, every machine takes the same.
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if name.lower().endswith(suffixes) and not name.startswith("."):
                 yield os.path.join(current, name)

@@ -41,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [draw_scene(np.random.default_rng([11, index]), (96, 96)) for index in range(400)]
+    return [draw_scene(np.random.default_rng([11, index]), (96, 96)) for index in range(300)]
 
 
 def _digests(folder: Path) -> dict[str, str]:

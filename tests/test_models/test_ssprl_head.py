@@ -214,7 +214,7 @@ def test_ratio_of_one_for_a_network_that_predicts_nothing():
     head = SSPRLHead(make_pyramid(1), D)
     same = make_embeddings(1)["s0"][:1, :1].expand(2, B, 1, D)
     with torch.no_grad():
-        head.prototypes["s0"].weight.copy_(head.prototypes["s0"].weight[:1])
+        head.prototypes["s0"].weight.copy_(head.prototypes["s0"].weight[:1].clone())
     assert head.loss({"s0": same})["ce_ratio_s0"].item() == pytest.approx(1, abs=1e-6)
 
 

@@ -1,5 +1,6 @@
 """tools/train.py on machines without a GPU: one process, and several with gloo."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -342,6 +343,26 @@ def test_autocast_wrapper_accumulates_gradients():
             assert model.weight.item() == start
     assert model.weight.item() == pytest.approx(start - 2.0)  # the mean of both gradients
     assert isinstance(wrapper, OptimWrapper)
+
+
+def test_autocast_wrapper_synchronises_gradients_only_when_it_steps():
+    class Distributed(torch.nn.Linear):
+        skipped = 0
+
+        @contextlib.contextmanager
+        def no_sync(self):
+            self.skipped += 1
+            yield
+
+    model = Distributed(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    wrapper = AutocastOptimWrapper(optimizer=optimizer, accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, 4)
+    for _ in range(4):
+        with wrapper.optim_context(model):
+            loss = model(torch.ones(1, 1)).sum()
+        wrapper.update_params(loss)
+    assert model.skipped == 2
 
 
 def test_autocast_wrapper_refuses_float16():

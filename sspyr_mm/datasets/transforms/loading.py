@@ -30,13 +30,16 @@ def decode_rgb(data: bytes) -> np.ndarray | None:
     if not data:
         return None
     # OpenCV is about a quarter faster than Pillow; Pillow knows some formats it does not (GIF, some TIFF and PNG).
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _CV2_MODE)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _CV2_MODE)
+    except cv2.error:  # of a header that promises too many pixels, say
+        image = None
     if image is not None:
         return image if _DECODES_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     try:
         with Image.open(io.BytesIO(data)) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Exception:  # Pillow's readers raise whatever a broken file makes them trip over
         return None
 
 

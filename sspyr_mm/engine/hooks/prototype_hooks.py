@@ -54,13 +54,12 @@ class FreezePrototypesHook(Hook):
         frozen = head_of(runner).target_parameters()
 
         def drop_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+            # Stays attached afterwards: torch forbids a hook to remove itself while hooks are run.
             if runner.iter < num_iters:
                 for param in frozen:
                     param.grad = None
-            else:
-                handle.remove()
 
-        handle = runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
 
 
 @HOOKS.register_module()
