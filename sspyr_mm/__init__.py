@@ -7,7 +7,7 @@ registers every component, so that a config needs no more than
 
 import sys
 
-from sspyr_mm.compat import check_versions, register_forks
+from sspyr_mm.compat import check_versions
 from sspyr_mm.version import __version__
 
 __all__ = ["__version__"]
@@ -23,7 +23,6 @@ def _started_as_command() -> bool:
     return sys.argv[:1] == ["-m"]
 
 
-register_forks()
 if not _started_as_command():
     check_versions()
     import sspyr_mm.registration  # noqa: F401

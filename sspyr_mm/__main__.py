@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments without the program's name. Defaults to ``sys.argv[1:]``.
 
     Returns:
-        Exit status of the command: 0 when it did what was asked.
+        Exit status of the command: 0 when it did what was asked, 2 for wrong input.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description=__doc__.split(":")[0])
@@ -46,7 +46,11 @@ def main(argv: list[str] | None = None) -> int:
         if argv[:1] == [name]:
             importlib.import_module(module).add_arguments(sub)
     args = parser.parse_args(argv)
-    return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    try:
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except (ValueError, OSError) as error:  # wrong input: the message says what to mend
+        print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

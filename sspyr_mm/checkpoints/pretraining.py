@@ -49,8 +49,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth"
         )
     try:
-        log = [n for n in get_unsafe_globals_in_checkpoint(path) if n.startswith(_LOG_GLOBALS)]
-        with safe_globals([(_Inert, name) for name in log]):
+        with safe_globals([(_Inert, name) for name in _globals_of_log(path)]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
@@ -62,6 +61,13 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         )
     checkpoint.pop("message_hub", None)
     return checkpoint
+
+
+def _globals_of_log(path: str) -> list[str]:
+    try:
+        return [n for n in get_unsafe_globals_in_checkpoint(path) if n.startswith(_LOG_GLOBALS)]
+    except ValueError:  # not a zip archive: an old checkpoint, which has no log, or none at all
+        return []
 
 
 @contextmanager

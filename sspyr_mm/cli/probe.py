@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     train, val = read_labelled(args.train), read_labelled(args.val)
     if train.classes != val.classes:
-        raise SystemExit(
+        raise ValueError(
             f"--train and --val have different classes: {train.classes} and {val.classes}"
         )
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -91,16 +91,20 @@ class UnlabelledImages(BaseDataset):
             What the pipeline returns.
 
         Raises:
+            IndexError: If there is no such image.
             RuntimeError: If ``max_refetch`` others can't be read either.
         """
+        idx = range(len(self))[
+            idx
+        ]  # negative ones count from the end, too large ones are an IndexError
         others = np.random.default_rng(idx).integers(len(self), size=self.max_refetch)
         for candidate in (idx, *others.tolist()):
             data = self.pipeline({**self.get_data_info(candidate), "sample_idx": idx})
             if data is not None:
                 return data
         raise RuntimeError(
-            f"Image {idx} of {', '.join(map(str, self.roots))} and {self.max_refetch} others in its place can't be read: see "
-            "the lines 'Left out ...' above; remove or mend these files, or give another data_root"
+            f"Image {idx} of {', '.join(map(str, self.roots))} and {self.max_refetch} others in its place can't be "
+            "read: see 'Left out ...' above; remove or mend these files, or give another data_root"
         )
 
     def _list_root(self, root: Path) -> list[str]:

@@ -8,6 +8,7 @@ import datetime
 import pickle
 import tempfile
 import traceback
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ def _serve(connection):
                 "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout
             )
             result = function(rank, world_size, *args)
+            dist.barrier()  # a rank that leaves early would take its connections along
             dist.destroy_process_group()
             # Pickled here: torch's own way of sending tensors shares memory, which ends with the rank.
             connection.send_bytes(pickle.dumps((True, result)))
@@ -58,20 +60,29 @@ class GlooRanks:
             for rank, connection in enumerate(used):
                 job = (function, rank, world_size, store_file, args)
                 connection.send_bytes(pickle.dumps(job))
-            results = []
-            for rank, connection in enumerate(used):
+            return self._collect(used)
+
+    def _collect(self, used):
+        pending = {connection: rank for rank, connection in enumerate(used)}
+        results = [None] * len(used)
+        while pending:
+            # Whoever answers first is read first: of a failed rank the others only see that it is gone.
+            ready = wait(list(pending), TIMEOUT_S)
+            if not ready:
+                self._fail(f"no answer from ranks {sorted(pending.values())} in {TIMEOUT_S} s")
+            for connection in ready:
+                rank = pending.pop(connection)
                 try:
-                    in_time = connection.poll(TIMEOUT_S)
-                    ok, result = (
-                        pickle.loads(connection.recv_bytes()) if in_time else (False, "hangs")
-                    )
+                    ok, results[rank] = pickle.loads(connection.recv_bytes())
                 except (EOFError, ConnectionError):
-                    ok, result = False, "died"
+                    ok, results[rank] = False, "died"
                 if not ok:
-                    self.close()
-                    raise AssertionError(f"rank {rank} of {world_size}: {result}")
-                results.append(result)
+                    self._fail(f"rank {rank} of {len(used)}: {results[rank]}")
         return results
+
+    def _fail(self, message):
+        self.close()
+        raise AssertionError(message)
 
     def close(self):
         """Ends all processes."""

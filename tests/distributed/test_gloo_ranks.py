@@ -14,6 +14,7 @@ def sum_of_ranks(rank, world_size, offset):
 def fail_on_rank_one(rank, world_size):
     if rank == 1:
         raise RuntimeError("as it should")
+    dist.barrier()
 
 
 @pytest.mark.parametrize("world_size", [3, 2, 1])
@@ -25,6 +26,6 @@ def test_ranks_talk_to_each_other(ranks, world_size):
 
 @pytest.mark.slow  # the ranks are started anew
 def test_a_failure_is_reported_and_the_next_job_works(ranks):
-    with pytest.raises(AssertionError, match="rank 1 of 2(.|\n)*RuntimeError: as it should"):
+    with pytest.raises(AssertionError, match=r"rank 1 of 2(.|\n)*RuntimeError: as it should"):
         ranks.run(2, fail_on_rank_one)
     assert ranks.run(2, sum_of_ranks, 0) == [(0, 2, 1), (1, 2, 1)]

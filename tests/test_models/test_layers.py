@@ -82,5 +82,5 @@ def test_only_the_releases_rows_are_of_unit_length():
 
 
 def test_unknown_source_is_refused():
-    with pytest.raises(ValueError, match="source must be one of .*, got 'logits'"):
+    with pytest.raises(ValueError, match=r"source must be one of .*, got 'logits'"):
         CorrelationLearner(6, 4, source="logits")

@@ -335,7 +335,9 @@ def test_a_checkpoint_of_another_pyramid_is_refused(change, message):
 def test_a_checkpoint_of_the_other_variant_is_refused():
     pyramid = make_pyramid(2)
     state = SSPRLHead(pyramid, D).state_dict()
-    with pytest.raises(ValueError, match="correlation.s1.linear.bias: in the checkpoint, not here"):
+    with pytest.raises(
+        ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not here"
+    ):
         SSPRLHead(pyramid, D, variant="release").load_state_dict(state, strict=False)
 
 

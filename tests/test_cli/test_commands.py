@@ -1,0 +1,103 @@
+"""Commands, as a user gives them, on a checkpoint the program has trained."""
+
+import json
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from sspyr_mm.checkpoints import load_pretraining
+
+from .conftest import run
+
+
+def test_help_lists_every_command_without_importing_the_stack():
+    code = (
+        "import sys, runpy; sys.argv = ['-m', '--help']\n"
+        "try: runpy.run_module('sspyr_mm', run_name='__main__', alter_sys=False)\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', sorted({'torch', 'mmengine', 'mmpretrain'} & set(sys.modules)))"
+    )
+    done = run("-c", code)
+    for command in ("doctor", "toy-scenes", "export", "health", "probe"):
+        assert command in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_probe_prints_and_writes_both_networks(checkpoint, scenes, tmp_path):
+    annotations = scenes / "annotations"
+    out = tmp_path / "probe.json"
+    done = run(
+        *("-m", "sspyr_mm", "probe", checkpoint, "--json", out),
+        *("--train", annotations / "instances_train2017.json"),
+        *("--val", annotations / "instances_val2017.json"),
+    )
+    figures = json.loads(out.read_text())
+    assert (figures["train"], figures["val"], figures["size"]) == (48, 24, 64)
+    trained, random = figures["results"]
+    assert trained["network"] == str(checkpoint) and "random" in random["network"]
+    for row in (trained, random):
+        assert row["metric"] == "mAP" and 5 < row["value"] < 100
+        assert f"mAP {row['value']:5.1f}  {row['network']}" in done.stdout
+    assert trained["value"] != random["value"]
+
+
+def test_probe_refuses_sets_of_other_classes(checkpoint, scenes, tmp_path):
+    for name in ("a/1.jpg", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).symlink_to(next((scenes / "val2017").iterdir()))
+    done = run(
+        *("-m", "sspyr_mm", "probe", checkpoint, "--train", tmp_path),
+        *("--val", scenes / "annotations" / "instances_val2017.json"),
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "--train and --val have different classes" in done.stderr
+
+
+def test_health_has_a_line_per_scale(checkpoint):
+    done = run("-m", "sspyr_mm", "health", checkpoint, "--num-images", "32", check=False)
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("s")}
+    assert "/ 12" in lines["s0"] and "/ 60" in lines["s1"]
+    assert lines["s0"].split()[1] == "32" and lines["s1"].split()[1] == "128"
+
+
+def test_exported_backbone_is_the_trained_one_and_loads_by_init_cfg(checkpoint, tmp_path):
+    out = tmp_path / "sub" / "backbone.pth"
+    done = run("-m", "sspyr_mm", "export", checkpoint, out)
+    assert "init_cfg" in done.stdout and not list(out.parent.glob("*.partial"))
+    cfg, model = load_pretraining(str(checkpoint))
+    settings = {**cfg.model.backbone, "norm_cfg": {"type": "BN"}}
+    backbone = MODELS.build(
+        {**settings, "init_cfg": {"type": "Pretrained", "checkpoint": str(out)}}
+    )
+    backbone.init_weights()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        backbone.eval()
+        expected, actual = model.backbone(images)[-1], backbone(images)[-1]
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+    assert model.backbone.bn1.running_mean.abs().sum() > 0
+
+
+def test_browse_views_writes_a_picture(scenes, tmp_path):
+    out = tmp_path / "new" / "views.png"
+    done = run(
+        *("tools/browse_views.py", "configs/ssprl/r18_quickstart.py", "--out", out),
+        *("--data-root", scenes / "val2017", "--num-images", 2),
+    )
+    assert "2 images" in done.stdout
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["export", "nowhere.pth", "out.pth"], "No checkpoint at nowhere.pth"),
+        (["export", "README.md", "out.pth"], "README.md is not a checkpoint"),
+    ],
+)
+def test_wrong_checkpoints(args, message):
+    done = run("-m", "sspyr_mm", *args, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr

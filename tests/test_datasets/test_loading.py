@@ -1,0 +1,266 @@
+"""Decoding: every kind of file a folder of photographs holds, and the broken ones."""
+
+import io
+import logging
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.logging import MMLogger
+from PIL import Image
+
+from sspyr_mm.datasets import LoadRGBImage
+from sspyr_mm.datasets.transforms import loading
+from sspyr_mm.datasets.transforms.loading import decode_rgb
+
+EXIF_ORIENTATION = 0x112
+
+
+def picture(height=48, width=64, seed=0):
+    """A smooth picture whose three channels differ."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def encode(image, fmt, **options):
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+def grey(image):
+    return np.asarray(Image.fromarray(image).convert("L"))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "options", "tolerance"),
+    [
+        ("JPEG", dict(quality=98, subsampling=0), 4),
+        ("JPEG", dict(quality=98, subsampling=0, progressive=True), 4),
+        ("PNG", {}, 0),
+        ("WEBP", dict(lossless=True), 0),
+        ("TIFF", {}, 0),
+        ("TIFF", dict(compression="tiff_lzw"), 0),
+        ("BMP", {}, 0),
+        ("PPM", {}, 0),
+    ],
+)
+def test_formats_keep_rgb_order(fmt, options, tolerance):
+    image = picture()
+    decoded = decode_rgb(encode(image, fmt, **options))
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+    assert np.abs(decoded.astype(int) - image).max() <= tolerance
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "JPEG", "TIFF"])
+def test_greyscale_becomes_three_equal_channels(fmt):
+    image = grey(picture())
+    options = dict(quality=98) if fmt == "JPEG" else {}
+    decoded = decode_rgb(encode(image, fmt, **options))
+    assert decoded.shape == (48, 64, 3)
+    assert (decoded == decoded[..., :1]).all()
+    assert np.abs(decoded[..., 0].astype(int) - image).max() <= (3 if fmt == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "GIF", "TIFF", "BMP"])
+def test_palette(fmt):
+    image = Image.fromarray(picture()).quantize(32)
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(decode_rgb(encode(image, fmt)), expected)
+
+
+def test_palette_with_a_transparent_colour():
+    image = Image.fromarray(picture()).quantize(32)
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(decode_rgb(encode(image, "PNG", transparency=3)), expected)
+
+
+def test_black_and_white():
+    image = Image.fromarray(picture()).convert("1")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(decode_rgb(encode(image, "PNG")), expected)
+
+
+def test_first_frame_of_an_animated_gif():
+    frames = [Image.fromarray(picture(seed=seed)).quantize(32) for seed in (0, 1)]
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode_rgb(data), np.asarray(frames[0].convert("RGB")))
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
+def test_cmyk(fmt):
+    image = picture()
+    options = dict(quality=98, subsampling=0) if fmt == "JPEG" else {}
+    decoded = decode_rgb(encode(Image.fromarray(image).convert("CMYK"), fmt, **options))
+    # Inverted or swapped channels would be off by a hundred and more.
+    assert np.abs(decoded.astype(int) - image).mean() < 3
+    assert np.abs(decoded.astype(int) - image).max() < 25
+
+
+def test_alpha_is_dropped_and_the_colour_below_it_kept():
+    image = picture()
+    alpha = np.full(image.shape[:2], 255, np.uint8)
+    alpha[:, :20] = 0
+    decoded = decode_rgb(encode(np.dstack([image, alpha]), "PNG"))
+    np.testing.assert_array_equal(decoded, image)
+
+
+def test_grey_with_alpha():
+    image = grey(picture())
+    both = Image.merge("LA", [Image.fromarray(image), Image.new("L", (64, 48), 7)])
+    np.testing.assert_array_equal(decode_rgb(encode(both, "PNG")), np.stack([image] * 3, -1))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_sixteen_bits_are_scaled_and_not_clipped(suffix, colour):
+    image = picture() if colour else grey(picture())
+    low = np.random.default_rng(1).integers(0, 256, image.shape)
+    deep = (image.astype(np.uint16) * 256 + low).astype(np.uint16)
+    data = cv2.imencode(suffix, deep[..., ::-1] if colour else deep)[1].tobytes()
+    expected = image if colour else np.stack([image] * 3, -1)
+    assert np.abs(decode_rgb(data).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation):
+    image = picture()
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    # What a viewer shows, by the definition of the tag.
+    upright = {
+        1: image,
+        2: image[:, ::-1],
+        3: image[::-1, ::-1],
+        4: image[::-1],
+        5: image.transpose(1, 0, 2),
+        6: np.rot90(image, -1),
+        7: image[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(image, 1),
+    }[orientation]
+    decoded = decode_rgb(encode(image, "JPEG", exif=exif, quality=98, subsampling=0))
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded.astype(int) - upright).max() <= 4
+
+
+@pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
+def test_one_pixel_is_enough(size):
+    image = picture(*size)
+    np.testing.assert_array_equal(decode_rgb(encode(image, "PNG")), image)
+
+
+def test_pillow_reads_what_opencv_does_not(monkeypatch):
+    image = picture()
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    monkeypatch.setattr(loading.cv2, "imdecode", lambda *_: None)
+    decoded = decode_rgb(encode(image, "PNG", exif=exif))
+    np.testing.assert_array_equal(decoded, np.rot90(image, -1))
+
+
+def test_an_opencv_without_rgb_decoding(monkeypatch):
+    monkeypatch.setattr(loading, "_DECODES_RGB", False)
+    monkeypatch.setattr(loading, "_CV2_MODE", cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decode_rgb(encode(picture(), "PNG")), picture())
+
+
+def png_header(width, height):
+    def chunk(name, content):
+        crc = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + body
+
+
+def broken_files():
+    whole = {fmt: encode(picture(480, 640), fmt) for fmt in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")}
+    for fmt, data in whole.items():
+        for share in (0.99, 0.5, 0.1):
+            yield pytest.param(data[: int(len(data) * share)], id=f"{share} of a {fmt}")
+    yield pytest.param(b"", id="empty")
+    yield pytest.param(b"<html>404</html>", id="text")
+    yield pytest.param(bytes(1000), id="zeros")
+    yield pytest.param(png_header(100_000, 100_000), id="more pixels than OpenCV allows")
+    yield pytest.param(png_header(0, 5), id="no pixels")
+
+
+@pytest.mark.parametrize("data", broken_files())
+def test_broken_files_give_none(data):
+    assert decode_rgb(data) is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_flipped_byte_raises():
+    rng = np.random.default_rng(0)
+    blobs = [encode(picture(), fmt) for fmt in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")]
+    outcomes = set()
+    for index in range(700):
+        data = bytearray(blobs[index % len(blobs)])
+        for position in rng.integers(0, min(len(data), 200), rng.integers(1, 10)):
+            data[position] = rng.integers(256)
+        decoded = decode_rgb(bytes(data))
+        outcomes.add(decoded is None)
+        if decoded is not None:
+            assert decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.dtype == np.uint8
+    assert outcomes == {True, False}
+
+
+def test_the_transform_adds_image_and_shape_and_keeps_the_rest(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture(), "PNG"))
+    given = dict(img_path=str(path), sample_idx=3)
+    results = LoadRGBImage()(given)
+    np.testing.assert_array_equal(results.pop("img"), picture())
+    assert results == dict(img_path=str(path), sample_idx=3, ori_shape=(48, 64))
+    assert given == dict(img_path=str(path), sample_idx=3)
+
+
+@pytest.fixture
+def log():
+    """What is said through mmengine's current logger."""
+    logger = MMLogger.get_instance("test_loading")
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+def test_a_broken_file_is_reported_and_left_out(tmp_path, log):
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(encode(picture(), "JPEG")[:200])
+    assert LoadRGBImage()(dict(img_path=str(path))) is None
+    (record,) = log
+    assert record.levelno == logging.WARNING
+    assert (
+        f"Left out {path}: not an image that can be decoded. Another image" in record.getMessage()
+    )
+
+
+def test_a_missing_file_is_reported_and_left_out(tmp_path, log):
+    path = tmp_path / "gone.jpg"
+    assert LoadRGBImage()(dict(img_path=str(path))) is None
+    assert f"Left out {path}: " in log[0].getMessage()
+    assert "No such file" in log[0].getMessage()
+
+
+def test_files_from_elsewhere(tmp_path):
+    """backend_args reach mmengine's file client: here a backend that knows one name only."""
+    from mmengine.fileio import BaseStorageBackend, register_backend
+
+    class Names(BaseStorageBackend):
+        def get(self, filepath):
+            return {"remote": encode(picture(), "PNG")}[filepath]
+
+        def get_text(self, filepath):
+            raise NotImplementedError
+
+    register_backend("names_of_test_loading", Names, force=True)
+    load = LoadRGBImage(backend_args=dict(backend="names_of_test_loading"))
+    np.testing.assert_array_equal(load(dict(img_path="remote"))["img"], picture())

@@ -1,0 +1,345 @@
+"""Which files are found, what is said when there are none, and what happens to broken ones."""
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.logging import MMLogger
+from torch.utils.data import DataLoader
+
+from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
+
+
+def image_file(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), np.full((6, 8, 3), value, np.uint8))
+    return path
+
+
+def found(*args, **kwargs):
+    dataset = UnlabelledImages(*args, **kwargs)
+    return [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
+
+
+def relative(paths, root):
+    return [os.path.relpath(path, root) for path in paths]
+
+
+def test_a_folder_is_searched_in_depth_and_listed_in_order(tmp_path):
+    names = ["b.jpg", "a.PNG", "deep/er/c.webp", "deep/d.JPEG", "e.tif", "deep/f.gif", "z/g.bmp"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("notes.txt", "labels.json", "deep/movie.mp4", "jpg", "f.jpg.part"):
+        (tmp_path / name).touch()
+    assert relative(found(tmp_path), tmp_path) == sorted(names)
+    assert relative(found(str(tmp_path)), tmp_path) == sorted(names)
+
+
+def test_a_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.jpg").touch()
+    assert found("~/pictures") == [str(tmp_path / "pictures/a.jpg")]
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    for name in ("a.jpg", "._a.jpg", ".thumbnails/a.jpg", "b/.git/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert relative(found(tmp_path), tmp_path) == ["a.jpg"]
+
+
+def test_a_hidden_folder_can_be_the_root(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache/a.jpg").touch()
+    assert relative(found(tmp_path / ".cache"), tmp_path) == [".cache/a.jpg"]
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for path in (root / "a.jpg", root / "sub/b.jpg", tmp_path / "elsewhere/c.jpg"):
+        path.touch()
+    (root / "sub/up").symlink_to(root)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "d.jpg").symlink_to(tmp_path / "elsewhere/c.jpg")
+    assert relative(found(root), root) == ["a.jpg", "d.jpg", "linked/c.jpg", "sub/b.jpg"]
+
+
+def test_of_two_names_of_a_folder_every_machine_takes_the_same(tmp_path, monkeypatch):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/x.jpg").touch()
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "c").symlink_to(tmp_path / "b")
+    scan = os.scandir
+
+    class Entries:
+        def __init__(self, entries):
+            self.entries = iter(entries)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def __next__(self):
+            return next(self.entries)
+
+    for reverse in (False, True):
+
+        def ordered(path, reverse=reverse):
+            with scan(path) as entries:
+                return Entries(sorted(entries, key=lambda e: e.name, reverse=reverse))
+
+        monkeypatch.setattr(os, "scandir", ordered)
+        assert relative(found(tmp_path), tmp_path) == ["a/x.jpg"]
+
+
+def test_a_sub_folder_and_suffixes_of_choice(tmp_path):
+    for name in ("train/a.jpg", "train/b.jp2", "val/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert relative(found(tmp_path, data_prefix=dict(img_path="train")), tmp_path) == [
+        "train/a.jpg"
+    ]
+    assert relative(found(tmp_path, suffixes=[".JP2"]), tmp_path) == ["train/b.jp2"]
+
+
+def test_a_list_file(tmp_path):
+    inner = image_file(tmp_path / "lists/pictures/a.png")
+    outer = image_file(tmp_path / "other/b.png")
+    listing = tmp_path / "lists/train.txt"
+    listing.write_text(f"# chosen by hand\npictures/a.png\n\n  {outer}  \n", encoding="utf-8")
+    assert found(listing) == [str(inner), str(outer)]
+    listing.write_text("b.png\n")
+    assert found(listing, data_prefix=dict(img_path=str(tmp_path / "other"))) == [str(outer)]
+
+
+def test_a_list_file_keeps_its_order(tmp_path):
+    for name in "cab":
+        image_file(tmp_path / f"{name}.png")
+    (tmp_path / "list.txt").write_text("c.png\na.png\nb.png\n")
+    assert relative(found(tmp_path / "list.txt"), tmp_path) == ["c.png", "a.png", "b.png"]
+
+
+def test_a_list_of_missing_files(tmp_path):
+    (tmp_path / "list.txt").write_text("gone.png\n")
+    message = f"list.txt names {tmp_path}/gone.png, which does not exist: relative paths count from"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        UnlabelledImages(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("annotations/instances_train2017.json", "train2017"),
+        ("annotations/image_info_unlabeled2017.json", "unlabeled2017"),
+        ("train2017.json", "train2017"),
+        ("coco.json", "."),
+        ("annotations/anything.json", "."),
+        ("annotations/instances_val2017.json", "images/val2017"),
+    ],
+)
+def test_a_coco_json_finds_its_images(tmp_path, annotations, images):
+    names = ["000000000009.jpg", "000000000002.jpg"]
+    expected = [image_file(tmp_path / images / name) for name in names]
+    path = tmp_path / annotations
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(dict(images=[dict(file_name=n) for n in names], annotations=[])))
+    assert [os.path.realpath(p) for p in found(path)] == [str(p.resolve()) for p in expected]
+
+
+def test_a_coco_json_with_its_images_elsewhere(tmp_path):
+    expected = image_file(tmp_path / "far/away/1.jpg")
+    path = tmp_path / "instances_mine.json"
+    path.write_text(json.dumps(dict(images=[dict(file_name="1.jpg")])))
+    assert found(path, data_prefix=dict(img_path=str(expected.parent))) == [str(expected)]
+    with pytest.raises(
+        FileNotFoundError, match=r"were not found: no 1\.jpg in .*mine.*Set data_prefix=dict\(img_"
+    ):
+        UnlabelledImages(path)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"images": [{"id": 3}]}', "{not json"])
+def test_a_json_that_is_no_coco_json(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"a\.json is not a COCO json: it needs images\[\]\.file_name \("
+    ):
+        UnlabelledImages(tmp_path / "a.json")
+
+
+def test_several_roots_come_one_after_the_other(tmp_path):
+    second = image_file(tmp_path / "a/x.png")
+    first = image_file(tmp_path / "b/y.png")
+    (tmp_path / "list.txt").write_text("a/x.png\n")
+    roots = [tmp_path / "b", tmp_path / "list.txt", tmp_path / "a"]
+    assert found(roots) == [str(first), str(second), str(second)]
+
+
+def test_no_images(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/readme.md").touch()
+    message = (
+        f"No images in {tmp_path}: looked for .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff, .ppm, "
+        ".gif, also in sub-folders. Point data_root to a folder, a list file (.txt) or a COCO json"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        UnlabelledImages(tmp_path)
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    with pytest.raises(ValueError, match=r"No images in .*empty\.txt: looked for"):
+        UnlabelledImages(tmp_path / "empty.txt")
+    (tmp_path / "empty.json").write_text('{"images": []}')
+    with pytest.raises(ValueError, match=r"No images in .*empty\.json: looked for"):
+        UnlabelledImages(tmp_path / "empty.json")
+    with pytest.raises(ValueError, match="data_root is empty: give a folder of images"):
+        UnlabelledImages([])
+
+
+def test_a_root_that_is_not_there_or_something_else(tmp_path):
+    message = f"data_root {tmp_path}/gone does not exist: give an existing folder, list file or"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        UnlabelledImages(tmp_path / "gone")
+    with pytest.raises(
+        ValueError, match=r"a\.png is neither a folder nor a \.txt list nor a COCO \.json"
+    ):
+        UnlabelledImages(image_file(tmp_path / "a.png"))
+    image_file(tmp_path / "train/a.png")
+    with pytest.raises(
+        FileNotFoundError, match=r"/val: No such file or directory; give an existing folder"
+    ):
+        UnlabelledImages(tmp_path, data_prefix=dict(img_path="val"))
+
+
+@pytest.mark.parametrize("locked", [".", "sub"])
+def test_an_unreadable_folder(tmp_path, monkeypatch, locked):
+    """Tests may run as root, whom no folder is closed to: the system call is made to fail."""
+    image_file(tmp_path / "a.png")
+    image_file(tmp_path / "sub/b.png")
+    closed = os.path.normpath(tmp_path / locked)
+    scan = os.scandir
+
+    def scandir(path):
+        if os.path.normpath(path) == closed:
+            raise PermissionError(13, "Permission denied", closed)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    message = f"Can't read {closed}: give this user the right to (chmod u+rx)"
+    with pytest.raises(PermissionError, match=re.escape(message)):
+        UnlabelledImages(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_without_permissions(tmp_path):
+    image_file(tmp_path / "sub/b.png")
+    (tmp_path / "sub").chmod(0)
+    try:
+        with pytest.raises(PermissionError, match=r"sub: give this user the right to"):
+            UnlabelledImages(tmp_path)
+    finally:
+        (tmp_path / "sub").chmod(0o755)
+
+
+LOAD = [LoadRGBImage()]
+
+
+@pytest.fixture
+def log():
+    logger = MMLogger.get_instance("test_unlabelled")
+    records = []
+    handler = logging.Handler()
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def folder_with_broken_files(tmp_path):
+    for value in range(10):
+        image_file(tmp_path / f"{value}.png", value)
+    whole = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "5.png").write_bytes(b"")
+    (tmp_path / "7.png").write_text("not an image")
+    return tmp_path
+
+
+def test_another_image_takes_the_place_of_a_broken_one(folder_with_broken_files, log):
+    dataset = UnlabelledImages(folder_with_broken_files, pipeline=LOAD)
+    for idx in range(10):
+        log.clear()
+        results = dataset[idx]
+        value = int(results["img"][0, 0, 0])
+        assert results["img_path"].endswith(f"{value}.png")
+        # The place in the epoch stays the broken one's: views are not those of the other's own turn.
+        assert results["sample_idx"] == idx
+        if idx in (3, 5, 7):
+            assert value not in (3, 5, 7)
+            assert log[0].startswith(f"Left out {folder_with_broken_files}/{idx}.png: ")
+        else:
+            assert value == idx and not log
+
+
+def test_which_one_depends_neither_on_generators_nor_on_workers(folder_with_broken_files):
+    dataset = UnlabelledImages(folder_with_broken_files, pipeline=LOAD)
+
+    def epoch(**kwargs):
+        loader = DataLoader(dataset, batch_size=None, **kwargs)
+        return [results["img_path"] for results in loader]
+
+    np.random.seed(0)
+    first = epoch()
+    np.random.seed(1)
+    assert epoch() == first
+    assert epoch(num_workers=2) == first
+    assert len({first[3], first[5], first[7]}) > 1  # not all the same one
+
+
+def test_nothing_but_broken_files(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_bytes(b"")
+    dataset = UnlabelledImages(tmp_path, pipeline=LOAD, max_refetch=3)
+    message = (
+        f"Image 1 of {tmp_path} and 3 others in its place can't be read: see 'Left out ...' above; "
+        "remove or mend these files"
+    )
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        dataset[1]
+
+
+def test_indices_count_from_the_end_and_end(tmp_path):
+    for value in (1, 2):
+        image_file(tmp_path / f"{value}.png", value)
+    dataset = UnlabelledImages(tmp_path, pipeline=LOAD)
+    assert dataset[-1]["img"][0, 0, 0] == 2 and dataset[-1]["sample_idx"] == 1
+    assert [results["sample_idx"] for results in dataset] == [0, 1]
+    with pytest.raises(IndexError, match="out of range"):
+        dataset[2]
+
+
+@pytest.mark.real_data
+def test_real_photographs():
+    root = Path(os.environ.get("SSPYR_REAL_DATA", Path(__file__).parents[2].parent / "shared/data"))
+    if not root.is_dir():
+        pytest.skip(f"no {root}: set SSPYR_REAL_DATA")
+    coco = root / "coco_mini"
+    from_json = found(coco / "annotations/instances_train2017.json")
+    assert sorted(map(os.path.realpath, from_json)) == sorted(
+        map(os.path.realpath, found(coco / "train2017"))
+    )
+    dataset = UnlabelledImages([coco / "train2017", root / "unlabelled"], pipeline=LOAD)
+    assert len(dataset) > 500
+    for idx in range(0, len(dataset), 25):
+        results = dataset[idx]
+        assert results["img_path"] == dataset.get_data_info(idx)["img_path"]
+        assert results["img"].std() > 1

@@ -1,0 +1,620 @@
+"""Hooks in real runs: mmengine's Runner, files on disk, a width-8 ResNet-18, a handful of iterations."""
+
+import itertools
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages
+from sspyr_mm.engine.hooks import (
+    FreezePrototypesHook,
+    InterruptHook,
+    LossWatchHook,
+    QueueHook,
+    data_hooks,
+    loss_watch_hook,
+)
+from sspyr_mm.engine.hooks.data_check_hook import size_messages
+from sspyr_mm.engine.launch import fill_dataloaders
+from sspyr_mm.pyramid import PyramidSpec
+
+ROOT = Path(__file__).parents[2]
+NUM_IMAGES, BATCH = 22, 4
+ITERS = NUM_IMAGES // BATCH  # of an epoch; two images are left over
+
+CONFIG = """
+_base_ = [
+    "{root}/configs/_base_/models/ssprl_r18_small.py",
+    "{root}/configs/_base_/datasets/unlabelled.py",
+    "{root}/configs/_base_/schedules/adamw.py",
+    "{root}/configs/_base_/ssprl_runtime.py",
+]
+model = dict(
+    pyramid=dict(
+        s0=dict(region=32, patch=32, num_prototypes=6, queue_length=8),
+        s1=dict(region=52, patch=24, num_prototypes=5, queue_length=30),
+    ),
+    backbone=dict(stem_channels=8, base_channels=8),
+    neck=dict(in_channels=64, hid_channels=16, out_channels=8),
+    head=dict(embed_dims=8),
+)
+train_dataloader = dict(
+    batch_size={batch},
+    num_workers=0,
+    persistent_workers=False,
+    pin_memory=False,
+    dataset=dict(data_root="{data}"),
+)
+train_cfg = dict(max_epochs=3)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1))
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for index in range(NUM_IMAGES):
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index:02}.jpg"), cv2.resize(coarse, (80, 60)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.py"
+    path.write_text(CONFIG.format(root=ROOT, data=images, batch=BATCH))
+    return path
+
+
+_numbers = itertools.count()
+
+
+class Calls(Hook):
+    """Calls functions of the runner; after everything but the hooks that save."""
+
+    priority = "LOWEST"
+
+    def __init__(self, **functions):
+        self.functions = functions
+
+    def before_train_epoch(self, runner):
+        self._call("before_train_epoch", runner)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self._call("before_train_iter", runner)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._call("after_train_iter", runner)
+
+    def _call(self, stage, runner):
+        if stage in self.functions:
+            self.functions[stage](runner)
+
+
+def make_runner(config, work_dir, options=None, **functions):
+    """A runner of the config; ``functions`` are called at the stages they are named after."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(options or {})
+    cfg.work_dir = str(work_dir)
+    # The default name changes once a second; runs of one name share their message hub.
+    cfg.experiment_name = f"test_hooks_{next(_numbers)}"
+    fill_dataloaders(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(Calls(**functions))
+    return runner
+
+
+def train(config, work_dir, options=None, **functions):
+    runner = make_runner(config, work_dir, options, **functions)
+    runner.train()
+    return runner
+
+
+def state(runner):
+    return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+def assert_equal(first, second):
+    assert list(first) == list(second)
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+
+
+@pytest.fixture
+def log():
+    """Messages of all runners from now on, with their level."""
+    records = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            records.append((record.levelno, record.getMessage()))
+
+    handler = Keep()
+    original = Runner.build_logger
+
+    def build_logger(self, *args, **kwargs):
+        logger = original(self, *args, **kwargs)
+        logger.addHandler(handler)
+        return logger
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "build_logger", build_logger)
+        yield records
+
+
+def warnings_of(records):
+    return [message for level, message in records if level == logging.WARNING]
+
+
+# ---- prototypes
+
+
+@pytest.mark.parametrize(
+    ("variant", "num_epochs", "num_frozen"), [("paper", 1, 5), ("release", 0.4, 2)]
+)
+def test_frozen_targets_do_not_move_by_a_bit_and_then_do(
+    config, tmp_path, variant, num_epochs, num_frozen
+):
+    seen = []
+
+    def look(runner):
+        head = runner.model.head
+        assert all(p.requires_grad for p in runner.model.parameters())
+        targets = torch.cat([p.detach().flatten() for p in head.target_parameters()])
+        others = [*runner.model.backbone.parameters(), *runner.model.neck.parameters()]
+        seen.append((targets, [p.detach().clone() for p in others]))
+
+    options = {
+        "model.head.variant": variant,
+        "train_cfg.max_epochs": 2,
+        "default_hooks.freeze": dict(type="FreezePrototypesHook", num_epochs=num_epochs),
+    }
+    steps = []
+
+    def start(runner):
+        if runner.iter == 0:
+            # Run after the freeze's: torch forbids hooks to come and go while they are run.
+            runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: steps.append(1))
+        look(runner)
+
+    train(config, tmp_path, options, before_train_iter=start, after_train_iter=look)
+    assert len(steps) == 2 * ITERS
+    assert len(seen) == 2 * 2 * ITERS
+    for iteration in range(2 * ITERS):
+        before, after = seen[2 * iteration], seen[2 * iteration + 1]
+        assert torch.equal(before[0], after[0]) == (iteration < num_frozen), iteration
+        moved = [not torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True)]
+        assert all(moved) or iteration == 0  # the warm-up starts at almost nothing
+
+
+def test_nothing_is_frozen_by_default_and_not_less(config, tmp_path):
+    assert FreezePrototypesHook().num_epochs == 0
+    with pytest.raises(ValueError, match=r"num_epochs must be >= 0, got -1; 0 freezes nothing"):
+        FreezePrototypesHook(-1)
+
+
+@pytest.mark.parametrize("variant", ["paper", "release"])
+def test_prototypes_are_of_unit_length_after_every_step(config, tmp_path, variant):
+    norms = {"C": [], "g": []}
+
+    def look(runner):
+        head = runner.model.head
+        norms["C"] += [m.weight.norm(dim=1) - 1 for m in head.prototypes.values()]
+        norms["g"] += [m.linear.weight.norm(dim=1) - 1 for m in head.correlation.values()]
+
+    options = {"model.head.variant": variant, "train_cfg.max_epochs": 1}
+    train(config, tmp_path / "with", options, after_train_iter=look)
+    assert torch.cat(norms["C"]).abs().max() < 1e-6
+    g = torch.cat(norms["g"]).abs().max()
+    assert g < 1e-6 if variant == "release" else g > 0.01  # the paper's g is a plain linear layer
+    norms["C"].clear()
+    options["default_hooks.normalize_prototypes"] = None
+    train(config, tmp_path / "without", options, after_train_iter=look)
+    assert torch.cat(norms["C"]).abs().max() > 1e-4  # the hook does something
+
+
+# ---- queues
+
+
+def test_queues_start_at_their_epoch(config, tmp_path):
+    pushed = []
+
+    def look(runner):
+        queues = runner.model.head.queues
+        pushed.append({name: q.num_pushed for name, q in queues.items()})
+        if runner.epoch < 1:
+            assert not any(q.embeddings.any() for q in queues.values())
+
+    options = {
+        "train_cfg.max_epochs": 2,
+        "default_hooks.queue": dict(type="QueueHook", start_epoch=1),
+    }
+    train(config, tmp_path, options, after_train_iter=look)
+    assert pushed[:ITERS] == [dict(s0=0, s1=0)] * ITERS
+    assert pushed[ITERS:] == [dict(s0=BATCH * n, s1=4 * BATCH * n) for n in range(1, ITERS + 1)]
+
+
+def test_queues_start_at_once_without_the_hook(config, tmp_path):
+    runner = train(config, tmp_path, {"train_cfg.max_epochs": 1})
+    assert runner.model.head.queues["s0"].num_pushed == BATCH * ITERS
+    assert QueueHook().start_epoch == 0
+
+
+# ---- the watch on the losses
+
+
+def test_a_run_stuck_at_ln_k_is_reported_with_the_remedy(config, tmp_path, log):
+    options = {
+        "train_cfg.max_epochs": 2,
+        "model.head.assigner.epsilon": 50.0,  # codes are uniform
+        "model.head.temperature": 10.0,  # and so are predictions
+        "default_hooks.loss_watch": dict(type="LossWatchHook", patience=4, interval=2),
+    }
+    train(config, tmp_path, options)
+    found = [m for m in warnings_of(log) if m.startswith("The loss of ")]
+    # Ten iterations: reported after 4 and once more after 8.
+    assert [m.split()[3] for m in found] == ["s0", "s1"] * 2
+    assert re.search(
+        r"^The loss of s0 has stood at ln K for 4 iterations \(ratio (0\.99\d|1\.0\d\d)\): its codes are "
+        r"uniform and nothing is learned there\. Set model\.head\.assigner\.epsilon lower \(now 50; 0\.01 "
+        r"or 0\.005 suits batches below 256\), use AdamW with lr 0\.003 .*See docs/small_batches\.md\.$",
+        found[0],
+    )
+
+
+def test_a_run_that_learns_is_not_reported(config, tmp_path, log):
+    options = {
+        "train_cfg.max_epochs": 10,
+        "default_hooks.checkpoint.interval": 100,
+        "default_hooks.loss_watch": dict(type="LossWatchHook", patience=25, interval=1),
+        "model.pyramid.s0.queue_length": 0,
+        "model.pyramid.s1.queue_length": 0,
+    }
+    train(config, tmp_path, options)
+    assert not [m for m in warnings_of(log) if m.startswith("The loss of ")]
+
+
+def watched(ratios, monkeypatch, **arguments):
+    """Iterations (from 1) at whose end a warning was given."""
+    hook = LossWatchHook(**{"interval": 1, **arguments})
+    warned = []
+    head = SimpleNamespace(assigner=SimpleNamespace(epsilon=0.05))
+    monkeypatch.setattr(loss_watch_hook, "head_of", lambda _: head)
+    for iteration, ratio in enumerate(ratios):
+        logger = SimpleNamespace(warning=lambda _, n=iteration: warned.append(n + 1))
+        runner = SimpleNamespace(iter=iteration, logger=logger)
+        outputs = {"loss": torch.tensor(3.0), "ce_ratio_s0": torch.tensor(ratio)}
+        hook.after_train_iter(runner, 0, outputs=outputs)
+    return warned
+
+
+def test_when_a_stuck_loss_is_reported(monkeypatch):
+    assert watched([1.0] * 12, monkeypatch, patience=5) == [5, 10]
+    assert watched([0.98] * 12, monkeypatch, patience=5) == []
+    # One look below the threshold starts the count anew.
+    assert watched([1.0] * 4 + [0.9] + [1.0] * 7, monkeypatch, patience=5) == [10]
+    assert watched([0.5] * 6 + [0.995] * 6, monkeypatch, patience=5) == [11]
+    assert watched([0.95] * 5, monkeypatch, patience=5, threshold=0.9) == [5]
+    assert watched([1.0] * 12, monkeypatch, patience=6, interval=3) == [6, 12]
+
+
+# ---- data that does not fit
+
+
+def test_what_is_too_large_for_the_data():
+    spec = PyramidSpec.from_config(
+        dict(
+            s0=dict(region=8, patch=8, num_prototypes=21, queue_length=20),
+            s1=dict(region=8, patch=4, grid=2, num_prototypes=80, queue_length=81),
+        )
+    )
+    assert size_messages(spec, 20) == [
+        "s0 has 21 prototypes for 20 patches (20 images): most will stay empty. "
+        "Set model.pyramid.s0.num_prototypes to 2 or less.",
+        "The queue of s1 (81) is longer than an epoch (80 patches): it would hold the same patches more than once. "
+        "Set model.pyramid.s1.queue_length to 40 or less.",
+    ]
+    assert size_messages(spec, 21) == []
+
+
+def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_path, log):
+    options = {
+        "train_cfg.max_epochs": 1,
+        "model.pyramid.s0.num_prototypes": NUM_IMAGES + 1,
+        "model.pyramid.s1.queue_length": 4 * NUM_IMAGES + 1,
+        "auto_scale_lr": dict(base_batch_size=128),
+    }
+    train(config, tmp_path, options)
+    found = warnings_of(log)
+    assert f"s0 has {NUM_IMAGES + 1} prototypes for {NUM_IMAGES} patches" in found[0]
+    assert f"The queue of s1 ({4 * NUM_IMAGES + 1}) is longer than an epoch" in found[1]
+    assert found[2] == (
+        "The schedule is made for batches of 128; this run has 4 x 1 process(es) = 4. Scale its learning rate "
+        "(--auto-scale-lr) or set train_dataloader.batch_size=128."
+    )
+    first_loss = next(i for i, (_, m) in enumerate(log) if "loss_pyr_s0" in m)
+    assert all(log.index((logging.WARNING, m)) < first_loss for m in found[:3])
+
+
+@pytest.mark.parametrize(
+    "scaling", [None, dict(base_batch_size=BATCH), dict(base_batch_size=128, enable=True)]
+)
+def test_data_that_fits_is_not_reported(config, tmp_path, log, scaling):
+    options = {"train_cfg.max_epochs": 1, "auto_scale_lr": scaling}
+    train(config, tmp_path, options)
+    assert not [m for m in warnings_of(log) if "batch" in m or "prototypes" in m or "queue" in m]
+
+
+def test_no_full_batch(config, tmp_path):
+    # Without schedulers: mmengine's own refuse an epoch of no iterations before any hook is asked.
+    options = {"train_dataloader.batch_size": NUM_IMAGES + 1, "param_scheduler": None}
+    message = (
+        f"{NUM_IMAGES} images do not fill one batch of {NUM_IMAGES + 1} on each of 1 process(es): "
+        "set train_dataloader.batch_size lower (--cfg-options train_dataloader.batch_size=N)"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(config, tmp_path, options)
+
+
+# ---- the pyramid's way to the transforms
+
+
+def test_the_models_pyramid_reaches_the_transform(config, tmp_path):
+    runner = train(config, tmp_path, {"train_cfg.max_epochs": 1})
+    transform = runner.train_dataloader.dataset.pipeline.transforms[1]
+    assert isinstance(transform, PyramidViewTransform)
+    assert transform.spec is runner.model.pyramid
+
+
+def set_transform(cfg_options, **transform):
+    return {
+        **cfg_options,
+        "train_dataloader.dataset.pipeline": [
+            dict(type="LoadRGBImage"),
+            dict(type="PyramidViewTransform", **transform),
+            dict(type="PackPyramidInputs"),
+        ],
+    }
+
+
+def test_a_transform_with_another_pyramid_is_refused(config, tmp_path):
+    other = dict(s0=dict(region=32, patch=32, num_prototypes=7))
+    with pytest.raises(
+        ValueError,
+        match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove ",
+    ):
+        train(config, tmp_path, set_transform({}, pyramid=other))
+
+
+def test_a_transform_with_the_same_pyramid_is_fine(config, tmp_path):
+    same = Config.fromfile(config).model.pyramid.to_dict()
+    train(config, tmp_path, set_transform({"train_cfg.max_epochs": 1}, pyramid=same))
+
+
+def test_a_transform_without_a_pyramid_needs_the_hook(config, tmp_path):
+    with pytest.raises(ValueError, match=r"PyramidViewTransform has no pyramid: give pyramid="):
+        train(config, tmp_path, {"default_hooks.pyramid_link": None})
+
+
+def test_transforms_of_wrapped_data_sets_are_found(images):
+    transforms = [PyramidViewTransform() for _ in range(3)]
+    inner = [UnlabelledImages(images, pipeline=[t]) for t in transforms]
+    dataset = ConcatDataset([RepeatDataset(inner[0], 2), inner[1], ConcatDataset([inner[2]])])
+    assert list(data_hooks._transforms_with("set_pyramid", dataset)) == transforms
+
+
+# ---- resuming
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, tmp_path_factory):
+    """Three epochs in one go: where its checkpoints are, and what came out."""
+    work_dir = tmp_path_factory.mktemp("uninterrupted")
+    losses = []
+
+    def look(runner):
+        losses.append(float(runner.message_hub.get_scalar("train/loss").current()))
+
+    runner = train(config, work_dir, after_train_iter=look)
+    assert all(q.is_full for q in runner.model.head.queues.values())
+    return SimpleNamespace(work_dir=work_dir, losses=losses, state=state(runner))
+
+
+def head_counts(runner):
+    return {name: q.num_pushed for name, q in runner.model.head.queues.items()}
+
+
+def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted):
+    losses = []
+    runner = train(
+        config,
+        tmp_path,
+        {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")},
+        after_train_iter=lambda r: losses.append(
+            float(r.message_hub.get_scalar("train/loss").current())
+        ),
+    )
+    assert losses == uninterrupted.losses[ITERS:]
+    assert_equal(state(runner), uninterrupted.state)
+    assert head_counts(runner) == dict(s0=3 * ITERS * BATCH, s1=3 * ITERS * BATCH * 4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("iteration", [ITERS + 2, ITERS + ITERS - 1])
+def test_resuming_within_an_epoch_equals_going_on(
+    config, tmp_path, uninterrupted, log, number, num_workers, iteration
+):
+    """Also when the signal came in the last iteration of an epoch."""
+    if (number == signal.SIGTERM) != (iteration == ITERS + 2 and num_workers == 0):
+        number = signal.SIGINT
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    options = {
+        "train_dataloader.num_workers": num_workers,
+        "train_dataloader.persistent_workers": num_workers > 0,
+    }
+
+    def stop(runner):
+        if runner.iter == iteration:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, options, before_train_iter=stop)
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    target = tmp_path / "interrupted.pth"
+    assert (tmp_path / "last_checkpoint").read_text() == str(target)
+    assert any(
+        m == f"Stopped; {target} holds iteration {iteration + 1}. Add --resume to go on from it."
+        for _, m in log
+    )
+    assert not list(tmp_path.glob("*.partial"))
+
+    log.clear()
+    losses = []
+    runner = train(
+        config,
+        tmp_path,
+        {**options, "resume": True},
+        after_train_iter=lambda r: losses.append(
+            float(r.message_hub.get_scalar("train/loss").current())
+        ),
+    )
+    done = iteration + 1 - ITERS
+    assert any(m == f"Epoch 2 goes on after iteration {done} of {ITERS}." for _, m in log)
+    assert losses == uninterrupted.losses[iteration + 1 :]
+    assert_equal(state(runner), uninterrupted.state)
+
+
+def test_a_second_signal_ends_at_once(config, tmp_path):
+    def stop(runner):
+        if runner.iter == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)  # is not reached
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, before_train_iter=stop)
+    assert not (tmp_path / "interrupted.pth").exists()
+
+
+def test_several_processes_stop_together(monkeypatch):
+    """They look only every few iterations, at what any of them was told."""
+    from sspyr_mm.engine.hooks import interrupt_hook
+
+    hook = InterruptHook(interval=3)
+    asked = []
+    monkeypatch.setattr(interrupt_hook, "get_world_size", lambda: 2)
+
+    def all_reduce(flag, op):
+        asked.append(op)
+        flag.fill_(1)  # the other one was told
+
+    monkeypatch.setattr(interrupt_hook, "all_reduce", all_reduce)
+    model = torch.nn.Linear(1, 1)
+    agreed = [hook._agreed(SimpleNamespace(iter=i, model=model)) for i in range(6)]
+    assert agreed == [False, False, True, False, False, True]
+    assert asked == ["max", "max"]
+
+
+def test_resuming_within_an_epoch_needs_a_sampler_that_can(config, tmp_path):
+    options = {"train_dataloader.sampler": dict(type="DefaultSampler", shuffle=True)}
+
+    def stop(runner):
+        if runner.iter == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, options, before_train_iter=stop)
+    with pytest.raises(
+        TypeError,
+        match=r"Resuming within an epoch needs ResumableSampler, got DefaultSampler: set ",
+    ):
+        train(config, tmp_path, {**options, "resume": True})
+
+
+def test_without_the_seed_hook_it_would_not_be_equal(config, tmp_path, uninterrupted):
+    """The equality above is not a matter of course."""
+    options = {
+        "default_hooks.view_seed": None,
+        "resume": True,
+        "load_from": str(uninterrupted.work_dir / "epoch_1.pth"),
+    }
+    weights = state(train(config, tmp_path, options))
+    assert any(not torch.equal(weights[k], v) for k, v in uninterrupted.state.items())
+
+
+@pytest.mark.parametrize(
+    "options", [{"model.pyramid.s0.num_prototypes": 7}, {"model.pyramid.s1": None}]
+)
+def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrupted, options):
+    key = next(iter(options))
+    line = {
+        "model.pyramid.s0.num_prototypes": (
+            "  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) here"
+        ),
+        "model.pyramid.s1": "  head.prototypes.s1.weight: in the checkpoint, not here",
+    }[key]
+    checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
+    with pytest.raises(
+        ValueError,
+        match=r"trained with another pyramid, variant or queue:\n(?s:.*)"
+        + re.escape(line)
+        + r"(?s:.*)Train with the config it was made with, or take over the backbone alone",
+    ):
+        train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
+
+
+# ---- the program as a user starts and stops it
+
+
+def start(config, work_dir, *options):
+    command = [sys.executable, "tools/train.py", config, "--work-dir", work_dir, *options]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the whole group: the loader's workers, too
+    )
+
+
+@pytest.mark.parametrize("num_workers", [2, pytest.param(0, marks=pytest.mark.slow)])
+def test_ctrl_c_and_resume_from_the_command_line(config, tmp_path, uninterrupted, num_workers):
+    options = ["--cfg-options", f"train_dataloader.num_workers={num_workers}"]
+    process = start(config, tmp_path, *options)
+    output = []
+    for line in process.stdout:
+        output.append(line)
+        if re.search(rf"Epoch\(train\) +\[2\]\[1/{ITERS}\]", line):
+            os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=300) == 130, "".join(output[-40:])
+    assert (tmp_path / "interrupted.pth").is_file(), "".join(output[-40:])
+    said = "".join(output)
+    assert "Stopping after this iteration, with a checkpoint; once more to stop without." in said
+    assert "Traceback" not in said
+
+    process = start(config, tmp_path, "--resume", *options)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-4000:]
+    assert re.search(r"Epoch 2 goes on after iteration \d of", said)
+    weights = torch.load(tmp_path / "epoch_3.pth", map_location="cpu", weights_only=False)
+    assert_equal(weights["state_dict"], uninterrupted.state)

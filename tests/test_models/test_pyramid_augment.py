@@ -1,0 +1,474 @@
+"""Augmentation on the device: against torchvision's operations and the distributions of its transforms."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare, ks_1samp, ks_2samp, uniform
+from torch import nn
+from torchvision.transforms import ColorJitter, GaussianBlur, RandomCrop
+from torchvision.transforms import functional as tv
+
+from sspyr_mm.models.data_preprocessors import photometric
+from sspyr_mm.models.data_preprocessors.augment_params import (
+    AugmentConfig,
+    PatchParams,
+    draw_params,
+)
+from sspyr_mm.models.data_preprocessors.pyramid_augment import PyramidAugment, cut_patches
+from sspyr_mm.pyramid import PyramidSpec
+
+PYRAMID = dict(
+    s0=dict(region=24, patch=24, num_prototypes=3, multi_crop=dict(num_views=3, patch=14)),
+    s1=dict(region=41, grid=2, patch=16, num_prototypes=3),
+    s2=dict(region=47, grid=3, patch=14, num_prototypes=3, shared_region=False),
+)
+SPEC = PyramidSpec.from_config(PYRAMID)
+PLAIN = dict(mean=(0, 0, 0), std=(255, 255, 255))
+PAPER = AugmentConfig(0.5, 0.8, (0.8, 0.8, 0.8, 0.2), 0.2, 0.5, (0.1, 2.0))
+LEVEL = 1 / 255
+ALPHA = 1e-4  # a right implementation fails one test in ten thousand; seeds are fixed
+
+
+def patches(num=6, height=24, width=24, seed=0):
+    """Noise with saturated, grey, black and white patches among it."""
+    x = torch.rand(num, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    x[1, :, : height // 2] = x[1, :1, : height // 2]  # grey: no hue
+    x[2] = (x[2] > 0.5).float()  # pure colours: ties of the largest channel
+    x[3, :, :4] = 0
+    x[3, :, 4:8] = 1
+    return x
+
+
+def regions(batch=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        g.name: torch.randint(
+            0, 256, (batch, g.num_regions, g.region, g.region, 3), generator=generator
+        ).to(torch.uint8)
+        for g in SPEC.groups
+    }
+
+
+def batch_of(seeds, seed=0):
+    inputs = regions(len(seeds), seed)
+    return dict(inputs={**inputs, "seed": torch.tensor(seeds)}, data_samples=["kept"])
+
+
+# ---- one operation at a time
+
+FACTORS = torch.tensor([0.0, 0.2, 0.7, 1.0, 1.3, 1.8])
+SHIFTS = torch.tensor([-0.5, -0.2, -0.01, 0.0, 0.13, 0.5])
+OPS = {
+    "brightness": (photometric.adjust_brightness, tv.adjust_brightness, FACTORS),
+    "contrast": (photometric.adjust_contrast, tv.adjust_contrast, FACTORS),
+    "saturation": (photometric.adjust_saturation, tv.adjust_saturation, FACTORS),
+    "hue": (photometric.adjust_hue, tv.adjust_hue, SHIFTS),
+}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_colour_operation_equals_torchvisions(op):
+    ours, theirs, values = OPS[op]
+    for shuffled in (values, values.flip(0), values.roll(2)):
+        x = patches()
+        before = x.clone()
+        got = ours(x, shuffled.view(-1, 1, 1, 1))
+        expected = torch.stack([theirs(p, float(v)) for p, v in zip(before, shuffled, strict=True)])
+        assert (got - expected).abs().max() <= LEVEL
+        assert (got - expected).abs().mean() < 1e-5
+        torch.testing.assert_close(x, before, rtol=0, atol=0)  # inputs stay
+
+
+def test_hue_by_the_definition():
+    """Independent of torchvision: colorsys, a third of a turn moves red to green to blue."""
+    red, green, blue = torch.eye(3).view(3, 1, 3, 1, 1)
+    third = torch.full((1, 1, 1, 1), 1 / 3)
+    torch.testing.assert_close(photometric.adjust_hue(red, third), green)
+    torch.testing.assert_close(photometric.adjust_hue(green, third), blue)
+    torch.testing.assert_close(photometric.adjust_hue(blue, third), red)
+    torch.testing.assert_close(photometric.adjust_hue(red, -third), blue)
+
+
+def test_gray_equals_torchvisions():
+    x = patches()
+    expected = tv.rgb_to_grayscale(x)
+    torch.testing.assert_close(photometric.to_gray(x), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (13, 31), (7, 7)])
+def test_blur_equals_torchvisions(size):
+    sigmas = torch.tensor([0.1, 0.3, 0.8, 1.2, 1.7, 2.0])
+    radius = math.ceil(3 * 2.0)
+    x = patches(height=size[0], width=size[1])
+    got = photometric.gaussian_blur(x, sigmas.view(-1, 1, 1, 1), radius=radius)
+    for patch, blurred, sigma in zip(x, got, sigmas, strict=True):
+        expected = tv.gaussian_blur(patch, [2 * radius + 1] * 2, [float(sigma)] * 2)
+        assert (blurred - expected).abs().max() < 1e-5
+
+
+# ---- whole chains
+
+
+def reference_chain(patch, params, n):
+    """torchvision's functional operations in the patch's own order, as a PIL pipeline would run them."""
+    steps = [tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue]
+    if params.jitter[n]:
+        for op in params.order[n]:
+            patch = steps[op](patch, float(params.factors[n, op]))
+    if params.gray[n]:
+        patch = tv.rgb_to_grayscale(patch, num_output_channels=3)
+    if params.blur[n]:
+        kernel = 2 * math.ceil(3 * params.max_sigma) + 1
+        patch = tv.gaussian_blur(patch, [kernel] * 2, [float(params.sigma[n])] * 2)
+    return patch
+
+
+def test_whole_chains_equal_torchvisions_at_each_patchs_parameters():
+    inputs = regions(8)
+    params = draw_params(range(8), SPEC.groups, PAPER)
+    orders, kinds = set(), set()
+    for group in SPEC.groups:
+        p = params[group.name]
+        cut = cut_patches(inputs[group.name], group, p)
+        expected = [reference_chain(patch, p, n) for n, patch in enumerate(cut.clone())]
+        got = photometric.augment(cut, p)
+        assert (got - torch.stack(expected)).abs().max() <= LEVEL
+        orders |= {tuple(order) for order, used in zip(p.order, p.jitter, strict=True) if used}
+        kinds |= set(zip(p.jitter.tolist(), p.gray.tolist(), p.blur.tolist(), strict=True))
+    assert len(orders) > 18 and len(kinds) == 8
+
+
+def test_the_module_equals_torchvision_from_regions_to_normalised_patches():
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    module = PyramidAugment(PYRAMID, mean=mean, std=std)
+    seeds = [11, 2**62, 5]
+    batch = batch_of(seeds)
+    output = module(batch, training=True)
+    assert output["data_samples"] == ["kept"]
+    assert list(output["inputs"]) == ["s0", "s0_crops", "s1", "s2"]
+    drawn = draw_params(seeds, SPEC.groups, PAPER)
+    for group in SPEC.groups:
+        got, p = output["inputs"][group.name], drawn[group.name]
+        shape = (group.num_views, len(seeds), group.num_patches)
+        assert got.shape == (*shape, 3, group.patch, group.patch) and got.dtype == torch.float32
+        for n, (v, b, m) in enumerate(np.ndindex(shape)):
+            region = batch["inputs"][group.name][b, v if group.num_regions > 1 else 0]
+            top = m // group.grid * group.cell + int(p.offset_y[n])
+            left = m % group.grid * group.cell + int(p.offset_x[n])
+            patch = region.permute(2, 0, 1).float() / 255
+            patch = tv.crop(patch, top, left, group.patch, group.patch)
+            patch = tv.hflip(patch) if p.flip[n] else patch
+            patch = reference_chain(patch, p, n)
+            expected = tv.normalize(patch, [x / 255 for x in mean], [x / 255 for x in std])
+            assert (got[v, b, m] - expected).abs().max() <= LEVEL / min(x / 255 for x in std)
+
+
+def test_crops_and_flips_are_exact():
+    module = PyramidAugment(PYRAMID, **PLAIN, jitter_prob=0, gray_prob=0, blur_prob=0)
+    seeds = [7, 8, 9]
+    batch = batch_of(seeds)
+    drawn = draw_params(seeds, SPEC.groups, module.config)
+    for group in SPEC.groups:
+        got, p = module(batch)["inputs"][group.name], drawn[group.name]
+        offsets = set()
+        for n, (v, b, m) in enumerate(np.ndindex(group.num_views, len(seeds), group.num_patches)):
+            region = batch["inputs"][group.name][b, v % group.num_regions].numpy()
+            row, column = divmod(m, group.grid)
+            cell = region[row * group.cell :, column * group.cell :][: group.cell, : group.cell]
+            y, x = int(p.offset_y[n]), int(p.offset_x[n])
+            patch = cell[y : y + group.patch, x : x + group.patch]
+            assert patch.shape == (group.patch, group.patch, 3)  # the crop lies within its cell
+            patch = patch[:, ::-1] if p.flip[n] else patch
+            pixels = (got[v, b, m] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+            np.testing.assert_array_equal(pixels, patch)
+            offsets.add((y, x))
+        assert len(offsets) == 1 if group.cell == group.patch else len(offsets) > 3
+
+
+# ---- distributions
+
+
+NUM_IMAGES = 2500
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Parameters of many images, per group (B, V, M, ...)."""
+    params = draw_params(range(NUM_IMAGES), SPEC.groups, PAPER)
+    shaped = {}
+    for group in SPEC.groups:
+        p = params[group.name]
+        shape = (group.num_views, NUM_IMAGES, group.num_patches)
+        shaped[group.name] = {
+            name: np.swapaxes(value.reshape(*shape, *value.shape[1:]), 0, 1)
+            for name, value in vars(p).items()
+            if isinstance(value, np.ndarray)
+        }
+    return shaped
+
+
+def all_patches(drawn, name):
+    groups = [d[name] for d in drawn.values()]
+    return np.concatenate([g.reshape(-1, *g.shape[3:]) for g in groups])
+
+
+def test_colour_factors_are_distributed_as_torchvisions(drawn):
+    torch.manual_seed(0)
+    jitter = ColorJitter(0.8, 0.8, 0.8, 0.2)
+    theirs = np.array(
+        [
+            ColorJitter.get_params(
+                jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
+            )[1:]
+            for _ in range(4000)
+        ]
+    )
+    for group in drawn.values():
+        ours = group["factors"].reshape(-1, 4)
+        for op in range(4):
+            assert ks_2samp(ours[:, op], theirs[:, op]).pvalue > ALPHA
+    ours = all_patches(drawn, "factors")
+    np.testing.assert_allclose(ours.min(0), [0.2, 0.2, 0.2, -0.2], atol=2e-3)
+    np.testing.assert_allclose(ours.max(0), [1.8, 1.8, 1.8, 0.2], atol=2e-3)
+
+
+def test_strengths_above_one_stop_at_zero():
+    """As torchvision: the range is [max(0, 1 - s), 1 + s]."""
+    config = AugmentConfig(0.5, 1, (1.5, 0, 2, 0.5), 0, 0, (1, 1))
+    factors = draw_params(range(200), SPEC.groups, config)["s2"].factors
+    jitter = ColorJitter(1.5, 0, 2, 0.5)
+    expected = [jitter.brightness, (1, 1), jitter.saturation, jitter.hue]
+    for op, (low, high) in enumerate(expected):
+        assert ks_1samp(factors[:, op], uniform(low, max(1e-9, high - low)).cdf).pvalue > ALPHA or (
+            low == high and (factors[:, op] == low).all()
+        )
+
+
+def test_the_order_of_operations_is_uniform_over_all_permutations(drawn):
+    for group in drawn.values():
+        orders = group["order"].reshape(-1, 4)
+        assert (np.sort(orders, axis=1) == np.arange(4)).all()
+        ranks = {p: i for i, p in enumerate(itertools.permutations(range(4)))}
+        counts = np.bincount([ranks[tuple(o)] for o in orders.tolist()], minlength=24)
+        assert chisquare(counts).pvalue > ALPHA
+
+
+def test_the_operation_named_first_is_done_first():
+    """Brightness 0 first makes all that follows black; saturation 0 last keeps brightness."""
+    one = dict(offset_y=np.zeros(2, np.int64), offset_x=np.zeros(2, np.int64))
+    off = np.zeros(2, bool)
+    factors = np.array([[2, 1, 0, 0]] * 2, np.float32)
+    order = np.array([[0, 2, 1, 3], [2, 0, 1, 3]])
+    params = PatchParams(**one, flip=off, jitter=~off, factors=factors, order=order, gray=off,
+                         blur=off, sigma=np.ones(2, np.float32), max_sigma=1.0)  # fmt: skip
+    colour = torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1).expand(2, 3, 8, 8).clone()
+    got = photometric.augment(colour, params)[:, 0, 0, 0].tolist()
+    # First: red clamps to 1, then grey of (1, .2, .2). Second: grey of (.8, .1, .1), doubled.
+    assert got == pytest.approx(
+        [0.2989 * 1 + 0.701 * 0.2, 2 * (0.2989 * 0.8 + 0.701 * 0.1)], abs=2e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "probability"), [("flip", 0.5), ("jitter", 0.8), ("gray", 0.2), ("blur", 0.5)]
+)
+def test_coins(drawn, name, probability):
+    for group in drawn.values():
+        coins = group[name].reshape(-1)
+        counts = np.array([coins.sum(), (~coins).sum()])
+        expected = coins.size * np.array([probability, 1 - probability])
+        assert chisquare(counts, expected).pvalue > ALPHA
+
+
+@pytest.mark.parametrize("name", ["flip", "jitter", "gray", "blur"])
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_coins_that_are_certain(name, probability):
+    values = dict(flip_prob=0.5, jitter_prob=0.5, gray_prob=0.5, blur_prob=0.5)
+    config = AugmentConfig(
+        **{**values, f"{name}_prob": probability}, jitter=(0.8, 0.8, 0.8, 0.2), blur_sigma=(0.1, 2)
+    )
+    coins = getattr(draw_params(range(50), SPEC.groups, config)["s2"], name)
+    assert (coins == bool(probability)).all()
+
+
+def test_sigma_is_uniform_as_torchvisions(drawn):
+    torch.manual_seed(0)
+    theirs = [GaussianBlur.get_params(0.1, 2.0) for _ in range(4000)]
+    for group in drawn.values():
+        assert ks_2samp(group["sigma"].reshape(-1), theirs).pvalue > ALPHA
+
+
+def test_offsets_are_uniform_over_all_places_as_torchvisions(drawn):
+    torch.manual_seed(0)
+    for group in SPEC.groups:
+        slack = group.cell - group.patch
+        cell = torch.empty(3, group.cell, group.cell)
+        size = (group.patch, group.patch)
+        theirs = np.array([RandomCrop.get_params(cell, size)[:2] for _ in range(2000)])
+        for axis, name in enumerate(("offset_y", "offset_x")):
+            offsets = drawn[group.name][name].reshape(-1)
+            counts = np.bincount(offsets, minlength=slack + 1)
+            assert counts.size == slack + 1 == theirs[:, axis].max() + 1
+            if slack:
+                assert chisquare(counts).pvalue > ALPHA
+
+
+def flat(group):
+    """All parameters of a patch as numbers, (B, V, M, 15 - 4 + 4)."""
+    parts = [group[k][..., None] for k in ("offset_y", "offset_x", "flip", "jitter")]
+    parts += [group["factors"], group["order"]]
+    parts += [group[k][..., None] for k in ("gray", "blur", "sigma")]
+    return np.concatenate([p.astype(float) for p in parts], axis=-1)
+
+
+def worst_correlation(first, second):
+    """Largest |correlation| of any parameter of one with any of the other, constant ones left out."""
+    columns = [x[:, x.std(0) > 0] for x in (first, second)]
+    scaled = [(x - x.mean(0)) / x.std(0) for x in columns]
+    return np.abs(scaled[0].T @ scaled[1] / len(first)).max()
+
+
+def test_patches_views_and_scales_are_independent(drawn):
+    numbers = {name: flat(group) for name, group in drawn.items()}
+    pairs = {
+        "patches of an image": (numbers["s1"][:, 0, 0], numbers["s1"][:, 0, 3]),
+        "patches of another scale": (numbers["s2"][:, 1, 4], numbers["s2"][:, 1, 8]),
+        "views": (numbers["s1"][:, 0, 2], numbers["s1"][:, 1, 2]),
+        "views of scale 0": (numbers["s0"][:, 0, 0], numbers["s0"][:, 1, 0]),
+        "multi-crops": (numbers["s0_crops"][:, 0, 0], numbers["s0_crops"][:, 2, 0]),
+        "scales": (numbers["s0"][:, 0, 0], numbers["s1"][:, 0, 0]),
+        "other scales": (numbers["s1"][:, 0, 0], numbers["s2"][:, 0, 0]),
+        "images": (numbers["s1"][:-1, 0, 0], numbers["s1"][1:, 0, 0]),
+    }
+    for what, (first, second) in pairs.items():
+        # 225 correlations of 2,500 pairs: beyond 5 standard deviations by chance once in 10,000 runs.
+        assert worst_correlation(first, second) < 5 / math.sqrt(NUM_IMAGES), what
+
+
+def test_parameters_of_a_patch_are_independent_of_each_other(drawn):
+    numbers = flat(drawn["s2"])[:, 0, 4]
+    without_order = np.delete(numbers, range(8, 12), axis=1)  # a permutation is not independent
+    correlation = np.corrcoef(without_order.T) - np.eye(without_order.shape[1])
+    assert np.abs(correlation).max() < 5 / math.sqrt(NUM_IMAGES)
+
+
+# ---- what patches depend on
+
+
+def test_patches_of_an_image_do_not_depend_on_its_batch():
+    module = PyramidAugment(PYRAMID)
+    seeds = [5, 17, 2**62 + 3, 9]
+    batch = batch_of(seeds)
+    together = module(batch)["inputs"]
+    for chosen in ([2], [3, 1], [0, 3, 2]):
+        part = {name: value[chosen] for name, value in batch["inputs"].items()}
+        alone = module(dict(inputs=part))["inputs"]
+        for name, value in alone.items():
+            # Which rows a batched operation takes may change how it rounds, nothing more.
+            torch.testing.assert_close(value, together[name][:, chosen], rtol=0, atol=1e-5)
+
+
+def test_the_seed_alone_decides():
+    module = PyramidAugment(PYRAMID)
+    torch.manual_seed(0)
+    np.random.seed(0)
+    first = module(batch_of([1, 2]))["inputs"]
+    torch.manual_seed(1)
+    np.random.seed(1)
+    state = torch.get_rng_state()
+    second = module(batch_of([1, 2]))["inputs"]
+    assert torch.equal(torch.get_rng_state(), state)
+    other = module(batch_of([1, 3]))["inputs"]
+    for name in first:
+        assert torch.equal(first[name], second[name])
+        assert torch.equal(first[name][:, 0], other[name][:, 0])
+        assert not torch.allclose(first[name][:, 1], other[name][:, 1])
+
+
+def test_regions_are_not_changed():
+    batch = batch_of([1, 2])
+    before = {name: value.clone() for name, value in batch["inputs"].items()}
+    PyramidAugment(PYRAMID)(batch)
+    assert all(torch.equal(batch["inputs"][name], value) for name, value in before.items())
+
+
+def test_autocast_does_not_reach_the_colours():
+    module = PyramidAugment(PYRAMID)
+    plain = module(batch_of([1, 2]))["inputs"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = module(batch_of([1, 2]))["inputs"]
+    for name, value in plain.items():
+        assert under[name].dtype == torch.float32
+        assert torch.equal(under[name], value)
+
+
+def test_no_graph_is_kept():
+    module = PyramidAugment(PYRAMID)
+    assert not any(x.requires_grad for x in module(batch_of([1]))["inputs"].values())
+
+
+# ---- the rest of the contract
+
+
+def test_a_plain_tensor_is_normalised_only():
+    mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    expected = (images.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(
+        3, 1, 1
+    )
+    output = PyramidAugment(PYRAMID, mean=mean, std=std)(
+        dict(inputs=images, data_samples=["a", "b"])
+    )
+    torch.testing.assert_close(output["inputs"].double(), expected, rtol=1e-5, atol=1e-4)
+    assert output["data_samples"] == ["a", "b"]
+    assert PyramidAugment(PYRAMID)(dict(inputs=images))["data_samples"] is None
+
+
+def test_nothing_of_it_is_in_the_checkpoint():
+    assert not PyramidAugment(PYRAMID).state_dict()
+    assert not list(nn.Module.parameters(PyramidAugment(PYRAMID)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(flip_prob=1.5), "flip_prob must be in [0, 1], got 1.5"),
+        (dict(jitter_prob=-0.1), "jitter_prob must be in [0, 1], got -0.1"),
+        (dict(gray_prob=float("nan")), "gray_prob must be in [0, 1], got nan"),
+        (dict(blur_prob=2), "blur_prob must be in [0, 1], got 2"),
+        (
+            dict(jitter=(0.8, 0.8, 0.8)),
+            "jitter must be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), got"
+            " (0.8, 0.8, 0.8); the paper's are (0.8, 0.8, 0.8, 0.2)",
+        ),
+        (dict(jitter=(0.8, -0.8, 0.8, 0.2)), "jitter must be four strengths >= 0"),
+        (dict(jitter=(0.8, 0.8, 0.8, 0.6)), "jitter must be four strengths >= 0"),
+        (
+            dict(blur_sigma=(0, 2)),
+            "blur_sigma must be (low, high) with 0 < low <= high, got (0, 2)",
+        ),
+        (
+            dict(blur_sigma=(2, 1)),
+            "blur_sigma must be (low, high) with 0 < low <= high, got (2, 1)",
+        ),
+        (dict(blur_sigma=(1,)), "blur_sigma must be (low, high) with 0 < low <= high, got (1,)"),
+    ],
+)
+def test_impossible_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PyramidAugment(PYRAMID, **arguments)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_patches():
+    batch = batch_of([1, 2, 3])
+    module = PyramidAugment(PYRAMID)
+    expected = module(batch)["inputs"]
+    got = module.cuda()(batch)["inputs"]
+    for name, value in expected.items():
+        assert got[name].is_cuda
+        assert (got[name].cpu() - value).abs().max() <= LEVEL / 0.22
