@@ -76,7 +76,7 @@ def test_exported_backbone_is_the_trained_one_and_loads_by_init_cfg(checkpoint, 
     with torch.no_grad():
         backbone.eval()
         expected, actual = model.backbone(images)[-1], backbone(images)[-1]
-    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)  # channels last, then not
     assert model.backbone.bn1.running_mean.abs().sum() > 0
 
 

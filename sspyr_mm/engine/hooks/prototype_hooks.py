@@ -12,7 +12,7 @@ from sspyr_mm.engine.hooks.model_access import head_of
 
 @HOOKS.register_module()
 class NormalizePrototypesHook(Hook):
-    """Brings prototypes (release: rows of g, too) back to unit length after every step.
+    """Brings prototypes (release: rows of g, too) back to unit length after every step that may have moved them.
 
     Source: Algorithm 1, last line. The release does it before the forward pass, which gives the same numbers: they are
     also of unit length when they are made.
@@ -22,7 +22,11 @@ class NormalizePrototypesHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Normalises."""
-        head_of(runner).normalize_()
+        # What is frozen is of unit length already; doing it again would change its last bits.
+        if not any(
+            isinstance(h, FreezePrototypesHook) and h.is_active(runner) for h in runner.hooks
+        ):
+            head_of(runner).normalize_()
 
 
 @HOOKS.register_module()
@@ -46,16 +50,19 @@ class FreezePrototypesHook(Hook):
             raise ValueError(f"num_epochs must be >= 0, got {num_epochs}; 0 freezes nothing")
         self.num_epochs = num_epochs
 
+    def is_active(self, runner: Runner) -> bool:
+        """Whether the iteration at hand is one of the first ones."""
+        return runner.iter < round(self.num_epochs * len(runner.train_dataloader))
+
     def before_train(self, runner: Runner) -> None:
         """Attaches to the optimiser."""
-        num_iters = round(self.num_epochs * len(runner.train_dataloader))
-        if runner.iter >= num_iters:
+        if not self.is_active(runner):
             return
         frozen = head_of(runner).target_parameters()
 
         def drop_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             # Stays attached afterwards: torch forbids a hook to remove itself while hooks are run.
-            if runner.iter < num_iters:
+            if self.is_active(runner):
                 for param in frozen:
                     param.grad = None
 

@@ -1,0 +1,94 @@
+"""Health of pyramids whose state is known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+import sspyr_mm  # noqa: F401
+from sspyr_mm.datasets import PackPyramidInputs, PyramidViewTransform
+from sspyr_mm.reports import measure_health
+
+PYRAMID = {
+    "s0": {"region": 16, "patch": 16, "num_prototypes": 8},
+    "s1": {"region": 32, "patch": 12, "grid": 2, "num_prototypes": 6, "beta": 0.25},
+}
+
+
+class Noise(BaseDataset):
+    """Pictures of noise, made on the spot."""
+
+    def load_data_list(self):
+        return [{"number": i} for i in range(20)]
+
+    def prepare_data(self, idx):
+        image = np.random.default_rng(idx).integers(0, 256, (24, 24, 3), np.uint8)
+        return self.pipeline({"img": image, "sample_idx": idx})
+
+
+@pytest.fixture
+def dataset():
+    transform = PyramidViewTransform(PYRAMID)
+    transform.set_epoch(0, seed=0)
+    return Noise(pipeline=[transform, PackPyramidInputs()])
+
+
+@pytest.fixture
+def model():
+    init_default_scope("mmpretrain")
+    torch.manual_seed(0)
+    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
+    neck = {"type": "PyramidProjector", "in_channels": 64, "hid_channels": 16, "out_channels": 16}
+    return MODELS.build(
+        {
+            "type": "SSPRL",
+            "pyramid": PYRAMID,
+            "backbone": backbone,
+            "neck": {**neck, "norm_cfg": {"type": "BN"}},
+            "head": {"type": "SSPRLHead", "embed_dims": 16},
+        }
+    )
+
+
+def test_counts_and_ranges(model, dataset):
+    s0, s1 = measure_health(model, dataset, num_images=12, batch_size=5)
+    assert (s0.scale, s0.num_samples, s0.num_prototypes) == ("s0", 12, 8)
+    assert (s1.scale, s1.num_samples, s1.num_prototypes) == ("s1", 48, 6)
+    for s in (s0, s1):
+        assert 1 <= s.used <= s.num_prototypes
+        assert 0.5 < s.mean_entropy <= 1 + 1e-6
+
+
+def test_collapse_shows(model, dataset):
+    """Every patch on the same embedding: cosine 1, uniform codes, nothing predicted."""
+    for projector in model.neck.projectors.values():
+        torch.nn.init.zeros_(projector[-1].weight)
+    for prototypes in model.head.prototypes.values():
+        # All scores equal, too: no prototype is nearer than another.
+        prototypes.weight.data[:] = prototypes.weight.data[:1]
+    for s in measure_health(model, dataset):
+        assert s.mean_cosine == pytest.approx(1, abs=1e-4)
+        assert s.code_entropy == pytest.approx(1, abs=1e-4)
+        assert s.ce_ratio == pytest.approx(1, abs=1e-4)
+
+
+def test_against_plain_numpy(model, dataset):
+    (s0, _) = measure_health(model, dataset, num_images=20)
+    batch = [dataset[i]["inputs"] for i in range(20)]
+    inputs = {k: torch.stack([b[k] for b in batch]) for k in batch[0]}
+    with torch.no_grad():
+        z = model.embed(model.data_preprocessor({"inputs": inputs})["inputs"])["s0"][:, :, 0]
+        scores = model.head.prototypes["s0"](z)
+        codes = [model.head.assigner.assign(s).double().numpy() for s in scores]
+    z, scores = z.double().numpy(), scores.double().numpy()
+    cosines = z[0] @ z[0].T
+    log_p = scores / 0.1
+    log_p = log_p - np.log(np.exp(log_p).sum(-1, keepdims=True))
+    crossed = -(codes[0] * log_p[1]).sum(1).mean() / 2 - (codes[1] * log_p[0]).sum(1).mean() / 2
+    assert s0.mean_cosine == pytest.approx((cosines.sum() - 20) / (20 * 19), abs=1e-5)
+    assert s0.ce_ratio == pytest.approx(crossed / math.log(8), abs=1e-5)
+    assert s0.used == len({int(i) for q in codes for i in q.argmax(1)})
