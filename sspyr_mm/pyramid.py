@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 NUM_VIEWS = 2
@@ -155,7 +156,7 @@ class PyramidSpec:
         """S + 1."""
         return len(self.scales)
 
-    @property
+    @cached_property
     def groups(self) -> tuple[GroupSpec, ...]:
         """Backbone passes in order: each scale, its multi-crops right after it."""
         groups = []

@@ -39,7 +39,8 @@ out=${out:-$root/work_dirs/quickstart}
 config=configs/ssprl/r18_quickstart.py
 if [[ -n $images ]]; then
     data=$images
-    work=$out/$(basename "$images")
+    # The checksum of the path keeps apart folders of one name, and results apart from pictures.
+    work=$out/$(basename "$images")-$(printf %s "$images" | cksum | cut -d ' ' -f 1)
     labels=''
 else
     work=$out/toy_scenes
@@ -64,7 +65,7 @@ checkpoint=$(<"$work/last_checkpoint")
 echo "== 3/4 what it learned"
 "$python" -m sspyr_mm health "$checkpoint" --images "$data" || true
 if [[ -n $labels ]]; then
-    "$python" -m sspyr_mm probe "$checkpoint" --json "$work/probe.json" \
+    "$python" -m sspyr_mm probe "$checkpoint" --size 96 --json "$work/probe.json" \
         --train "$labels/instances_train2017.json" --val "$labels/instances_val2017.json"
 else
     echo "no labels, no probe: to measure, see \`$python -m sspyr_mm probe --help\`"

@@ -2,11 +2,11 @@
 
 import json
 import os
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
@@ -97,9 +97,13 @@ class UnlabelledImages(BaseDataset):
         idx = range(len(self))[
             idx
         ]  # negative ones count from the end, too large ones are an IndexError
-        others = np.random.default_rng(idx).integers(len(self), size=self.max_refetch)
-        for candidate in (idx, *others.tolist()):
-            data = self.pipeline({**self.get_data_info(candidate), "sample_idx": idx})
+        data = self.pipeline(self.get_data_info(idx))
+        if data is not None:
+            return data
+        rng = random.Random(idx)
+        for _ in range(self.max_refetch):
+            other = self.get_data_info(int(rng.random() * len(self)))
+            data = self.pipeline({**other, "sample_idx": idx})
             if data is not None:
                 return data
         raise RuntimeError(

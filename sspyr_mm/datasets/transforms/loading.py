@@ -56,6 +56,14 @@ class LoadRGBImage(BaseTransform):
     def __init__(self, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
 
+    def _read(self, path: str) -> bytes:
+        if self.backend_args is None and "://" not in path:
+            with open(
+                path, "rb"
+            ) as file:  # what mmengine does with it, after looking for a backend each time
+                return file.read()
+        return fileio.get(path, backend_args=self.backend_args)
+
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Loads one image.
 
@@ -67,7 +75,7 @@ class LoadRGBImage(BaseTransform):
         """
         path = results["img_path"]
         try:
-            image = decode_rgb(fileio.get(path, backend_args=self.backend_args))
+            image = decode_rgb(self._read(path))
             problem = "not an image that can be decoded"
         except OSError as error:
             image, problem = None, str(error)

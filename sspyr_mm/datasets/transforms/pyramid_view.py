@@ -1,9 +1,11 @@
 """Image to regions: all that a loader's worker does beyond decoding."""
 
 import math
+import random
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
@@ -11,6 +13,9 @@ from mmpretrain.registry import TRANSFORMS
 from torch.nn import functional as F
 
 from sspyr_mm.pyramid import PyramidSpec
+
+_ANTIALIASED_FROM = 1.5
+"""How many pixels become one where antialiasing begins."""
 
 
 @TRANSFORMS.register_module()
@@ -33,6 +38,7 @@ class PyramidViewTransform(BaseTransform):
             hands over the model's, which keeps the numbers of a config in one place.
 
     Source: paper, section B; released code, ``multicropdataset.py`` (geometry).
+    Deviation: the release uses Pillow's bilinear filter for all sizes; see :func:`resize`.
     """
 
     def __init__(self, pyramid: PyramidSpec | Mapping[str, Any] | None = None) -> None:
@@ -100,8 +106,8 @@ class PyramidViewTransform(BaseTransform):
         """
         image = as_rgb(results.pop("img"))
         view_seed = self._view_seed(results)
-        # Jumped: the device draws its parameters from the same seed and must not meet the same numbers.
-        rng = np.random.Generator(np.random.Philox(view_seed).jumped())
+        # Not numpy's: the device draws from that by the same seed, and a single number costs ten times as much there.
+        rng = random.Random(view_seed)
         regions = {}
         for group in self.spec.groups:
             crops = []
@@ -149,7 +155,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def draw_crop(
-    rng: np.random.Generator,
+    rng: random.Random,
     size: tuple[int, int],
     area: tuple[float, float],
     aspect: tuple[float, float],
@@ -171,21 +177,24 @@ def draw_crop(
     height, width = size
     log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(10):
-        target = height * width * rng.uniform(*area)
-        ratio = math.exp(rng.uniform(log_low, log_high))
+        target = height * width * (area[0] + (area[1] - area[0]) * rng.random())
+        ratio = math.exp(log_low + (log_high - log_low) * rng.random())
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+            # Only random() gives the same numbers in every version of Python.
+            return int(rng.random() * (height - h + 1)), int(rng.random() * (width - w + 1)), h, w
     ratio = min(max(width / height, aspect[0]), aspect[1])
     w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
     return (height - h) // 2, (width - w) // 2, h, w
 
 
 def resize(crop: np.ndarray, side: int) -> np.ndarray:
-    """Resizes a crop to a square, bilinear with antialiasing: what Pillow's bilinear filter computes.
+    """Resizes a crop to a square, bilinear; antialiased where 3 pixels or more become 2 in either direction.
 
-    torch's uint8 kernel gives Pillow's pixels (but for rounding) in a sixth of its time, and in half the time of
-    OpenCV's area averaging; OpenCV's fast linear filter leaves out pixels when it shrinks.
+    torch's uint8 kernel computes what Pillow's bilinear filter does, to a rounding, in a sixth of its time. Where little is
+    left out, OpenCV's plain linear filter takes half of that and is as near to a Lanczos filter as Pillow's (COCO
+    photographs, PSNR: 39.3 against 38.2 dB shrinking to 1/1.3, 39.7 against 37.9 dB to 1/1.5; 36.8 against 38.6 to
+    1/1.75).
 
     Args:
         crop: (H, W, 3) uint8, also a window of a larger image.
@@ -194,6 +203,8 @@ def resize(crop: np.ndarray, side: int) -> np.ndarray:
     Returns:
         (side, side, 3) uint8, contiguous.
     """
+    if max(crop.shape[:2]) < _ANTIALIASED_FROM * side:
+        return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
     # Permuted with its batch axis, the result has channels last, too; without, it would be planar and twice as slow.
     pixels = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)

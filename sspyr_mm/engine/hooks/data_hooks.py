@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.model_access import model_of
@@ -33,6 +33,18 @@ class ViewSeedHook(Hook):
 
     # After mmengine's DistSamplerSeedHook (NORMAL), which sets the sampler's epoch.
     priority = "LOW"
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks that there are epochs.
+
+        Raises:
+            ValueError: If the loop counts iterations: hooks are told of its first epoch only.
+        """
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                "ViewSeedHook needs epochs, and every one of an IterBasedTrainLoop would show the same views: set "
+                "train_cfg=dict(by_epoch=True, max_epochs=N)"
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Sets the epoch and skips."""

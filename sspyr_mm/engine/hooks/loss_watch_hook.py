@@ -18,7 +18,8 @@ class LossWatchHook(Hook):
 
     Args:
         patience: Iterations a ratio may stay at 1 from the start or at any later time before it is reported.
-        threshold: Ratio of cross-entropy to ln K from which on a scale counts as stuck.
+        threshold: Ratio of cross-entropy to ln K from which on, up to as far above 1, a scale counts as stuck. Beyond
+            that predictions are worse than uniform ones, as at the start: no trap, and lower epsilon no remedy.
         interval: Iterations between looks; a look waits for the device.
     """
 
@@ -39,7 +40,7 @@ class LossWatchHook(Hook):
                 self._look(runner, name.removeprefix("ce_ratio_"), float(value))
 
     def _look(self, runner: Runner, scale: str, ratio: float) -> None:
-        if ratio < self.threshold:
+        if abs(ratio - 1) > 1 - self.threshold:
             self._stuck_since.pop(scale, None)
             return
         since = self._stuck_since.setdefault(scale, max(0, runner.iter + 1 - self.interval))
