@@ -14,7 +14,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from .geometry import FloatArray
+from sspyr_mm.datasets.toy_scenes.geometry import FloatArray
 
 TextureFn = Callable[[FloatArray, FloatArray, float, np.random.Generator], FloatArray]
 

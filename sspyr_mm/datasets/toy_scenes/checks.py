@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .scene import MIN_SIZE
+from sspyr_mm.datasets.toy_scenes.scene import MIN_SIZE
 
 #: In a finished folder: what it was made from.
 RECORD_NAME = "toy_scenes.json"

@@ -16,10 +16,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .checks import RECORD_NAME, check_whole, is_finished, parse_size
-from .kinds import CLASSES, KINDS
-from .scene import draw_scene
-from .writers import coco_annotations, coco_categories, voc_xml, write_palette_png
+from sspyr_mm.datasets.toy_scenes.checks import RECORD_NAME, check_whole, is_finished, parse_size
+from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
+from sspyr_mm.datasets.toy_scenes.scene import draw_scene
+from sspyr_mm.datasets.toy_scenes.writers import (
+    coco_annotations,
+    coco_categories,
+    voc_xml,
+    write_palette_png,
+)
 
 #: Raised whenever the same parameters would give other files than before.
 GENERATOR_VERSION = 1

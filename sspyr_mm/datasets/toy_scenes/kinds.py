@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import objects_built as built
-from . import objects_grown as grown
-from .geometry import Part
+from sspyr_mm.datasets.toy_scenes import objects_built as built
+from sspyr_mm.datasets.toy_scenes import objects_grown as grown
+from sspyr_mm.datasets.toy_scenes.geometry import Part
 
 
 @dataclass(frozen=True)

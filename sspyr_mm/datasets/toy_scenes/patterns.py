@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .geometry import FloatArray
+from sspyr_mm.datasets.toy_scenes.geometry import FloatArray
 
 PatternFn = Callable[[FloatArray, FloatArray, np.random.Generator], FloatArray]
 

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .backgrounds import draw_background, grid, smooth_noise
-from .geometry import FloatArray, Part, ellipse, limb, polygon
-from .kinds import CLASSES, KINDS, OBJECT_CLASSES
-from .sprites import paste, random_affine, render
+from sspyr_mm.datasets.toy_scenes.backgrounds import draw_background, grid, smooth_noise
+from sspyr_mm.datasets.toy_scenes.geometry import FloatArray, Part, ellipse, limb, polygon
+from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, OBJECT_CLASSES
+from sspyr_mm.datasets.toy_scenes.sprites import paste, random_affine, render
 
 #: Smallest height and width, pixels: below it parts of objects are no longer told apart.
 MIN_SIZE = 64

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .backgrounds import random_colour
-from .geometry import FloatArray, Part
-from .patterns import PATTERN_NAMES, PATTERNS
+from sspyr_mm.datasets.toy_scenes.backgrounds import random_colour
+from sspyr_mm.datasets.toy_scenes.geometry import FloatArray, Part
+from sspyr_mm.datasets.toy_scenes.patterns import PATTERN_NAMES, PATTERNS
 
 # Sub-pixel bits of cv2's fixed-point drawing.
 _SHIFT = 4

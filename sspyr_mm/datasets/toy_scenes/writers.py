@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .kinds import CLASSES
-from .scene import SceneObject
+from sspyr_mm.datasets.toy_scenes.kinds import CLASSES
+from sspyr_mm.datasets.toy_scenes.scene import SceneObject
 
 # Outlines are taken at this multiple of the mask's resolution: a contour runs through pixel centres, and at one to
 # one that would shave half a pixel off every side.
