@@ -4,6 +4,8 @@ import argparse
 import importlib
 import sys
 
+from sspyr_mm.compat import check_versions
+
 # command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
     "doctor": (
@@ -39,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
         Exit status of the command: 0 when it did what was asked, 2 for wrong input.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description=__doc__.split(":")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training."
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text)
@@ -47,8 +51,14 @@ def main(argv: list[str] | None = None) -> int:
             importlib.import_module(module).add_arguments(sub)
     args = parser.parse_args(argv)
     try:
+        if args.command != "doctor":  # which says more, and goes on
+            check_versions()
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
-    except (ValueError, OSError) as error:  # wrong input: the message says what to mend
+    except (
+        ImportError,
+        ValueError,
+        OSError,
+    ) as error:  # wrong input: the message says what to mend
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
 

@@ -27,6 +27,10 @@ while [[ $# -gt 0 ]]; do
     *) echo "quickstart: unknown option $1; see --help" >&2; exit 2 ;;
     esac
 done
+if [[ -n $epochs && ! $epochs =~ ^[1-9][0-9]*$ ]]; then
+    echo "quickstart: --epochs must be a number >= 1, got $epochs" >&2
+    exit 2
+fi
 if [[ -n $images && ! -e $images ]]; then
     echo "quickstart: --images $images does not exist: give a folder of pictures" >&2
     exit 2
@@ -54,7 +58,7 @@ echo "== 2/4 pre-training (loss in units of ln K: 1.00 has learned nothing)"
 options=()
 [[ -z $epochs ]] || options=(--cfg-options "train_cfg.max_epochs=$epochs")
 status=0
-"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" --resume "${options[@]}" || status=$?
+"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" --resume ${options[@]+"${options[@]}"} || status=$?
 if [[ $status -eq 130 ]]; then
     echo "quickstart: stopped; the same command goes on from here"
     exit 130
@@ -63,7 +67,9 @@ fi
 checkpoint=$(<"$work/last_checkpoint")
 
 echo "== 3/4 what it learned"
-"$python" -m sspyr_mm health "$checkpoint" --images "$data" || true
+status=0
+"$python" -m sspyr_mm health "$checkpoint" --images "$data" || status=$?
+[[ $status -le 1 ]] || exit "$status" # 1: unwell, which is no reason to stop
 if [[ -n $labels ]]; then
     "$python" -m sspyr_mm probe "$checkpoint" --size 96 --json "$work/probe.json" \
         --train "$labels/instances_train2017.json" --val "$labels/instances_val2017.json"

@@ -1,6 +1,6 @@
 # What tools/quickstart.sh trains: the CPU-size network on generated scenes, a few minutes on two cores.
 # Command: bash tools/quickstart.sh
-_base_ = "./r18_small_50e.py"
+_base_ = "./r18_toy_scenes_40e.py"
 
 train_dataloader = dict(
     num_workers=2,

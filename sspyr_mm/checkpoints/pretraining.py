@@ -1,5 +1,6 @@
 """Pre-training checkpoints: config and weights in one file."""
 
+import copy
 import logging
 import os
 import pickle
@@ -15,6 +16,7 @@ from mmpretrain.registry import MODELS
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.checkpoints.config_text import parse_config
 from sspyr_mm.models import SSPRL
 
 _LOG_GLOBALS = ("mmengine.logging.", "numpy.", "builtins.getattr")
@@ -51,7 +53,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     try:
         with safe_globals([(_Inert, name) for name in _globals_of_log(path)]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
         raise ValueError(
             f"{path} is not a checkpoint of tensors and plain values: {error}"
         ) from error
@@ -81,7 +83,7 @@ def _quiet() -> Iterator[None]:
 
 
 def build_model(cfg: Config) -> SSPRL:
-    """The model of a config, freshly initialised.
+    """The network of a config, with the numbers its layers happen to be made with.
 
     Args:
         cfg: A pre-training config.
@@ -97,10 +99,27 @@ def build_model(cfg: Config) -> SSPRL:
             f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}"
         )
     init_default_scope("mmpretrain")
-    model = MODELS.build(cfg.model)
+    return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+
+
+def random_model(cfg: Config) -> SSPRL:
+    """The same network before any training: what a probe compares with.
+
+    Args:
+        cfg: A pre-training config; a backbone it would start from is left out.
+
+    Returns:
+        As :func:`build_model`, initialised.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.model.pop("pretrained", None)
+    for part in (cfg.model, cfg.model.backbone):
+        if isinstance(part.get("init_cfg"), dict) and part.init_cfg.get("type") == "Pretrained":
+            part.pop("init_cfg")
+    model = build_model(cfg)
     with _quiet():
         model.init_weights()
-    return revert_sync_batchnorm(model).eval()
+    return model.eval()
 
 
 def load_pretraining(path: str) -> tuple[Config, SSPRL]:
@@ -116,14 +135,17 @@ def load_pretraining(path: str) -> tuple[Config, SSPRL]:
         ValueError: If the file holds no config, or weights that do not match it completely.
     """
     checkpoint = read_checkpoint(path)
-    text = checkpoint.get("meta", {}).get("cfg")
+    text = (checkpoint.get("meta") or {}).get("cfg")
     if not text or "state_dict" not in checkpoint:
         raise ValueError(
             f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
         )
-    cfg = Config.fromstring(text, ".py")
+    cfg = parse_config(text)
     model = build_model(cfg)
-    result = model.load_state_dict(checkpoint["state_dict"], strict=False)
+    try:
+        result = model.load_state_dict(checkpoint["state_dict"], strict=False)
+    except RuntimeError as error:  # shapes
+        raise ValueError(f"{path} does not match its own config: {error}") from error
     if result.missing_keys or result.unexpected_keys:
         raise ValueError(
             f"{path} does not match its own config: missing {result.missing_keys}, unexpected {result.unexpected_keys}"

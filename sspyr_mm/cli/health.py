@@ -2,6 +2,8 @@
 
 import argparse
 
+from sspyr_mm.cli.arguments import positive_int
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -10,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", help="folder, list or COCO json; default: what it was trained on"
     )
     parser.add_argument(
-        "--num-images", type=int, default=512, help="images to look at (default: %(default)s)"
+        "--num-images",
+        type=positive_int,
+        default=512,
+        help="images to look at (default: %(default)s)",
     )
 
 
@@ -18,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a line per scale.
 
     Returns:
-        0, or 1 if a scale has learned nothing (cross-entropy at ln K) or uses less than a tenth of its prototypes.
+        0, or 1 if a scale is ill; see :attr:`ScaleHealth.is_ill`.
     """
     from mmpretrain.registry import DATASETS
 
@@ -39,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}"
     )
     for s in measure_health(model, dataset, num_images=args.num_images):
-        ill |= s.ce_ratio > 0.99 or s.used < s.num_prototypes / 10
+        ill |= s.is_ill
         print(
             f"{s.scale:6}{s.num_samples:8}{s.used:>5} / {s.num_prototypes:<4}{s.mean_entropy:10.3f}"
             f"{s.code_entropy:8.3f}{s.ce_ratio:11.3f}{s.mean_cosine:8.3f}"

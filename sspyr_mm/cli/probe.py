@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from sspyr_mm.cli.arguments import positive_int
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -14,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--val", required=True, help="held-out images, likewise")
     parser.add_argument(
-        "--size", type=int, help="side of the centre crop in pixels; default: that of scale 0"
+        "--size",
+        type=positive_int,
+        help="side of the centre crop in pixels; default: that of scale 0",
     )
     parser.add_argument(
         "--no-random", action="store_true", help="leave out the randomly initialised network"
@@ -29,13 +33,16 @@ def run(args: argparse.Namespace) -> int:
         0.
     """
     import os
+    import sys
 
     import torch
     from mmengine.runner import set_random_seed
 
-    from sspyr_mm.checkpoints import build_model, load_pretraining
+    from sspyr_mm.checkpoints import load_pretraining, random_model
     from sspyr_mm.evaluation import extract_features, linear_probe, read_labelled
 
+    if args.json:  # not after an hour's work
+        os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
     train, val = read_labelled(args.train), read_labelled(args.val)
     if train.classes != val.classes:
         raise ValueError(
@@ -49,24 +56,32 @@ def run(args: argparse.Namespace) -> int:
         networks = [(path, model)]
         if not args.no_random:
             set_random_seed(cfg.get("randomness", {}).get("seed") or 0)
-            networks.append(("the same network, random", build_model(cfg)))
+            networks.append(("the same network, random", random_model(cfg)))
         for name, network in networks:
             feats = [
-                extract_features(network, part.paths, size=size, device=device)
+                extract_features(
+                    network, part.paths, size=size, device=device, progress=sys.stderr.isatty()
+                )
                 for part in (train, val)
             ]
             result = linear_probe(
                 (feats[0], train.targets), (feats[1], val.targets), multi_label=train.multi_label
             )
             rows.append(
-                {"network": name, "metric": result.metric, "value": result.value, "l2": result.l2}
+                {
+                    "network": name,
+                    "metric": result.metric,
+                    "value": result.value,
+                    "l2": result.l2,
+                    "size": size,
+                }
             )
             print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:
         partial = f"{args.json}.partial"
         with open(partial, "w") as file:
             json.dump(
-                {"train": len(train.paths), "val": len(val.paths), "size": size, "results": rows},
+                {"train": len(train.paths), "val": len(val.paths), "results": rows},
                 file,
                 indent=1,
             )

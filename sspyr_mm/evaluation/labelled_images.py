@@ -1,5 +1,7 @@
 """Labelled images for probes: a COCO json (several labels an image) or a folder per class (one)."""
 
+import contextlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,18 +48,32 @@ def read_labelled(source: str) -> LabelledImages:
 
 def _read_coco(source: str) -> LabelledImages:
     paths = [item["img_path"] for item in UnlabelledImages(source).load_data_list()]
-    coco = COCO(source)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress there
+        coco = COCO(source)
     columns = {category: column for column, category in enumerate(coco.getCatIds())}
+    if not columns:
+        raise ValueError(
+            f"{source} has no categories: a probe needs labels, such as COCO's instances_*.json"
+        )
     targets = np.zeros((len(paths), len(columns)), np.int64)
     for row, image in enumerate(coco.dataset["images"]):
         for annotation in coco.imgToAnns[image["id"]]:
-            targets[row, columns[annotation["category_id"]]] = 1
+            category = annotation["category_id"]
+            if category not in columns:
+                raise ValueError(
+                    f"{source}: annotation {annotation['id']} is of category {category}, not in categories"
+                )
+            targets[row, columns[category]] = 1
     classes = tuple(category["name"] for category in coco.loadCats(list(columns)))
     return LabelledImages(paths, targets, classes, multi_label=True)
 
 
 def _read_folders(source: Path) -> LabelledImages:
-    folders = sorted(p for p in source.iterdir() if p.is_dir()) if source.is_dir() else []
+    folders = (
+        sorted(p for p in source.iterdir() if p.is_dir() and p.name[0] != ".")
+        if source.is_dir()
+        else []
+    )
     if len(folders) < 2:
         raise ValueError(
             f"{source} must be a COCO json or a folder with one sub-folder per class, found {len(folders)}"

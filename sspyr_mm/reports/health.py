@@ -34,6 +34,12 @@ class ScaleHealth:
     ce_ratio: float
     mean_cosine: float
 
+    @property
+    def is_ill(self) -> bool:
+        """Whether nothing is learned (uniform codes, or embeddings all alike), or most prototypes are unused."""
+        can_be_used = min(self.num_prototypes, 2 * self.num_samples)
+        return self.code_entropy > 0.9 or self.mean_cosine > 0.97 or self.used < can_be_used / 10
+
 
 @torch.no_grad()
 def measure_health(

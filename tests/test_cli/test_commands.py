@@ -33,11 +33,11 @@ def test_probe_prints_and_writes_both_networks(checkpoint, scenes, tmp_path):
         *("--val", annotations / "instances_val2017.json"),
     )
     figures = json.loads(out.read_text())
-    assert (figures["train"], figures["val"], figures["size"]) == (48, 24, 64)
+    assert (figures["train"], figures["val"]) == (48, 24)
     trained, random = figures["results"]
     assert trained["network"] == str(checkpoint) and "random" in random["network"]
     for row in (trained, random):
-        assert row["metric"] == "mAP" and 5 < row["value"] < 100
+        assert row["size"] == 64 and row["metric"] == "mAP" and 5 < row["value"] < 100
         assert f"mAP {row['value']:5.1f}  {row['network']}" in done.stdout
     assert trained["value"] != random["value"]
 
@@ -95,6 +95,7 @@ def test_browse_views_writes_a_picture(scenes, tmp_path):
     [
         (["export", "nowhere.pth", "out.pth"], "No checkpoint at nowhere.pth"),
         (["export", "README.md", "out.pth"], "README.md is not a checkpoint"),
+        (["health", "nowhere.pth", "--num-images", "0"], "must be an integer >= 1, got '0'"),
     ],
 )
 def test_wrong_checkpoints(args, message):

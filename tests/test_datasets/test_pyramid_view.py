@@ -175,7 +175,8 @@ def test_regions_are_as_good_as_pillows(factor):
     as_pillow = Image.fromarray(image)
     best = np.asarray(as_pillow.resize((side, side), Image.Resampling.LANCZOS))
     bilinear = np.asarray(as_pillow.resize((side, side), Image.Resampling.BILINEAR))
-    assert psnr(resize(image, side), best) > psnr(bilinear, best) - 0.5
+    # Beyond 50 dB it is rounding that differs.
+    assert psnr(resize(image, side), best) > min(50, psnr(bilinear, best)) - 0.5
 
 
 def test_a_photograph_of_many_pixels_shrinks_without_aliasing():
@@ -389,7 +390,9 @@ def test_host_and_device_draw_different_numbers():
     seed = view(noise())["view_seed"]
     device = np.random.Generator(np.random.Philox(seed)).random(1000)
     rng = random.Random(seed)
-    assert not np.isclose(device[:, None], [rng.random() for _ in range(100)], atol=1e-9).any()
+    assert not np.isclose(
+        device[:, None], [rng.random() for _ in range(100)], rtol=0, atol=1e-12
+    ).any()
 
 
 # ---- the contract

@@ -472,10 +472,9 @@ def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted
     ],
 )
 def test_resuming_within_an_epoch_equals_going_on(
-    config, tmp_path, uninterrupted, log, number, num_workers, iteration
+    config, tmp_path, uninterrupted, log, handlers, number, num_workers, iteration
 ):
     """Also when the signal came in the last iteration of an epoch."""
-    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     options = {
         "train_dataloader.num_workers": num_workers,
         "train_dataloader.persistent_workers": num_workers > 0,
@@ -487,7 +486,7 @@ def test_resuming_within_an_epoch_equals_going_on(
 
     with pytest.raises(SystemExit, match=r"^130$"):
         train(config, tmp_path, options, before_train_iter=stop)
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert {n: signal.getsignal(n) for n in handlers} == handlers
     target = tmp_path / "interrupted.pth"
     assert (tmp_path / "last_checkpoint").read_text() == str(target)
     assert any(
@@ -512,7 +511,22 @@ def test_resuming_within_an_epoch_equals_going_on(
     assert_equal(state(runner), uninterrupted.state)
 
 
-def test_a_second_signal_ends_at_once(config, tmp_path):
+@pytest.fixture(autouse=True)
+def handlers():
+    """Runs that fail leave theirs behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("after_a_failed_run", [False, True])
+def test_a_second_signal_ends_at_once(config, tmp_path, after_a_failed_run):
+    if after_a_failed_run:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="division by zero"):
+                train(config, tmp_path, before_train_iter=lambda _: 1 / 0)
+
     def stop(runner):
         if runner.iter == 1:
             signal.raise_signal(signal.SIGINT)

@@ -108,7 +108,7 @@ def decode(path: str) -> np.ndarray:
 
 
 def make_images(folder: Path, num_images: int) -> list[str]:
-    """Writes 640x480 JPEGs: noise of all sizes over a gradient, quality 90, as many bytes as COCO's (160 kB)."""
+    """Writes 640x480 JPEGs: noise of all sizes over a gradient, quality 90, about as many bytes as COCO's."""
     rng = np.random.default_rng(0)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
     quality += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

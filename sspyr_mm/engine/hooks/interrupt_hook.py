@@ -41,7 +41,11 @@ class InterruptHook(Hook):
         self._requested = False
         self._pid = os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
+            previous = signal.signal(number, self._on_signal)
+            # A run that failed in this process (a notebook, say) has left its own behind: go back beyond it.
+            while isinstance(owner := getattr(previous, "__self__", None), InterruptHook):
+                previous = owner._previous.get(number, signal.SIG_DFL)
+            self._previous[number] = previous
 
     def after_train(self, runner: Runner) -> None:
         """Stops to listen."""

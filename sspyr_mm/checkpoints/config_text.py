@@ -1,0 +1,66 @@
+"""Configs inside of checkpoints, read without being executed."""
+
+import ast
+from typing import Any
+
+from mmengine.config import Config
+
+
+def parse_config(text: str) -> Config:
+    """Reads a config as mmengine dumps it: assignments of literals, nested with ``dict(...)``.
+
+    ``Config.fromstring`` runs the text as a program, which a checkpoint from elsewhere must not be able to have done.
+
+    Args:
+        text: ``Config.pretty_text``, the ``meta.cfg`` of a checkpoint.
+
+    Returns:
+        The config.
+
+    Raises:
+        ValueError: If the text holds anything else than literals.
+    """
+    try:
+        statements = ast.parse(text).body
+    except (SyntaxError, TypeError) as error:
+        raise ValueError(f"The config inside of the checkpoint can't be read: {error}") from error
+    values = {}
+    for statement in statements:
+        if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
+            raise _refusal(statement)
+        values[statement.targets[0].id] = _literal(statement.value)
+    return Config(values)
+
+
+def _literal(node: ast.expr) -> Any:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "dict"
+        and not node.args
+    ):
+        return {_key(keyword): _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return {_literal(key): _literal(value) for key, value in pairs if key is not None}
+    if isinstance(node, ast.List):
+        return [_literal(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_literal(item) for item in node.elts)
+    try:
+        return ast.literal_eval(node)
+    except ValueError as error:
+        raise _refusal(node) from error
+
+
+def _key(keyword: ast.keyword) -> str:
+    if keyword.arg is None:
+        raise _refusal(keyword.value)
+    return keyword.arg
+
+
+def _refusal(node: ast.AST) -> ValueError:
+    return ValueError(
+        f"The config inside of the checkpoint is not plain data, line {getattr(node, 'lineno', '?')}: "
+        f"{ast.unparse(node)[:80]!r}; nothing of it was executed"
+    )
