@@ -14,6 +14,6 @@ model = dict(
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(type="AmpOptimWrapper", dtype="float16", loss_scale="dynamic")
 default_hooks = dict(
-    freeze_prototypes=dict(type="FreezePrototypesHook", num_epochs=1),
+    freeze_prototypes=dict(type="FreezePrototypesHook", num_iters=648),
     queue=dict(type="QueueHook", start_epoch=80),
 )

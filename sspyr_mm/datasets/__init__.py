@@ -3,6 +3,7 @@
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
+from sspyr_mm.datasets.workers import answer_to_parent_only
 
 __all__ = [
     "LoadRGBImage",
@@ -10,4 +11,5 @@ __all__ = [
     "PyramidViewTransform",
     "ResumableSampler",
     "UnlabelledImages",
+    "answer_to_parent_only",
 ]

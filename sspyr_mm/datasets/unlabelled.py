@@ -127,7 +127,7 @@ class UnlabelledImages(BaseDataset):
 
     def _list_file(self, root: Path) -> list[str]:
         folder = Path(self.img_prefix) if self.img_prefix else root.parent
-        lines = (line.strip() for line in root.read_text(encoding="utf-8").splitlines())
+        lines = (line.strip() for line in root.read_text(encoding="utf-8-sig").splitlines())
         paths = [str(folder / line) for line in lines if line and not line.startswith("#")]
         _check_first(paths, root)
         return paths

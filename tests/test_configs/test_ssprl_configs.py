@@ -77,7 +77,7 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     held = {k for k in before if k.startswith(("head.prototypes", "head.correlation"))}
     unmoved = {k for k in before if torch.equal(after[k], before[k])}
     if path.stem.endswith("release"):
-        # The first epoch leaves prototypes and correlation learners alone, up to the rounding of
+        # The first 648 iterations leave prototypes and correlation learners alone, up to the rounding of
         # their normalisation, and nothing else.
         for name in held:
             torch.testing.assert_close(after[name], before[name], atol=2e-7, rtol=0)
@@ -133,7 +133,7 @@ def test_release_recipe():
     crops = spec.scales[0].multi_crop
     assert (crops.num_views, crops.patch, crops.area) == (6, 96, (0.05, 0.14))
     assert cfg.default_hooks.queue.start_epoch == 80
-    assert cfg.default_hooks.freeze_prototypes.num_epochs == 1
+    assert cfg.default_hooks.freeze_prototypes.num_iters == 648
     assert cfg.model.data_preprocessor.std == pytest.approx((58.14, 57.12, 57.375))
     assert (cfg.optim_wrapper.type, cfg.optim_wrapper.dtype) == ("AmpOptimWrapper", "float16")
     assert 2 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import os
 import re
 import signal
@@ -172,12 +173,8 @@ def warnings_of(records):
 # ---- prototypes
 
 
-@pytest.mark.parametrize(
-    ("variant", "num_epochs", "num_frozen"), [("paper", 1, 5), ("release", 0.4, 2)]
-)
-def test_frozen_targets_do_not_move_by_a_bit_and_then_do(
-    config, tmp_path, variant, num_epochs, num_frozen
-):
+@pytest.mark.parametrize(("variant", "num_frozen"), [("paper", 5), ("release", 2)])
+def test_frozen_targets_do_not_move_by_a_bit_and_then_do(config, tmp_path, variant, num_frozen):
     seen = []
 
     def look(runner):
@@ -190,7 +187,7 @@ def test_frozen_targets_do_not_move_by_a_bit_and_then_do(
     options = {
         "model.head.variant": variant,
         "train_cfg.max_epochs": 2,
-        "default_hooks.freeze": dict(type="FreezePrototypesHook", num_epochs=num_epochs),
+        "default_hooks.freeze": dict(type="FreezePrototypesHook", num_iters=num_frozen),
     }
     steps = []
 
@@ -211,8 +208,8 @@ def test_frozen_targets_do_not_move_by_a_bit_and_then_do(
 
 
 def test_nothing_is_frozen_by_default_and_not_less(config, tmp_path):
-    assert FreezePrototypesHook().num_epochs == 0
-    with pytest.raises(ValueError, match=r"num_epochs must be >= 0, got -1; 0 freezes nothing"):
+    assert FreezePrototypesHook().num_iters == 0
+    with pytest.raises(ValueError, match=r"num_iters must be >= 0, got -1; 0 freezes nothing"):
         FreezePrototypesHook(-1)
 
 
@@ -318,6 +315,16 @@ def test_when_a_stuck_loss_is_reported(monkeypatch):
     assert watched([2.5] * 8, monkeypatch, patience=5) == []
     assert watched([1.5, 1.2, 1.05] + [1.005] * 6, monkeypatch, patience=5) == [8]
     assert watched([1.0] * 12, monkeypatch, patience=6, interval=3) == [6, 12]
+
+
+def test_a_diverged_run_is_told_apart_from_a_stuck_one(monkeypatch):
+    said = []
+    runner = SimpleNamespace(iter=49, logger=SimpleNamespace(warning=said.append))
+    LossWatchHook(interval=50).after_train_iter(
+        runner, 0, outputs={"ce_ratio_s1": torch.tensor(math.nan)}
+    )
+    (message,) = said
+    assert message.startswith("The loss of s1 is nan: training has diverged.")
 
 
 # ---- data that does not fit
@@ -608,6 +615,17 @@ def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrup
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
 
 
+@pytest.mark.parametrize(
+    "options", [{"train_cfg.max_epochs": 5}, {"train_dataloader.batch_size": BATCH // 2}]
+)
+def test_resuming_a_run_of_another_schedule_is_refused(config, tmp_path, uninterrupted, options):
+    checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
+    with pytest.raises(
+        ValueError, match=r"its schedule does not fit. Resume with the old settings"
+    ):
+        train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
+
+
 # ---- the program as a user starts and stops it
 
 
@@ -625,15 +643,24 @@ def start(config, work_dir, *options):
     )
 
 
-@pytest.mark.parametrize("num_workers", [2, pytest.param(0, marks=pytest.mark.slow)])
-def test_ctrl_c_and_resume_from_the_command_line(config, tmp_path, uninterrupted, num_workers):
+@pytest.mark.parametrize(
+    ("number", "num_workers"),
+    [
+        (signal.SIGINT, 2),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_all_processes_and_resume_from_the_command_line(
+    config, tmp_path, uninterrupted, number, num_workers
+):
     options = ["--cfg-options", f"train_dataloader.num_workers={num_workers}"]
     process = start(config, tmp_path, *options)
     output = []
     for line in process.stdout:
         output.append(line)
         if re.search(rf"Epoch\(train\) +\[2\]\[1/{ITERS}\]", line):
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, number)
     assert process.wait(timeout=300) == 130, "".join(output[-40:])
     assert (tmp_path / "interrupted.pth").is_file(), "".join(output[-40:])
     said = "".join(output)

@@ -7,6 +7,7 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type="ResumableSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
+    worker_init_fn=dict(type="answer_to_parent_only"),
     dataset=dict(
         type="UnlabelledImages",
         data_root="data/coco/train2014",

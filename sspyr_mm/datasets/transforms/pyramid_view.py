@@ -89,6 +89,11 @@ class PyramidViewTransform(BaseTransform):
         seed, epoch = self._clock.tolist()
         if epoch < 0:
             return int(torch.randint(2**62, ()))
+        if "sample_idx" not in results:
+            raise ValueError(
+                "PyramidViewTransform needs `sample_idx` once an epoch is set: use a data set derived from mmengine's "
+                "BaseDataset, or add the key in a transform"
+            )
         entropy = np.random.SeedSequence((seed, epoch, results["sample_idx"]))
         return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
 

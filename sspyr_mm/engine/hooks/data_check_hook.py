@@ -8,6 +8,9 @@ from mmpretrain.registry import HOOKS
 from sspyr_mm.engine.hooks.model_access import model_of
 from sspyr_mm.pyramid import PyramidSpec
 
+_RUN = "ssprl_run"
+"""Key in the message hub, which is part of the checkpoint: what a schedule is made for."""
+
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
@@ -22,7 +25,7 @@ class DataCheckHook(Hook):
         """Checks.
 
         Raises:
-            ValueError: If the data does not fill one batch.
+            ValueError: If the data does not fill one batch, or the run resumes one of another length or batch size.
         """
         loader = runner.train_dataloader
         num_images, batch = len(loader.dataset), loader.batch_size * get_world_size()
@@ -41,6 +44,19 @@ class DataCheckHook(Hook):
             )
         for message in messages:
             runner.logger.warning(message)
+        _check_resumed(runner, {"images": num_images, "batch": batch, "epochs": runner.max_epochs})
+
+
+def _check_resumed(runner: Runner, run: dict[str, int]) -> None:
+    """Refuses to go on with another run's schedule: position, learning rate and order of images would be wrong."""
+    previous = runner.message_hub.runtime_info.get(_RUN)
+    if runner.iter > 0 and previous is not None and previous != run:
+        raise ValueError(
+            f"The checkpoint is of a run with {previous}, this one has {run}; its schedule does not fit. Resume with "
+            "the old settings (batch: over all processes), or begin a new run from its weights: in another --work-dir, "
+            "without --resume, --cfg-options load_from=CHECKPOINT"
+        )
+    runner.message_hub.update_info(_RUN, run)
 
 
 def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:

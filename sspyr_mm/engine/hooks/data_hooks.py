@@ -49,6 +49,10 @@ class ViewSeedHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Sets the epoch and skips."""
         loader = runner.train_dataloader
+        if hasattr(
+            loader.sampler, "seed"
+        ):  # a checkpoint brings its own, after the sampler was made
+            loader.sampler.seed = runner.seed
         for transform in _transforms_with("set_epoch", loader.dataset):
             transform.set_epoch(runner.epoch, seed=runner.seed)
         started = tuple(runner.message_hub.runtime_info.get(_EPOCH_START, (-1, 0)))

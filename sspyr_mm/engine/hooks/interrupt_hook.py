@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -33,12 +34,15 @@ class InterruptHook(Hook):
     def __init__(self, interval: int = 10) -> None:
         self.interval = interval
         self._requested = False
+        self._looks = 0
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
 
     def before_train(self, runner: Runner) -> None:
-        """Starts to listen."""
+        """Starts to listen; outside of the main thread, where Python has no signals, there is nothing to hear."""
         self._requested = False
+        if threading.current_thread() is not threading.main_thread():
+            return
         self._pid = os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
             previous = signal.signal(number, self._on_signal)
@@ -55,7 +59,9 @@ class InterruptHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Saves and ends the program if it was asked to."""
-        if not self._agreed(runner):
+        # Gradients that are being accumulated are in no checkpoint: not between two steps.
+        mid_step = (runner.iter + 1) % getattr(runner.optim_wrapper, "_accumulative_counts", 1) != 0
+        if mid_step or not self._agreed(runner):
             return
         if is_main_process():
             partial = f"{_FILE}.partial"
@@ -77,7 +83,8 @@ class InterruptHook(Hook):
     def _agreed(self, runner: Runner) -> bool:
         if get_world_size() == 1:
             return self._requested
-        if not self.every_n_train_iters(runner, self.interval):
+        self._looks += 1
+        if self._looks % self.interval:
             return False
         device = next(runner.model.parameters()).device
         flag = torch.tensor(int(self._requested), device=device)
@@ -85,10 +92,7 @@ class InterruptHook(Hook):
         return bool(flag)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            # A loader's worker, forked with this handler. Ctrl-C reaches it too: its parent still wants its batch.
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
+        if os.getpid() != self._pid:  # a process forked from this one, a loader's worker say
             return
         self._requested = True
         self._restore()

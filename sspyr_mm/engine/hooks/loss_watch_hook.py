@@ -1,5 +1,6 @@
 """Says so when a scale learns nothing."""
 
+import math
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -40,6 +41,12 @@ class LossWatchHook(Hook):
                 self._look(runner, name.removeprefix("ce_ratio_"), float(value))
 
     def _look(self, runner: Runner, scale: str, ratio: float) -> None:
+        if not math.isfinite(ratio):
+            runner.logger.warning(
+                f"The loss of {scale} is {ratio}: training has diverged. Resume from an earlier checkpoint with a "
+                "lower learning rate, or with bfloat16 in place of float16 (optim_wrapper.dtype)."
+            )
+            return
         if abs(ratio - 1) > 1 - self.threshold:
             self._stuck_since.pop(scale, None)
             return
@@ -51,6 +58,6 @@ class LossWatchHook(Hook):
         runner.logger.warning(
             f"The loss of {scale} has stood at ln K for {self.patience} iterations (ratio {ratio:.3f}): its codes are "
             f"uniform and nothing is learned there. Set model.head.assigner.epsilon lower (now {epsilon:g}; "
-            f"0.01 or 0.005 suits batches below 256), use AdamW with lr 0.003 (configs/_base_/schedules/adamw.py), or "
+            f"{min(0.01, epsilon / 2):g} say), use AdamW with lr 0.003 (configs/_base_/schedules/adamw.py), or "
             f"a larger batch. See docs/small_batches.md."
         )

@@ -37,22 +37,22 @@ class FreezePrototypesHook(Hook):
     sees the same parameters in every step and needs no ``find_unused_parameters``.
 
     Args:
-        num_epochs: Length in epochs; fractions count in iterations. Defaults to 0: nothing is frozen.
+        num_iters: Length in iterations. Defaults to 0: nothing is frozen.
 
     Raises:
         ValueError: If it is negative.
 
-    Source: released code, ``freeze_prototypes_niters`` (648 iterations, one epoch of COCO train2014 at batch 128).
+    Source: released code, ``freeze_prototypes_niters`` (648, about an epoch of COCO train2014 at batch 128).
     """
 
-    def __init__(self, num_epochs: float = 0) -> None:
-        if num_epochs < 0:
-            raise ValueError(f"num_epochs must be >= 0, got {num_epochs}; 0 freezes nothing")
-        self.num_epochs = num_epochs
+    def __init__(self, num_iters: int = 0) -> None:
+        if num_iters < 0:
+            raise ValueError(f"num_iters must be >= 0, got {num_iters}; 0 freezes nothing")
+        self.num_iters = num_iters
 
     def is_active(self, runner: Runner) -> bool:
         """Whether the iteration at hand is one of the first ones."""
-        return runner.iter < round(self.num_epochs * len(runner.train_dataloader))
+        return runner.iter < self.num_iters
 
     def before_train(self, runner: Runner) -> None:
         """Attaches to the optimiser."""

@@ -8,6 +8,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
+from sspyr_mm.models.state_check import check_complete
 from sspyr_mm.pyramid import PyramidSpec
 
 
@@ -71,6 +72,7 @@ class SSPRL(BaseSelfSupervisor):
         self.pyramid = spec
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
+        self.backbone.register_load_state_dict_pre_hook(check_complete)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings of every group; one backbone pass each, so that scales never share batch statistics.

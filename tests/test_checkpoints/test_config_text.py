@@ -1,0 +1,39 @@
+"""Configs of checkpoints are data."""
+
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+import sspyr_mm  # noqa: F401
+from sspyr_mm.checkpoints.config_text import parse_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "ssprl").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_dumped_config_is_read_back(path):
+    cfg = Config.fromfile(path)
+    assert parse_config(cfg.pretty_text).to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os\nos.environ['SSPYR_TEST_RAN'] = '1'",
+        "a = __import__('os').environ.update(SSPYR_TEST_RAN='1')",
+        "a = dict(b=[open('/dev/null')])",
+        "a = dict(**{'b': 1})",
+        "exec('1')",
+    ],
+)
+def test_programs_are_refused_and_not_run(text):
+    with pytest.raises(ValueError, match=r"not plain data.*nothing of it was executed"):
+        parse_config(text)
+    assert "SSPYR_TEST_RAN" not in os.environ
+
+
+def test_text_that_is_no_python_is_refused():
+    with pytest.raises(ValueError, match="The config inside of the checkpoint can't be read"):
+        parse_config("a = (")
