@@ -34,8 +34,8 @@ DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
 
 # Module -> (lowest version that works, first version that does not). Pre-training needs all of these.
 REQUIRED: dict[str, tuple[str, str]] = {
-    "torch": ("2.6", "3"),
-    "torchvision": ("0.21", "1"),
+    "torch": ("2.1", "3"),
+    "torchvision": ("0.16", "1"),
     "mmengine": ("0.8.3", "1"),
     "mmcv": ("2.0", "3"),
     "mmpretrain": ("1.0", "2"),

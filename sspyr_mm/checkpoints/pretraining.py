@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
@@ -50,8 +49,12 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise FileNotFoundError(
             f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth"
         )
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        raise ValueError(
+            f"Reading checkpoints safely needs torch >= 2.6, this is {torch.__version__}: update torch"
+        )
     try:
-        with safe_globals([(_Inert, name) for name in _globals_of_log(path)]):
+        with torch.serialization.safe_globals([(_Inert, name) for name in _globals_of_log(path)]):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
         raise ValueError(
@@ -67,7 +70,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 
 def _globals_of_log(path: str) -> list[str]:
     try:
-        return [n for n in get_unsafe_globals_in_checkpoint(path) if n.startswith(_LOG_GLOBALS)]
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        return [name for name in names if name.startswith(_LOG_GLOBALS)]
     except ValueError:  # not a zip archive: an old checkpoint, which has no log, or none at all
         return []
 

@@ -94,9 +94,8 @@ class UnlabelledImages(BaseDataset):
             IndexError: If there is no such image.
             RuntimeError: If ``max_refetch`` others can't be read either.
         """
-        idx = range(len(self))[
-            idx
-        ]  # negative ones count from the end, too large ones are an IndexError
+        # Negative ones count from the end, too large ones are an IndexError.
+        idx = range(len(self))[idx]
         data = self.pipeline(self.get_data_info(idx))
         if data is not None:
             return data

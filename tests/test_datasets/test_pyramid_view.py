@@ -50,23 +50,25 @@ def view(image, pyramid=PYRAMID, *, seed=0, epoch=0, sample_idx=0):
 
 
 @pytest.mark.parametrize(
-    ("size", "area"),
+    ("size", "area", "aspect"),
     [
-        ((480, 640), (0.14, 1.0)),
-        ((480, 640), (0.6, 1.0)),
-        ((640, 427), (0.6, 1.0)),
-        ((375, 500), (0.05, 0.14)),
-        ((60, 300), (0.6, 1.0)),  # never fits: the centred crop
-        ((300, 150), (0.14, 1.0)),  # often does not
+        ((480, 640), (0.14, 1.0), ASPECT),
+        ((480, 640), (0.6, 1.0), ASPECT),
+        ((640, 427), (0.6, 1.0), ASPECT),
+        ((375, 500), (0.05, 0.14), ASPECT),
+        ((60, 300), (0.6, 1.0), ASPECT),  # never fits: the centred crop
+        ((300, 60), (0.6, 1.0), ASPECT),
+        ((300, 150), (0.14, 1.0), ASPECT),  # often does not
+        ((300, 300), (0.1, 0.3), (1.5, 2.5)),  # wide ones only
     ],
 )
-def test_crops_are_distributed_as_torchvisions(size, area):
+def test_crops_are_distributed_as_torchvisions(size, area, aspect):
     num = 6000
     torch.manual_seed(0)
     empty = torch.empty(3, *size)
-    theirs = np.array([RandomResizedCrop.get_params(empty, area, ASPECT) for _ in range(num)])
+    theirs = np.array([RandomResizedCrop.get_params(empty, area, aspect) for _ in range(num)])
     rng = random.Random(0)
-    ours = np.array([draw_crop(rng, size, area, ASPECT) for _ in range(num)])
+    ours = np.array([draw_crop(rng, size, area, aspect) for _ in range(num)])
     assert (ours[:, 0] + ours[:, 2]).max() <= size[0] and ours[:, :2].min() >= 0
     assert (ours[:, 1] + ours[:, 3]).max() <= size[1] and ours[:, 2:].min() >= 1
 

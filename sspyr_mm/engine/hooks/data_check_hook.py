@@ -4,6 +4,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch.utils.data import DataLoader
 
 from sspyr_mm.engine.hooks.model_access import model_of
 from sspyr_mm.pyramid import PyramidSpec
@@ -28,12 +29,8 @@ class DataCheckHook(Hook):
             ValueError: If the data does not fill one batch, or the run resumes one of another length or batch size.
         """
         loader = runner.train_dataloader
+        check_full_batch(loader)
         num_images, batch = len(loader.dataset), loader.batch_size * get_world_size()
-        if len(loader) == 0:
-            raise ValueError(
-                f"{num_images} images do not fill one batch of {loader.batch_size} on each of {get_world_size()} "
-                "process(es): set train_dataloader.batch_size lower (--cfg-options train_dataloader.batch_size=N)"
-            )
         messages = size_messages(model_of(runner).pyramid, num_images)
         base = runner.cfg.get("auto_scale_lr") or {}
         if base.get("base_batch_size", batch) != batch and not base.get("enable", False):
@@ -45,6 +42,26 @@ class DataCheckHook(Hook):
         for message in messages:
             runner.logger.warning(message)
         _check_resumed(runner, {"images": num_images, "batch": batch, "epochs": runner.max_epochs})
+
+
+def check_full_batch(loader: DataLoader) -> None:
+    """Checks that an epoch has an iteration.
+
+    mmengine's schedulers that count iterations refuse an empty epoch, without a word on the data, before any hook is
+    asked: a program that builds a runner calls this before it trains.
+
+    Args:
+        loader: Of the training data.
+
+    Raises:
+        ValueError: If there are fewer images than a batch has.
+    """
+    num_images = len(loader.dataset)  # type: ignore[arg-type]
+    if len(loader) == 0:
+        raise ValueError(
+            f"{num_images} images do not fill one batch of {loader.batch_size} on each of {get_world_size()} "
+            "process(es): set train_dataloader.batch_size lower (--cfg-options train_dataloader.batch_size=N)"
+        )
 
 
 def _check_resumed(runner: Runner, run: dict[str, int]) -> None:

@@ -112,7 +112,8 @@ class SSPRLHead(BaseModule):
             {s.name: FeatureQueue(s.queue_length, embed_dims) for s in scales if s.queue_length > 0}
         )
         self._check_shared()
-        self.register_load_state_dict_pre_hook(check_head_state)
+        # The public method of this name is younger than the oldest torch this runs on.
+        self._register_load_state_dict_pre_hook(check_head_state, with_module=True)
 
     def _check_shared(self) -> None:
         counts = {s.name: s.num_prototypes for s in self.spec.scales}

@@ -72,7 +72,7 @@ class SSPRL(BaseSelfSupervisor):
         self.pyramid = spec
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
-        self.backbone.register_load_state_dict_pre_hook(check_complete)
+        self.backbone._register_load_state_dict_pre_hook(check_complete, with_module=True)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings of every group; one backbone pass each, so that scales never share batch statistics.
