@@ -527,6 +527,15 @@ def handlers():
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def listens_to_ctrl_c():
+    """A process as a terminal starts it; those of pytest-xdist ignore SIGINT."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 @pytest.mark.parametrize("after_a_failed_run", [False, True])
 def test_a_second_signal_ends_at_once(config, tmp_path, after_a_failed_run):
     if after_a_failed_run:

@@ -8,7 +8,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from sspyr_mm.models.state_check import check_complete
+from sspyr_mm.models.selfsup.state_check import check_complete
 from sspyr_mm.pyramid import PyramidSpec
 
 
