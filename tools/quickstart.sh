@@ -5,7 +5,7 @@
 #
 #   --images DIR   your pictures, in any sub-folders, in place of generated scenes (no labels, so no probe)
 #   --out DIR      where everything goes (default: work_dirs/quickstart)
-#   --epochs N     default: 30
+#   --epochs N     default: 26
 #
 # Stop it with Ctrl-C at any time; the same command goes on from there.
 set -euo pipefail

@@ -7,7 +7,7 @@ train_dataloader = dict(
     pin_memory=False,
     dataset=dict(data_root="work_dirs/quickstart/toy_scenes/data/train2017"),
 )
-train_cfg = dict(max_epochs=30)
+train_cfg = dict(max_epochs=26)
 default_hooks = dict(
     progress=dict(type="ProgressBarHook"),
     checkpoint=dict(interval=5, max_keep_ckpts=2, save_last=True),
