@@ -123,9 +123,7 @@ def test_without_ops_then_nothing_to_do_then_with_ops(setup):
     assert not setup.calls("wheel") and not setup.wheels()
 
     count = len(setup.calls())
-    start = time.monotonic()
     assert setup.run("--no-ops").strip().endswith("is ready")
-    assert time.monotonic() - start < 2
     assert len(setup.calls()) == count  # pip was not even asked
 
     output = setup.run()
