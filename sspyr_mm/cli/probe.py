@@ -12,9 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train",
         required=True,
-        help="labelled images: a COCO json, or a folder with a folder per class",
+        help="labelled images: a COCO json, a csv, a VOC tree, or a folder with a folder per class",
     )
     parser.add_argument("--val", required=True, help="held-out images, likewise")
+    parser.add_argument("--train-split", help="of a VOC tree, such as trainval, or of a folder")
+    parser.add_argument("--val-split", help="likewise, such as test")
     parser.add_argument(
         "--size",
         type=positive_int,
@@ -39,15 +41,14 @@ def run(args: argparse.Namespace) -> int:
     from mmengine.runner import set_random_seed
 
     from sspyr_mm.checkpoints import load_pretraining, random_model
-    from sspyr_mm.evaluation import extract_features, linear_probe, read_labelled
+    from sspyr_mm.datasets.labelled import check_same_classes, read_labelled
+    from sspyr_mm.evaluation import extract_features, linear_probe
 
     if args.json:  # not after an hour's work
         os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
-    train, val = read_labelled(args.train), read_labelled(args.val)
-    if train.classes != val.classes:
-        raise ValueError(
-            f"--train and --val have different classes: {train.classes} and {val.classes}"
-        )
+    train = read_labelled(args.train, split=args.train_split)
+    val = read_labelled(args.val, split=args.val_split)
+    check_same_classes(train, val, ("--train", "--val"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
     for path in args.checkpoints:

@@ -1,14 +1,20 @@
-"""Linear probes."""
+"""Linear probes and metrics."""
 
 from sspyr_mm.evaluation.features import extract_features
-from sspyr_mm.evaluation.labelled_images import LabelledImages, read_labelled
-from sspyr_mm.evaluation.linear_probe import ProbeResult, linear_probe, mean_average_precision
+from sspyr_mm.evaluation.linear_probe import ProbeResult, linear_probe
+from sspyr_mm.evaluation.metrics import (
+    average_precision,
+    classification_counts,
+    mean_average_precision,
+    voc11_average_precision,
+)
 
 __all__ = [
-    "LabelledImages",
     "ProbeResult",
+    "average_precision",
+    "classification_counts",
     "extract_features",
     "linear_probe",
     "mean_average_precision",
-    "read_labelled",
+    "voc11_average_precision",
 ]

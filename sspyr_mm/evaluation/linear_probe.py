@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmpretrain.evaluation import AveragePrecision
 from torch import Tensor
 from torch.nn import functional as F
+
+from sspyr_mm.evaluation.metrics import mean_average_precision
 
 L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weight penalties that are tried; the best on a held-out fifth of the training images is taken."""
@@ -31,25 +32,6 @@ class ProbeResult:
     l2: float
 
 
-def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
-    """Mean over classes of the non-interpolated average precision.
-
-    Args:
-        scores: (N, L), higher is surer.
-        targets: (N, L) 0 or 1. Classes without a positive are left out: their precision is not defined.
-
-    Returns:
-        Percent.
-
-    Raises:
-        ValueError: If no class has a positive.
-    """
-    present = targets.sum(0) > 0
-    if not present.any():
-        raise ValueError("No class has a positive image: average precision is not defined")
-    return float(AveragePrecision.calculate(scores[:, present], targets[:, present].int()))
-
-
 def linear_probe(
     train: tuple[Tensor, np.ndarray],
     test: tuple[Tensor, np.ndarray],
@@ -61,7 +43,7 @@ def linear_probe(
     """Logistic regression on standardised features, by L-BFGS to convergence.
 
     Args:
-        train: Features (N, C) and targets (N, L).
+        train: Features (N, C) and targets (N, L): 1, 0, or -1 where neither is to be learned nor counted.
         test: Likewise.
         multi_label: One sigmoid per class, or one softmax.
         l2_grid: Penalties to choose from, on training images alone.
@@ -102,9 +84,8 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
         optimizer.zero_grad()
         logits = normed @ weight + bias
         if multi_label:
-            loss = (
-                F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
-            )
+            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+            loss = (losses * (targets >= 0)).sum(1).mean()
         else:
             loss = F.cross_entropy(logits, targets)
         loss = loss + l2 * weight.square().sum()

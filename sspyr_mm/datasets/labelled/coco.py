@@ -1,0 +1,75 @@
+"""Image labels of COCO's instance annotations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sspyr_mm.datasets.labelled.images import LabelledImages, check_files, image_targets
+from sspyr_mm.datasets.unlabelled import find_coco_images
+
+
+def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
+    """Reads a COCO json.
+
+    Args:
+        source: ``instances_*.json``.
+        image_root: Folder of the images; default: where :func:`find_coco_images` finds them.
+
+    Returns:
+        Any instance counts, crowd included. Classes are in the order of the category list, images in the order of the
+        image list; those without annotation stay, as rows of zeros.
+
+    Raises:
+        FileNotFoundError: If an image does not exist.
+        ValueError: If it is no COCO json, has no categories or no images, or an annotation is of an unknown category
+            or image.
+    """
+    images, annotations, categories = _load(source)
+    ids = [image["id"] for image in images]
+    rows = {image_id: row for row, image_id in enumerate(ids)}
+    columns = {category["id"]: column for column, category in enumerate(categories)}
+    if len(rows) < len(ids) or len(columns) < len(categories):
+        raise ValueError(f"{source}: ids of images or of categories occur twice")
+    targets = image_targets(len(ids), len(columns))
+    for annotation in annotations:
+        image_id, category = annotation["image_id"], annotation["category_id"]
+        if category not in columns:
+            raise ValueError(
+                f"{source}: annotation {annotation.get('id')} is of category {category}, not in categories"
+            )
+        if image_id not in rows:
+            raise ValueError(
+                f"{source}: annotation {annotation.get('id')} is of image {image_id}, not in images"
+            )
+        targets[rows[image_id], columns[category]] = 1
+    paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
+    check_files(paths, source)
+    classes = tuple(category["name"] for category in categories)
+    return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
+
+
+def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Images, annotations and categories, of which the keys used here are there."""
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+        images, categories = content["images"], content.get("categories", [])
+        annotations = content.get("annotations", [])
+        for items, keys in (
+            (images, ("id", "file_name")),
+            (categories, ("id", "name")),
+            (annotations, ("image_id", "category_id")),
+        ):
+            for item, key in ((item, key) for item in items for key in keys):
+                item[key]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{source} is not a COCO json of instances: it needs images[].id and file_name, categories[].id and name, "
+            f"annotations[].image_id and category_id ({type(error).__name__}: {error})"
+        ) from error
+    if not categories:
+        raise ValueError(
+            f"{source} has no categories: labels are needed, such as COCO's instances_*.json"
+        )
+    if not images:
+        raise ValueError(f"{source} has no images")
+    return images, annotations, categories

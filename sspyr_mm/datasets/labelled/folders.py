@@ -1,0 +1,50 @@
+"""Image labels that are names of folders."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sspyr_mm.datasets.labelled.images import LabelledImages, unknown_split
+from sspyr_mm.datasets.unlabelled import UnlabelledImages
+
+
+def read_folders(source: Path, split: str | None = None) -> LabelledImages:
+    """Reads a folder with one sub-folder of images per class.
+
+    Args:
+        source: That folder, or one that holds a folder per split.
+        split: Name of the split's folder.
+
+    Returns:
+        A single label per image, classes in the order of their names.
+
+    Raises:
+        ValueError: If there is no such split, there are less than two classes, or no images in one of them.
+    """
+    if split is not None:
+        if not (source / split).is_dir():
+            raise unknown_split(source, split, [folder.name for folder in _folders(source)])
+        source = source / split
+    folders = _folders(source)
+    if len(folders) < 2:
+        raise ValueError(
+            f"{source} must be a COCO json, a table (.csv, .tsv), a VOC tree (Annotations, JPEGImages, ImageSets/Main) "
+            f"or a folder with one sub-folder per class, found {len(folders)}"
+        )
+    paths, labels = [], []
+    for label, folder in enumerate(folders):
+        found = [item["img_path"] for item in UnlabelledImages(str(folder)).load_data_list()]
+        paths += found
+        labels += [label] * len(found)
+    return LabelledImages(
+        paths,
+        np.eye(len(folders), dtype=np.int8)[labels],
+        tuple(folder.name for folder in folders),
+        multi_label=False,
+        image_ids=tuple(os.path.relpath(path, source) for path in paths),
+    )
+
+
+def _folders(source: Path) -> list[Path]:
+    return sorted(path for path in source.iterdir() if path.is_dir() and path.name[0] != ".")

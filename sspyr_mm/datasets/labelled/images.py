@@ -1,0 +1,175 @@
+"""Images and what they show: the one form that all readers return.
+
+Dimensions: N images, L classes.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+IGNORED = -1
+"""Target of a class that is neither to be learned nor to be counted for an image."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Files and what they show.
+
+    Args:
+        paths: N files.
+        targets: (N, L) int8: 1 shown, 0 not, -1 neither to be learned nor to be counted (VOC: the class has difficult
+            objects only).
+        classes: Names, in the order of the columns.
+        multi_label: Whether an image may show several classes, or none.
+        image_ids: N names that stay when files move, for lists of a split: COCO's id, VOC's name, else the path as
+            the source has it.
+
+    Raises:
+        ValueError: If the parts don't belong together.
+    """
+
+    paths: list[str]
+    targets: np.ndarray
+    classes: tuple[str, ...]
+    multi_label: bool
+    image_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape = (len(self.paths), len(self.classes))
+        if self.targets.shape != shape or self.targets.dtype != np.int8:
+            raise ValueError(
+                f"targets must be int8 of shape {shape} (paths, classes), got {self.targets.dtype} of shape "
+                f"{self.targets.shape}"
+            )
+        if len(self.image_ids) != len(self.paths):
+            raise ValueError(f"{len(self.paths)} paths, but {len(self.image_ids)} image_ids")
+
+    def with_classes(self, classes: Sequence[str]) -> "LabelledImages":
+        """The same images under another list of classes.
+
+        Args:
+            classes: Names, in the order wanted. Those that this set lacks become columns of zeros.
+
+        Returns:
+            The set with these columns.
+
+        Raises:
+            ValueError: If the set shows a class that is not listed.
+        """
+        classes = tuple(classes)
+        lost = [name for name in self.classes if name not in classes]
+        if lost:
+            raise ValueError(
+                f"Labels outside of the {len(classes)} classes given: {shortened(lost)}; add them, or take them out of "
+                "the annotations"
+            )
+        targets = np.zeros((len(self.paths), len(classes)), np.int8)
+        targets[:, [classes.index(name) for name in self.classes]] = self.targets
+        return replace(self, targets=targets, classes=classes)
+
+    def with_images(self, image_ids: Iterable[str], source: str | os.PathLike) -> "LabelledImages":
+        """Those images of the set that a list names, in the order of the set.
+
+        Args:
+            image_ids: Ids.
+            source: Where they are from, for the message.
+
+        Returns:
+            The smaller set.
+
+        Raises:
+            ValueError: If the set lacks one of them.
+        """
+        wanted = set(image_ids)
+        missing = sorted(wanted.difference(self.image_ids))
+        if missing:
+            raise ValueError(
+                f"{source} lists {len(missing)} of {len(wanted)} images that the annotations lack: "
+                f"{shortened(missing)}; the list was made for another split or data set"
+            )
+        rows = [row for row, image_id in enumerate(self.image_ids) if image_id in wanted]
+        return replace(
+            self,
+            paths=[self.paths[row] for row in rows],
+            targets=self.targets[rows],
+            image_ids=tuple(self.image_ids[row] for row in rows),
+        )
+
+
+def check_same_classes(
+    train: LabelledImages, test: LabelledImages, names: tuple[str, str] = ("train", "test")
+) -> None:
+    """Refuses a pair of sets of which one can't be a test of the other.
+
+    Args:
+        train: To learn from.
+        test: To measure on.
+        names: What to call them.
+
+    Raises:
+        ValueError: If their classes, or the order of these, differ.
+    """
+    if train.classes == test.classes:
+        return
+    only = [sorted(set(a.classes) - set(b.classes)) for a, b in ((train, test), (test, train))]
+    if any(only):
+        detail = "; ".join(
+            f"only in {name}: {shortened(found)}"
+            for name, found in zip(names, only, strict=True)
+            if found
+        )
+    else:
+        detail = "the same names in another order"
+    raise ValueError(
+        f"{names[0]} and {names[1]} have different classes: {detail}. Give two parts of one data set; in a csv, a "
+        "column per class names those that a part lacks"
+    )
+
+
+def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
+    """Refuses a set of which images are missing; asks per folder, not per file.
+
+    Args:
+        paths: Files.
+        source: What names them, for the message.
+
+    Raises:
+        FileNotFoundError: If one does not exist.
+    """
+    present: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in present:
+            present[folder] = (
+                set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
+            )
+        if name not in present[folder]:
+            missing.append(path)
+    if missing:
+        raise FileNotFoundError(
+            f"{source} names {len(missing)} of {len(paths)} images that do not exist: {shortened(missing)}; set "
+            "image_root to their folder, or complete it"
+        )
+
+
+def image_targets(num_images: int, num_classes: int) -> np.ndarray:
+    """(N, L) int8 zeros, to be filled by a reader."""
+    return np.zeros((num_images, num_classes), np.int8)
+
+
+def shortened(names: Sequence[object], limit: int = 5) -> str:
+    """The first names of a list, for a message."""
+    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + rest
+
+
+def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -> ValueError:
+    """The error for a split that a source lacks, or that has to be chosen."""
+    wanted = "no split was given" if split is None else f"it has no split {split!r}"
+    return ValueError(
+        f"{source}: {wanted}; choose one of {shortened(found, 20) or 'none found'} (split=...)"
+    )

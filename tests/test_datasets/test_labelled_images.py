@@ -1,0 +1,332 @@
+"""Labelled sets, read from real files of every form."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmpretrain.datasets.categories import VOC2007_CATEGORIES
+
+from sspyr_mm.datasets.labelled import LabelledImages, check_same_classes, read_labelled
+from sspyr_mm.datasets.toy_scenes import generate
+from sspyr_mm.datasets.toy_scenes.kinds import CLASSES
+
+
+def write_image(path, value=128, size=(20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
+
+
+def names_of(found):
+    return [path.rsplit("/", 1)[1] for path in found.paths]
+
+
+COCO = {
+    "images": [{"id": i, "file_name": f"{n}.jpg"} for i, n in enumerate(("ab", "cd", "ef"), 5)],
+    "categories": [{"id": 7, "name": "cart"}, {"id": 3, "name": "tree"}],
+    "annotations": [
+        {"id": 1, "image_id": 5, "category_id": 3, "iscrowd": 0},
+        {"id": 2, "image_id": 5, "category_id": 7, "iscrowd": 0},
+        {"id": 3, "image_id": 7, "category_id": 7, "iscrowd": 1},
+    ],
+}
+
+
+def write_coco(folder, **changes):
+    for name in "ab", "cd", "ef":
+        write_image(folder / "val2017" / f"{name}.jpg")
+    path = folder / "annotations" / "instances_val2017.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**COCO, **changes}))
+    return path
+
+
+def write_voc(folder, annotations, splits):
+    """`annotations`: name -> [(label, difficult)]; a tree with images."""
+    for name, objects in annotations.items():
+        write_image(folder / "JPEGImages" / f"{name}.jpg")
+        items = "".join(
+            f"<object><name>{label}</name><difficult>{int(difficult)}</difficult>"
+            "<part><name>head</name></part></object>"
+            for label, difficult in objects
+        )
+        path = folder / "Annotations" / f"{name}.xml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"<annotation>{items}</annotation>")
+    lists = folder / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for split, names in splits.items():
+        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+class TestCoco:
+    def test_counts_crowds_and_keeps_images_without_objects(self, tmp_path):
+        found = read_labelled(str(write_coco(tmp_path)))
+        assert names_of(found) == ["ab.jpg", "cd.jpg", "ef.jpg"]
+        assert found.multi_label and found.targets.dtype == np.int8
+        assert found.classes == ("cart", "tree")
+        assert found.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
+        assert found.image_ids == ("5", "6", "7")
+
+    def test_images_may_lie_elsewhere(self, tmp_path):
+        source = write_coco(tmp_path)
+        (tmp_path / "val2017").rename(tmp_path / "elsewhere")
+        with pytest.raises(
+            FileNotFoundError, match=r"no ab\.jpg in .* or image_root of a labelled"
+        ):
+            read_labelled(source)
+        found = read_labelled(source, image_root=str(tmp_path / "elsewhere"))
+        assert all(map(os.path.isfile, found.paths))
+
+    def test_a_missing_image_is_named(self, tmp_path):
+        source = write_coco(tmp_path)
+        (tmp_path / "val2017" / "ef.jpg").unlink()
+        with pytest.raises(
+            FileNotFoundError, match=r"1 of 3 images that do not exist: .*/ef\.jpg;"
+        ):
+            read_labelled(source)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"categories": []}, "has no categories: labels are needed"),
+            ({"images": []}, "has no images"),
+            (
+                {"annotations": [{"id": 9, "image_id": 5, "category_id": 4}]},
+                "annotation 9 is of category 4, not in categories",
+            ),
+            (
+                {"annotations": [{"id": 9, "image_id": 4, "category_id": 3}]},
+                "annotation 9 is of image 4, not in images",
+            ),
+            ({"images": [{"id": 5, "file_name": "ab.jpg"}] * 2}, "occur twice"),
+            ({"images": [{"id": 5}]}, r"not a COCO json of instances: .*KeyError: 'file_name'"),
+        ],
+    )
+    def test_malformed_annotations(self, tmp_path, changes, message):
+        with pytest.raises(ValueError, match=message):
+            read_labelled(write_coco(tmp_path, **changes))
+
+    def test_a_json_is_one_split(self, tmp_path):
+        with pytest.raises(ValueError, match="one split already: give the file of split 'train'"):
+            read_labelled(write_coco(tmp_path), split="train")
+
+
+class TestVoc:
+    def test_difficult_only_classes_are_ignored(self, tmp_path):
+        annotations = {
+            "000001": [("dog", False), ("person", True), ("person", True)],
+            "000002": [("dog", True), ("dog", False)],
+            "000003": [],
+            "000004": [("cat", False)],
+        }
+        tree = write_voc(
+            tmp_path / "VOCdevkit" / "VOC2007",
+            annotations,
+            {"trainval": ["000003", "000001", "000002"], "test": ["000004"]},
+        )
+        for source in (tree, tree.parent, tmp_path):
+            found = read_labelled(source, split="trainval")
+            assert found.classes == VOC2007_CATEGORIES and found.multi_label
+            assert found.image_ids == ("000003", "000001", "000002")
+            assert names_of(found) == ["000003.jpg", "000001.jpg", "000002.jpg"]
+            dog, person = map(VOC2007_CATEGORIES.index, ("dog", "person"))
+            expected = np.zeros((3, 20), int)
+            expected[1, dog], expected[1, person], expected[2, dog] = 1, -1, 1
+            assert found.targets.tolist() == expected.tolist()
+
+    def test_other_labels_are_sorted_and_the_same_for_every_split(self, tmp_path):
+        annotations = {"a": [("tree", False)], "b": [("cart", False)], "c": [("dog", True)]}
+        write_voc(tmp_path, annotations, {"train": ["a", "c"], "val": ["b"]})
+        train, val = (read_labelled(tmp_path, split=split) for split in ("train", "val"))
+        assert train.classes == val.classes == ("cart", "dog", "tree")
+        assert train.targets.tolist() == [[0, 0, 1], [0, -1, 0]]
+        assert val.targets.tolist() == [[1, 0, 0]]
+
+    def test_unknown_split_lists_those_found_and_no_lists_of_classes(self, tmp_path):
+        splits = {"train": ["a"], "val": ["a"], "dog_train": ["a 1"]}
+        write_voc(tmp_path, {"a": [("dog", False)]}, splits)
+        with pytest.raises(ValueError, match=r"no split 'test'; choose one of train, val \(split="):
+            read_labelled(tmp_path, split="test")
+        with pytest.raises(ValueError, match=r"no split was given; choose one of train, val "):
+            read_labelled(tmp_path)
+
+    def test_a_single_split_need_not_be_named(self, tmp_path):
+        write_voc(tmp_path, {"a": [("dog", False)]}, {"train": ["a"]})
+        assert read_labelled(tmp_path).image_ids == ("a",)
+
+    def test_what_is_missing_or_broken_is_named(self, tmp_path):
+        write_voc(tmp_path, {"a": [("dog", False)], "b": []}, {"train": ["a", "b"], "none": []})
+        with pytest.raises(ValueError, match=r"none\.txt is empty"):
+            read_labelled(tmp_path, split="none")
+        (tmp_path / "JPEGImages" / "b.jpg").unlink()
+        with pytest.raises(FileNotFoundError, match=r"JPEGImages lacks 1 of 2 images: b;"):
+            read_labelled(tmp_path, split="train")
+        (tmp_path / "Annotations" / "b.xml").unlink()
+        with pytest.raises(FileNotFoundError, match=r"Annotations lacks 1 of 2 images of the spl"):
+            read_labelled(tmp_path, split="train")
+        (tmp_path / "Annotations" / "b.xml").write_text("<annotation><object></annotation>")
+        with pytest.raises(ValueError, match=r"b\.xml is not a VOC annotation: mismatched tag"):
+            read_labelled(tmp_path, split="train")
+        lists = tmp_path / "ImageSets" / "Main"
+        (tmp_path / "Annotations" / "b.xml").write_text("<annotation></annotation>")
+        (lists / "train.txt").write_text("a\nb\na\n")
+        with pytest.raises(ValueError, match=r"train\.txt names images twice: a$"):
+            read_labelled(tmp_path, split="train")
+
+    def test_several_years_are_ambiguous(self, tmp_path):
+        for year in ("VOC2007", "VOC2012"):
+            write_voc(tmp_path / year, {"a": [("dog", False)]}, {"train": ["a"]})
+        with pytest.raises(ValueError, match=r"several VOC sets: give one of .*2007, .*2012"):
+            read_labelled(tmp_path, split="train")
+
+    def test_toy_scenes_read_the_same_from_both_layouts(self, tmp_path):
+        generate(tmp_path / "scenes", num_train=12, num_val=6, size=64, seed=3, workers=1)
+        coco = read_labelled(tmp_path / "scenes" / "annotations" / "instances_val2017.json")
+        voc = read_labelled(tmp_path / "scenes", split="test")
+        assert set(voc.classes) <= set(CLASSES) == set(coco.classes)
+        assert [int(i) for i in voc.image_ids] == [int(i) for i in coco.image_ids]
+        columns = [coco.classes.index(name) for name in voc.classes]
+        shown = voc.targets != 0  # difficult or not: COCO knows no difference
+        assert (shown == coco.targets[:, columns]).all() and shown.any()
+
+
+class TestTable:
+    def write(self, folder, text, name="set.csv"):
+        for image in ("a.jpg", "deep/b.jpg"):
+            write_image(folder / image)
+        (folder / name).write_text(text)
+        return folder / name
+
+    def test_names_of_labels(self, tmp_path):
+        text = "file,labels\na.jpg,tree; dog, \n"
+        source = self.write(tmp_path, text.replace(", \n", "\n") + "deep/b.jpg,\n")
+        found = read_labelled(source)
+        assert found.classes == ("dog", "tree") and found.multi_label
+        assert found.targets.tolist() == [[1, 1], [0, 0]]
+        assert found.image_ids == ("a.jpg", "deep/b.jpg")
+        assert found.paths == [str(tmp_path / "a.jpg"), str(tmp_path / "deep/b.jpg")]
+
+    def test_a_column_per_class(self, tmp_path):
+        text = "tree\tfile\tdog, wild\n1\tb.jpg\t-1\n"
+        source = self.write(tmp_path, text, "set.tsv")
+        found = read_labelled(source, image_root=str(tmp_path / "deep"))
+        assert found.classes == ("tree", "dog, wild")
+        assert found.targets.tolist() == [[1, -1]]
+        assert found.paths == [str(tmp_path / "deep" / "b.jpg")]
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", r":1: the header must have a column 'file' .*, got nothing"),
+            ("path,labels\na.jpg,dog\n", r":1: the header must have .* got path, labels"),
+            ("file,labels,dog\na.jpg,dog,1\n", r"not both: also got dog"),
+            ("file,dog,dog\na.jpg,1,1\n", r"each once, got file, dog, dog"),
+            ("file,labels\n", "has a header and no rows"),
+            ("file,labels\na.jpg,\n", "has no labels"),
+            ("file,labels\na.jpg,dog\ndeep/b.jpg,dog,cat\n", r"set\.csv:3: 3 cells, the header"),
+            ("file,labels\na.jpg,dog\n,dog\n", r"set\.csv:3: no file"),
+            ("file,labels\na.jpg,dog;;cat\n", r"set\.csv:2: an empty label in 'dog;;cat'"),
+            ("file,dog\na.jpg,1\ndeep/b.jpg,2\n", r"set\.csv:3: 'dog' must be 1, 0 or -1, got '2'"),
+            ('file,labels\na.jpg,"dog\n', r"set\.csv:2: unexpected end of data"),
+        ],
+    )
+    def test_malformed_rows_are_named_by_line(self, tmp_path, text, message):
+        with pytest.raises(ValueError, match=message):
+            read_labelled(self.write(tmp_path, text))
+
+    def test_missing_image(self, tmp_path):
+        source = self.write(tmp_path, "file,dog\na.jpg,1\ngone/c.jpg,0\n")
+        with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; set image_root"):
+            read_labelled(source)
+
+
+class TestFolders:
+    def test_a_folder_per_class(self, tmp_path):
+        for name in ("b/1.jpg", "a/2.png", "a/deep/3.jpg"):
+            write_image(tmp_path / name)
+        found = read_labelled(str(tmp_path))
+        assert found.classes == ("a", "b") and not found.multi_label
+        assert found.targets.tolist() == [[1, 0], [1, 0], [0, 1]]
+        assert found.image_ids == ("a/2.png", "a/deep/3.jpg", "b/1.jpg")
+
+    def test_splits_are_folders(self, tmp_path):
+        for name in ("train/a/1.jpg", "train/b/2.jpg", "val/b/3.jpg", "val/a/4.jpg"):
+            write_image(tmp_path / name)
+        found = read_labelled(tmp_path, split="val")
+        assert found.classes == ("a", "b") and found.image_ids == ("a/4.jpg", "b/3.jpg")
+        with pytest.raises(ValueError, match=r"no split 'test'; choose one of train, val"):
+            read_labelled(tmp_path, split="test")
+
+    def test_no_classes(self, tmp_path):
+        write_image(tmp_path / "1.jpg")
+        with pytest.raises(ValueError, match=r"or a folder with one sub-folder per class, found 0"):
+            read_labelled(str(tmp_path))
+        with pytest.raises(ValueError, match=r"image_root is not for "):
+            read_labelled(tmp_path, image_root="x")
+
+
+def test_sources_that_are_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No labelled set at .*/none\.json: give a COCO"):
+        read_labelled(tmp_path / "none.json")
+    (tmp_path / "set.xlsx").write_text("")
+    with pytest.raises(ValueError, match=r"set\.xlsx is neither a COCO \.json nor a table"):
+        read_labelled(tmp_path / "set.xlsx")
+
+
+def some(classes, targets):
+    targets = np.array(targets, np.int8)
+    names = [f"{row}.jpg" for row in range(len(targets))]
+    return LabelledImages(names, targets, tuple(classes), True, tuple(names))
+
+
+def test_other_classes_are_refused_with_the_difference():
+    train = some("ab", [[1, 0]])
+    check_same_classes(train, some("ab", [[0, 0]]))
+    message = r"train and test have different classes: only in train: b; only in test: c, d\. Give"
+    with pytest.raises(ValueError, match=message):
+        check_same_classes(train, some("acd", [[0, 0, 1]]))
+    with pytest.raises(ValueError, match=r"--train and --val .*: the same names in another order"):
+        check_same_classes(train, some("ba", [[0, 0]]), ("--train", "--val"))
+
+
+def test_classes_can_be_given_and_images_chosen():
+    found = some("ab", [[1, 0], [0, -1], [1, 1]])
+    wider = found.with_classes(["c", "b", "a"])
+    assert wider.targets.tolist() == [[0, 0, 1], [0, -1, 0], [0, 1, 1]]
+    assert wider.classes == ("c", "b", "a")
+    with pytest.raises(ValueError, match="Labels outside of the 1 classes given: b; add them"):
+        found.with_classes(["a"])
+    chosen = found.with_images(["2.jpg", "0.jpg"], "list.txt")
+    assert chosen.image_ids == ("0.jpg", "2.jpg") and chosen.targets.tolist() == [[1, 0], [1, 1]]
+    message = r"list\.txt lists 1 of 2 images that the annotations lack: 9\.jpg; the list was made"
+    with pytest.raises(ValueError, match=message):
+        found.with_images(["9.jpg", "0.jpg"], "list.txt")
+
+
+def test_parts_must_belong_together():
+    with pytest.raises(ValueError, match=re.escape("int8 of shape (1, 1) (paths, classes), got")):
+        LabelledImages(["a"], np.zeros((1, 2), np.int8), ("x",), True, ("a",))
+    with pytest.raises(ValueError, match="1 paths, but 0 image_ids"):
+        LabelledImages(["a"], np.zeros((1, 1), np.int8), ("x",), True, ())
+
+
+@pytest.mark.real_data
+def test_real_sets():
+    root = Path(os.environ.get("SSPYR_REAL_DATA", Path(__file__).parents[2].parent / "shared/data"))
+    if not root.is_dir():
+        pytest.skip(f"no {root}: set SSPYR_REAL_DATA")
+    for split, count in (("train2017", 165), ("val2017", 70)):
+        found = read_labelled(root / "coco_mini" / "annotations" / f"instances_{split}.json")
+        assert found.targets.shape == (count, 80) and found.classes[0] == "person"
+        assert 1 < found.targets.sum(1).mean() < 6
+    found = read_labelled(root / "voc_mini" / "VOC2007", split="trainval")
+    assert found.classes == VOC2007_CATEGORIES and (found.targets == 1).any(0).sum() > 10
+    genuine = read_labelled(root / "voc_real_2img" / "VOC2007")
+    assert genuine.image_ids == ("000001", "000002")
+    shown = [{genuine.classes[c] for c in np.flatnonzero(row == 1)} for row in genuine.targets]
+    assert shown == [{"dog", "person"}, {"train"}]
