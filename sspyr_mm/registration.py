@@ -2,6 +2,7 @@
 
 import sspyr_mm.datasets
 import sspyr_mm.engine
+import sspyr_mm.evaluation
 import sspyr_mm.models  # noqa: F401
 from sspyr_mm.compat import register_forks
 

@@ -22,7 +22,7 @@ ALLOWED = {
     "models": BASE | PARTS | BLOCKS | {"models.selfsup"},
     "datasets": BASE,
     "engine": BASE | {"models"},
-    "registration": BASE | {"models", "datasets", "engine"},
+    "registration": BASE | {"models", "datasets", "engine", "evaluation"},
     "checkpoints": BASE | {"models", "registration"},
     "evaluation": BASE | {"models", "models.selfsup", "datasets"},
     "reports": BASE | {"models", "datasets"},

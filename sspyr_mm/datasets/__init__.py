@@ -1,12 +1,15 @@
 """Data sets and transforms. Importing the package registers all of them."""
 
+from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 from sspyr_mm.datasets.workers import answer_to_parent_only
 
 __all__ = [
+    "CocoMultiLabel",
     "LoadRGBImage",
+    "MultiLabelImages",
     "PackPyramidInputs",
     "PyramidViewTransform",
     "ResumableSampler",

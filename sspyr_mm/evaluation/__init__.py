@@ -8,8 +8,10 @@ from sspyr_mm.evaluation.metrics import (
     mean_average_precision,
     voc11_average_precision,
 )
+from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 
 __all__ = [
+    "MultiLabelReport",
     "ProbeResult",
     "average_precision",
     "classification_counts",

@@ -1,6 +1,14 @@
 """Images with labels, from COCO, VOC, tables and folders."""
 
 from sspyr_mm.datasets.labelled.images import IGNORED, LabelledImages, check_same_classes
+from sspyr_mm.datasets.labelled.multi_label import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.labelled.reading import read_labelled
 
-__all__ = ["IGNORED", "LabelledImages", "check_same_classes", "read_labelled"]
+__all__ = [
+    "IGNORED",
+    "CocoMultiLabel",
+    "LabelledImages",
+    "MultiLabelImages",
+    "check_same_classes",
+    "read_labelled",
+]

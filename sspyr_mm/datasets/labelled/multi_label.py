@@ -1,0 +1,187 @@
+"""Data sets of mmpretrain with several labels per image."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmpretrain.datasets import MultiLabelDataset
+from mmpretrain.registry import DATASETS
+
+from sspyr_mm.datasets.labelled.images import IGNORED, LabelledImages
+from sspyr_mm.datasets.labelled.reading import read_labelled
+from sspyr_mm.datasets.splits import read_split
+
+
+class LabelledDataset(MultiLabelDataset):
+    """A labelled set as mmpretrain's pipelines, heads and metrics want it.
+
+    A sample has ``img_path``, ``image_id``, ``gt_label`` (int64 indices of the classes shown, empty for none) and
+    ``gt_score`` (L,) float32: 1 shown, 0 not, -1 neither to be learned nor to be counted. ``metainfo['classes']`` are
+    those of the annotations, or the ones given.
+
+    Args:
+        image_ids: File that lists the images to take (see :mod:`sspyr_mm.datasets.splits`); default: all.
+        **kwargs: Of mmpretrain's ``MultiLabelDataset``; ``classes`` gives another order of columns, or more of them.
+    """
+
+    def __init__(self, *, image_ids: str | os.PathLike | None = None, **kwargs: Any) -> None:
+        self.image_ids = image_ids
+        super().__init__(**kwargs)
+
+    @abstractmethod
+    def read(self) -> LabelledImages:
+        """Reads all images of the set."""
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Lists the images with their labels, in the order of the annotations.
+
+        Returns:
+            A dict per image.
+
+        Raises:
+            FileNotFoundError: If the annotations, an image or the list of ids does not exist.
+            ValueError: If the annotations are malformed, show a class that is not among the ``classes`` given, or lack
+                an image that ``image_ids`` lists.
+        """
+        found = self.read()
+        if self.image_ids is not None:
+            found = found.with_images(read_split(self.image_ids), self.image_ids)
+        if self.CLASSES is not None:
+            found = found.with_classes(self.CLASSES)
+        self._metainfo["classes"] = found.classes
+        return [
+            {
+                "img_path": path,
+                "image_id": image_id,
+                # Lists: arrays are many times their size once they are serialised.
+                "gt_label": np.flatnonzero(target == 1).tolist(),
+                "ignored": np.flatnonzero(target == IGNORED).tolist(),
+            }
+            for path, image_id, target in zip(
+                found.paths, found.image_ids, found.targets, strict=True
+            )
+        ]
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """One image with ``gt_label`` and ``gt_score``.
+
+        Args:
+            idx: Index of the image.
+
+        Returns:
+            What the pipeline starts from.
+        """
+        info = super().get_data_info(idx)
+        # Empty lists would become tensors of floats further on.
+        info["gt_label"] = np.array(info["gt_label"], np.int64)
+        score = np.zeros(len(self.CLASSES), np.float32)
+        score[info["gt_label"]] = 1
+        score[info.pop("ignored")] = IGNORED
+        return {**info, "gt_score": score}
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Classes of an image, for samplers that balance them.
+
+        Args:
+            idx: Index of the image.
+
+        Returns:
+            Indices of the classes it shows.
+        """
+        return self.get_data_info(idx)["gt_label"].tolist()
+
+
+@DATASETS.register_module()
+class CocoMultiLabel(LabelledDataset):
+    """Image labels of COCO 2014 or 2017, or of any other set with a COCO json.
+
+    Any instance counts, crowd included; images without annotation stay, with no label. Classes are in the order of the
+    category list.
+
+    Args:
+        ann_file: ``instances_*.json``, relative to ``data_root``.
+        data_root: Folder of annotations and images.
+        data_prefix: Folder of the images, or ``dict(img_path=...)``, relative to ``data_root``; default: where they
+            usually lie beside the json.
+        pipeline: Transforms.
+        image_ids: File that lists the ids of the images to take, for semi-supervised learning; default: all.
+        **kwargs: Of mmpretrain's ``MultiLabelDataset``.
+
+    Raises:
+        FileNotFoundError: If the json, an image or the list of ids does not exist.
+        ValueError: If the json is malformed, or lacks an image that ``image_ids`` lists.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        data_root: str = "",
+        data_prefix: str | dict[str, str] = "",
+        pipeline: Sequence[Any] = (),
+        image_ids: str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        given = data_prefix.get("img_path") if isinstance(data_prefix, dict) else data_prefix
+        self.images_given = bool(given)
+        super().__init__(
+            ann_file=ann_file,
+            data_root=os.path.expanduser(data_root),
+            data_prefix={"img_path": given or ""},
+            pipeline=pipeline,
+            image_ids=image_ids,
+            **kwargs,
+        )
+
+    def read(self) -> LabelledImages:
+        """Reads all images of the json."""
+        return read_labelled(
+            self.ann_file, image_root=self.img_prefix if self.images_given else None
+        )
+
+
+@DATASETS.register_module()
+class MultiLabelImages(LabelledDataset):
+    """Image labels of whatever :func:`read_labelled` reads: VOC trees, tables, COCO jsons, folders.
+
+    Args:
+        data_root: The source.
+        split: Of a VOC tree, such as trainval.
+        image_root: Folder of the images, where they don't lie as usual.
+        pipeline: Transforms.
+        image_ids: File that lists the ids of the images to take; default: all.
+        **kwargs: Of mmpretrain's ``MultiLabelDataset``.
+
+    Raises:
+        FileNotFoundError: If the source, an image or the list of ids does not exist.
+        ValueError: As :func:`read_labelled`, and if the set lacks an image that ``image_ids`` lists.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        *,
+        split: str | None = None,
+        image_root: str | None = None,
+        pipeline: Sequence[Any] = (),
+        image_ids: str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.split, self.image_root = split, image_root
+        super().__init__(
+            ann_file="",
+            data_root=os.path.expanduser(data_root),
+            pipeline=pipeline,
+            image_ids=image_ids,
+            **kwargs,
+        )
+
+    def read(self) -> LabelledImages:
+        """Reads all images of the split."""
+        return read_labelled(self.data_root, split=self.split, image_root=self.image_root)
+
+    def extra_repr(self) -> list[str]:
+        """Lines for printing."""
+        return [f"Source: \t{self.data_root}", f"Split: \t{self.split}"]

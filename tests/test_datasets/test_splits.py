@@ -1,0 +1,94 @@
+"""Lists of images: drawn alike everywhere, nested, read back."""
+
+import hashlib
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sspyr_mm.datasets.splits import ids_checksum, rank_ids, read_split, write_split
+
+ROOT = Path(__file__).resolve().parents[2]
+IDS = [str(number) for number in range(9, 2009, 2)]
+
+
+def test_order_is_that_of_the_digests_whatever_order_the_ids_come_in():
+    shuffled = random.Random(0).sample(IDS, len(IDS))
+    expected = sorted(IDS, key=lambda one: hashlib.sha256(f"7:{one}".encode()).hexdigest())
+    assert rank_ids(shuffled, 7) == expected != rank_ids(shuffled, 8)
+    # Known digests: no version of this package may draw other lists.
+    assert rank_ids(["9", "25", "30", "34", "36"], 0) == ["36", "25", "9", "34", "30"]
+    with pytest.raises(ValueError, match="ids of images occur twice"):
+        rank_ids(["1", "1"], 0)
+
+
+def test_lists_are_nested_and_say_how_they_were_drawn(tmp_path):
+    small, large = tmp_path / "new" / "1.txt", tmp_path / "10.txt"
+    assert write_split(small, IDS, percent=1, seed=2) == 10
+    assert write_split(large, reversed(IDS), percent=10, seed=2) == 100
+    assert read_split(large)[:10] == read_split(small) == tuple(rank_ids(IDS, 2)[:10])
+    assert not list(small.parent.glob("*.partial"))
+    header = small.read_text().splitlines()[0]
+    assert header.startswith("# 1 % of 1000 images") and "seed 2, 10 ids" in header
+    digest = hashlib.sha256("".join(f"{one}\n" for one in sorted(IDS)).encode()).hexdigest()
+    assert header.endswith(digest) and digest == ids_checksum(reversed(IDS))
+
+
+def test_seeds_draw_independently():
+    tenth = [set(rank_ids(IDS, seed)[:100]) for seed in range(3)]
+    for other in tenth[1:]:
+        assert 1 <= len(tenth[0] & other) <= 25  # 10 expected
+
+
+def test_parts_that_are_none(tmp_path):
+    for percent in (0, 101):
+        with pytest.raises(ValueError, match=f"percent must be from 1 to 100, got {percent}"):
+            write_split(tmp_path / "list.txt", IDS, percent=percent, seed=0)
+    with pytest.raises(ValueError, match="1 % of 99 images is none: give more"):
+        write_split(tmp_path / "list.txt", IDS[:99], percent=1, seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists_that_are_none(tmp_path):
+    path = tmp_path / "list.txt"
+    with pytest.raises(FileNotFoundError, match=r"No list of image ids at .*list\.txt: give an"):
+        read_split(path)
+    path.write_text("# nothing\n\n")
+    with pytest.raises(ValueError, match="lists no image"):
+        read_split(path)
+    path.write_text("1\n2 # a comment\n1\n")
+    with pytest.raises(ValueError, match="lists 1 ids twice"):
+        read_split(path)
+
+
+def run_tool(*args):
+    command = [sys.executable, ROOT / "tools/dataset_converters/make_coco_splits.py", *args]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+
+
+def test_tool_writes_every_list(tmp_path):
+    source = tmp_path / "instances_train2014.json"
+    images = ", ".join(f'{{"id": {one}, "file_name": "x.jpg"}}' for one in IDS)
+    source.write_text(f'{{"images": [{images}]}}')
+    out = tmp_path / "splits"
+    done = run_tool(source, "--out", out, "--percent", 1, 10, "--seeds", 0, 1, "--any-images")
+    assert done.returncode == 0, done.stderr
+    names = [f"coco2014_{p}pct_seed{s}.txt" for p in (10, 1) for s in (0, 1)]
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    assert read_split(out / "coco2014_10pct_seed1.txt") == tuple(rank_ids(IDS, 1)[:100])
+    assert "coco2014_1pct_seed0.txt: 10 of 1000 images" in done.stdout
+
+
+def test_tool_refuses_another_data_set(tmp_path):
+    source = tmp_path / "instances.json"
+    source.write_text('{"images": [{"id": 1, "file_name": "x.jpg"}]}')
+    done = run_tool(source, "--out", tmp_path / "splits")
+    assert done.returncode == 2 and "has 1 images, train2014 has 82783" in done.stderr
+    done = run_tool(tmp_path / "none.json", "--out", tmp_path / "splits")
+    assert done.returncode == 2 and "No such file" in done.stderr
+    source.write_text("[]")
+    done = run_tool(source, "--out", tmp_path / "splits")
+    assert done.returncode == 2 and "is not a COCO json" in done.stderr
+    assert not (tmp_path / "splits").exists()
