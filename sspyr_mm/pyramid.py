@@ -43,40 +43,11 @@ class MultiCropSpec:
     area: tuple[float, float] = (0.05, 0.14)
 
 
-@dataclass(frozen=True)
-class ScaleSpec:
-    """One scale of the pyramid.
+class _Gridded:
+    """What follows from a region and its grid."""
 
-    Args:
-        name: ``s0``, ``s1``, ...; also the key of the scale's tensors in a batch.
-        scale_idx: Position in the pyramid; 0 is the whole image.
-        region: Side of the region in pixels.
-        patch: Side of a patch in pixels; at most ``cell``.
-        num_prototypes: K, >= 1.
-        grid: Cells per side, so ``num_patches = grid ** 2``. Defaults to 1.
-        area: Least and greatest share of the image's area a region covers, in (0, 1].
-        aspect: Least and greatest ratio of width to height of a region.
-        alpha: Weight of the swapped prediction at this scale.
-        beta: Weight of the cross-scale term; 0 at scale 0, which is the target of the others.
-        shared_region: Whether both views cut their patches from the same region, so that patch m of V and patch m of
-            V' show the same cell. Defaults to True for scales >= 1 and False for scale 0.
-        queue_length: Embeddings of earlier steps that join Sinkhorn, per view, over all ranks. Defaults to 0: none.
-        multi_crop: Extra crops; scale 0 only.
-    """
-
-    name: str
-    scale_idx: int
+    grid: int
     region: int
-    patch: int
-    num_prototypes: int
-    grid: int = 1
-    area: tuple[float, float] = (0.6, 1.0)
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    alpha: float = 1.0
-    beta: float = 0.0
-    shared_region: bool = False
-    queue_length: int = 0
-    multi_crop: MultiCropSpec | None = None
 
     @property
     def num_patches(self) -> int:
@@ -88,6 +59,43 @@ class ScaleSpec:
         """Side of a cell in pixels; what is left of the region beyond ``grid * cell`` is not used."""
         return self.region // self.grid
 
+
+@dataclass(frozen=True)
+class ScaleSpec(_Gridded):
+    """One scale of the pyramid.
+
+    Args:
+        name: ``s0``, ``s1``, ...; also the key of the scale's tensors in a batch.
+        scale_idx: Position in the pyramid; 0 is the whole image.
+        region: Side of the region in pixels.
+        patch: Side of a patch in pixels; at most ``cell``.
+        num_prototypes: K, >= 1.
+        alpha: Weight of the swapped prediction at this scale, >= 0. A config must state it.
+        beta: Weight of the cross-scale term, >= 0. A config must state it for scales >= 1; 0 at scale 0, which is the
+            target of the others.
+        grid: Cells per side, so ``num_patches = grid ** 2``. Defaults to 1.
+        area: Least and greatest share of the image's area a region covers, in (0, 1].
+        aspect: Least and greatest ratio of width to height of a region.
+        shared_region: Whether both views cut their patches from the same region, so that patch m of V and patch m of
+            V' show the same cell. Defaults to True for scales >= 1 and False for scale 0.
+        queue_length: Embeddings of earlier steps that join Sinkhorn, per view, over all ranks. Defaults to 0: none.
+        multi_crop: Extra crops; scale 0 only.
+    """
+
+    name: str
+    scale_idx: int
+    region: int
+    patch: int
+    num_prototypes: int
+    alpha: float
+    beta: float = 0.0
+    grid: int = 1
+    area: tuple[float, float] = (0.6, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    shared_region: bool = False
+    queue_length: int = 0
+    multi_crop: MultiCropSpec | None = None
+
     @property
     def num_regions(self) -> int:
         """Regions cut from an image for the two views: 1 when they share it."""
@@ -95,7 +103,7 @@ class ScaleSpec:
 
 
 @dataclass(frozen=True)
-class GroupSpec:
+class GroupSpec(_Gridded):
     """What goes through the backbone in one pass: patches of one size that belong to one scale.
 
     Args:
@@ -117,16 +125,6 @@ class GroupSpec:
     region: int
     patch: int
     area: tuple[float, float]
-
-    @property
-    def num_patches(self) -> int:
-        """M, patches of one view of one image."""
-        return self.grid**2
-
-    @property
-    def cell(self) -> int:
-        """Side of a cell in pixels."""
-        return self.region // self.grid
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,8 @@ def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> Sca
     if not isinstance(cfg, Mapping):
         raise TypeError(f"pyramid.{name} must be a dict, got {type(cfg).__name__}")
     allowed = {f.name for f in fields(ScaleSpec)} - {"name", "scale_idx"}
-    _check_keys(f"pyramid.{name}", cfg, allowed, required={"region", "patch", "num_prototypes"})
+    _check_keys(f"pyramid.{name}", cfg, allowed, required=("region", "patch", "num_prototypes"))
+    _check_weights(name, cfg, ("alpha", "beta") if scale_idx > 0 else ("alpha",))
     kwargs = dict(cfg)
     crops = kwargs.pop("multi_crop", None)
     if crops is not None:
@@ -229,13 +228,23 @@ def _check_keys(
     where: str,
     cfg: Mapping[str, Any],
     allowed: set[str],
-    required: set[str] | frozenset[str] = frozenset(),
+    required: tuple[str, ...] = (),
 ) -> None:
     if unknown := sorted(set(cfg) - allowed):
         raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
-    if missing := sorted(required - set(cfg)):
+    if missing := sorted(set(required) - set(cfg)):
         raise ValueError(
             f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)"
+        )
+
+
+def _check_weights(name: str, cfg: Mapping[str, Any], weights: tuple[str, ...]) -> None:
+    """A default would drop or weigh a loss term without a word."""
+    if missing := [weight for weight in weights if weight not in cfg]:
+        example = ", ".join(f"{weight}={0.25 if name != 's0' else 1.0}" for weight in missing)
+        raise ValueError(
+            f"pyramid.{name} does not state {' and '.join(missing)}, the weight of its loss: write {name}=dict("
+            f"{example}, ...), or 0 to leave the term out"
         )
 
 

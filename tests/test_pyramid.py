@@ -10,15 +10,16 @@ from mmengine.config import Config
 from sspyr_mm.pyramid import MultiCropSpec, PyramidSpec
 
 THREE_SCALES = Path(__file__).parents[1] / "configs/_base_/pyramids/three_scales.py"
-SCALE = dict(region=8, patch=8, num_prototypes=3)
+S0 = dict(region=8, patch=8, num_prototypes=3, alpha=1.0)
+SCALE = dict(**S0, beta=0.25)
 
 
 def one(**fields):
-    return dict(s0={**SCALE, **fields})
+    return dict(s0={**S0, **fields})
 
 
 def two(**fields):
-    return dict(s0=SCALE, s1={**SCALE, "grid": 2, "patch": 4, **fields})
+    return dict(s0=S0, s1={**SCALE, "grid": 2, "patch": 4, **fields})
 
 
 def test_the_papers_pyramid():
@@ -53,7 +54,7 @@ def test_groups_of_a_plain_pyramid_are_its_scales():
 
 def test_multi_crops_are_a_group_of_scale_0_also_at_the_size_of_another_scale():
     config = two()
-    config["s0"] = {**SCALE, "multi_crop": dict(num_views=5, patch=4, area=[0.05, 0.14])}
+    config["s0"] = {**S0, "multi_crop": dict(num_views=5, patch=4, area=[0.05, 0.14])}
     spec = PyramidSpec.from_config(config)
     assert [g.name for g in spec.groups] == ["s0", "s0_crops", "s1"]
     crops = spec.groups[1]
@@ -84,15 +85,15 @@ def test_from_config_leaves_the_config_alone():
 
 
 def test_the_last_scales_can_be_left_out_and_order_does_not_matter():
-    full = dict(s2=SCALE, s0=SCALE, s1=SCALE)
+    full = dict(s2=SCALE, s0=S0, s1=SCALE)
     assert [s.name for s in PyramidSpec.from_config(full).scales] == ["s0", "s1", "s2"]
     assert PyramidSpec.from_config({**full, "s2": None}).num_scales == 2
-    many = {f"s{i}": SCALE for i in range(12)}
+    many = {f"s{i}": SCALE if i else S0 for i in range(12)}
     assert [s.scale_idx for s in PyramidSpec.from_config(many).scales] == list(range(12))
 
 
 def test_shared_region_can_be_chosen_per_scale():
-    config = dict(s0={**SCALE, "shared_region": True}, s1={**SCALE, "shared_region": False})
+    config = dict(s0={**S0, "shared_region": True}, s1={**SCALE, "shared_region": False})
     assert [s.num_regions for s in PyramidSpec.from_config(config).scales] == [1, 2]
 
 
@@ -194,9 +195,28 @@ def test_scale_0_is_the_target_and_has_no_beta():
         PyramidSpec.from_config(one(beta=0.25))
 
 
+@pytest.mark.parametrize(
+    ("scale", "lacks", "message"),
+    [
+        ("s0", ["alpha"], "pyramid.s0 does not state alpha, the weight of its loss: write s0=dict(alpha=1.0, ...)"),
+        ("s1", ["alpha"], "pyramid.s1 does not state alpha, the weight of its loss: write s1=dict(alpha=0.25, ...)"),
+        ("s1", ["beta"], "pyramid.s1 does not state beta, the weight of its loss: write s1=dict(beta=0.25, ...), or 0"),
+        ("s1", ["alpha", "beta"], "does not state alpha and beta, the weight of its loss: write s1=dict(alpha=0.25"),
+    ],
+)  # fmt: skip
+def test_no_weight_of_a_loss_goes_unsaid(scale, lacks, message):
+    config = dict(s0=S0, s1=SCALE)
+    config[scale] = {k: v for k, v in config[scale].items() if k not in lacks}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        PyramidSpec.from_config(config)
+    config[scale].update(dict.fromkeys(lacks, 0))  # said, and left out
+    spec = PyramidSpec.from_config(config).scales[int(scale[1])]
+    assert [getattr(spec, name) for name in lacks] == [0] * len(lacks)
+
+
 @pytest.mark.parametrize("field", ["region", "patch", "num_prototypes"])
 def test_missing_fields_are_named(field):
-    config = {k: v for k, v in SCALE.items() if k != field}
+    config = {k: v for k, v in S0.items() if k != field}
     with pytest.raises(ValueError, match=rf"pyramid\.s0 lacks \['{field}'\]: add them"):
         PyramidSpec.from_config(dict(s0=config))
 

@@ -24,7 +24,7 @@ def build_model(variant, queues, crops):
     torch.manual_seed(0)
     gn = dict(type="GN", num_groups=2)
     pyramid = dict(
-        s0=dict(region=32, patch=32, num_prototypes=6, queue_length=queues.get("s0", 0)),
+        s0=dict(region=32, patch=32, num_prototypes=6, alpha=1.0, queue_length=queues.get("s0", 0)),
         s1=dict(
             grid=2,
             region=48,

@@ -13,9 +13,9 @@ from sspyr_mm.pyramid import PyramidSpec
 
 SCRIPT = Path(__file__).parents[2] / "tools/benchmarks/worker_cost.py"
 PYRAMID = dict(
-    s0=dict(region=32, patch=32, num_prototypes=3, area=(0.14, 1.0)),
-    s1=dict(region=45, grid=2, patch=16, num_prototypes=3),
-    s2=dict(region=50, grid=3, patch=12, num_prototypes=3),
+    s0=dict(region=32, patch=32, num_prototypes=3, alpha=1.0, area=(0.14, 1.0)),
+    s1=dict(region=45, grid=2, patch=16, num_prototypes=3, alpha=0.25, beta=0.25),
+    s2=dict(region=50, grid=3, patch=12, num_prototypes=3, alpha=0.25, beta=0.25),
 )
 
 

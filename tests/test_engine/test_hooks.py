@@ -51,7 +51,6 @@ model = dict(
     ),
     backbone=dict(stem_channels=8, base_channels=8),
     neck=dict(in_channels=64, hid_channels=16, out_channels=8),
-    head=dict(embed_dims=8),
 )
 train_dataloader = dict(
     batch_size={batch},
@@ -333,8 +332,10 @@ def test_a_diverged_run_is_told_apart_from_a_stuck_one(monkeypatch):
 def test_what_is_too_large_for_the_data():
     spec = PyramidSpec.from_config(
         dict(
-            s0=dict(region=8, patch=8, num_prototypes=21, queue_length=20),
-            s1=dict(region=8, patch=4, grid=2, num_prototypes=80, queue_length=81),
+            s0=dict(region=8, patch=8, num_prototypes=21, alpha=1.0, queue_length=20),
+            s1=dict(
+                region=8, patch=4, grid=2, num_prototypes=80, alpha=0.5, beta=0.5, queue_length=81
+            ),
         )
     )
     assert size_messages(spec, 20) == [
@@ -407,7 +408,7 @@ def set_transform(cfg_options, **transform):
 
 
 def test_a_transform_with_another_pyramid_is_refused(config, tmp_path):
-    other = dict(s0=dict(region=32, patch=32, num_prototypes=7))
+    other = dict(s0=dict(region=32, patch=32, num_prototypes=7, alpha=1.0))
     with pytest.raises(
         ValueError,
         match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove ",

@@ -22,9 +22,13 @@ from sspyr_mm.models.data_preprocessors.pyramid_augment import PyramidAugment, c
 from sspyr_mm.pyramid import PyramidSpec
 
 PYRAMID = dict(
-    s0=dict(region=24, patch=24, num_prototypes=3, multi_crop=dict(num_views=3, patch=14)),
-    s1=dict(region=41, grid=2, patch=16, num_prototypes=3),
-    s2=dict(region=47, grid=3, patch=14, num_prototypes=3, shared_region=False),
+    s0=dict(
+        region=24, patch=24, num_prototypes=3, alpha=1.0, multi_crop=dict(num_views=3, patch=14)
+    ),
+    s1=dict(region=41, grid=2, patch=16, num_prototypes=3, alpha=0.25, beta=0.25),
+    s2=dict(
+        region=47, grid=3, patch=14, num_prototypes=3, alpha=0.25, beta=0.25, shared_region=False
+    ),
 )
 SPEC = PyramidSpec.from_config(PYRAMID)
 PLAIN = dict(mean=(0, 0, 0), std=(255, 255, 255))

@@ -54,7 +54,7 @@ BACKBONES = {
 def make_pyramid(*, patch1=40, crops=True):
     """Two scales; patches of scale 1 are smaller, so that a ViT has to interpolate."""
     pyramid = dict(
-        s0=dict(region=48, patch=48, num_prototypes=6),
+        s0=dict(region=48, patch=48, num_prototypes=6, alpha=1.0),
         s1=dict(grid=2, region=100, patch=patch1, num_prototypes=5, alpha=0.25, beta=0.25),
     )
     if crops:
@@ -242,3 +242,25 @@ def test_total_loss_is_the_sum_of_the_loss_terms():
     log = model.train_step(make_batch(model), OptimWrapper(optimizer))
     assert any(name.startswith("ce_ratio") for name in log)
     assert log["loss"].item() == pytest.approx(total(losses).item(), rel=1e-5)
+
+
+def test_size_of_an_embedding_is_stated_once():
+    def sizes(neck, head):
+        model = SSPRL(
+            make_pyramid(),
+            backbone=copy.deepcopy(RESNET),
+            neck=dict(type="PyramidProjector", in_channels=64, norm_cfg=BN, **neck),
+            head=dict(type="SSPRLHead", **head),
+        )
+        return [
+            model.neck.projectors["s0"][-1].out_features,
+            *model.head.prototypes["s0"].weight.shape[1:],
+        ]
+
+    assert sizes(dict(out_channels=12), {}) == [12, 12]
+    assert sizes({}, dict(embed_dims=12)) == [12, 12]
+    assert sizes({}, {}) == [128, 128]
+    with pytest.raises(
+        ValueError, match=r"neck\.out_channels is 12 and head\.embed_dims 10, but both are the size"
+    ):
+        sizes(dict(out_channels=12), dict(embed_dims=10))

@@ -16,7 +16,7 @@ def build(width=8, **backbone):
     return MODELS.build(
         {
             "type": "SSPRL",
-            "pyramid": {"s0": {"region": 16, "patch": 16, "num_prototypes": 4}},
+            "pyramid": {"s0": {"region": 16, "patch": 16, "num_prototypes": 4, "alpha": 1.0}},
             "backbone": {**net, **backbone},
             "neck": {**neck, "out_channels": 8, "norm_cfg": {"type": "BN"}},
             "head": {"type": "SSPRLHead", "embed_dims": 8},

@@ -6,8 +6,8 @@ from sspyr_mm.models import PyramidAugment
 from sspyr_mm.reports.contact_sheet import draw_contact_sheet
 
 PYRAMID = {
-    "s0": {"region": 40, "patch": 40, "num_prototypes": 8},
-    "s1": {"region": 80, "patch": 40, "grid": 2, "num_prototypes": 6, "beta": 0.25},
+    "s0": {"region": 40, "patch": 40, "num_prototypes": 8, "alpha": 1.0},
+    "s1": {"region": 80, "patch": 40, "grid": 2, "num_prototypes": 6, "alpha": 0.25, "beta": 0.25},
 }
 
 

@@ -14,8 +14,8 @@ from sspyr_mm.datasets import PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.reports import measure_health
 
 PYRAMID = {
-    "s0": {"region": 16, "patch": 16, "num_prototypes": 8},
-    "s1": {"region": 32, "patch": 12, "grid": 2, "num_prototypes": 6, "beta": 0.25},
+    "s0": {"region": 16, "patch": 16, "num_prototypes": 8, "alpha": 1.0},
+    "s1": {"region": 32, "patch": 12, "grid": 2, "num_prototypes": 6, "alpha": 0.25, "beta": 0.25},
 }
 
 

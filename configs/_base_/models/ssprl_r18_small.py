@@ -20,7 +20,6 @@ model = dict(
     ),
     head=dict(
         type="SSPRLHead",
-        embed_dims=64,
         variant="paper",
         temperature=0.1,
         assigner=dict(type="SinkhornAssigner", epsilon=0.01, num_iterations=3),

@@ -18,7 +18,6 @@ model = dict(
     ),
     head=dict(
         type="SSPRLHead",
-        embed_dims=128,
         variant="paper",
         temperature=0.1,
         assigner=dict(type="SinkhornAssigner", epsilon=0.05, num_iterations=3),

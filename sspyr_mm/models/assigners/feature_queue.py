@@ -4,6 +4,8 @@ import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
 
+from sspyr_mm.pyramid import NUM_VIEWS
+
 
 class FeatureQueue(nn.Module):
     """Ring buffer of embeddings, one per view, replicated on every rank.
@@ -22,7 +24,7 @@ class FeatureQueue(nn.Module):
 
     embeddings: Tensor
 
-    def __init__(self, length: int, dim: int, num_views: int = 2) -> None:
+    def __init__(self, length: int, dim: int, num_views: int = NUM_VIEWS) -> None:
         super().__init__()
         if length < 1:
             raise ValueError(

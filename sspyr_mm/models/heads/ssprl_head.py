@@ -18,10 +18,10 @@ from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
 from sspyr_mm.models.heads.state_check import check_head_state
 from sspyr_mm.models.layers import CorrelationLearner, Prototypes
 from sspyr_mm.models.layers.correlation_learner import CorrelationInput
-from sspyr_mm.models.losses import CrossScaleLoss, swapped_cross_entropy
+from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
 from sspyr_mm.models.losses.cross_scale_loss import Pairs
-from sspyr_mm.models.losses.swapped_prediction_loss import Reduction, direction_factor
-from sspyr_mm.pyramid import PyramidSpec, ScaleSpec
+from sspyr_mm.models.losses.swapped_prediction_loss import Reduction
+from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
 class Variant(NamedTuple):
@@ -87,7 +87,7 @@ class SSPRLHead(BaseModule):
             {"type": "SinkhornAssigner", **(assigner or {})}
         )
         choice = VARIANTS[variant]
-        self.pyramid_factor = direction_factor(choice.reduction)
+        self.swapped_prediction_loss = SwappedPredictionLoss(choice.reduction)
         self.cross_scale_loss = CrossScaleLoss(choice.pairs, choice.reduction, cross_weight)
         scales = self.spec.scales
         self.prototypes = nn.ModuleDict(
@@ -177,11 +177,10 @@ class SSPRLHead(BaseModule):
             problems += list(self.prototypes_of(scale)(z))
         solved = self.assigner.assign_many(problems)
         codes = {}
-        for scale, both in zip(
-            self.spec.scales, zip(solved[::2], solved[1::2], strict=True), strict=True
-        ):
+        for scale in self.spec.scales:
             num_samples = embeddings[scale.name].shape[1] * scale.num_patches
-            codes[scale.name] = torch.stack([q[:num_samples] for q in both])
+            views = solved[NUM_VIEWS * scale.scale_idx :][:NUM_VIEWS]
+            codes[scale.name] = torch.stack([q[:num_samples] for q in views])
         if self.queues_active:
             self._push(embeddings)
         return codes
@@ -203,10 +202,11 @@ class SSPRLHead(BaseModule):
         for scale in self.spec.scales:
             views = [scores[g.name].flatten(1, 2) for g in self.spec.groups if g.scale is scale]
             log_probs = F.log_softmax(torch.cat(views) / self.temperature, dim=-1)
-            ce = swapped_cross_entropy(codes[scale.name], log_probs)
-            losses[f"loss_pyr_{scale.name}"] = scale.alpha * self.pyramid_factor * ce
+            loss = self.swapped_prediction_loss(codes[scale.name], log_probs)
+            losses[f"loss_pyr_{scale.name}"] = scale.alpha * loss
             if scale.num_prototypes > 1:
-                ratios[f"ce_ratio_{scale.name}"] = ce.detach() / math.log(scale.num_prototypes)
+                uniform = self.swapped_prediction_loss.factor * math.log(scale.num_prototypes)
+                ratios[f"ce_ratio_{scale.name}"] = loss.detach() / uniform
         return {**losses, **ratios}
 
     def _cross_losses(

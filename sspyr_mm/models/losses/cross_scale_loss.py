@@ -30,10 +30,10 @@ def cross_scale_cross_entropy(
 
     Source: equation 3 and Algorithm 1, L_cross without its weight; ``all`` from the released code.
     """
-    num_images = codes.shape[1]
+    num_views, num_images, _ = codes.shape
     if pairs == "matched":
-        return -(codes * log_predictions).sum() / (2 * num_images)
-    return -(codes.sum(0) * log_predictions.sum(0)).sum() / (4 * num_images)
+        return -(codes * log_predictions).sum() / (num_views * num_images)
+    return -(codes.sum(0) * log_predictions.sum(0)).sum() / (num_views**2 * num_images)
 
 
 @MODELS.register_module()

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from sspyr_mm.pyramid import NUM_VIEWS
+
 Reduction = Literal["sum", "mean"]
 """How the terms of the two codes are put together: summed (paper) or averaged (release)."""
 
@@ -20,7 +22,7 @@ def direction_factor(reduction: Reduction) -> float:
     """
     if reduction not in get_args(Reduction):
         raise ValueError(f"reduction must be one of {get_args(Reduction)}, got {reduction!r}")
-    return 2.0 if reduction == "sum" else 1.0
+    return float(NUM_VIEWS) if reduction == "sum" else 1.0
 
 
 def swapped_cross_entropy(codes: Tensor, log_probs: Tensor) -> Tensor:
@@ -37,11 +39,11 @@ def swapped_cross_entropy(codes: Tensor, log_probs: Tensor) -> Tensor:
     Source: equation 2 and Algorithm 1, L_pyr without its weight and with the mean of both directions; with multi-crops
     the released code (each code predicted by the V - 1 other crops).
     """
-    num_views, num_samples, _ = log_probs.shape
+    num_codes, (num_views, num_samples, _) = codes.shape[0], log_probs.shape
     total = log_probs.sum(0)
     # Sum over v != i of log P_v is one subtraction, whatever the number of multi-crops.
-    terms = [(codes[i] * (total - log_probs[i])).sum() for i in range(2)]
-    return -(terms[0] + terms[1]) / (2 * (num_views - 1) * num_samples)
+    others = total - log_probs[:num_codes]
+    return -(codes * others).sum() / (num_codes * (num_views - 1) * num_samples)
 
 
 @MODELS.register_module()

@@ -27,6 +27,19 @@ def pool(feats: Tensor | tuple) -> Tensor:
     return last.mean(dim=1) if last.ndim == 3 else last
 
 
+def _with_one_size(neck: dict, head: dict) -> tuple[dict, dict]:
+    """Both configs with the size of an embedding that one of them states."""
+    sizes = {c[key] for c, key in ((neck, "out_channels"), (head, "embed_dims")) if key in c}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"neck.out_channels is {neck['out_channels']} and head.embed_dims {head['embed_dims']}, but both are the "
+            "size of an embedding: remove head.embed_dims, which follows from the neck's"
+        )
+    for size in sizes:
+        neck, head = {**neck, "out_channels": size}, {**head, "embed_dims": size}
+    return neck, head
+
+
 @MODELS.register_module()
 class SSPRL(BaseSelfSupervisor):
     """Self-supervised pyramid representation learning.
@@ -37,12 +50,15 @@ class SSPRL(BaseSelfSupervisor):
         pyramid: Config of the pyramid; handed to preprocessor, neck and head, which need not repeat it.
         backbone: Any mmpretrain backbone that ends in a map, tokens or vectors.
         neck: :class:`PyramidProjector`.
-        head: :class:`SSPRLHead`.
+        head: :class:`SSPRLHead`. Its ``embed_dims`` is the neck's ``out_channels``; stating one of them is enough.
         data_preprocessor: :class:`PyramidAugment`.
         channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only.
             Convolutions on tensor cores and on CPUs are faster so.
         pretrained: Checkpoint to start from.
         init_cfg: Initialisation.
+
+    Raises:
+        ValueError: If neck and head state different sizes of an embedding.
 
     Source: Algorithm 1.
     """
@@ -60,6 +76,7 @@ class SSPRL(BaseSelfSupervisor):
         init_cfg: dict | None = None,
     ) -> None:
         spec = PyramidSpec.from_config(pyramid)
+        neck, head = _with_one_size(neck, head)
         preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
         super().__init__(
             backbone=backbone,
