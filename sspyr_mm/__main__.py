@@ -18,7 +18,11 @@ COMMANDS = {
     ),
     "export": (
         "sspyr_mm.cli.export",
-        "write the backbone of a pre-training checkpoint for use elsewhere",
+        "write the backbone of a checkpoint, ours or another's, for use elsewhere",
+    ),
+    "inspect": (
+        "sspyr_mm.cli.inspect",
+        "format, architecture and contents of a checkpoint, ours or another's",
     ),
     "health": (
         "sspyr_mm.cli.health",

@@ -1,11 +1,25 @@
 """Reading and writing of checkpoints."""
 
-from sspyr_mm.checkpoints.backbone import export_backbone
-from sspyr_mm.checkpoints.pretraining import (
-    build_model,
-    load_pretraining,
-    random_model,
-    read_checkpoint,
+from sspyr_mm.checkpoints.backbone import (
+    BackboneCheckpoint,
+    build_backbone,
+    export_backbone,
+    read_backbone,
 )
+from sspyr_mm.checkpoints.inspection import inspect_checkpoint
+from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining, random_model
+from sspyr_mm.checkpoints.reading import read_checkpoint
+from sspyr_mm.checkpoints.release import convert_release
 
-__all__ = ["build_model", "export_backbone", "load_pretraining", "random_model", "read_checkpoint"]
+__all__ = [
+    "BackboneCheckpoint",
+    "build_backbone",
+    "build_model",
+    "convert_release",
+    "export_backbone",
+    "inspect_checkpoint",
+    "load_pretraining",
+    "random_model",
+    "read_backbone",
+    "read_checkpoint",
+]

@@ -1,9 +1,13 @@
 """Configs inside of checkpoints, read without being executed."""
 
 import ast
+import re
 from typing import Any
 
 from mmengine.config import Config
+
+_REGISTERED = re.compile(r"(mm\w+\.|sspyr_mm\.)?[A-Za-z]\w*")
+"""What a registry knows: a name, or a scope and a name."""
 
 
 def parse_config(text: str) -> Config:
@@ -18,7 +22,7 @@ def parse_config(text: str) -> Config:
         The config.
 
     Raises:
-        ValueError: If the text holds anything else than literals.
+        ValueError: If the text holds anything else than literals, or as :func:`check_types`.
     """
     try:
         statements = ast.parse(text).body
@@ -29,7 +33,29 @@ def parse_config(text: str) -> Config:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
             raise _refusal(statement)
         values[statement.targets[0].id] = _literal(statement.value)
+    check_types(values)
     return Config(values)
+
+
+def check_types(config: Any) -> None:
+    """Refuses what a registry would import and call: it takes ``os.system`` for a type, too.
+
+    Args:
+        config: Part of a config from a checkpoint, of dicts, lists and plain values.
+
+    Raises:
+        ValueError: If a ``type`` in it is no registered name but the path of an object.
+    """
+    if isinstance(config, dict):
+        name = config.get("type")
+        if isinstance(name, str) and not _REGISTERED.fullmatch(name):
+            raise ValueError(
+                f"The config inside of the checkpoint asks for type={name!r}, which is no registered name such as "
+                "'ResNet' or 'mmpretrain.ResNet'; nothing of it was executed"
+            )
+    if isinstance(config, (dict, list, tuple)):
+        for value in config.values() if isinstance(config, dict) else config:
+            check_types(value)
 
 
 def _literal(node: ast.expr) -> Any:

@@ -2,13 +2,9 @@
 
 import copy
 import logging
-import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -16,64 +12,8 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
+from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
 from sspyr_mm.models import SSPRL
-
-_LOG_GLOBALS = ("mmengine.logging.", "numpy.", "builtins.getattr")
-"""What mmengine's message hub, the log inside of its checkpoints, is pickled with."""
-
-
-class _Inert:
-    """Stands in for every part of the message hub: takes anything, does nothing."""
-
-    def __init__(self, *_: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Reads a file of tensors and plain values; nothing in it is executed.
-
-    The message hub of mmengine's checkpoints needs more than that; it is left out.
-
-    Args:
-        path: A file.
-
-    Returns:
-        The checkpoint.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, or one that needs arbitrary pickle.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth"
-        )
-    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        raise ValueError(
-            f"Reading checkpoints safely needs torch >= 2.6, this is {torch.__version__}: update torch"
-        )
-    try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _globals_of_log(path)]):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a checkpoint of tensors and plain values: {error}"
-        ) from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict"
-        )
-    checkpoint.pop("message_hub", None)
-    return checkpoint
-
-
-def _globals_of_log(path: str) -> list[str]:
-    try:
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        return [name for name in names if name.startswith(_LOG_GLOBALS)]
-    except ValueError:  # not a zip archive: an old checkpoint, which has no log, or none at all
-        return []
 
 
 @contextmanager
@@ -126,7 +66,7 @@ def random_model(cfg: Config) -> SSPRL:
     return model.eval()
 
 
-def load_pretraining(path: str) -> tuple[Config, SSPRL]:
+def load_pretraining(path: FilePath) -> tuple[Config, SSPRL]:
     """A model as training left it, from the config inside of its checkpoint.
 
     Args:

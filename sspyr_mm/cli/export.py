@@ -2,11 +2,47 @@
 
 import argparse
 
+# Target -> how its file is used. The names of `sspyr_mm.checkpoints.formats.TARGETS`, which would import torch.
+_USE = {
+    "mmpretrain": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
+    "mmdet": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
+    "mmseg": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
+    "torchvision": "model.load_state_dict(torch.load('{out}'), strict=False), which leaves out fc",
+    "timm": "timm.create_model(..., num_classes=0).load_state_dict(torch.load('{out}'))",
+    "detectron2": "MODEL.WEIGHTS '{out}', with MODEL.RESNETS.STRIDE_IN_1X1 False and inputs in RGB",
+    "safetensors": "safetensors.torch.load_file('{out}')",
+    "sspyr_mm": "tools/train.py CONFIG --cfg-options load_from='{out}'",
+}
+_PREFIXED = "model.init_cfg=dict(type='Pretrained', checkpoint='{out}')"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("checkpoint", help="pre-training checkpoint")
+    parser.add_argument("checkpoint", help="checkpoint in any format that is read; see inspect")
     parser.add_argument("out", help="file to write")
+    parser.add_argument(
+        "--to",
+        choices=list(_USE),
+        default="mmpretrain",
+        metavar="TARGET",
+        help=f"one of {', '.join(_USE)} (default: %(default)s). sspyr_mm: a whole pre-training checkpoint, "
+        "from one of the SS-PRL authors' code",
+    )
+    parser.add_argument(
+        "--full-prefix",
+        action="store_true",
+        help="names begin with `backbone.`, as in a whole model",
+    )
+    add_allow_pickle(parser)
+
+
+def add_allow_pickle(parser: argparse.ArgumentParser) -> None:
+    """Declares ``--allow-pickle``, the same for every command that reads foreign checkpoints."""
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read objects of any class; a file can run any code this way: only for makers you trust",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -15,11 +51,21 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from sspyr_mm.checkpoints import export_backbone
+    from sspyr_mm.checkpoints import convert_release, export_backbone
 
-    number = export_backbone(args.checkpoint, args.out)
-    print(
-        f"{args.out}: {number} tensors. Use it with model.backbone.init_cfg="
-        f"dict(type='Pretrained', checkpoint='{args.out}')"
-    )
+    use = _USE[args.to]
+    if args.to == "sspyr_mm":
+        if args.full_prefix:
+            raise ValueError("--full-prefix is for backbones; --to sspyr_mm writes a whole model")
+        number = convert_release(args.checkpoint, args.out, allow_pickle=args.allow_pickle)
+    else:
+        number = export_backbone(
+            args.checkpoint,
+            args.out,
+            target=args.to,
+            full_prefix=args.full_prefix,
+            allow_pickle=args.allow_pickle,
+        )
+        use = _PREFIXED if args.full_prefix else use
+    print(f"{args.out}: {number} tensors. Use it with {use.format(out=args.out)}")
     return 0

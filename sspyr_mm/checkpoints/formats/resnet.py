@@ -1,0 +1,152 @@
+"""Names of ResNets, and what their names and shapes say about them.
+
+Canonical are the names of mmpretrain's ``ResNet``: torchvision's, only that a deep stem is ``stem.{0,1,2}.{conv,bn}``.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mmpretrain.models import ResNet
+from torch import Tensor
+
+State = Mapping[str, Tensor]
+
+# Module by mmpretrain, mmdet (and mmseg), timm.
+_DEEP_STEM = (
+    ("stem.0.conv", "stem.0", "conv1.0"),
+    ("stem.0.bn", "stem.1", "conv1.1"),
+    ("stem.1.conv", "stem.3", "conv1.3"),
+    ("stem.1.bn", "stem.4", "conv1.4"),
+    ("stem.2.conv", "stem.6", "conv1.6"),
+    ("stem.2.bn", "stem.7", "bn1"),
+)
+_SPELLINGS = {"mmpretrain": 0, "mmdet": 1, "timm": 2}
+# A shortcut that averages has its pooling in front. Where there is nothing to average, in layer1, mmpretrain leaves
+# that place out, and the others fill it with something that has no weights.
+_SHORTCUT = {f"layer1.0.downsample.{i}": f"layer1.0.downsample.{i + 1}" for i in (0, 1)}
+_AVG_DOWN = re.compile(r"layer[2-4]\.0\.downsample\.2\.")
+
+
+def to_canonical(state: State) -> dict[str, Tensor]:
+    """Brings the spellings of deep stems and averaging shortcuts to mmpretrain's.
+
+    Args:
+        state: Tensors under names of torchvision, timm, mmdet, mmseg or mmpretrain.
+
+    Returns:
+        The same tensors under mmpretrain's names.
+
+    Raises:
+        ValueError: If two tensors get the same name.
+    """
+    names: dict[str, str] = {}
+    for spelling in (1, 2):
+        if f"{_DEEP_STEM[0][spelling]}.weight" in state:
+            names.update({row[spelling]: row[0] for row in _DEEP_STEM})
+    if "layer1.0.downsample.2.weight" in state:
+        names.update({theirs: ours for ours, theirs in _SHORTCUT.items()})
+    return _rename(state, names)
+
+
+def from_canonical(state: State, spelling: str) -> dict[str, Tensor]:
+    """Undoes :func:`to_canonical`.
+
+    Args:
+        state: Tensors under mmpretrain's names.
+        spelling: ``mmpretrain``, ``mmdet`` (and mmseg) or ``timm`` (and torchvision).
+
+    Returns:
+        The same tensors under the other names.
+    """
+    column = _SPELLINGS[spelling]
+    names = {row[0]: row[column] for row in _DEEP_STEM} if "stem.0.conv.weight" in state else {}
+    if column and averages(state):
+        names.update(_SHORTCUT)
+    return _rename(state, names)
+
+
+def averages(state: State) -> bool:
+    """Whether shortcuts average before they convolve."""
+    return any(map(_AVG_DOWN.match, state))
+
+
+def from_detectron2(name: str) -> str:
+    """One of Detectron2's names as torchvision's."""
+    name = re.sub(r"^stem\.", "", name)
+    name = re.sub(r"^res(\d)\.", lambda m: f"layer{int(m[1]) - 1}.", name)
+    name = re.sub(r"conv(\d)\.norm\.", r"bn\1.", name)
+    return name.replace("shortcut.norm.", "downsample.1.").replace("shortcut.", "downsample.0.")
+
+
+def to_detectron2(name: str) -> str:
+    """One of torchvision's names as Detectron2's."""
+    name = re.sub(r"bn(\d)\.", r"conv\1.norm.", name)
+    name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+    if not name.startswith("layer"):
+        return f"stem.{name}"
+    return re.sub(r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}.", name)
+
+
+def infer_config(state: State) -> dict[str, Any]:
+    """The architecture that names and shapes point to; the nearest one where something is missing.
+
+    What they can't show is taken as torchvision's: the stride of a bottleneck in its 3x3 convolution, RGB inputs, no
+    anti-aliasing.
+
+    Args:
+        state: Tensors under mmpretrain's names.
+
+    Returns:
+        ``dict(type="ResNet", depth=...)`` and what differs from mmpretrain's defaults.
+    """
+    bottleneck = any(re.match(r"layer\d\.\d+\.conv3\.", name) for name in state)
+    counts = [_num_blocks(state, f"layer{i}") for i in (1, 2, 3, 4)]
+    distances = {
+        depth: sum(abs(a - b) for a, b in zip(counts, wanted, strict=True))
+        for depth, (block, wanted) in ResNet.arch_settings.items()
+        if (block.__name__ == "Bottleneck") is bottleneck
+    }
+    deep_stem = "stem.0.conv.weight" in state
+    # A shape can claim anything without a byte behind it. The smallest of these networks, ResNet-18, has 2,700 numbers
+    # per squared width; what can't be filled is not built either.
+    bound = max(64, math.isqrt(sum(tensor.numel() for tensor in state.values()) // 2000))
+    found = {
+        "stem_channels": _width(
+            state, bound, "stem.2.conv.weight" if deep_stem else "conv1.weight"
+        ),
+        "base_channels": _width(state, bound, "layer1.0.conv1.weight"),
+        "deep_stem": deep_stem,
+        "avg_down": averages(state),
+    }
+    defaults = inspect.signature(ResNet).parameters
+    return {
+        "type": "ResNet",
+        "depth": min(distances, key=lambda depth: distances[depth]),
+        **{key: value for key, value in found.items() if value != defaults[key].default},
+    }
+
+
+def _num_blocks(state: State, layer: str) -> int:
+    numbers = [int(m[1]) for name in state if (m := re.match(rf"{layer}\.(\d+)\.", name))]
+    return 1 + max(numbers, default=-1)
+
+
+def _width(state: State, bound: int, name: str) -> int:
+    shape = state[name].shape if name in state else ()
+    return min(max(shape[0], 2), bound) if shape else 64
+
+
+def _rename(state: State, modules: Mapping[str, str]) -> dict[str, Tensor]:
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        module, _, last = name.rpartition(".")
+        other = f"{modules.get(module, module)}.{last}" if module else last
+        if other in renamed:
+            raise ValueError(
+                f"Two tensors claim to be the backbone's {other}, one of them is {name}"
+            )
+        renamed[other] = tensor
+    return renamed

@@ -1,0 +1,224 @@
+"""The formats that are read, told apart by the names of their tensors.
+
+A row says which names a format must have and where in it the backbone is. Only what a row selects is looked at, so a
+key encoder, a target network or a queue is never taken for the backbone; and what it selects must be a backbone, whole
+and nothing but it, or reading ends with an error.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sspyr_mm.checkpoints.formats.resnet import from_detectron2
+from sspyr_mm.checkpoints.formats.weights import Weights, few
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+RELEASE_STD = (0.228 * 255, 0.224 * 255, 0.225 * 255)
+"""Normalisation of the SS-PRL authors' code: .228 where everybody else has .229."""
+
+_SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Children of a ResNet, numbered: what ``Sequential(*resnet.children())`` makes of their names."""
+
+
+def _from_sequential(name: str) -> str:
+    head, _, rest = name.partition(".")
+    return f"{_SEQUENTIAL.get(head, head)}.{rest}"
+
+
+@dataclass(frozen=True)
+class SourceFormat:
+    """One row of the table.
+
+    Args:
+        name: Of the method or program.
+        layout: Where the backbone is, in words.
+        needs: Patterns; each must fit the beginning of at least one name.
+        prefix: Pattern the backbone's names begin with; it is taken off, and other names are left aside.
+        heads: Pattern of names behind the prefix that are no backbone.
+        rename: From the names behind the prefix to torchvision's.
+        container: Entry of the file the tensors must be in; None for any.
+        std: Normalisation it was trained with.
+    """
+
+    name: str
+    layout: str
+    needs: tuple[str, ...]
+    prefix: str = ""
+    heads: str = r"(?!)"
+    rename: Callable[[str], str] = str
+    container: str | None = None
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+_CONV1 = r"conv1\.weight$"
+_MM_STEM = r"backbone\.(conv1|stem\.0(\.conv)?)\.weight$"
+_MM_PREFIX = r"backbone\.|roi_head\.shared_head\.(?=layer4\.)"
+_SSPRL_HEADS = r"projection_head\.|l_pro_head\d+\.|ptypes\.|local_ptypes\d+\.|l2g_ptypes\d+\."
+_DETCO_HEADS = r"(.*\.)?layers\.|.*mlp|fc\."
+_D2_HEADS = r"stem\.fc\.|fc\.|linear\."
+
+FORMATS = (
+    SourceFormat(
+        "ssprl_release",
+        "plain, with l_pro_head{i}, ptypes, local_ptypes{i}, l2g_ptypes{i}",
+        (_CONV1, r"l_pro_head\d|local_ptypes\d|l2g_ptypes\d"),
+        heads=_SSPRL_HEADS,
+        std=RELEASE_STD,
+    ),
+    SourceFormat(
+        "swav",
+        "plain, with projection_head, prototypes",
+        (_CONV1, r"projection_head\.|prototypes\."),
+        heads=r"projection_head\.|prototypes\.",
+    ),
+    SourceFormat(
+        "detco",
+        "encoder_q., with layers and *mlp* duplicates",
+        (r"encoder_q\." + _CONV1, r"encoder_q\.(.*\.)?(layers\.|[^.]*mlp)"),
+        prefix=r"encoder_q\.",
+        heads=_DETCO_HEADS,
+    ),
+    SourceFormat(
+        "detco",
+        "plain, with layers and *mlp* duplicates",
+        (_CONV1, r"(.*\.)?(layers\.|[^.]*mlp)"),
+        heads=_DETCO_HEADS,
+    ),
+    SourceFormat(
+        "moco_v2",
+        "encoder_q.",
+        (r"encoder_q\." + _CONV1,),
+        prefix=r"encoder_q\.",
+        heads=r"fc\.",
+    ),
+    SourceFormat(
+        "densecl",
+        "encoder_q.0., with a second queue or projector",
+        (r"encoder_q\.0\." + _CONV1, r"queue2$|encoder_q\.1\.mlp2\."),
+        prefix=r"encoder_q\.0\.",
+    ),
+    SourceFormat(
+        "maskco",
+        "encoder_q.0., with more than encoders and a queue",
+        (r"encoder_q\.0\." + _CONV1, r"(?!encoder_[qk]\.|queue)"),
+        prefix=r"encoder_q\.0\.",
+    ),
+    SourceFormat(
+        "moco_v2",
+        "encoder_q.0. (OpenSelfSup)",
+        (r"encoder_q\.0\." + _CONV1,),
+        prefix=r"encoder_q\.0\.",
+    ),
+    SourceFormat(
+        "byol",
+        "online_net.0. (OpenSelfSup)",
+        (r"online_net\.0\." + _CONV1,),
+        prefix=r"online_net\.0\.",
+    ),
+    SourceFormat(
+        "byol",
+        "online_network_state_dict: encoder.{0,1,4..7}.",
+        (r"encoder\.0\.weight$", r"encoder\.4\.0\.conv1\.weight$"),
+        prefix=r"encoder\.",
+        rename=_from_sequential,
+        container="online_network_state_dict",
+    ),
+    SourceFormat(
+        "insloc",
+        "backbone., beside backbone_k.; C4: layer4 in roi_head.shared_head.",
+        (_MM_STEM, r"backbone_k\."),
+        prefix=_MM_PREFIX,
+    ),
+    SourceFormat(
+        "mmseg",
+        "backbone., with decode_head",
+        (_MM_STEM, r"decode_head\."),
+        prefix=r"backbone\.",
+    ),
+    SourceFormat(
+        "mmdet",
+        "backbone., with a detector's heads; C4: layer4 in roi_head.shared_head.",
+        (_MM_STEM, r"(rpn_head|roi_head|bbox_head|neck\.lateral_convs)\."),
+        prefix=_MM_PREFIX,
+    ),
+    SourceFormat("mmpretrain", "backbone. (mmselfsup, too)", (_MM_STEM,), prefix=r"backbone\."),
+    SourceFormat(
+        "detectron2",
+        "backbone.bottom_up.stem, .res2 to .res5",
+        (r"backbone\.bottom_up\.stem\.conv1\.weight$", r"backbone\.bottom_up\.res2\."),
+        prefix=r"backbone\.bottom_up\.",
+        heads=_D2_HEADS,
+        rename=from_detectron2,
+    ),
+    SourceFormat(
+        "detectron2",
+        "stem, res2 to res5, shortcut",
+        (r"stem\.conv1\.weight$", r"res2\."),
+        heads=_D2_HEADS,
+        rename=from_detectron2,
+    ),
+    SourceFormat(
+        "timm", "plain, deep stem in conv1.0. to conv1.6.", (r"conv1\.0\.weight$",), heads=r"fc\."
+    ),
+    SourceFormat("torchvision", "plain, with fc (timm's, too)", (_CONV1, r"fc\."), heads=r"fc\."),
+    SourceFormat(
+        "plain",
+        "plain, backbone only (DenseCL's, mmpretrain's own names, ...)",
+        (r"(conv1|stem\.0(\.conv)?)\.weight$", r"layer1\.0\.conv1\.weight$"),
+    ),
+)
+"""First row that fits wins: the special ones stand before the general ones."""
+
+
+def detect(weights: Weights, *, where: str) -> SourceFormat:
+    """Tells which format a file has.
+
+    Args:
+        weights: Its tensors.
+        where: The file, for messages.
+
+    Returns:
+        The row of :data:`FORMATS`.
+
+    Raises:
+        ValueError: If it has none of them; the message lists them and the first names of the file.
+    """
+    for row in FORMATS:
+        if row.container not in (None, weights.container):
+            continue
+        if all(any(re.match(need, name) for name in weights.tensors) for need in row.needs):
+            return row
+    known = "\n".join(f"  {row.name}: {row.layout}" for row in FORMATS)
+    raise ValueError(
+        f"{where} is in no format that is known. Its first tensors are {few(weights.tensors, 6)}. ResNets are read in\n"
+        f"{known}\nand any backbone in pre-training checkpoints of sspyr_mm and backbones exported from them"
+    )
+
+
+def select(row: SourceFormat, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Picks the backbone.
+
+    Args:
+        row: The format.
+        tensors: All tensors of the file.
+
+    Returns:
+        The backbone's tensors under torchvision's names (deep stems: timm's or mmdet's), complete or not.
+
+    Raises:
+        ValueError: If two tensors claim the same name.
+    """
+    chosen: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        match = re.match(row.prefix, name)
+        if match is None or re.match(row.heads, rest := name[match.end() :]):
+            continue
+        if (ours := row.rename(rest)) in chosen:
+            raise ValueError(
+                f"Two tensors claim to be the backbone's {ours}, one of them is {name}"
+            )
+        chosen[ours] = tensor
+    return chosen

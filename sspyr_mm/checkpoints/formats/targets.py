@@ -1,0 +1,121 @@
+"""The formats that are written."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmpretrain.models import ResNet
+from torch import Tensor
+
+from sspyr_mm.checkpoints.formats.resnet import from_canonical, to_detectron2
+from sspyr_mm.checkpoints.formats.timm_names import to_timm
+from sspyr_mm.checkpoints.reading import SAFETENSORS_META
+
+Config = Mapping[str, Any]
+State = Mapping[str, Tensor]
+Translation = Callable[[Config, State], dict[str, Tensor]]
+
+# ResNets that are written under a type of their own in configs, and what that type says.
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "ResNet": {},
+    "ResNetV1c": {"deep_stem": True},
+    "ResNetV1d": {"deep_stem": True, "avg_down": True},
+}
+_WITHOUT_WEIGHTS = {
+    *("type", "depth", "zero_init_residual", "out_indices", "drop_path_rate", "init_cfg"),
+    *("frozen_stages", "norm_eval", "with_cp"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format to write.
+
+    Args:
+        description: What the file is, for help and README.
+        translate: From mmpretrain's names to the target's; raises ValueError for what the target can't express.
+        write: Writes the tensors and our metadata.
+        prefixable: Whether the names may get the prefix ``backbone.``.
+    """
+
+    description: str
+    translate: Translation
+    write: Callable[[dict[str, Tensor], dict[str, Any], str], None]
+    prefixable: bool = False
+
+
+def _unchanged(backbone: Config, state: State) -> dict[str, Tensor]:
+    return dict(state)
+
+
+def _mmdet(backbone: Config, state: State) -> dict[str, Tensor]:
+    """Other backbones than ResNets are used there as ``type='mmpretrain.X'``, under mmpretrain's names."""
+    return from_canonical(state, "mmdet") if backbone["type"] in _VARIANTS else dict(state)
+
+
+def _torchvision(backbone: Config, state: State) -> dict[str, Tensor]:
+    _require_resnet(backbone, "torchvision")
+    return dict(state)
+
+
+def _detectron2(backbone: Config, state: State) -> dict[str, Tensor]:
+    _require_resnet(backbone, "detectron2", "stem_channels", "base_channels")
+    return {to_detectron2(name): tensor for name, tensor in state.items()}
+
+
+def _timm(backbone: Config, state: State) -> dict[str, Tensor]:
+    if backbone["type"] in _VARIANTS:
+        _require_resnet(backbone, "timm", "deep_stem", "avg_down")
+        return from_canonical(state, "timm")
+    return to_timm(backbone, state)[1]
+
+
+def _require_resnet(backbone: Config, target: str, *expressible: str) -> None:
+    if backbone["type"] not in _VARIANTS:
+        raise ValueError(f"only ResNets have names in {target}, this is a {backbone['type']}")
+    norm = backbone.get("norm_cfg", {}).get("type", "BN")
+    if norm not in ("BN", "SyncBN", "MMSyncBN"):
+        raise ValueError(f"ResNets of {target} have batch norm, this one has {norm}")
+    defaults = inspect.signature(ResNet).parameters
+    settings = {**_VARIANTS[backbone["type"]], **backbone}
+    for key in settings.keys() - _WITHOUT_WEIGHTS - {"norm_cfg", *expressible}:
+        value = settings[key]
+        default = defaults[key].default if key in defaults else None
+        if (tuple(value) if isinstance(value, list) else value) != default:
+            raise ValueError(f"{target} has no ResNet with {key}={value!r}, only with {default!r}")
+
+
+def _write_openmmlab(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+    torch.save({"state_dict": state, "meta": meta}, file)
+
+
+def _write_bare(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+    torch.save(state, file)
+
+
+def _write_detectron2(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+    # With heuristics it finds `stem` in a model's `backbone.bottom_up.stem` by itself.
+    content = {"model": state, "__author__": "sspyr_mm", "matching_heuristics": True}
+    torch.save(content, file)
+
+
+def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+    from safetensors.torch import save_file
+
+    save_file(state, file, metadata={"format": "pt", SAFETENSORS_META: json.dumps(meta)})
+
+
+TARGETS = {
+    "mmpretrain": Target("for init_cfg in mmpretrain", _unchanged, _write_openmmlab, True),
+    "mmdet": Target("for init_cfg in mmdet", _mmdet, _write_openmmlab, True),
+    "mmseg": Target("for init_cfg in mmseg", _mmdet, _write_openmmlab, True),
+    "torchvision": Target("dict of tensors for a torchvision ResNet", _torchvision, _write_bare),
+    "timm": Target("dict of tensors for a timm model", _timm, _write_bare),
+    "detectron2": Target("file for MODEL.WEIGHTS of Detectron2", _detectron2, _write_detectron2),
+    "safetensors": Target(
+        "mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True
+    ),
+}

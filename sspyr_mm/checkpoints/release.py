@@ -1,0 +1,116 @@
+"""Checkpoints of the SS-PRL authors' code as checkpoints of this project, heads included."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+import sspyr_mm
+from sspyr_mm.checkpoints.backbone import recognise
+from sspyr_mm.checkpoints.formats.networks import complete
+from sspyr_mm.checkpoints.formats.weights import find_weights
+from sspyr_mm.checkpoints.pretraining import build_model
+from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
+from sspyr_mm.checkpoints.writing import write_whole
+
+RELEASE_CONFIG = "ssprl/r50_coco_200e_release.py"
+
+
+def convert_release(path: FilePath, out: FilePath, *, allow_pickle: bool = False) -> int:
+    """Writes a checkpoint of the authors' code as one that training goes on from.
+
+    The config in it is ``configs/ssprl/r50_coco_200e_release.py`` with the sizes the tensors have. What weights can't
+    show (sizes of regions and patches, temperatures, weights of losses) is that config's. Go on training with
+    ``tools/train.py CONFIG --cfg-options load_from=OUT``.
+
+    Prototypes and rows of g get unit length, which the authors' code gives them before each forward pass and this
+    project after each step. Queues are not in the authors' checkpoints; they start empty.
+
+    Args:
+        path: Checkpoint of the authors' code.
+        out: File to write; it appears only when it is whole.
+        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+
+    Returns:
+        Number of tensors written.
+
+    Raises:
+        ValueError: If it is no such checkpoint, or not a whole one.
+
+    Source: released code, ``src/resnet50.py``: head i of a list over local levels, of which ``--grid_perside 2 3``
+        makes the first the 2x2 and the second the 3x3 patches, which are our scales 1 and 2.
+    """
+    weights = find_weights(read_checkpoint(path, allow_pickle=allow_pickle), where=str(path))
+    checkpoint = recognise(path, weights)
+    if checkpoint.source != "ssprl_release":
+        raise ValueError(
+            f"{path} is of the format {checkpoint.source}: only checkpoints of the SS-PRL authors' code become whole "
+            "pre-training checkpoints. Export the backbone of others, e.g. with --to mmpretrain"
+        )
+    renamed = {_ours(name): tensor for name, tensor in weights.tensors.items()}
+    cfg = _config(renamed, checkpoint.backbone, where=str(path))
+    model = build_model(cfg)
+    queues = {k: v for k, v in model.state_dict().items() if k.startswith("head.queues.")}
+    heads = {k: v for k, v in renamed.items() if k.startswith(("neck.", "head."))}
+    backbone = {f"backbone.{k}": v for k, v in checkpoint.state_dict.items()}
+    what = f"{path}, taken for a release checkpoint,"
+    state = complete({**backbone, **heads, **queues}, model, what=what)
+    model.load_state_dict(state)
+    model.head.normalize_()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    meta = {"cfg": cfg.pretty_text, "source": Path(path).name, "format": checkpoint.source}
+    meta["sha256"] = checkpoint.sha256
+    write_whole(
+        out, lambda file: torch.save({"state_dict": state, "meta": meta}, file), source=path
+    )
+    return len(state)
+
+
+def _ours(name: str) -> str:
+    """A name of the authors' heads as ours; their local levels count from 0, our scales from 1."""
+    module, _, rest = name.partition(".")
+    if module == "projection_head":
+        return f"neck.projectors.s0.{rest}"
+    if module == "ptypes":
+        return f"head.prototypes.s0.{rest}"
+    for theirs, ours in (
+        ("l_pro_head", "neck.projectors.{}."),
+        ("local_ptypes", "head.prototypes.{}."),
+        ("l2g_ptypes", "head.correlation.{}.linear."),
+    ):
+        level = module.removeprefix(theirs)
+        if level != module and level.isdecimal():
+            return ours.format(f"s{int(level) + 1}") + rest
+    return name
+
+
+def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str) -> Config:
+    cfg = Config.fromfile(_configs() / RELEASE_CONFIG)
+    scales = list(cfg.model.pyramid)
+    prototypes = {s: tensors.get(f"head.prototypes.{s}.weight") for s in scales}
+    hidden = tensors.get("neck.projectors.s0.0.weight")
+    last = tensors.get("neck.projectors.s0.3.weight")
+    if any(t is None or t.ndim != 2 for t in (hidden, last, prototypes["s0"])):
+        raise ValueError(
+            f"{where} lacks projection_head.0, projection_head.3 or ptypes: only checkpoints with projectors of two "
+            "layers and with prototypes are converted"
+        )
+    assert hidden is not None and last is not None
+    for scale, weight in prototypes.items():
+        cfg.model.pyramid[scale] = (
+            None if weight is None else {**cfg.model.pyramid[scale], "num_prototypes": len(weight)}
+        )
+    sizes = {"in_channels": hidden.shape[1], "hid_channels": hidden.shape[0]}
+    cfg.model.neck.update(**sizes, out_channels=last.shape[0])
+    cfg.model.head.embed_dims = last.shape[0]
+    cfg.model.backbone = {**cfg.model.backbone, **backbone}
+    return cfg
+
+
+def _configs() -> Path:
+    """The folder of configs: shipped inside of an installed package, beside it in a clone."""
+    package = Path(sspyr_mm.__file__).parent
+    shipped = package / ".mim" / "configs"
+    return shipped if shipped.is_dir() else package.parent / "configs"

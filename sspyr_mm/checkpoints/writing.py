@@ -1,0 +1,29 @@
+"""Files that appear only when they are whole."""
+
+import os
+from collections.abc import Callable
+
+from sspyr_mm.checkpoints.reading import FilePath
+
+
+def write_whole(target: FilePath, write: Callable[[str], None], *, source: FilePath) -> None:
+    """Writes beside the target, and moves it there at the end.
+
+    Args:
+        target: File to write; its folder is made.
+        write: Is called with the file to write.
+        source: File it is made from, which must not be overwritten.
+
+    Raises:
+        ValueError: If target and source are the same file.
+    """
+    if os.path.exists(target) and os.path.samefile(target, source):
+        raise ValueError(f"{target} is the checkpoint itself: give another file to write")
+    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
+    partial = f"{os.fspath(target)}.partial"
+    try:
+        write(partial)
+        os.replace(partial, target)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)

@@ -1,0 +1,45 @@
+"""``python -m sspyr_mm inspect``: format, architecture and contents of a checkpoint."""
+
+import argparse
+
+from sspyr_mm.cli.export import add_allow_pickle
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("checkpoint", help="checkpoint in any format that is read")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_allow_pickle(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what is in the file.
+
+    Returns:
+        0.
+    """
+    import json
+
+    from sspyr_mm.checkpoints import inspect_checkpoint
+
+    found = inspect_checkpoint(args.checkpoint, allow_pickle=args.allow_pickle)
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    rows = {
+        "format": found["format"],
+        "backbone": found["architecture"],
+        "tensors": f"{found['num_tensors']}, {found['num_parameters']:,} parameters",
+        "RGB mean": ", ".join(f"{x:.3f}" for x in found["mean"]),
+        "RGB std": ", ".join(f"{x:.3f}" for x in found["std"]),
+        "patch": f"{found['patch']} px" if found["patch"] else None,
+        "also in it": ", ".join(f"{k} ({n})" for k, n in found["other_tensors"].items()),
+        "entries": ", ".join(found["other_entries"]),
+        "trained": ", ".join(f"{k} {found[k]}" for k in ("epoch", "iter") if found[k] is not None),
+        "sha256": found["sha256"],
+    }
+    print(args.checkpoint)
+    for name, value in rows.items():
+        if value:
+            print(f"  {name:11} {value}")
+    return 0

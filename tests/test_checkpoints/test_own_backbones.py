@@ -1,0 +1,192 @@
+"""Backbones of our own pre-training: of any kind, by the config inside of the checkpoint."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+from torch.nn import functional as F
+
+from sspyr_mm.checkpoints import (
+    build_backbone,
+    build_model,
+    export_backbone,
+    inspect_checkpoint,
+    load_pretraining,
+    read_backbone,
+)
+
+from .conftest import assert_identical, assert_same_features, scatter
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"depths": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
+SWIN = {"embed_dims": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
+
+
+def pretrain(path, backbone, channels, **model):
+    """A checkpoint as training writes it, of a model at random."""
+    cfg = Config.fromfile(ROOT / "configs" / "ssprl" / "r18_small_50e.py")
+    cfg.model.backbone = backbone
+    cfg.model.neck.in_channels = channels
+    cfg.model.update(model)
+    network = scatter(build_model(cfg), seed=8)
+    with torch.no_grad():  # position embeddings, layer scales
+        for name, parameter in network.backbone.named_parameters():
+            if name.endswith(("embed", "token", "gamma", "beta", "table")):
+                parameter.normal_(0, 0.5)
+    torch.save({"state_dict": network.state_dict(), "meta": {"cfg": cfg.pretty_text}}, path)
+    return network
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN"])
+def test_narrow_resnet(norm, photograph, tmp_path):
+    backbone = {
+        **{"type": "ResNet", "depth": 18, "stem_channels": 16, "base_channels": 16},
+        **{"norm_cfg": {"type": norm}, "out_indices": (1, 3), "frozen_stages": 1},
+    }
+    means = {"type": "PyramidAugment", "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
+    model = pretrain(tmp_path / "x.pth", backbone, 128, data_preprocessor=means)
+    checkpoint = read_backbone(tmp_path / "x.pth")
+    assert (checkpoint.source, checkpoint.patch) == ("sspyr_mm", 64)
+    assert (checkpoint.mean, checkpoint.std) == ((1, 2, 3), (4, 5, 6))
+    assert checkpoint.backbone["base_channels"] == 16
+    assert checkpoint.backbone["norm_cfg"] == {"type": "BN"}
+    assert_identical(checkpoint.state_dict, dict(model.backbone.state_dict()))
+    outputs = build_backbone(checkpoint)(photograph)
+    assert len(outputs) == 1
+    assert_same_features(outputs[0], model.backbone(photograph)[-1])
+    found = inspect_checkpoint(tmp_path / "x.pth")
+    assert found["patch"] == 64 and set(found["other_tensors"]) == {"neck", "head"}
+
+
+def test_defaults_of_the_augmentation_are_those_of_imagenet(tmp_path):
+    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
+    model = pretrain(tmp_path / "x.pth", backbone, 64)
+    checkpoint = read_backbone(tmp_path / "x.pth")
+    mean, std = (255 * getattr(model.data_preprocessor, k).flatten() for k in ("mean", "std"))
+    assert checkpoint.mean == pytest.approx(mean.tolist())
+    assert checkpoint.std == pytest.approx(std.tolist())
+
+
+def test_a_tensor_that_is_missing_is_told(tmp_path):
+    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
+    pretrain(tmp_path / "x.pth", backbone, 64)
+    content = torch.load(tmp_path / "x.pth")
+    del content["state_dict"]["backbone.conv1.weight"]
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(
+        ValueError, match="taken for sspyr_mm .* 1 tensors of 120 missing: conv1.weight"
+    ):
+        read_backbone(tmp_path / "x.pth")
+
+
+# Backbone, its channels, timm's model and the arguments that make it comparable.
+TIMM = {
+    "vit": (
+        {"type": "VisionTransformer", "arch": "deit-tiny", "img_size": 64, "patch_size": 16},
+        192,
+        "vit_tiny_patch16_224",
+        {"img_size": 64},
+    ),
+    "convnext": ({"type": "ConvNeXt", "arch": "atto"}, 320, "convnext_atto", {}),
+    "convnext_linear": ({"type": "ConvNeXt", "arch": "tiny"}, 768, "convnext_tiny", {}),
+    "convnext_v2": (
+        {"type": "ConvNeXt", "arch": "atto", "use_grn": True, "layer_scale_init_value": 0.0},
+        320,
+        "convnextv2_atto",
+        {},
+    ),
+    "swin": (
+        {"type": "SwinTransformer", "arch": SWIN, "img_size": 64, "pad_small_map": True},
+        768,
+        "swin_tiny_patch4_window7_224",
+        {"img_size": 64},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TIMM)
+def test_timm_computes_the_same(kind, photograph, tmp_path):
+    backbone, channels, name, arguments = TIMM[kind]
+    pretrain(tmp_path / "x.pth", backbone, channels)
+    checkpoint = read_backbone(tmp_path / "x.pth")
+    export_backbone(tmp_path / "x.pth", tmp_path / "out", target="timm")
+    network = timm.create_model(name, num_classes=0, **arguments).eval()
+    network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
+    # Windows of 7 fit maps of 56, 28, 14 and 7: elsewhere the two pad in different places.
+    image = F.interpolate(photograph, (224, 224)) if kind == "swin" else photograph
+    if "img_size" in arguments:
+        if kind == "swin":
+            network = timm.create_model(name, num_classes=0).eval()
+            network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
+        else:
+            image = F.interpolate(photograph, (64, 64))
+    ours = build_backbone(checkpoint).double()
+    with torch.no_grad():
+        theirs = network.double().forward_features(image.double())
+        if kind == "vit":
+            theirs = theirs[:, 0]
+        elif kind == "swin":
+            theirs = theirs.permute(0, 3, 1, 2)
+        else:
+            theirs = network.forward_head(theirs, pre_logits=True)
+        assert_same_features(ours(image.double())[-1], theirs)
+
+
+@pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "safetensors"])
+@pytest.mark.parametrize("kind", ["vit", "convnext", "swin"])
+def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
+    backbone, channels, *_ = TIMM[kind]
+    pretrain(tmp_path / "x.pth", backbone, channels)
+    export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
+    first, back = read_backbone(tmp_path / "x.pth"), read_backbone(tmp_path / "out")
+    assert_identical(back.state_dict, first.state_dict)
+    assert back.backbone == first.backbone and back.patch is None
+
+
+@pytest.mark.parametrize("target", ["torchvision", "detectron2"])
+@pytest.mark.parametrize("kind", ["vit", "convnext"])
+def test_targets_of_resnets_only(kind, target, tmp_path):
+    backbone, channels, *_ = TIMM[kind]
+    pretrain(tmp_path / "x.pth", backbone, channels)
+    with pytest.raises(
+        ValueError, match=f"only ResNets have names in {target}, this is a {backbone['type']}"
+    ):
+        export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "channels", "message"),
+    [
+        ({"type": "ConvNeXt", "arch": SMALL}, 32, r"timm has no convnext of depths \(1, 1, 1, 1\)"),
+        (
+            {"type": "ConvNeXt", "arch": "atto", "use_grn": True},
+            320,
+            "timm has no convnextv2 .*with",
+        ),
+        (
+            {"type": "VisionTransformer", "arch": "deit-tiny", "img_size": 64, "patch_size": 8},
+            192,
+            "timm has no ViT of 192 channels, 12 layers, 3 heads, 768 hidden .* patches of 8",
+        ),
+        (
+            {"type": "VisionTransformer", "arch": "deit-tiny", "img_size": 32, "qkv_bias": False},
+            192,
+            "timm's model has no qkv_bias=False",
+        ),
+        ({"type": "MobileNetV2"}, 1280, "no model of timm is known for .* MobileNetV2"),
+    ],
+)
+def test_backbones_timm_does_not_have(backbone, channels, message, tmp_path):
+    pretrain(tmp_path / "x.pth", backbone, channels)
+    with pytest.raises(ValueError, match=message):
+        export_backbone(tmp_path / "x.pth", tmp_path / "out", target="timm")
+    assert not (tmp_path / "out").exists()
+
+
+def test_whole_models_are_still_loaded(tmp_path):
+    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
+    model = pretrain(tmp_path / "x.pth", backbone, 64)
+    assert_identical(load_pretraining(tmp_path / "x.pth")[1].state_dict(), model.state_dict())

@@ -1,0 +1,144 @@
+"""Files that are not what they should be, and files of other kinds than torch's."""
+
+import argparse
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from safetensors.torch import save_file
+
+from sspyr_mm.checkpoints import inspect_checkpoint, read_backbone, read_checkpoint
+
+from .conftest import assert_identical
+
+
+class Payload:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_programs_are_refused_and_not_run(zipped, tmp_path):
+    content = {"state_dict": {"a": torch.ones(1)}, "extra": Payload(str(tmp_path / "ran"))}
+    path = tmp_path / "x.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    match = r"x.pth needs arbitrary pickle.*refused, nothing of it was executed.*--allow-pickle"
+    for read in (read_checkpoint, read_backbone, inspect_checkpoint):
+        with pytest.raises(ValueError, match=match):
+            read(path)
+    assert not (tmp_path / "ran").exists()
+    read_checkpoint(path, allow_pickle=True)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_class_that_is_in_the_way_is_named(zipped, backbone50, tmp_path):
+    path = tmp_path / "x.pth"
+    content = {"state_dict": backbone50, "args": argparse.Namespace(lr=1)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"arbitrary pickle \(argparse.Namespace\)"):
+        read_backbone(path)
+    assert_identical(read_backbone(path, allow_pickle=True).state_dict, backbone50)
+
+
+@pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_files(kind, share, tmp_path):
+    path = tmp_path / "x.pth"
+    state = {"conv1.weight": torch.randn(64, 3, 7, 7), "bn1.weight": torch.ones(64)}
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=r"x.pth is (not a checkpoint .*damaged|a damaged .saf)"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no checkpoint at all", "is not a checkpoint of tensors and plain values"),
+        (pickle.dumps({"a": 1}), "is not a checkpoint of tensors and plain values"),
+        (b"\xff" * 8 + b"{" + b"x" * 99, "is not a checkpoint of tensors and plain values"),
+        (b"\x10" + b"\0" * 7 + b"{" + b"x" * 99, "is a damaged .safetensors file"),
+    ],
+)
+def test_other_files(content, message, tmp_path):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(1)], "holds a list, not a dict"),
+        ({"epoch": 1, "args": {"lr": 1}}, "holds no tensors; wanted are .* It holds epoch, args"),
+        ({"state_dict": {}}, "holds no tensors"),
+        ({"model": {"a": np.array([{}, 1], dtype=object)}}, "a is an array that can't be a tensor"),
+    ],
+)
+def test_checkpoints_without_weights(content, message, tmp_path):
+    torch.save(content, tmp_path / "x")
+    with pytest.raises(ValueError, match=message):
+        read_backbone(tmp_path / "x")
+
+
+def test_a_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint at nowhere.pth: give a .pth file"):
+        read_backbone("nowhere.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i8", "u1", "?"])
+def test_numpy_arrays_and_numbers(dtype, zipped, tmp_path):
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    content = {"model": {"a": array}, "best": np.float64(0.5), "name": np.str_("x")}
+    torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "x")
+    assert found["model"]["a"].dtype == array.dtype and (found["model"]["a"] == array).all()
+    assert found["best"] == 0.5
+
+
+def test_the_message_hub_is_left_out(tmp_path):
+    hub = MessageHub.get_instance("test_reading")
+    hub.update_scalars({"loss": {"value": 1.0, "count": 1}, "lr": np.float32(0.1)})
+    hub.update_info("image", np.zeros((2, 2), np.uint8))
+    assert isinstance(hub.log_scalars["loss"], HistoryBuffer)
+    content = {"state_dict": {"a": torch.ones(1)}, "message_hub": hub.state_dict()}
+    torch.save(content, tmp_path / "x")
+    assert list(read_checkpoint(tmp_path / "x")) == ["state_dict"]
+
+
+def test_safetensors_are_told_by_their_content(backbone50, tmp_path):
+    path = tmp_path / "x.pth"
+    save_file({k: v.contiguous() for k, v in backbone50.items()}, path, metadata={"format": "pt"})
+    checkpoint = read_backbone(path)
+    assert checkpoint.source == "plain"
+    assert_identical(checkpoint.state_dict, backbone50)
+
+
+def test_inspection_of_a_foreign_file(backbone50, tmp_path):
+    path = tmp_path / "x.pth"
+    state = {**backbone50, "fc.weight": torch.ones(10, 2048), "fc.bias": torch.ones(10)}
+    torch.save({"state_dict": state, "epoch": 7, "arch": "resnet50"}, path)
+    found = inspect_checkpoint(path)
+    assert json.loads(json.dumps(found))["backbone"] == {"type": "ResNet", "depth": 50}
+    assert found["architecture"] == "ResNet(depth=50)"
+    assert (found["num_tensors"], found["num_parameters"]) == (318, 23_508_032)
+    assert found["other_tensors"] == {"fc": 2} and found["other_entries"] == ["arch", "epoch"]
+    assert (found["epoch"], found["iter"], found["patch"]) == (7, None, None)
+    import hashlib
+
+    assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

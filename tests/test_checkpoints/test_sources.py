@@ -1,0 +1,248 @@
+"""Every format that is read: the right tensors, and the same function as the network they come from."""
+
+import re
+
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+from mmseg.models.backbones import ResNetV1c, ResNetV1d
+from torch import nn
+
+from sspyr_mm.checkpoints import build_backbone, read_backbone
+from sspyr_mm.checkpoints.formats import FORMATS
+
+from . import layouts
+from .conftest import assert_identical, assert_same_features, map_of, scatter
+
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def read(content, path, **kwargs):
+    torch.save(content, path, **kwargs)
+    return read_backbone(path)
+
+
+@torch.no_grad()
+def features(checkpoint, image):
+    (last,) = build_backbone(checkpoint)(image)
+    return last
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_layouts_around_a_resnet50(name, resnet50, backbone50, features50, photograph, tmp_path):
+    checkpoint = read(layouts.LAYOUTS[name](backbone50), tmp_path / "x.bin")
+    assert checkpoint.source == name.split("/")[0]
+    assert checkpoint.backbone == {"type": "ResNet", "depth": 50}
+    assert_identical(checkpoint.state_dict, backbone50)
+    assert_same_features(features(checkpoint, photograph), features50)
+    assert checkpoint.mean == (123.675, 116.28, 103.53) and checkpoint.patch is None
+    std = (58.14, 57.12, 57.375) if name == "ssprl_release" else IMAGENET_STD
+    assert checkpoint.std == pytest.approx(std)
+
+
+def test_every_format_has_a_test():
+    tested = {name.split("/")[0] for name in layouts.LAYOUTS} | {
+        "torchvision",
+        "timm",
+        "detectron2",
+    }
+    assert tested == {row.name for row in FORMATS}
+
+
+def test_release_network_of_padding_first(backbone50, photograph, tmp_path):
+    """The authors' network pads by 1, and by 2 more in a first convolution without own weights."""
+
+    class Release(nn.Module):
+        def __init__(self):
+            super().__init__()
+            from torchvision.models import resnet50
+
+            self.net = resnet50()
+            self.net.conv1.padding = (2, 2)
+            self.pad = nn.ConstantPad2d(1, 0.0)
+
+        def forward(self, x):
+            return map_of(self.net, self.pad(x))
+
+    network = Release().eval()
+    network.net.load_state_dict(backbone50, strict=False)
+    checkpoint = read(layouts.ssprl_release(backbone50), tmp_path / "x.pth")
+    assert_same_features(features(checkpoint, photograph), network(photograph))
+
+
+@pytest.mark.parametrize("wrap", ["bare", "state_dict", "old format"])
+def test_torchvision(wrap, resnet50, backbone50, tmp_path):
+    state = resnet50.state_dict()
+    content = {"state_dict": state} if wrap == "state_dict" else state
+    zipped = wrap != "old format"
+    checkpoint = read(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    assert checkpoint.source == "torchvision"
+    assert_identical(checkpoint.state_dict, backbone50)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "backbone"),
+    [
+        ("resnet50", "torchvision", {"depth": 50}),
+        ("resnet18", "torchvision", {"depth": 18}),
+        ("resnet34", "torchvision", {"depth": 34}),
+        ("resnet101", "torchvision", {"depth": 101}),
+        ("resnet50c", "timm", {"depth": 50, "deep_stem": True}),
+        ("resnet50d", "timm", {"depth": 50, "deep_stem": True, "avg_down": True}),
+        ("resnet18d", "timm", {"depth": 18, "deep_stem": True, "avg_down": True}),
+    ],
+)
+def test_timm(name, source, backbone, photograph, tmp_path):
+    network = scatter(timm.create_model(name), seed=2)
+    checkpoint = read(network.state_dict(), tmp_path / "x.pth")
+    assert checkpoint.source == source
+    assert checkpoint.backbone == {"type": "ResNet", **backbone}
+    with torch.no_grad():
+        expected = network.forward_features(photograph)
+    assert_same_features(features(checkpoint, photograph), expected)
+
+
+@pytest.mark.parametrize("layout", [layouts.detectron2, layouts.detectron2_detector])
+def test_detectron2(layout, resnet50, backbone50, features50, photograph, tmp_path):
+    checkpoint = read(layout(resnet50), tmp_path / "x.pth")
+    assert checkpoint.source == "detectron2"
+    # Its frozen batch norm does not count batches.
+    zero = {k: v if "num_batches" not in k else torch.zeros_like(v) for k, v in backbone50.items()}
+    assert_identical(checkpoint.state_dict, zero)
+    assert_same_features(features(checkpoint, photograph), features50)
+
+
+@pytest.mark.parametrize("cls", [ResNetV1c, ResNetV1d])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_deep_stems_of_mmseg(cls, depth, photograph, tmp_path):
+    network = scatter(cls(depth=depth, norm_cfg={"type": "BN"}), seed=3)
+    checkpoint = read(layouts.mmseg(network.state_dict()), tmp_path / "x.pth")
+    assert checkpoint.source == "mmseg" and checkpoint.backbone["deep_stem"] is True
+    assert checkpoint.backbone.get("avg_down", False) is (cls is ResNetV1d)
+    with torch.no_grad():
+        expected = network(photograph)[-1]
+    assert_same_features(features(checkpoint, photograph), expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model=dict(data_preprocessor=dict(type='SegDataPreProcessor',mean=[1.,2.,3.],std=[4.,5.,6.],bgr_to_rgb=True))",
+        "data_preprocessor=dict(mean=[1,2,3], std=[4,5,6], to_rgb=True)\nmodel=dict(type='MoCo')",
+        "img_norm_cfg=dict(mean=[1,2,3], std=[4,5,6], to_rgb=True)",
+    ],
+)
+def test_normalisation_comes_from_the_config_inside(text, backbone50, tmp_path):
+    content = {**layouts.mmpretrain(backbone50), "meta": {"cfg": text}}
+    checkpoint = read(content, tmp_path / "x.pth")
+    assert (checkpoint.mean, checkpoint.std) == ((1, 2, 3), (4, 5, 6))
+
+
+def test_networks_of_bgr_inputs_are_refused(backbone50, tmp_path):
+    text = "data_preprocessor=dict(mean=[103.53,116.28,123.675],std=[1,1,1],bgr_to_rgb=False)"
+    content = {**layouts.mmdet(backbone50), "meta": {"cfg": text}}
+    with pytest.raises(ValueError, match=r"trained on BGR inputs .*only networks of RGB inputs"):
+        read(content, tmp_path / "x.pth")
+
+
+def test_caffe_style_is_kept_from_the_config_inside(backbone50, photograph, features50, tmp_path):
+    text = "model=dict(backbone=dict(type='ResNet', depth=50, style='caffe'))"
+    checkpoint = read({**layouts.mmdet(backbone50), "meta": {"cfg": text}}, tmp_path / "x.pth")
+    assert checkpoint.backbone == {"type": "ResNet", "depth": 50, "style": "caffe"}
+    assert not torch.allclose(features(checkpoint, photograph), features50)
+
+
+# --------------------------------------------------------------------------------------------------- refused
+
+
+def test_unknown_names_list_the_formats(tmp_path):
+    state = {"vision_model.embeddings.weight": torch.ones(2), "logit_scale": torch.ones(1)}
+    with pytest.raises(
+        ValueError, match=r"no format that is known.*vision_model.embeddings"
+    ) as error:
+        read(state, tmp_path / "x.pth")
+    for row in FORMATS:
+        assert row.name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: [s.pop(k) for k in list(s) if "layer4.2." in k],
+            r"taken for moco_v2 with .* ResNet\(depth=50\).*15 tensors of 318 missing: layer4.2.conv1.weight, ",
+        ),
+        (lambda s: s.pop("module.encoder_q.layer1.0.bn1.running_mean"), "1 tensors of 318 missing"),
+        (
+            lambda s: s.update({"module.encoder_q.layer1.0.se.fc1.weight": torch.ones(1)}),
+            "1 tensors unexpected: layer1.0.se.fc1.weight$",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.conv1.weight": torch.ones(64, 3, 3, 3)}),
+            r"1 tensors of another shape: conv1.weight \(64, 3, 3, 3\), wanted \(64, 3, 7, 7\)",
+        ),
+        (
+            lambda s: s.update({"module.encoder_q.layer1.0.conv1.weight": torch.ones(10**9, 0)}),
+            "of another shape",
+        ),
+    ],
+)
+def test_incomplete_backbones(change, message, backbone50, tmp_path):
+    content = layouts.moco(backbone50)
+    change(content["state_dict"])
+    with pytest.raises(ValueError, match=message):
+        read(content, tmp_path / "x.pth")
+
+
+def test_key_encoder_alone_is_no_moco(backbone50, tmp_path):
+    content = layouts.moco(backbone50)
+    state = {k: v for k, v in content["state_dict"].items() if "encoder_q" not in k}
+    with pytest.raises(ValueError, match="no format that is known"):
+        read({"state_dict": state}, tmp_path / "x.pth")
+
+
+def test_two_claims_to_layer4_are_refused(backbone50, tmp_path):
+    content = layouts.insloc_c4(backbone50)
+    content["state_dict"]["backbone.layer4.0.conv1.weight"] = torch.ones(512, 1024, 1, 1)
+    with pytest.raises(ValueError, match=r"Two tensors claim to be the backbone's layer4.0.conv1"):
+        read(content, tmp_path / "x.pth")
+
+
+def test_several_networks_are_refused(backbone50, tmp_path):
+    with pytest.raises(ValueError, match="holds several networks, under state_dict, model; wanted"):
+        read({"state_dict": backbone50, "model": backbone50}, tmp_path / "x.pth")
+
+
+def test_missing_counters_are_zero(backbone50, tmp_path):
+    state = {k: v for k, v in backbone50.items() if not k.endswith("num_batches_tracked")}
+    checkpoint = read(layouts.swav(state), tmp_path / "x.pth")
+    assert checkpoint.state_dict["bn1.num_batches_tracked"].item() == 0
+    assert list(checkpoint.state_dict) == list(backbone50)
+
+
+@pytest.mark.parametrize(("depth", "width"), [(18, 16), (34, 64), (50, 128), (152, 8)])
+def test_depth_and_width_are_read_off_the_tensors(depth, width, tmp_path):
+    from mmpretrain.models import ResNet
+
+    network = ResNet(depth, stem_channels=width, base_channels=width)
+    checkpoint = read(network.state_dict(), tmp_path / "x.pth")
+    widths = {} if width == 64 else {"stem_channels": width, "base_channels": width}
+    assert checkpoint.backbone == {"type": "ResNet", "depth": depth, **widths}
+    assert checkpoint.source == "plain"
+
+
+def test_config_inside_is_not_run(backbone50, tmp_path):
+    """A registry takes the path of any function for a type."""
+    marker = tmp_path / "ran"
+    for kind in ("os.mkdir", "os.system"):
+        meta = {"backbone": {"type": kind, "path": str(marker), "command": f"touch {marker}"}}
+        with pytest.raises(
+            ValueError, match=re.escape(f"asks for type='{kind}', which is no registered name")
+        ):
+            read({"state_dict": backbone50, "meta": meta}, tmp_path / "x.pth")
+        cfg = Config({"model": {"type": "SSPRL", "backbone": meta["backbone"]}}).pretty_text
+        state = {**backbone50, "head.prototypes.s0.weight": torch.ones(2, 2)}
+        with pytest.raises(ValueError, match="which is no registered name"):
+            read({"state_dict": state, "meta": {"cfg": cfg}}, tmp_path / "x.pth")
+    assert not marker.exists()

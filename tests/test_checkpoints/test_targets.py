@@ -1,0 +1,187 @@
+"""Every format that is written: read by the program it is for, and back without a bit lost."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from mmpretrain.registry import MODELS as PRETRAIN
+from mmseg.registry import MODELS as SEG
+
+from sspyr_mm.checkpoints import build_backbone, export_backbone, read_backbone
+from sspyr_mm.checkpoints.formats import TARGETS
+
+from .conftest import assert_identical, assert_same_features, map_of, scatter
+from .layouts import detectron2_tensors, ssprl_release
+
+
+@pytest.fixture
+def release_file(backbone50, tmp_path):
+    path = tmp_path / "release.pth"
+    torch.save(ssprl_release(backbone50), path)
+    return path
+
+
+@pytest.mark.parametrize("full_prefix", [False, True])
+@pytest.mark.parametrize("target", TARGETS)
+def test_round_trip_is_exact(target, full_prefix, release_file, backbone50, tmp_path):
+    out = tmp_path / "sub" / "out"
+    if full_prefix and not TARGETS[target].prefixable:
+        with pytest.raises(ValueError, match=f"names of {target} have no prefix"):
+            export_backbone(release_file, out, target=target, full_prefix=True)
+        return
+    number = export_backbone(release_file, out, target=target, full_prefix=full_prefix)
+    assert number == len(backbone50) == 318
+    back = read_backbone(out)
+    assert_identical(back.state_dict, backbone50)
+    assert back.backbone == {"type": "ResNet", "depth": 50}
+    if TARGETS[target].prefixable:  # these keep what was known
+        assert back.source == "sspyr_mm_backbone"
+        assert back.std == read_backbone(release_file).std and back.std[0] == pytest.approx(58.14)
+    else:
+        assert back.source == {"torchvision": "plain", "timm": "plain"}.get(target, target)
+    assert sorted(p.name for p in out.parent.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize("kind", ["resnet{}", "resnet{}c", "resnet{}d"])
+@pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "timm", "safetensors"])
+def test_round_trip_of_deep_stems(target, kind, depth, tmp_path):
+    if (kind, depth) == ("resnet{}c", 18):
+        pytest.skip("timm has none")
+    network = scatter(timm.create_model(kind.format(depth), num_classes=0), seed=5)
+    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    torch.save(network.state_dict(), first)
+    export_backbone(first, second, target=target)
+    assert_identical(read_backbone(second).state_dict, read_backbone(first).state_dict)
+    if target == "timm":
+        assert_identical(torch.load(second), dict(network.state_dict()))
+
+
+def test_torchvision_reads_it(release_file, photograph, features50, tmp_path):
+    export_backbone(release_file, tmp_path / "out", target="torchvision")
+    network = torchvision.models.resnet50().eval()
+    result = network.load_state_dict(torch.load(tmp_path / "out"), strict=False)
+    assert (result.missing_keys, result.unexpected_keys) == (["fc.weight", "fc.bias"], [])
+    assert_same_features(map_of(network, photograph), features50)
+
+
+def test_timm_reads_it(release_file, photograph, features50, tmp_path):
+    export_backbone(release_file, tmp_path / "out", target="timm")
+    network = timm.create_model("resnet50", num_classes=0).eval()
+    network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
+    with torch.no_grad():
+        assert_same_features(network.forward_features(photograph), features50)
+
+
+def test_detectron2_gets_its_names(release_file, resnet50, tmp_path):
+    export_backbone(release_file, tmp_path / "out", target="detectron2")
+    content = torch.load(tmp_path / "out")
+    assert content["matching_heuristics"] is True
+    written = {k: v for k, v in content["model"].items() if "num_batches" not in k}
+    expected = {k: torch.from_numpy(v) for k, v in detectron2_tensors(resnet50).items()}
+    assert_identical(dict(sorted(written.items())), dict(sorted(expected.items())))
+
+
+@pytest.mark.parametrize("full_prefix", [False, True])
+@pytest.mark.parametrize(
+    ("registry", "target", "scope", "variant"),
+    [
+        (PRETRAIN, "mmpretrain", "mmpretrain", "ResNet"),
+        (SEG, "mmseg", "mmseg", "ResNet"),
+        (SEG, "mmseg", "mmseg", "ResNetV1c"),
+        (SEG, "mmseg", "mmseg", "ResNetV1d"),
+        (PRETRAIN, "mmpretrain", "mmpretrain", "ResNetV1d"),
+    ],
+)
+def test_init_cfg_loads_every_tensor(
+    registry, target, scope, variant, full_prefix, photograph, tmp_path
+):
+    name = {"ResNet": "resnet50", "ResNetV1c": "resnet50c", "ResNetV1d": "resnet50d"}[variant]
+    source = scatter(timm.create_model(name, num_classes=0), seed=6)
+    first, out = tmp_path / "first.pth", tmp_path / "out.pth"
+    torch.save(source.state_dict(), first)
+    export_backbone(first, out, target=target, full_prefix=full_prefix)
+    init = {"type": "Pretrained", "checkpoint": str(out)}
+    if full_prefix:
+        init["prefix"] = "backbone."
+    norm = {"type": "BN", "requires_grad": True}
+    network = registry.build(
+        {"type": f"{scope}.{variant}", "depth": 50, "norm_cfg": norm, "init_cfg": init}
+    )
+    network.init_weights()
+    network.eval()
+    with torch.no_grad():
+        assert_same_features(network(photograph)[-1], source.forward_features(photograph))
+
+
+def narrow(tmp_path):
+    from mmpretrain.models import ResNet
+
+    path = tmp_path / "narrow.pth"
+    network = scatter(ResNet(18, stem_channels=16, base_channels=16), seed=7)
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "detectron2", "safetensors"])
+def test_round_trip_of_a_narrow_network(target, tmp_path):
+    path, out = narrow(tmp_path), tmp_path / "out"
+    export_backbone(path, out, target=target)
+    assert_identical(read_backbone(out).state_dict, read_backbone(path).state_dict)
+
+
+@pytest.mark.parametrize("target", ["torchvision", "timm"])
+def test_networks_a_target_does_not_have_are_refused(target, tmp_path):
+    message = (
+        rf"narrow.pth can't be written for {target}: {target} has no ResNet with \w+_channels=16"
+    )
+    with pytest.raises(ValueError, match=message):
+        export_backbone(narrow(tmp_path), tmp_path / "out", target=target)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["torchvision", "detectron2"])
+def test_deep_stems_a_target_does_not_have_are_refused(target, tmp_path):
+    torch.save(timm.create_model("resnet18d").state_dict(), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=f"{target} has no ResNet with (deep_stem|avg_down)=True"):
+        export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
+
+
+@pytest.mark.parametrize("target", ["torchvision", "timm", "detectron2"])
+def test_caffe_style_is_not_lost(target, backbone50, tmp_path):
+    meta = {"backbone": {"type": "ResNet", "depth": 50, "style": "caffe"}}
+    torch.save({"state_dict": backbone50, "meta": meta}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=f"{target} has no ResNet with style='caffe', only with"):
+        export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
+
+
+def test_unknown_target(release_file, tmp_path):
+    with pytest.raises(ValueError, match="target must be one of mmpretrain, .*, got 'keras'"):
+        export_backbone(release_file, tmp_path / "out", target="keras")
+
+
+def test_the_checkpoint_itself_is_not_overwritten(release_file):
+    before = release_file.read_bytes()
+    with pytest.raises(ValueError, match="is the checkpoint itself: give another file"):
+        export_backbone(release_file, release_file)
+    assert release_file.read_bytes() == before
+
+
+def test_nothing_half_written_stays(release_file, tmp_path, monkeypatch):
+    def fail(content, file):
+        with open(file, "wb") as stream:
+            stream.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    out = tmp_path / "sub" / "out.pth"
+    with pytest.raises(OSError, match="No space left"):
+        export_backbone(release_file, out)
+    assert not list(out.parent.iterdir())
+
+
+def test_built_backbone_is_ready(release_file):
+    network = build_backbone(read_backbone(release_file))
+    assert not network.training and not any(m.training for m in network.modules())
+    assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in network.modules())
+    assert {p.device.type for p in network.parameters()} == {"cpu"}
