@@ -28,6 +28,14 @@ COMMANDS = {
         "sspyr_mm.cli.health",
         "used prototypes, code entropy and embedding spread of a checkpoint, per scale",
     ),
+    "evaluate": (
+        "sspyr_mm.cli.evaluate",
+        "the paper's multi-label protocols on checkpoints of any known format",
+    ),
+    "results": (
+        "sspyr_mm.cli.results",
+        "tables and plots of what `evaluate` measured, beside published figures",
+    ),
     "probe": (
         "sspyr_mm.cli.probe",
         "linear probe of checkpoints (and of a random backbone) on a labelled set",

@@ -26,8 +26,18 @@ ALLOWED = {
     "checkpoints": BASE | {"models", "registration"},
     "evaluation": BASE | {"models", "models.selfsup", "datasets"},
     "reports": BASE | {"models", "datasets"},
+    "benchmarks": BASE | {"datasets", "engine", "registration", "checkpoints", "evaluation"},
     "cli": BASE
-    | {"models", "datasets", "engine", "registration", "checkpoints", "evaluation", "reports"},
+    | {
+        "models",
+        "datasets",
+        "engine",
+        "registration",
+        "checkpoints",
+        "evaluation",
+        "reports",
+        "benchmarks",
+    },
     "__init__": BASE | {"registration"},
     "__main__": BASE | {"cli"},
 }

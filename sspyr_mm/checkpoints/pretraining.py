@@ -17,7 +17,7 @@ from sspyr_mm.models import SSPRL
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_initialisation() -> Iterator[None]:
     """Silences the paragraph mmengine logs about every initialised parameter."""
     logging.disable(logging.INFO)
     try:
@@ -61,7 +61,7 @@ def random_model(cfg: Config) -> SSPRL:
         if isinstance(part.get("init_cfg"), dict) and part.init_cfg.get("type") == "Pretrained":
             part.pop("init_cfg")
     model = build_model(cfg)
-    with _quiet():
+    with quiet_initialisation():
         model.init_weights()
     return model.eval()
 

@@ -49,12 +49,16 @@ def test_both_pipelines_make_the_same_views(worker_cost, tmp_path):
     assert max(red[0::2]) < min(red[1::2])
 
 
-def test_median_and_interleaving(worker_cost):
-    calls = []
-    pipelines = {name: lambda path, name=name: calls.append((path, name)) for name in "ab"}
-    medians = worker_cost.measure(pipelines, ["x", "y"], warm_up=1)
-    assert calls == [(p, n) for p in ("x", "x", "y") for n in "ab"]
-    assert set(medians) == {"a", "b"}
+def test_median_and_interleaving(worker_cost, monkeypatch):
+    calls, clock = [], iter([0, 1, 1, 3, 3, 9, 0, 4, 4, 9, 9, 11, *range(100)])
+    monkeypatch.setattr(worker_cost.time, "process_time", lambda: next(clock))
+    pipelines = {name: lambda path, name=name: calls.append(path + name) for name in "ab"}
+    medians = worker_cost.measure(pipelines, ["x", "y", "z"], block=3)
+    assert calls == ["xa", "xa", "ya", "za", "xb", "xb", "yb", "zb"]
+    assert medians == dict(a=2000, b=4000)
+    calls.clear()
+    worker_cost.measure(pipelines, ["x", "y", "z"], block=2)
+    assert calls == ["xa", "xa", "ya", "xb", "xb", "yb", "za", "za", "zb", "zb"]
 
 
 def test_it_prints_a_table_and_json(worker_cost, capsys):

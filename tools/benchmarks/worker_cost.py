@@ -1,6 +1,6 @@
 """What a loader's worker spends on an image: ``python tools/benchmarks/worker_cost.py [--images DIR]``.
 
-Three things are timed on every image in turn, in one process on one core, so that a busy machine slows all of them
+Three things are timed in turn, a few images each, in one process on one core, so that a busy machine slows all of them
 alike: decoding alone; ours (decode, cut regions, pack; colours and blur are the device's work); and a plain pipeline
 that does everything in the worker, patch by patch with Pillow. Figures are medians of CPU time; ratios are what to
 compare.
@@ -130,15 +130,23 @@ def make_images(folder: Path, num_images: int) -> list[str]:
 
 
 def measure(
-    pipelines: dict[str, Callable[[str], object]], paths: Sequence[str], *, warm_up: int = 2
+    pipelines: dict[str, Callable[[str], object]], paths: Sequence[str], *, block: int = 8
 ) -> dict[str, float]:
-    """Median CPU milliseconds per image; the first images are done twice and count once."""
+    """Median CPU milliseconds per image.
+
+    Args:
+        pipelines: What is timed, by name.
+        paths: Images.
+        block: Images a pipeline does in a row before the next one does the same. It does the first of them twice, once
+            without the clock: what another pipeline left behind in caches and allocator is no part of its cost.
+    """
     spent: dict[str, list[float]] = {name: [] for name in pipelines}
-    for turn, path in enumerate([*paths[:warm_up], *paths]):
+    for first in range(0, len(paths), block):
         for name, pipeline in pipelines.items():
-            start = time.process_time()
-            pipeline(path)
-            if turn >= warm_up:
+            pipeline(paths[first])
+            for path in paths[first : first + block]:
+                start = time.process_time()
+                pipeline(path)
                 spent[name].append(1e3 * (time.process_time() - start))
     return {name: float(np.median(values)) for name, values in spent.items()}
 

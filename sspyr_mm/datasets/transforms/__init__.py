@@ -3,5 +3,6 @@
 from sspyr_mm.datasets.transforms.formatting import PackPyramidInputs
 from sspyr_mm.datasets.transforms.loading import LoadRGBImage
 from sspyr_mm.datasets.transforms.pyramid_view import PyramidViewTransform
+from sspyr_mm.datasets.transforms.seeding import SeedTransforms
 
-__all__ = ["LoadRGBImage", "PackPyramidInputs", "PyramidViewTransform"]
+__all__ = ["LoadRGBImage", "PackPyramidInputs", "PyramidViewTransform", "SeedTransforms"]

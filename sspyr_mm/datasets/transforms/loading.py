@@ -47,14 +47,18 @@ def decode_rgb(data: bytes) -> np.ndarray | None:
 class LoadRGBImage(BaseTransform):
     """Reads and decodes an image; a broken one is reported and left out, not fatal.
 
-    Required keys: ``img_path``. Modified keys: none. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``.
+    Required keys: ``img_path``. Modified keys: none. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``,
+    ``img_shape``.
 
     Args:
         backend_args: Of mmengine's file client, for images that are not on a local disk.
+        skip_broken: Whether another image takes the place of a broken one. Without labels none is needed more than
+            another; what has a label is.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(self, backend_args: dict | None = None, *, skip_broken: bool = True) -> None:
         self.backend_args = backend_args
+        self.skip_broken = skip_broken
 
     def _read(self, path: str) -> bytes:
         if self.backend_args is None and "://" not in path:
@@ -72,6 +76,9 @@ class LoadRGBImage(BaseTransform):
 
         Returns:
             ``results`` with the image, or None if the file is no readable image: the data set then takes another one.
+
+        Raises:
+            ValueError: If the file is no readable image and ``skip_broken`` is False.
         """
         path = results["img_path"]
         try:
@@ -79,6 +86,10 @@ class LoadRGBImage(BaseTransform):
             problem = "not an image that can be decoded"
         except OSError as error:
             image, problem = None, str(error)
+        if image is None and not self.skip_broken:
+            raise ValueError(
+                f"{path}: {problem}. It has a label and can't be left out: mend it, or take it out of the labelled set"
+            )
         if image is None:
             print_log(
                 f"Left out {path}: {problem}. Another image takes its place; remove or mend it.",
@@ -86,4 +97,5 @@ class LoadRGBImage(BaseTransform):
                 30,
             )
             return None
-        return {**results, "img": image, "ori_shape": image.shape[:2]}
+        shape = image.shape[:2]
+        return {**results, "img": image, "ori_shape": shape, "img_shape": shape}

@@ -12,6 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 from torch.nn import functional as F
 
+from sspyr_mm.datasets.transforms.sample_seed import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
 
 _ANTIALIASED_FROM = 1.5
@@ -19,7 +20,7 @@ _ANTIALIASED_FROM = 1.5
 
 
 @TRANSFORMS.register_module()
-class PyramidViewTransform(BaseTransform):
+class PyramidViewTransform(SampleSeed, BaseTransform):
     """Cuts the regions of every scale out of a decoded image, as uint8; cells, patches and colours come on the device.
 
     Where a scale shares its region between the views, one region is cut and both views take their patches from it, so
@@ -42,9 +43,8 @@ class PyramidViewTransform(BaseTransform):
     """
 
     def __init__(self, pyramid: PyramidSpec | Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self._spec = None if pyramid is None else PyramidSpec.from_config(pyramid)
-        # In shared memory: workers that outlive an epoch see what the main process sets.
-        self._clock = torch.full((2,), -1, dtype=torch.int64).share_memory_()
 
     @property
     def spec(self) -> PyramidSpec:
@@ -76,27 +76,6 @@ class PyramidViewTransform(BaseTransform):
             )
         self._spec = spec
 
-    def set_epoch(self, epoch: int, *, seed: int) -> None:
-        """Fixes where random numbers come from; called before each epoch.
-
-        Args:
-            epoch: Epoch to come, from 0.
-            seed: The run's seed, the same on every rank.
-        """
-        self._clock.copy_(torch.tensor([seed, epoch]))
-
-    def _view_seed(self, results: Mapping[str, Any]) -> int:
-        seed, epoch = self._clock.tolist()
-        if epoch < 0:
-            return int(torch.randint(2**62, ()))
-        if "sample_idx" not in results:
-            raise ValueError(
-                "PyramidViewTransform needs `sample_idx` once an epoch is set: use a data set derived from mmengine's "
-                "BaseDataset, or add the key in a transform"
-            )
-        entropy = np.random.SeedSequence((seed, epoch, results["sample_idx"]))
-        return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Cuts one image.
 
@@ -110,7 +89,9 @@ class PyramidViewTransform(BaseTransform):
             ValueError: If the image is empty or not uint8.
         """
         image = as_rgb(results.pop("img"))
-        view_seed = self._view_seed(results)
+        view_seed = self.sample_seed(results)
+        if view_seed is None:
+            view_seed = int(torch.randint(2**62, ()))
         # Not numpy's: the device draws from that by the same seed, and a single number costs ten times as much there.
         rng = random.Random(view_seed)
         regions = {}

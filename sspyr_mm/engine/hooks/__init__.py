@@ -1,5 +1,6 @@
 """Hooks, one purpose each."""
 
+from sspyr_mm.engine.hooks.complete_weights_hook import CompleteWeightsHook
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
 from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
 from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
@@ -12,6 +13,7 @@ from sspyr_mm.engine.hooks.prototype_hooks import (
 )
 
 __all__ = [
+    "CompleteWeightsHook",
     "DataCheckHook",
     "FreezePrototypesHook",
     "InterruptHook",

@@ -1,0 +1,15 @@
+# mmpretrain's runtime; weights that do not fit are an error; a run that was stopped goes on to the same figure.
+_base_ = "mmpretrain::_base_/default_runtime.py"
+
+custom_imports = dict(imports=["sspyr_mm"], allow_failed_imports=False)
+default_hooks = dict(
+    checkpoint=dict(max_keep_ckpts=1),
+    complete_weights=dict(type="CompleteWeightsHook"),
+    view_seed=dict(type="ViewSeedHook"),
+    interrupt=dict(type="InterruptHook"),
+)
+val_cfg = dict()
+test_cfg = dict()
+val_evaluator = dict(type="MultiLabelReport")
+test_evaluator = dict(type="MultiLabelReport")
+randomness = dict(seed=0)

@@ -1,0 +1,149 @@
+"""The data a protocol runs on: the paper's, where they are found, or any labelled set."""
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sspyr_mm.datasets.labelled import LabelledImages, check_same_classes, read_labelled
+from sspyr_mm.evaluation.feature_cache import file_states
+
+_OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504)}
+"""Images of the training and the test split, as the data sets are published."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one split is.
+
+    Args:
+        source: COCO json, VOC tree, CSV, or folder.
+        split: Of a VOC tree.
+        image_root: Folder of the images, where the source does not tell.
+    """
+
+    source: str
+    split: str | None = None
+    image_root: str | None = None
+
+    def read(self) -> LabelledImages:
+        """Reads the labels. Errors as :func:`read_labelled`."""
+        return read_labelled(self.source, split=self.split, image_root=self.image_root)
+
+
+@dataclass(frozen=True)
+class BenchmarkData:
+    """A data set with its two splits.
+
+    Args:
+        name: ``voc07``, ``coco14``, ``coco17``, or what the user calls it.
+        train_source: Where the training split is.
+        test_source: Where the test split is.
+        train: Training images.
+        test: Test images.
+    """
+
+    name: str
+    train_source: Source
+    test_source: Source
+    train: LabelledImages
+    test: LabelledImages
+
+    @property
+    def is_official(self) -> bool:
+        """Whether this is the published data set, and all of it."""
+        counts = len(self.train.paths), len(self.test.paths)
+        return _OFFICIAL_COUNTS.get(self.name) == counts
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of both splits, and classes."""
+        return {
+            "train": len(self.train.paths),
+            "test": len(self.test.paths),
+            "classes": len(self.train.classes),
+        }
+
+    def digest(self) -> str:
+        """A hash of labels and of name, size and time of change of every image."""
+        result = hashlib.sha256()
+        for part in (self.train, self.test):
+            result.update("\0".join(part.classes).encode())
+            result.update(np.ascontiguousarray(part.targets).tobytes())
+            result.update(file_states(part.paths))
+        return result.hexdigest()
+
+    def shrunk(self, image_ids: list[str], source: str) -> "BenchmarkData":
+        """With fewer training images.
+
+        Args:
+            image_ids: Those to keep.
+            source: Where the list is from, for messages.
+
+        Raises:
+            ValueError: If one of them is not in the training split.
+        """
+        return replace(self, train=self.train.with_images(image_ids, source))
+
+
+def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
+    """Reads both splits.
+
+    Args:
+        name: What results call the data.
+        train: Where the training split is.
+        test: Where the test split is.
+
+    Raises:
+        ValueError: If the classes differ, an image can have one label only, or a source can't be read.
+    """
+    data = BenchmarkData(name, train, test, train.read(), test.read())
+    check_same_classes(data.train, data.test)
+    if not data.train.multi_label:
+        raise ValueError(
+            f"{train.source} is a folder per class: these protocols are for several labels an image; give a COCO json, "
+            "a VOC tree or a CSV. `probe` measures a folder per class"
+        )
+    return data
+
+
+def voc07_sources(root: str) -> tuple[Source, Source]:
+    """VOC 2007's trainval and test.
+
+    Args:
+        root: ``VOCdevkit/VOC2007``, or a folder above it.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    for folder in (root, f"{root}/VOC2007", f"{root}/VOCdevkit/VOC2007"):
+        if Path(folder, "Annotations").is_dir():
+            return Source(folder, "trainval"), Source(folder, "test")
+    raise FileNotFoundError(
+        f"No VOC2007 in {root} (looked for Annotations/ in it, in VOC2007/ and in VOCdevkit/VOC2007/): "
+        "tools/dataset_converters/prepare_voc07.py says where to get it"
+    )
+
+
+def coco_sources(root: str) -> tuple[str, Source, Source]:
+    """COCO's train and val: 2014 as in the paper if it is there, else 2017.
+
+    Args:
+        root: Folder with ``annotations/``, ``train2014/`` and ``val2014/`` (or 2017).
+
+    Returns:
+        ``coco14`` or ``coco17``, and both sources.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    for year in ("2014", "2017"):
+        files = [f"{root}/annotations/instances_{part}{year}.json" for part in ("train", "val")]
+        if all(map(os.path.isfile, files)):
+            return f"coco{year[2:]}", Source(files[0]), Source(files[1])
+    raise FileNotFoundError(
+        f"No COCO in {root}: annotations/instances_train2014.json and instances_val2014.json (or 2017) are missing; "
+        "tools/dataset_converters/prepare_coco.py says where to get them"
+    )

@@ -1,0 +1,287 @@
+"""Fine-tuning of the whole network: a config of ``configs/benchmarks/classification`` per protocol, run by mmengine."""
+
+import itertools
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+import sspyr_mm
+from sspyr_mm.benchmarks.data import BenchmarkData, Source
+from sspyr_mm.benchmarks.finetune_worker import METRICS_FILE
+from sspyr_mm.datasets.splits import rank_ids
+
+HELD_OUT_PERCENT = 20
+"""Part of the training images that chooses the learning rates; then all of them train."""
+
+
+@dataclass(frozen=True)
+class FinetuneProtocol:
+    """How a network is fine-tuned.
+
+    Args:
+        config: File of ``configs/benchmarks/classification``.
+        percent: Part of the training images that is used.
+        head_rates: Learning rates of the last layer to choose from; empty: the config's.
+        backbone_rates: Learning rates of the backbone to choose from.
+    """
+
+    config: str
+    percent: int = 100
+    head_rates: tuple[float, ...] = ()
+    backbone_rates: tuple[float, ...] = ()
+
+    @property
+    def grid(self) -> list[tuple[float, float]]:
+        """Pairs of learning rates of backbone and head."""
+        return list(itertools.product(self.backbone_rates, self.head_rates))
+
+
+# Source: paper, semi-supervised learning: both rates from a grid in [.001, .1].
+_RATES = (0.001, 0.01, 0.1)
+FINETUNE = {
+    "semi1": FinetuneProtocol("semi_coco14_1pct_20e.py", 1, _RATES, _RATES),
+    "semi10": FinetuneProtocol("semi_coco14_10pct_20e.py", 10, _RATES, _RATES),
+    "semi100": FinetuneProtocol("semi_coco14_100pct_20e.py", 100, _RATES, _RATES),
+    "asl": FinetuneProtocol("asl_coco14_40e.py"),
+    "asl224": FinetuneProtocol("asl_coco14_224_40e.py"),
+}
+_ASL_ITERATIONS = 40 * (82783 // 128)
+"""Of the paper's run, for which the decay of the averaged weights is."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What fine-tuning starts from.
+
+    Args:
+        backbone: Its mmpretrain config.
+        weights: File of its weights, or None for random ones.
+        mean: Per channel (RGB), in 0-255.
+        std: Per channel (RGB), in 0-255.
+        num_channels: C, of the pooled features.
+    """
+
+    backbone: dict[str, Any]
+    weights: str | None
+    mean: Sequence[float]
+    std: Sequence[float]
+    num_channels: int
+
+
+def configs_dir() -> Path:
+    """The classification configs: inside of an installed package, beside it in a clone."""
+    package = Path(sspyr_mm.__file__).parent
+    shipped = package / ".mim" / "configs"
+    root = shipped if shipped.is_dir() else package.parent / "configs"
+    return root / "benchmarks" / "classification"
+
+
+def run_finetune(
+    protocol: FinetuneProtocol,
+    start: Start,
+    data: BenchmarkData,
+    *,
+    seed: int,
+    work_dir: str,
+    num_processes: int,
+    epochs: int | None = None,
+    size: int | None = None,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Chooses learning rates on held-out training images, then trains on all of the protocol's images.
+
+    Every run leaves its metrics in a folder of ``work_dir``; those that are there are not repeated, and a run that was
+    stopped goes on.
+
+    Args:
+        protocol: How.
+        start: From what.
+        data: Training and test images.
+        seed: Of lists, starting point and augmentation.
+        work_dir: Where runs and checkpoints go; to be used for this network, data and settings only.
+        num_processes: Devices to train on, a process each; the batch is divided among them.
+        epochs: Other than the protocol's.
+        size: Side of crops in pixels, other than the protocol's.
+
+    Returns:
+        Metrics of the test images after the last epoch, and what was chosen.
+
+    Raises:
+        ValueError: If too few images are left.
+        RuntimeError: If a run fails; the message shows the end of its log.
+    """
+    ids = rank_ids(data.train.image_ids, seed)
+    ids = ids[: len(ids) * protocol.percent // 100]
+    num_held = len(ids) * HELD_OUT_PERCENT // 100 if protocol.grid else 0
+    if not ids or (protocol.grid and not num_held):
+        raise ValueError(
+            f"{protocol.percent} % of {len(data.train.paths)} training images is {len(ids)}, too few to choose "
+            "learning rates on a fifth of them: use more images or a protocol with a greater part"
+        )
+    os.makedirs(work_dir, exist_ok=True)
+    make = _ConfigMaker(protocol, start, data, seed, epochs, size, num_processes)
+    chosen: dict[str, Any] = {"train_images": len(ids)}
+    rates = None
+    if protocol.grid:
+        lists = [f"{work_dir}/{name}.txt" for name in ("held_out", "kept")]
+        for name, part in zip(lists, (ids[:num_held], ids[num_held:]), strict=True):
+            _write_ids(name, part)
+        held_out = {}
+        for pair in protocol.grid:
+            folder = f"{work_dir}/backbone{pair[0]:g}_head{pair[1]:g}"
+            cfg = make(folder, lists[1], len(ids) - num_held, pair, (data.train_source, lists[0]))
+            held_out[pair] = _run(cfg, num_processes)["multi-label/mAP"]
+        rates = max(held_out, key=lambda p: held_out[p] if math.isfinite(held_out[p]) else -1)
+        chosen.update(backbone_rate=rates[0], head_rate=rates[1])
+        chosen["held_out_mAP"] = {f"{a:g}, {b:g}": value for (a, b), value in held_out.items()}
+    _write_ids(f"{work_dir}/train.txt", ids)
+    cfg = make(
+        f"{work_dir}/final", f"{work_dir}/train.txt", len(ids), rates, (data.test_source, None)
+    )
+    return _run(cfg, num_processes), chosen
+
+
+@dataclass(frozen=True)
+class _ConfigMaker:
+    """Fills in a protocol's config for one run."""
+
+    protocol: FinetuneProtocol
+    start: Start
+    data: BenchmarkData
+    seed: int
+    epochs: int | None
+    size: int | None
+    num_processes: int
+
+    def __call__(
+        self,
+        work_dir: str,
+        train_ids: str,
+        num_train: int,
+        rates: tuple[float, float] | None,
+        test: tuple[Source, str | None],
+    ) -> Config:
+        cfg = Config.fromfile(configs_dir() / self.protocol.config)
+        cfg.work_dir = work_dir
+        cfg.randomness = dict(seed=self.seed)
+        self._set_model(cfg)
+        classes = self.data.train.classes
+        cfg.train_dataloader.dataset.update(
+            _source_options(self.data.train_source), image_ids=train_ids, classes=classes
+        )
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            loader.dataset.update(_source_options(test[0]), image_ids=test[1], classes=classes)
+        loader = cfg.train_dataloader
+        loader.batch_size = max(1, loader.batch_size // self.num_processes)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+            loader.num_workers = min(loader.num_workers, max(1, (os.cpu_count() or 1) // 2))
+        if self.num_processes > 1:
+            cfg.sync_bn = "torch"
+        if rates is not None:
+            cfg.optim_wrapper.optimizer.lr = rates[1]
+            cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = rates[0] / rates[1]
+        if self.epochs is not None:
+            self._shorten(cfg, self.epochs)
+        if self.size is not None:
+            for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+                _resize(loader.dataset.pipeline, self.size)
+        self._average_sooner(cfg, num_train)
+        return cfg
+
+    def _set_model(self, cfg: Config) -> None:
+        # The config's backbone as a whole: what a ResNet-50 has, a ViT may not.
+        cfg.model.backbone = dict(self.start.backbone)
+        if self.start.weights is not None:
+            cfg.model.backbone["init_cfg"] = dict(type="Pretrained", checkpoint=self.start.weights)
+        cfg.model.head.update(
+            num_classes=len(self.data.train.classes), in_channels=self.start.num_channels
+        )
+        cfg.model.data_preprocessor.update(mean=list(self.start.mean), std=list(self.start.std))
+
+    def _shorten(self, cfg: Config, epochs: int) -> None:
+        """The schedule in the same proportions."""
+        schedule = cfg.param_scheduler
+        if "milestones" in schedule:
+            planned = cfg.train_cfg.max_epochs
+            schedule.milestones = [max(1, m * epochs // planned) for m in schedule.milestones]
+        cfg.train_cfg.max_epochs = epochs
+
+    def _average_sooner(self, cfg: Config, num_train: int) -> None:
+        """Averages weights over the same part of a run that is shorter than the paper's."""
+        if "ema" in cfg.default_hooks:
+            batch = cfg.train_dataloader.batch_size * self.num_processes
+            iterations = cfg.train_cfg.max_epochs * max(1, num_train // batch)
+            factor = max(1.0, _ASL_ITERATIONS / iterations)
+            cfg.default_hooks.ema.momentum = min(1.0, cfg.default_hooks.ema.momentum * factor)
+
+
+def _source_options(source: Source) -> dict[str, Any]:
+    return dict(data_root=source.source, split=source.split, image_root=source.image_root)
+
+
+def _resize(pipeline: list[dict[str, Any]], size: int) -> None:
+    """Another side for all transforms, in the same proportions to the last one that sets it."""
+    sized = [t for t in pipeline if t["type"] in ("CenterCrop", "RandomResizedCrop", "Resize")]
+    planned = sized[-1].get("crop_size") or sized[-1]["scale"]
+    factor = size / (planned if isinstance(planned, int) else planned[0])
+    for transform in pipeline:
+        for name in ("scale", "crop_size", "shape"):
+            value = transform.get(name)
+            if isinstance(value, int):
+                transform[name] = round(value * factor)
+            elif value is not None:
+                transform[name] = tuple(round(side * factor) for side in value)
+
+
+def _write_ids(path: str, ids: Sequence[str]) -> None:
+    with open(f"{path}.partial", "w") as file:
+        file.writelines(f"{one}\n" for one in ids)
+    os.replace(f"{path}.partial", path)
+
+
+def _run(cfg: Config, num_processes: int) -> dict[str, float]:
+    """Trains in a process of its own, unless that was done."""
+    folder = Path(cfg.work_dir)
+    metrics = folder / METRICS_FILE
+    if not metrics.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "config.py"
+        cfg.dump(config)
+        command = [sys.executable, "-m", "sspyr_mm.benchmarks.finetune_worker", str(config)]
+        if num_processes > 1:
+            torchrun = [
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc_per_node={num_processes}",
+                "-m",
+            ]
+            command[2:2] = torchrun
+            command += ["--launcher", "pytorch"]
+        with open(folder / "log.txt", "a+") as log:
+            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+            if status:
+                log.seek(0)
+                end = "".join(log.readlines()[-15:])
+                raise RuntimeError(
+                    f"Fine-tuning failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
+                )
+        for checkpoint in folder.glob(
+            "*.pth"
+        ):  # gigabytes in a grid; the figures are what is wanted
+            checkpoint.unlink()
+        shutil.rmtree(folder / "vis_data", ignore_errors=True)
+    return json.loads(metrics.read_text())
+
+
+def default_processes() -> int:
+    """A process per GPU, or one."""
+    return max(1, torch.cuda.device_count())

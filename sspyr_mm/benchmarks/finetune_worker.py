@@ -1,0 +1,48 @@
+"""One fine-tuning run in a process of its own: ``python -m sspyr_mm.benchmarks.finetune_worker CONFIG``.
+
+Trains the config, going on where an earlier process was stopped, and leaves the metrics of the last epoch in
+``metrics.json`` of its work dir. With ``--launcher pytorch``, under torchrun, on several devices.
+"""
+
+import argparse
+import json
+import os
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
+
+METRICS_FILE = "metrics.json"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Trains and measures.
+
+    Args:
+        arguments: Of the command line.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config")
+    parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
+    args = parser.parse_args(arguments)
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    cfg.resume = True
+    # Measured below, once: a process that is stopped after the last epoch's checkpoint would never measure.
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs + 1
+    fill_dataloaders(cfg)
+    runner = Runner.from_cfg(prepare_config(cfg, args.launcher))
+    runner.train()
+    metrics = runner.val_loop.run()
+    if is_main_process():
+        target = os.path.join(cfg.work_dir, METRICS_FILE)
+        with open(f"{target}.partial", "w") as file:
+            json.dump(metrics, file, indent=1)
+        os.replace(f"{target}.partial", target)
+
+
+if __name__ == "__main__":
+    main()

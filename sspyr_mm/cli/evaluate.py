@@ -1,0 +1,96 @@
+"""``python -m sspyr_mm evaluate``: the paper's multi-label protocols on checkpoints of any known format."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from sspyr_mm.cli.arguments import positive_int
+
+if TYPE_CHECKING:
+    from sspyr_mm.benchmarks.data import BenchmarkData
+
+PROTOCOLS = ("linear", "semi1", "semi10", "semi100", "asl", "asl224")
+_ON_COCO = ("linear", "semi1", "semi10", "semi100", "asl")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("checkpoints", nargs="+", help="checkpoints of any format `inspect` knows")
+    parser.add_argument(
+        "--protocol",
+        nargs="+",
+        choices=PROTOCOLS,
+        help="default: the paper's for the data given: linear on VOC07 and other sets, all on COCO",
+    )
+    data = parser.add_argument_group("data, of which at least one is needed")
+    data.add_argument("--voc", metavar="DIR", help="VOC2007 or a folder above it")
+    data.add_argument("--coco", metavar="DIR", help="COCO: annotations/, train2014/, val2014/")
+    data.add_argument("--train", metavar="SET", help="any labelled set: COCO json, VOC tree, CSV")
+    data.add_argument("--test", metavar="SET", help="its test part")
+    data.add_argument("--train-split", metavar="NAME", help="of a VOC tree given as --train")
+    data.add_argument("--test-split", metavar="NAME", help="of a VOC tree given as --test")
+    data.add_argument("--name", default="custom", help="what results call --train and --test")
+    parser.add_argument(
+        "--random", action="store_true", help="also measure the first network, untrained"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--work-dir", default="work_dirs/evaluate", help="results and caches")
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read checkpoints that may run code while they are read: only files you trust",
+    )
+    other = parser.add_argument_group("other than the paper's settings")
+    other.add_argument("--size", type=positive_int, help="side of the crops in pixels")
+    other.add_argument("--epochs", type=positive_int)
+    other.add_argument("--learning-rates", type=float, nargs="+", help="grid of `linear`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs every protocol on every network and prints the table.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: If data or checkpoints can't be used.
+    """
+    from sspyr_mm.benchmarks.evaluate import Settings, each, read_networks
+    from sspyr_mm.benchmarks.table import make_rows, to_markdown
+
+    rates = None if args.learning_rates is None else tuple(args.learning_rates)
+    settings = Settings(args.size, args.epochs, rates)
+    runs = [
+        (protocol, data)
+        for data in _data(args)
+        for protocol in args.protocol or (_ON_COCO if data.name.startswith("coco") else ["linear"])
+    ]
+    networks = read_networks(args.checkpoints, random=args.random, allow_pickle=args.allow_pickle)
+    results = []
+    for result in each(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
+        results.append(result)
+        figure = f"{result.metric} {result.value:.1f}"
+        print(
+            f"{result.data} {result.protocol}: {figure}  {result.network}, seed {result.seed}",
+            flush=True,
+        )
+    print(f"\n{to_markdown(make_rows(results))}")
+    print(f"Results: {args.work_dir}/result-*.json; `python -m sspyr_mm results` makes tables.")
+    return 0
+
+
+def _data(args: argparse.Namespace) -> "list[BenchmarkData]":
+    from sspyr_mm.benchmarks.data import Source, coco_sources, load_data, voc07_sources
+
+    if bool(args.train) != bool(args.test):
+        raise ValueError("--train and --test belong together: give both")
+    if not (args.voc or args.coco or args.train):
+        raise ValueError("No data: give --voc DIR, --coco DIR, or --train SET with --test SET")
+    found = []
+    if args.voc:
+        found.append(load_data("voc07", *voc07_sources(args.voc)))
+    if args.coco:
+        found.append(load_data(*coco_sources(args.coco)))
+    if args.train:
+        sources = Source(args.train, args.train_split), Source(args.test, args.test_split)
+        found.append(load_data(args.name, *sources))
+    return found

@@ -1,0 +1,36 @@
+"""``python -m sspyr_mm results``: results of several checkpoints and machines in one table."""
+
+import argparse
+import os
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("places", nargs="+", help="work dirs of `evaluate`, or result files")
+    parser.add_argument("--markdown", metavar="FILE", help="also write the table here")
+    parser.add_argument("--csv", metavar="FILE", help="also write it here, with all digits")
+    parser.add_argument("--plot", metavar="FILE", help="also draw it, as png, svg or pdf")
+    parser.add_argument(
+        "--no-published", action="store_true", help="leave out the paper's own figures"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints and writes the table.
+
+    Returns:
+        0.
+    """
+    from sspyr_mm.benchmarks.results import find_results
+    from sspyr_mm.benchmarks.table import make_rows, plot, to_csv, to_markdown
+
+    rows = make_rows(find_results(args.places), published=not args.no_published)
+    print(to_markdown(rows), end="")
+    for path, text in ((args.markdown, to_markdown), (args.csv, to_csv)):
+        if path:
+            with open(f"{path}.partial", "w", newline="") as file:
+                file.write(text(rows))
+            os.replace(f"{path}.partial", path)
+    if args.plot:
+        plot(rows, args.plot)
+    return 0

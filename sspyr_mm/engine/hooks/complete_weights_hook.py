@@ -1,0 +1,23 @@
+"""Weights a network starts from must fit it completely."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from sspyr_mm.models.selfsup.state_check import check_complete
+
+
+@HOOKS.register_module()
+class CompleteWeightsHook(Hook):
+    """Makes ``init_cfg=dict(type='Pretrained', ...)`` refuse a file that lacks a tensor of the module.
+
+    mmengine loads such a file non-strictly: with names it does not know, a network is trained from noise, and a line in
+    the log is all that says so. Works with the models of mmpretrain, mmdet and mmseg.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Guards every module that starts from a file; weights are initialised after this."""
+        for module in runner.model.modules():
+            config = getattr(module, "init_cfg", None)
+            if isinstance(config, dict) and config.get("type") == "Pretrained":
+                module._register_load_state_dict_pre_hook(check_complete, with_module=True)

@@ -1,0 +1,215 @@
+"""Features of the centre crops of a set of images, extracted once and kept on disk.
+
+A folder per (encoder, images, transform) holds shards of a few hundred images. A shard appears only when it is whole:
+a run that is killed goes on with the first missing one, and runs side by side at worst do the same work twice.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.registry import init_default_scope
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import sspyr_mm.datasets  # noqa: F401  (registers what the pipeline names)
+from sspyr_mm.datasets.workers import answer_to_parent_only
+from sspyr_mm.evaluation.encoder import FrozenEncoder
+
+SHARD = 512
+"""Images a file holds."""
+_BATCH = 64
+
+
+def centre_crop_pipeline(size: int) -> list[dict[str, Any]]:
+    """The protocol's test transform: shorter side to ``size * 256 / 224``, then the centre.
+
+    Args:
+        size: Side of the crop in pixels.
+
+    Returns:
+        Configs of transforms, from ``img_path`` to ``img`` (size, size, 3) uint8 RGB.
+    """
+    return [
+        dict(type="LoadRGBImage", skip_broken=False),
+        dict(
+            type="ResizeEdge",
+            scale=round(size * 256 / 224),
+            edge="short",
+            backend="pillow",  # antialiased, as torchvision's Resize
+            interpolation="bilinear",
+        ),
+        dict(type="CenterCrop", crop_size=size),
+    ]
+
+
+class CentreCrops(Dataset):
+    """Decoded and cropped images.
+
+    Args:
+        paths: N files.
+        size: Side of the crop in pixels.
+    """
+
+    def __init__(self, paths: Sequence[str], size: int) -> None:
+        init_default_scope("mmpretrain")
+        self.paths = list(paths)
+        self.pipeline = Compose(centre_crop_pipeline(size))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(3, size, size) uint8.
+
+        Raises:
+            ValueError: If the file is no image: what has a label can't be left out.
+        """
+        image = self.pipeline({"img_path": self.paths[index]})["img"]
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+
+def cached_features(
+    encoder: FrozenEncoder,
+    paths: Sequence[str],
+    *,
+    size: int,
+    cache_dir: str | os.PathLike,
+    devices: Sequence[str] = ("cpu",),
+    num_workers: int = 2,
+) -> Tensor:
+    """Features of images, from disk where they are there already.
+
+    The key covers the encoder, the transform, and path, size and time of change of every file: an image or checkpoint
+    that changes has other features.
+
+    Args:
+        encoder: Frozen network.
+        paths: N files.
+        size: Side of the centre crop in pixels.
+        cache_dir: Where folders of features go; one each, named by key.
+        devices: Each gets a share of the missing shards, in a process of its own if there are several.
+        num_workers: Processes that decode, per device.
+
+    Returns:
+        (N, C) float32 on the CPU.
+
+    Raises:
+        ValueError: If an image can't be decoded, or a stored file is damaged.
+        OSError: If an image is missing.
+    """
+    description = _describe(encoder, paths, size)
+    key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+    folder = Path(cache_dir) / key
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "about.json", json.dumps(description, indent=1).encode())
+    count = -(-len(paths) // SHARD)
+    missing = [shard for shard in range(count) if not _shard_file(folder, shard).exists()]
+    arguments = (devices, encoder.cpu(), list(paths), size, folder, missing, num_workers)
+    if len(devices) > 1 and len(missing) > 1:
+        try:
+            torch.multiprocessing.spawn(_extract_share, arguments, nprocs=len(devices))
+        except torch.multiprocessing.ProcessRaisedException as error:
+            # The process's own message is the last line of its trace.
+            raise ValueError(str(error).strip().splitlines()[-1]) from error
+    else:
+        _extract_share(0, devices[:1], *arguments[1:])
+    for left_over in folder.glob("*.partial"):  # of runs that were killed
+        left_over.unlink(missing_ok=True)
+    return torch.cat([_read(_shard_file(folder, shard)) for shard in range(count)])
+
+
+def file_states(paths: Sequence[str]) -> bytes:
+    """Hash of path, size and time of change of files; another one if any of them changes.
+
+    Args:
+        paths: Files.
+
+    Raises:
+        FileNotFoundError: If one is missing.
+    """
+    states = hashlib.sha256()
+    for path in paths:
+        status = os.stat(path)
+        line = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        states.update(os.fsencode(line))
+    return states.digest()
+
+
+def _describe(encoder: FrozenEncoder, paths: Sequence[str], size: int) -> dict[str, Any]:
+    return {
+        "encoder": encoder.identity,
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
+        "pipeline": centre_crop_pipeline(size),
+        "num_images": len(paths),
+        "files": file_states(paths).hex(),
+    }
+
+
+def _shard_file(folder: Path, shard: int) -> Path:
+    return folder / f"{shard:06}.npy"
+
+
+def _extract_share(
+    rank: int,
+    devices: Sequence[str],
+    encoder: FrozenEncoder,
+    paths: list[str],
+    size: int,
+    folder: Path,
+    missing: list[int],
+    num_workers: int,
+) -> None:
+    """Extracts every ``len(devices)``-th of the missing shards."""
+    shards = missing[rank :: len(devices)]
+    if not shards:
+        return
+    batches = [batch for shard in shards for batch in _batches(shard, len(paths))]
+    loader = DataLoader(
+        CentreCrops(paths, size),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        worker_init_fn=answer_to_parent_only if num_workers else None,
+    )
+    encoder = encoder.to(devices[rank])
+    features = (encoder(images.to(devices[rank])).cpu() for images in loader)
+    for shard in shards:
+        rows = [next(features) for _ in _batches(shard, len(paths))]
+        _save(_shard_file(folder, shard), torch.cat(rows).numpy())
+
+
+def _batches(shard: int, num_images: int) -> Iterator[list[int]]:
+    stop = min((shard + 1) * SHARD, num_images)
+    for start in range(shard * SHARD, stop, _BATCH):
+        yield list(range(start, min(start + _BATCH, stop)))
+
+
+def _save(target: Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    _write(target, buffer.getvalue())
+
+
+def _write(target: Path, data: bytes) -> None:
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial.write_bytes(data)
+    try:
+        os.replace(partial, target)
+    except FileNotFoundError:
+        if not target.exists():  # a run beside this one has finished, and tidied up
+            raise
+
+
+def _read(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it and start again") from error

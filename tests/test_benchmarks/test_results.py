@@ -1,0 +1,108 @@
+"""Results on disk and in tables."""
+
+import argparse
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from sspyr_mm.benchmarks.published import PUBLISHED
+from sspyr_mm.benchmarks.results import Result, find_results, read_result, write_result
+from sspyr_mm.benchmarks.table import make_rows, plot, to_csv, to_markdown
+from sspyr_mm.cli import results as command
+
+
+def result(**changes):
+    base = Result(
+        network="a.pth",
+        protocol="linear",
+        data="voc07",
+        seed=0,
+        metric="mAP",
+        value=61.25,
+        as_published=True,
+        checkpoint={"sha256": "ab", "format": "swav", "path": "x/a.pth"},
+        counts={"train": 5011, "test": 4952, "classes": 20},
+        settings={"epochs": 50, "seed": 0},
+        beside={"CF1": 55.0},
+        versions={"torch": "2"},
+    )
+    return replace(base, **changes)
+
+
+def test_round_trip(tmp_path):
+    write_result(result(), tmp_path / "deep" / "result-1.json")
+    assert read_result(tmp_path / "deep" / "result-1.json") == result()
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result-1.json"]
+
+
+def test_seeds_become_one_row_and_other_settings_another():
+    rows = make_rows(
+        [
+            result(),
+            result(seed=1, value=63.25, settings={"epochs": 50, "seed": 1}),
+            result(),  # the same run, found twice
+            result(settings={"epochs": 5, "seed": 0}, value=40.0, as_published=False),
+            result(network="b.pth", value=50.0),
+        ],
+        published=False,
+    )
+    assert [(r.network, r.text, r.kind) for r in rows] == [
+        ("a.pth", "62.2 (61.2 to 63.2)", "measured"),
+        ("a.pth", "40.0", "measured, other settings"),
+        ("b.pth", "50.0", "measured"),
+    ]
+    assert rows[0].note == "2 seeds, 5,011 + 4,952 images"
+
+
+def test_published_figures_stand_beside_their_protocol_only():
+    rows = make_rows([result()])
+    published = [(r.network, r.value) for r in rows if r.kind == "published"]
+    assert ("SS-PRL, two scales", 79.9) in published
+    assert {r.data for r in rows} == {"voc07"}
+    asl = make_rows([result(protocol="asl", data="coco14")])
+    assert ("SS-PRL (COCO)", 69.3) in [(r.network, r.value) for r in asl]
+    assert ("SS-PRL (ImageNet)", 73.8) in [(r.network, r.value) for r in asl]
+    assert sum(f.network == "Random init" for f in PUBLISHED) == 1
+
+
+def test_markdown_and_csv():
+    rows = make_rows([result(network="a|b.pth")], published=False)
+    lines = to_markdown(rows).splitlines()
+    assert lines[0].startswith("| data ") and set(lines[1]) <= set("| -")
+    assert "a\\|b.pth" in lines[2] and "| 61.2" in lines[2]
+    (line,) = csv.DictReader(io.StringIO(to_csv(rows)))
+    assert line["value"] == "61.25" and line["network"] == "a|b.pth"
+
+
+def test_plot_of_two_protocols(tmp_path):
+    rows = make_rows([result(), result(seed=1, value=60), result(protocol="asl", data="coco14")])
+    plot(rows, tmp_path / "table.svg")
+    assert "<svg" in (tmp_path / "table.svg").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["table.svg"]
+    with pytest.raises(ValueError, match="No result to plot"):
+        plot([], tmp_path / "none.svg")
+
+
+def test_errors(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is nothing at .*give work dirs"):
+        list(find_results([str(tmp_path / "none")]))
+    with pytest.raises(ValueError, match=r"No result in .* writes result-\*\.json"):
+        list(find_results([str(tmp_path)]))
+    (tmp_path / "result-x.json").write_text(json.dumps({"value": 1}))
+    with pytest.raises(ValueError, match=r"result-x\.json is not a result of `evaluate`"):
+        list(find_results([str(tmp_path)]))
+
+
+def test_the_command_writes_all_three(tmp_path, capsys):
+    write_result(result(), tmp_path / "result-1.json")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    files = [tmp_path / name for name in ("t.md", "t.csv", "t.png")]
+    options = [f"--{n}={f}" for n, f in zip(("markdown", "csv", "plot"), files, strict=True)]
+    assert command.run(parser.parse_args([str(tmp_path), *options])) == 0
+    assert capsys.readouterr().out == files[0].read_text()
+    assert "published" in files[1].read_text()
+    assert files[2].read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,132 @@
+"""Features on disk: the same as without, made once, made anew when something changed, none half-written."""
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmpretrain.models import ResNet
+
+from sspyr_mm.evaluation import feature_cache
+from sspyr_mm.evaluation.encoder import FrozenEncoder
+from sspyr_mm.evaluation.feature_cache import CentreCrops, cached_features
+
+SIZE = 32
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    backbone = ResNet(18, stem_channels=8, base_channels=8, norm_cfg=dict(type="BN"))
+    backbone.out_indices = (3,)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    return FrozenEncoder(backbone, (120, 110, 100), (58, 57, 56), identity="one")
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "SHARD", 4)
+    monkeypatch.setattr(feature_cache, "_BATCH", 3)
+    rng = np.random.default_rng(0)
+    files = []
+    for i in range(10):
+        image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (64 + i, 48))
+        files.append(str(tmp_path / f"{i}.png"))
+        cv2.imwrite(files[-1], image)
+    return files
+
+
+def extract(encoder, paths, tmp_path, **kwargs):
+    return cached_features(
+        encoder, paths, size=SIZE, cache_dir=tmp_path / "cache", num_workers=0, **kwargs
+    )
+
+
+def shards(tmp_path):
+    return sorted((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_equal_to_one_image_after_another(encoder, paths, tmp_path):
+    features = extract(encoder, paths, tmp_path)
+    crops = CentreCrops(paths, SIZE)
+    alone = torch.cat([encoder(crops[i][None]) for i in range(len(paths))])
+    torch.testing.assert_close(features, alone, rtol=1e-5, atol=1e-6)
+    assert features.std(0).max() > 0.01
+    assert len(shards(tmp_path)) == 3
+    with torch.no_grad():
+        by_hand = (crops[0].float() - torch.tensor([120.0, 110, 100])[:, None, None]) / (
+            torch.tensor([58.0, 57, 56])[:, None, None]
+        )
+        expected = encoder.backbone(by_hand[None])[-1].mean((2, 3))[0]
+    torch.testing.assert_close(features[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, monkeypatch):
+    first = extract(encoder, paths, tmp_path)
+    lost = shards(tmp_path)[1]
+    lost.unlink()
+    lost.with_name(f"{lost.name}.123.partial").write_bytes(b"half")
+    calls = []
+    original = CentreCrops.__getitem__
+    monkeypatch.setattr(
+        CentreCrops, "__getitem__", lambda self, i: calls.append(i) or original(self, i)
+    )
+    torch.testing.assert_close(extract(encoder, paths, tmp_path), first, rtol=0, atol=0)
+    assert calls == [4, 5, 6, 7]
+    assert not list((tmp_path / "cache").rglob("*.partial"))
+    extract(encoder, paths, tmp_path)
+    assert calls == [4, 5, 6, 7]
+
+
+def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_path):
+    first = extract(encoder, paths, tmp_path)
+    cv2.imwrite(paths[3], np.full((48, 64, 3), 255, np.uint8))
+    os.utime(paths[3], ns=(1, 1))
+    second = extract(encoder, paths, tmp_path)
+    assert not torch.allclose(second[3], first[3])
+    torch.testing.assert_close(second[4], first[4])
+    encoder.identity = "two"
+    with torch.no_grad():
+        encoder.backbone.conv1.weight.mul_(2)
+    assert not torch.allclose(extract(encoder, paths, tmp_path), second)
+    cached_features(encoder, paths, size=48, cache_dir=tmp_path / "cache", num_workers=0)
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
+def test_several_devices_share_the_work(encoder, paths, tmp_path, monkeypatch):
+    monkeypatch.undo()  # processes of their own know nothing of it
+    many = paths * 52  # two shards
+    alone = extract(encoder, many, tmp_path)
+    options = dict(size=SIZE, cache_dir=tmp_path / "other", devices=("cpu", "cpu"), num_workers=0)
+    shared = cached_features(encoder, many, **options)
+    torch.testing.assert_close(shared, alone, rtol=1e-6, atol=1e-6)
+    assert not torch.equal(shared[0], shared[1])
+    with open(paths[9], "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(ValueError, match=r"9\.png: not an image"):
+        cached_features(encoder, many, **options)
+
+
+def test_errors_name_the_file(encoder, paths, tmp_path):
+    features = extract(encoder, paths, tmp_path)
+    shards(tmp_path)[0].write_bytes(b"\x93NUMPY")
+    with pytest.raises(ValueError, match=r"000000\.npy is damaged .*delete it"):
+        extract(encoder, paths, tmp_path)
+    with open(paths[2], "wb") as file:
+        file.write(b"no image")
+    with pytest.raises(ValueError, match=r"2\.png: not an image .* mend it, or take it out"):
+        extract(encoder, paths, tmp_path)
+    os.remove(paths[2])
+    with pytest.raises(FileNotFoundError, match=r"2\.png"):
+        extract(encoder, paths, tmp_path)
+    assert features.shape == (10, 64)
+
+
+def test_it_stays_in_evaluation_mode(encoder):
+    encoder.train()
+    assert not any(module.training for module in encoder.modules())
+    assert not any(p.requires_grad for p in encoder.parameters())
