@@ -76,7 +76,7 @@ def test_a_tensor_that_is_missing_is_told(tmp_path):
     del content["state_dict"]["backbone.conv1.weight"]
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(
-        ValueError, match="taken for sspyr_mm .* 1 tensors of 120 missing: conv1.weight"
+        ValueError, match=r"taken for sspyr_mm .* 1 tensors of 120 missing: conv1.weight"
     ):
         read_backbone(tmp_path / "x.pth")
 

@@ -156,7 +156,7 @@ def test_caffe_style_is_not_lost(target, backbone50, tmp_path):
 
 
 def test_unknown_target(release_file, tmp_path):
-    with pytest.raises(ValueError, match="target must be one of mmpretrain, .*, got 'keras'"):
+    with pytest.raises(ValueError, match=r"target must be one of mmpretrain, .*, got 'keras'"):
         export_backbone(release_file, tmp_path / "out", target="keras")
 
 

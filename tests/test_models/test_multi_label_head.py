@@ -48,10 +48,10 @@ def test_loss_entry_by_entry(batch, mean, loss, term):
     module = head(loss=loss, mean_over_images=mean)
     probability = module((feats,)).double().sigmoid()
     expected = sum(
-        term(probability[b, l], targets[b, l].double())
+        term(probability[b, k], targets[b, k].double())
         for b in range(B)
-        for l in range(L)
-        if targets[b, l] >= 0
+        for k in range(L)
+        if targets[b, k] >= 0
     )
     computed = module.loss((feats,), samples)["loss"]
     torch.testing.assert_close(
