@@ -42,6 +42,14 @@ def test_probe_prints_and_writes_both_networks(checkpoint, scenes, tmp_path):
     assert trained["value"] != random["value"]
 
 
+def test_probe_of_a_voc_tree_by_splits(checkpoint, scenes):
+    done = run(
+        *("-m", "sspyr_mm", "probe", checkpoint, "--no-random"),
+        *("--train", scenes, "--train-split", "trainval", "--val", scenes, "--val-split", "test"),
+    )
+    assert done.stdout.startswith("mAP") and str(checkpoint) in done.stdout
+
+
 def test_probe_refuses_sets_of_other_classes(checkpoint, scenes, tmp_path):
     for name in ("a/1.jpg", "b/1.jpg"):
         (tmp_path / name).parent.mkdir()

@@ -138,6 +138,12 @@ class TestDownload:
         download(f"{server.url}/file", tmp_path / "file", md5=md5(DATA))
         assert (tmp_path / "file").read_bytes() == DATA
 
+    def test_gives_up_on_a_server_that_starts_anew_for_ever(self, server, tmp_path):
+        server.ranges, server.breaks = False, [2000, 1000] * 20
+        with pytest.raises(DownloadError, match=r"/file: it broke off at \d+ of 1048576 bytes"):
+            download(f"{server.url}/file", tmp_path / "file", attempts=3, pause_s=0)
+        assert len(server.asked) < 6
+
     def test_refusals_and_dead_servers(self, server, tmp_path):
         with pytest.raises(DownloadError, match="/none: HTTP 404"):
             download(f"{server.url}/none", tmp_path / "file", pause_s=0)

@@ -36,7 +36,7 @@ def download(
         url: Address.
         path: The file.
         md5: Its checksum, where one is known.
-        attempts: Breaks in a row, without a byte in between, before it is given up.
+        attempts: Breaks in a row, without a further byte in between, before it is given up.
         pause_s: Seconds between attempts.
         timeout_s: Seconds without a byte before an attempt is given up.
         progress: Told the bytes that are there and those of the whole file.
@@ -47,9 +47,8 @@ def download(
     """
     partial = path.with_name(f"{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    failures = 0
+    failures, most = 0, _size(partial)
     while True:
-        before = _size(partial)
         try:
             total = _fetch_rest(url, partial, timeout_s, progress)
             if _size(partial) == total:
@@ -66,7 +65,9 @@ def download(
             http.client.HTTPException,
         ) as error:
             problem = str(error) or type(error).__name__
-        failures = 1 if _size(partial) > before else failures + 1
+        # Only what was never reached before counts: a server without ranges starts anew each time.
+        failures = 1 if _size(partial) > most else failures + 1
+        most = max(most, _size(partial))
         if failures >= attempts:
             raise DownloadError(f"{url}: {problem}")
         time.sleep(pause_s)
