@@ -28,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from mmpretrain.registry import DATASETS
 
     from sspyr_mm.checkpoints import load_pretraining
+    from sspyr_mm.datasets import set_epoch, set_pyramid
     from sspyr_mm.reports import measure_health
 
     cfg, model = load_pretraining(args.checkpoint)
@@ -35,10 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if args.images:
         dataset_cfg.update(data_root=args.images, data_prefix=None)
     dataset = DATASETS.build(dataset_cfg)
-    for transform in dataset.pipeline.transforms:
-        if hasattr(transform, "set_pyramid"):
-            transform.set_pyramid(model.pyramid)
-            transform.set_epoch(0, seed=0)
+    set_pyramid(dataset, model.pyramid)
+    set_epoch(dataset, 0, seed=0)
     ill = False
     print(
         f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}"

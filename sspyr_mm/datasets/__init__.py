@@ -4,6 +4,7 @@ from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
+from sspyr_mm.datasets.views import set_epoch, set_pyramid
 from sspyr_mm.datasets.workers import answer_to_parent_only
 
 __all__ = [
@@ -15,4 +16,6 @@ __all__ = [
     "ResumableSampler",
     "UnlabelledImages",
     "answer_to_parent_only",
+    "set_epoch",
+    "set_pyramid",
 ]

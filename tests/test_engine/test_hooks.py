@@ -20,7 +20,7 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages
+from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages, set_epoch, set_pyramid
 from sspyr_mm.engine.hooks import (
     FreezePrototypesHook,
     InterruptHook,
@@ -29,7 +29,7 @@ from sspyr_mm.engine.hooks import (
     data_hooks,
     loss_watch_hook,
 )
-from sspyr_mm.engine.hooks.data_check_hook import size_messages
+from sspyr_mm.engine.hooks.data_check_hook import batch_messages, size_messages
 from sspyr_mm.engine.launch import fill_dataloaders
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -206,6 +206,54 @@ def test_frozen_targets_do_not_move_by_a_bit_and_then_do(config, tmp_path, varia
         assert all(moved) or iteration == 0  # the warm-up starts at almost nothing
 
 
+def test_a_freeze_counts_steps_where_gradients_are_accumulated(config, tmp_path):
+    seen = []
+
+    def look(runner):
+        seen.append(torch.cat([p.flatten() for p in runner.model.head.target_parameters()]))
+
+    options = {
+        "train_cfg.max_epochs": 2,
+        "optim_wrapper.accumulative_counts": 2,
+        "default_hooks.freeze": dict(type="FreezePrototypesHook", num_iters=2),
+    }
+    train(config, tmp_path, options, before_train_iter=look)
+    # Steps end iterations 1, 3, 5 and 7; the first two of them are frozen.
+    torch.testing.assert_close(seen[5], seen[0], rtol=0, atol=2e-7)
+    assert not torch.allclose(seen[6], seen[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("num_frozen", [0, 20])
+def test_frozen_gradients_do_not_count_in_the_norm_that_is_clipped(config, tmp_path, num_frozen):
+    norms = []
+
+    def attach(runner):
+        if runner.iter:
+            return
+
+        def compare(optimizer, *_):
+            grads = [
+                p.grad.flatten()
+                for g in optimizer.param_groups
+                for p in g["params"]
+                if p.grad is not None
+            ]
+            found = runner.message_hub.get_scalar("train/grad_norm").current()
+            norms.append((found, torch.cat(grads).norm().item()))
+
+        runner.optim_wrapper.optimizer.register_step_pre_hook(compare)
+
+    options = {
+        "train_cfg.max_epochs": 1,
+        "optim_wrapper.clip_grad": dict(max_norm=1e9),  # measures, and leaves them as they are
+        "default_hooks.freeze": dict(type="FreezePrototypesHook", num_iters=num_frozen),
+    }
+    train(config, tmp_path, options, before_train_iter=attach)
+    assert len(norms) == ITERS
+    for found, expected in norms:
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def test_nothing_is_frozen_by_default_and_not_less(config, tmp_path):
     assert FreezePrototypesHook().num_iters == 0
     with pytest.raises(ValueError, match=r"num_iters must be >= 0, got -1; 0 freezes nothing"):
@@ -375,6 +423,19 @@ def test_data_that_fits_is_not_reported(config, tmp_path, log, scaling):
     assert not [m for m in warnings_of(log) if "batch" in m or "prototypes" in m or "queue" in m]
 
 
+def test_accumulated_gradients_count_in_the_batch():
+    base = dict(base_batch_size=128)
+    assert batch_messages(base, 16, 8) == []
+    (message,) = batch_messages(base, 16, 4)
+    assert "this run has 16 x 1 process(es) x 4 accumulated = 64. " in message
+    assert message.endswith("or set train_dataloader.batch_size=32.")
+    assert batch_messages(dict(base, enable=True), 16, 1) == []
+    (message,) = batch_messages(dict(base, enable=True), 16, 4)
+    assert "leaves out that gradients of 4 of them make a step" in message
+    assert message.endswith("set auto_scale_lr.base_batch_size=32 (128 / 4).")
+    assert batch_messages({}, 16, 4) == []
+
+
 def test_no_full_batch(config, tmp_path):
     # Without schedulers: mmengine's own refuse an epoch of no iterations before any hook is asked.
     options = {"train_dataloader.batch_size": NUM_IMAGES + 1, "param_scheduler": None}
@@ -427,12 +488,35 @@ def test_a_transform_without_a_pyramid_needs_the_hook(config, tmp_path):
 
 
 def test_transforms_of_wrapped_data_sets_are_found(images):
-    transforms = [PyramidViewTransform() for _ in range(3)]
+    transforms = [PyramidViewTransform() for _ in range(4)]
     inner = [UnlabelledImages(images, pipeline=[t]) for t in transforms]
-    assert list(data_hooks._transforms_with("set_pyramid", ConcatDataset(inner))) == transforms
-    repeated = RepeatDataset(inner[0], 2)
-    assert list(data_hooks._transforms_with("set_pyramid", repeated)) == transforms[:1]
-    assert list(data_hooks._transforms_with("set_nothing", repeated)) == []
+    spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=2, alpha=1.0)))
+    set_pyramid(ConcatDataset(inner[:3]), spec)
+    assert [t.spec for t in transforms[:3]] == [spec] * 3
+    with pytest.raises(ValueError, match="has no pyramid"):
+        _ = transforms[3].spec
+    set_epoch(RepeatDataset(inner[0], 2), 3, seed=5)
+    assert [t._clock.tolist() for t in transforms[:2]] == [[5, 3], [-1, -1]]
+    set_epoch(torch.arange(3), 3, seed=5)  # nothing to tell
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        lambda inner: dict(type="RepeatDataset", times=2, dataset=inner),
+        lambda inner: dict(type="ConcatDataset", datasets=[inner, inner]),
+    ],
+)
+def test_repeats_of_an_image_within_an_epoch_are_refused(config, tmp_path, wrapper):
+    """Their views would be the same: all that tells them apart is the index within the inner data set."""
+    inner = Config.fromfile(config).train_dataloader.dataset.to_dict()
+    options = {"train_dataloader.dataset": dict(wrapper(inner), _delete_=True)}
+    message = (
+        r"needs one data set, got (Repeat|Concat)Dataset, .* data_root=\[A, B\], and in place of "
+        r"repeats train_cfg\.max_epochs=N"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path, options)
 
 
 # ---- resuming
@@ -555,23 +639,88 @@ def test_a_second_signal_ends_at_once(config, tmp_path, after_a_failed_run):
     assert not (tmp_path / "interrupted.pth").exists()
 
 
-def test_several_processes_stop_together(monkeypatch):
-    """They look only every few iterations, at what any of them was told."""
-    from sspyr_mm.engine.hooks import interrupt_hook
+@pytest.mark.parametrize("seed", [0, None])
+def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(
+    config, tmp_path, seed
+):
+    """Drop path draws from torch's generator; a seed that mmengine draws is the checkpoint's."""
+    options = {
+        "model.backbone.drop_path_rate": 0.5,
+        "train_cfg.max_epochs": 2,
+        "randomness.seed": seed,
+    }
 
-    hook = InterruptHook(interval=3)
-    asked = []
-    monkeypatch.setattr(interrupt_hook, "get_world_size", lambda: 2)
+    def stop(runner):
+        if runner.iter == ITERS + 1:
+            signal.raise_signal(signal.SIGINT)
 
-    def all_reduce(flag, op):
-        asked.append(op)
-        flag.fill_(1)  # the other one was told
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path / "stopped", options, before_train_iter=stop)
+    path = tmp_path / "stopped/interrupted.pth"
+    drawn = torch.load(path, map_location="cpu", weights_only=False)["meta"]["seed"]
+    resumed = train(config, tmp_path / "stopped", {**options, "resume": True})
+    whole = train(config, tmp_path / "whole", {**options, "randomness.seed": drawn})
+    assert resumed.iter == whole.iter == 2 * ITERS
+    assert_equal(state(resumed), state(whole))
 
-    monkeypatch.setattr(interrupt_hook, "all_reduce", all_reduce)
-    model = torch.nn.Linear(1, 1)
-    agreed = [hook._agreed(SimpleNamespace(iter=i, model=model)) for i in range(6)]
-    assert agreed == [False, False, True, False, False, True]
-    assert asked == ["max", "max"]
+
+def test_ranks_share_the_seed_of_views_and_not_that_of_the_network(monkeypatch):
+    drawn = []
+    for rank in range(3):
+        monkeypatch.setattr(data_hooks, "get_rank", lambda rank=rank: rank)
+        for apart in (False, True):
+            cfg = dict(randomness=dict(seed=7, diff_rank_seed=apart))
+            runner = SimpleNamespace(cfg=cfg, seed=7 + rank * apart, iter=4)
+            assert data_hooks._run_seed(runner) == 7
+        data_hooks.ViewSeedHook().before_train_iter(runner, 0)
+        drawn.append(torch.rand(()).item())
+    assert len(set(drawn)) == 3
+
+
+def test_the_checkpoint_of_a_stop_goes_once_there_is_a_later_one(config, tmp_path, log):
+    def stop(runner):
+        if runner.iter == ITERS + 1:
+            signal.raise_signal(signal.SIGINT)
+
+    stale, pointer = tmp_path / "interrupted.pth", tmp_path / "last_checkpoint"
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, before_train_iter=stop)
+    assert stale.is_file() and pointer.read_text() == str(stale)
+    there = []
+    options = {"resume": True, "default_hooks.checkpoint.interval": 3, "train_cfg.max_epochs": 3}
+    train(config, tmp_path, options, before_train_epoch=lambda _: there.append(stale.is_file()))
+    assert there == [True, True]  # epoch 2 has left none
+    assert not stale.exists()
+    assert pointer.read_text() == str(tmp_path / "epoch_3.pth")
+
+
+def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_left(
+    config, tmp_path, log
+):
+    def stop_at(iteration):
+        def stop(runner):
+            seen.append((stale.exists(), (tmp_path / "last_checkpoint").exists()))
+            if runner.iter == iteration:
+                signal.raise_signal(signal.SIGINT)
+
+        return stop
+
+    stale, earlier, seen = tmp_path / "interrupted.pth", tmp_path / "interrupted_earlier.pth", []
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, before_train_iter=stop_at(3))
+    kept = stale.read_bytes()
+    seen.clear()
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, before_train_iter=stop_at(1))
+    # Until it has one of its own, --resume finds none.
+    assert seen == [(False, False)] * 2
+    assert earlier.read_bytes() == kept and stale.read_bytes() != kept
+    assert any(m.endswith(f"To go on from that one instead: --resume {earlier}") for _, m in log)
+
+
+def test_an_interrupt_hook_needs_a_time():
+    with pytest.raises(ValueError, match=r"seconds must be > 0, got 0; usual is 2"):
+        InterruptHook(seconds=0)
 
 
 def test_resuming_within_an_epoch_needs_a_sampler_that_can(config, tmp_path):

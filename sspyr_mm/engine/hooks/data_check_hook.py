@@ -1,12 +1,15 @@
 """Compares what a config expects with the data and machines at hand, before the first step."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
 
-from sspyr_mm.engine.hooks.model_access import model_of
+from sspyr_mm.engine.hooks.model_access import accumulative_counts, model_of
 from sspyr_mm.pyramid import PyramidSpec
 
 _RUN = "ssprl_run"
@@ -32,13 +35,9 @@ class DataCheckHook(Hook):
         check_full_batch(loader)
         num_images, batch = len(loader.dataset), loader.batch_size * get_world_size()
         messages = size_messages(model_of(runner).pyramid, num_images)
-        base = runner.cfg.get("auto_scale_lr") or {}
-        if base.get("base_batch_size", batch) != batch and not base.get("enable", False):
-            messages.append(
-                f"The schedule is made for batches of {base['base_batch_size']}; this run has {loader.batch_size} x "
-                f"{get_world_size()} process(es) = {batch}. Scale its learning rate (--auto-scale-lr) or set "
-                f"train_dataloader.batch_size={max(1, base['base_batch_size'] // get_world_size())}."
-            )
+        messages += batch_messages(
+            runner.cfg.get("auto_scale_lr") or {}, loader.batch_size, accumulative_counts(runner)
+        )
         for message in messages:
             runner.logger.warning(message)
         _check_resumed(runner, {"images": num_images, "batch": batch, "epochs": runner.max_epochs})
@@ -74,6 +73,41 @@ def _check_resumed(runner: Runner, run: dict[str, int]) -> None:
             "without --resume, --cfg-options load_from=CHECKPOINT"
         )
     runner.message_hub.update_info(_RUN, run)
+
+
+def batch_messages(
+    auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated: int
+) -> list[str]:
+    """What is wrong with the learning rate for the optimiser's batch.
+
+    Args:
+        auto_scale_lr: The config's: ``base_batch_size`` and ``enable``.
+        batch_size: Images of a process and iteration.
+        accumulated: Iterations whose gradients are added up for a step.
+
+    Returns:
+        At most one message, with what to set.
+    """
+    ranks, base = get_world_size(), auto_scale_lr.get("base_batch_size")
+    batch = batch_size * ranks * accumulated
+    if base is None:
+        return []
+    if auto_scale_lr.get("enable", False):
+        if accumulated == 1:
+            return []
+        return [
+            f"The learning rate is scaled to batches of {batch_size * ranks}, which leaves out that gradients of "
+            f"{accumulated} of them make a step. If base_batch_size={base} counts the images of a step, set "
+            f"auto_scale_lr.base_batch_size={max(1, base // accumulated)} ({base} / {accumulated})."
+        ]
+    if batch == base:
+        return []
+    times = f" x {accumulated} accumulated" if accumulated > 1 else ""
+    return [
+        f"The schedule is made for batches of {base}; this run has {batch_size} x {ranks} process(es){times} = "
+        f"{batch}. Scale its learning rate (--auto-scale-lr) or set "
+        f"train_dataloader.batch_size={max(1, base // (ranks * accumulated))}."
+    ]
 
 
 def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:

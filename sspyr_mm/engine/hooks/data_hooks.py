@@ -1,12 +1,15 @@
-"""Hooks on the training data: the model's pyramid, the views' seed, and where an interrupted epoch goes on."""
+"""Hooks on the training data: the model's pyramid, the run's random numbers, and where an interrupted epoch goes on."""
 
-from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import torch
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
+from sspyr_mm.datasets.views import inner_datasets, set_epoch, set_pyramid
 from sspyr_mm.engine.hooks.model_access import model_of
 
 _EPOCH_START = "ssprl_epoch_start"
@@ -19,42 +22,48 @@ class PyramidLinkHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Hands it over, before any worker is started."""
-        for transform in _transforms_with("set_pyramid", runner.train_dataloader.dataset):
-            transform.set_pyramid(model_of(runner).pyramid)
+        set_pyramid(runner.train_dataloader.dataset, model_of(runner).pyramid)
 
 
 @HOOKS.register_module()
 class ViewSeedHook(Hook):
-    """Tells every transform with ``set_epoch(epoch, seed=...)`` the epoch, and resumes within one.
+    """Derives random numbers from seed, epoch and iteration, and resumes within an epoch.
 
-    With it a run that is stopped and resumed sees exactly what an uninterrupted one sees. Needs ``ResumableSampler``
-    to leave out what an interrupted epoch has already seen.
+    Every transform with ``set_epoch(epoch, seed=...)`` is told the epoch; the network's own (drop path, dropout) come
+    from torch's generator, which is seeded before every iteration. So a run that is stopped and resumed equals an
+    uninterrupted one. Needs ``ResumableSampler`` to leave out what an interrupted epoch has already seen.
     """
 
     # After mmengine's DistSamplerSeedHook (NORMAL), which sets the sampler's epoch.
     priority = "LOW"
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that there are epochs.
+        """Checks that there are epochs, and one data set.
 
         Raises:
-            ValueError: If the loop counts iterations: hooks are told of its first epoch only.
+            ValueError: If the loop counts iterations: hooks are told of its first epoch only. If the data set wraps
+                others: an image's views depend on its index, which repeats in them.
         """
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
                 "ViewSeedHook needs epochs, and every one of an IterBasedTrainLoop would show the same views: set "
                 "train_cfg=dict(by_epoch=True, max_epochs=N)"
             )
+        if inner_datasets(dataset := runner.train_dataloader.dataset):
+            raise ValueError(
+                f"ViewSeedHook needs one data set, got {type(dataset).__name__}, in which images of one index would "
+                "get the same views: give UnlabelledImages several places, data_root=[A, B], and in place of repeats "
+                "train_cfg.max_epochs=N times as many"
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Sets the epoch and skips."""
-        loader = runner.train_dataloader
+        loader, seed = runner.train_dataloader, _run_seed(runner)
         if hasattr(
             loader.sampler, "seed"
         ):  # a checkpoint brings its own, after the sampler was made
-            loader.sampler.seed = runner.seed
-        for transform in _transforms_with("set_epoch", loader.dataset):
-            transform.set_epoch(runner.epoch, seed=runner.seed)
+            loader.sampler.seed = seed
+        set_epoch(loader.dataset, runner.epoch, seed=seed)
         started = tuple(runner.message_hub.runtime_info.get(_EPOCH_START, (-1, 0)))
         if started[0] == runner.epoch and (done := runner.iter - started[1]) > 0:
             if not hasattr(loader.sampler, "skip"):
@@ -69,12 +78,13 @@ class ViewSeedHook(Hook):
         else:
             runner.message_hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seeds torch, on every rank with another number: generators are in no checkpoint."""
+        entropy = np.random.SeedSequence((_run_seed(runner), get_rank(), runner.iter))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
-def _transforms_with(method: str, dataset: Any) -> Iterator[Any]:
-    """Transforms of a data set, also of those that wrap others, that have a method."""
-    for inner in [*getattr(dataset, "datasets", []), getattr(dataset, "dataset", None)]:
-        if inner is not None:
-            yield from _transforms_with(method, inner)
-    for transform in getattr(getattr(dataset, "pipeline", None), "transforms", []):
-        if hasattr(transform, method):
-            yield transform
+
+def _run_seed(runner: Runner) -> int:
+    """The run's seed, the same on every rank; a resumed run has its checkpoint's once it trains."""
+    apart = (runner.cfg.get("randomness") or {}).get("diff_rank_seed", False)
+    return runner.seed - get_rank() if apart else runner.seed

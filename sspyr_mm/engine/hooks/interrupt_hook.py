@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from sspyr_mm.engine.hooks.model_access import accumulative_counts
+
 _FILE = "interrupted.pth"
+_EARLIER = "interrupted_earlier.pth"
+_POINTER = "last_checkpoint"
+_MOST_STEPS = 100
+"""Between two looks, however quick they are: the next ones may take longer."""
 
 
 @HOOKS.register_module()
@@ -23,24 +30,35 @@ class InterruptHook(Hook):
     The exit status is 130. ``--resume`` goes on from the very iteration. A second signal ends the program at once, as
     without this hook.
 
+    A checkpoint of an earlier stop is no longer pointed to, nor kept under its name, once the run has a later one, or
+    once a run begins anew in its folder.
+
     Args:
-        interval: With several processes, iterations between the looks they take together whether one of them was told
-            to stop; one process looks after every iteration.
+        seconds: With several processes, about the time between the looks they take together whether one of them was
+            told to stop; > 0. torchrun and Slurm wait 30 s before they kill. One process looks after every iteration.
+
+    Raises:
+        ValueError: If ``seconds`` is not positive.
     """
 
     # Last, with CheckpointHook: schedulers must have stepped and prototypes be normalised.
     priority = "VERY_LOW"
 
-    def __init__(self, interval: int = 10) -> None:
-        self.interval = interval
+    def __init__(self, seconds: float = 2.0) -> None:
+        if not seconds > 0:
+            raise ValueError(f"seconds must be > 0, got {seconds}; usual is 2")
+        self.seconds = seconds
         self._requested = False
-        self._looks = 0
+        self._interval = self._steps_left = 1  # in steps, the same on every rank
+        self._last_look: float | None = None
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
 
     def before_train(self, runner: Runner) -> None:
         """Starts to listen; outside of the main thread, where Python has no signals, there is nothing to hear."""
         self._requested = False
+        if runner.iter == 0 and is_main_process():
+            _set_aside(runner)
         if threading.current_thread() is not threading.main_thread():
             return
         self._pid = os.getpid()
@@ -51,6 +69,12 @@ class InterruptHook(Hook):
                 previous = owner._previous.get(number, signal.SIG_DFL)
             self._previous[number] = previous
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Removes the checkpoint of an earlier stop where the epoch has left a later one."""
+        stale = os.path.join(runner.work_dir, _FILE)
+        if is_main_process() and os.path.isfile(stale) and not _is_latest(runner.work_dir):
+            os.remove(stale)
+
     def after_train(self, runner: Runner) -> None:
         """Stops to listen."""
         self._restore()
@@ -60,7 +84,7 @@ class InterruptHook(Hook):
     ) -> None:
         """Saves and ends the program if it was asked to."""
         # Gradients that are being accumulated are in no checkpoint: not between two steps.
-        mid_step = (runner.iter + 1) % getattr(runner.optim_wrapper, "_accumulative_counts", 1) != 0
+        mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):
             return
         if is_main_process():
@@ -68,7 +92,7 @@ class InterruptHook(Hook):
             runner.save_checkpoint(runner.work_dir, partial, by_epoch=False)
             target = os.path.join(runner.work_dir, _FILE)
             os.replace(os.path.join(runner.work_dir, partial), target)
-            pointer = os.path.join(runner.work_dir, "last_checkpoint")
+            pointer = os.path.join(runner.work_dir, _POINTER)
             with open(f"{pointer}.partial", "w") as file:
                 file.write(target)
             os.replace(f"{pointer}.partial", pointer)
@@ -83,13 +107,24 @@ class InterruptHook(Hook):
     def _agreed(self, runner: Runner) -> bool:
         if get_world_size() == 1:
             return self._requested
-        self._looks += 1
-        if self._looks % self.interval:
+        self._steps_left -= 1
+        if self._steps_left > 0:
             return False
         device = next(runner.model.parameters()).device
-        flag = torch.tensor(int(self._requested), device=device)
-        all_reduce(flag, "max")
-        return bool(flag)
+        # One collective for both: whether to stop, and after how many steps to ask again by rank 0's clock.
+        told = [int(self._requested), self._steps_by_the_clock() if is_main_process() else 0]
+        answer = torch.tensor(told, device=device)
+        all_reduce(answer, "max")
+        stop, self._interval = answer.tolist()
+        self._steps_left = self._interval
+        return bool(stop)
+
+    def _steps_by_the_clock(self) -> int:
+        now, last = time.monotonic(), self._last_look
+        self._last_look = now
+        if last is None:
+            return 1
+        return int(min(max(self.seconds * self._interval / max(now - last, 1e-6), 1), _MOST_STEPS))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a process forked from this one, a loader's worker say
@@ -105,3 +140,27 @@ class InterruptHook(Hook):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+def _is_latest(work_dir: str) -> bool:
+    """Whether ``--resume`` would take the checkpoint of a stop."""
+    try:
+        with open(os.path.join(work_dir, _POINTER)) as file:
+            return os.path.basename(file.read().strip()) == _FILE
+    except FileNotFoundError:
+        return False
+
+
+def _set_aside(runner: Runner) -> None:
+    """Keeps what an earlier run has left from being overwritten by this one, and from being resumed in its place."""
+    target = os.path.join(runner.work_dir, _FILE)
+    if not os.path.isfile(target):
+        return
+    if _is_latest(runner.work_dir):
+        os.remove(os.path.join(runner.work_dir, _POINTER))
+    earlier = os.path.join(runner.work_dir, _EARLIER)
+    os.replace(target, earlier)
+    runner.logger.warning(
+        f"This run begins anew; the checkpoint of an earlier one that was stopped is now {earlier}. To go on from that "
+        f"one instead: --resume {earlier}"
+    )

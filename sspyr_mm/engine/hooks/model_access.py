@@ -23,3 +23,9 @@ def model_of(runner: Runner) -> SSPRL:
 def head_of(runner: Runner) -> SSPRLHead:
     """The head of the runner's model."""
     return model_of(runner).head
+
+
+def accumulative_counts(runner: Runner) -> int:
+    """Iterations whose gradients are added up for one step of the optimiser; 1 where each has its own."""
+    # mmengine has no public name for it.
+    return getattr(runner.optim_wrapper, "_accumulative_counts", 1)

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor
 from torch.optim import Optimizer
 
-from sspyr_mm.engine.hooks.model_access import head_of
+from sspyr_mm.engine.hooks.model_access import accumulative_counts, head_of
 
 
 @HOOKS.register_module()
@@ -33,11 +35,13 @@ class NormalizePrototypesHook(Hook):
 class FreezePrototypesHook(Hook):
     """Keeps prototypes and correlation learners as they are during the first iterations.
 
-    Their gradient is dropped right before the optimiser steps. ``requires_grad`` stays, so that distributed training
-    sees the same parameters in every step and needs no ``find_unused_parameters``.
+    Their gradient is zero, so that it adds nothing to a norm that is clipped, and dropped right before the optimiser
+    steps. ``requires_grad`` stays, so that distributed training sees the same parameters in every step and needs no
+    ``find_unused_parameters``.
 
     Args:
-        num_iters: Length in iterations. Defaults to 0: nothing is frozen.
+        num_iters: Length in steps of the optimiser: iterations, unless gradients are accumulated. Defaults to 0:
+            nothing is frozen.
 
     Raises:
         ValueError: If it is negative.
@@ -51,8 +55,8 @@ class FreezePrototypesHook(Hook):
         self.num_iters = num_iters
 
     def is_active(self, runner: Runner) -> bool:
-        """Whether the iteration at hand is one of the first ones."""
-        return runner.iter < self.num_iters
+        """Whether the iteration at hand belongs to one of the first steps."""
+        return runner.iter // accumulative_counts(runner) < self.num_iters
 
     def before_train(self, runner: Runner) -> None:
         """Attaches to the optimiser."""
@@ -66,6 +70,12 @@ class FreezePrototypesHook(Hook):
                 for param in frozen:
                     param.grad = None
 
+        def zero(grad: Tensor) -> Tensor | None:
+            # Not a product with 0: gradients scaled for float16 may be infinite.
+            return torch.zeros_like(grad) if self.is_active(runner) else None
+
+        for param in frozen:
+            param.register_hook(zero)
         runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
 
 
