@@ -156,7 +156,7 @@ def evaluate(
 
     Raises:
         ValueError: If the data or the network do not allow it.
-        RuntimeError: If fine-tuning fails.
+        ChildProcessError: If fine-tuning fails.
     """
     settings = settings or Settings()
     key = fingerprint(

@@ -117,7 +117,7 @@ def run_finetune(
 
     Raises:
         ValueError: If too few images are left.
-        RuntimeError: If a run fails; the message shows the end of its log.
+        ChildProcessError: If a run fails; the message shows the end of its log.
     """
     ids = rank_ids(data.train.image_ids, seed)
     ids = ids[: len(ids) * protocol.percent // 100]
@@ -221,7 +221,7 @@ class _ConfigMaker:
             batch = cfg.train_dataloader.batch_size * self.num_processes
             iterations = cfg.train_cfg.max_epochs * max(1, num_train // batch)
             factor = max(1.0, _ASL_ITERATIONS / iterations)
-            cfg.default_hooks.ema.momentum = min(1.0, cfg.default_hooks.ema.momentum * factor)
+            cfg.default_hooks.ema.momentum = min(0.5, cfg.default_hooks.ema.momentum * factor)
 
 
 def _source_options(source: Source) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def _run(cfg: Config, num_processes: int) -> dict[str, float]:
             if status:
                 log.seek(0)
                 end = "".join(log.readlines()[-15:])
-                raise RuntimeError(
+                raise ChildProcessError(
                     f"Fine-tuning failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
                 )
         for checkpoint in folder.glob(

@@ -1,0 +1,24 @@
+"""Generated scenes with labels, and a small checkpoint in torchvision's layout."""
+
+import pytest
+import torch
+from mmpretrain.models import ResNet
+
+from sspyr_mm.datasets.toy_scenes import generate
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    generate(str(root), num_train=40, num_val=24, size=64, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(1)
+    network = ResNet(18, stem_channels=8, base_channels=8)
+    network.init_weights()
+    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
+    torch.save(network.state_dict(), path)
+    return str(path)
