@@ -5,6 +5,7 @@ from sspyr_mm.checkpoints.backbone import (
     build_backbone,
     export_backbone,
     read_backbone,
+    write_backbone,
 )
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
 from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining, random_model
@@ -22,4 +23,5 @@ __all__ = [
     "random_model",
     "read_backbone",
     "read_checkpoint",
+    "write_backbone",
 ]

@@ -156,12 +156,42 @@ def export_backbone(
     Raises:
         ValueError: As :func:`read_backbone`, or if the target can't express the backbone.
     """
+    _check_target(target, full_prefix)
+    checkpoint = read_backbone(path, allow_pickle=allow_pickle)
+    return write_backbone(
+        checkpoint, target_file, path=path, target=target, full_prefix=full_prefix
+    )
+
+
+def _check_target(target: str, full_prefix: bool) -> None:
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
-    form = TARGETS[target]
-    if full_prefix and not form.prefixable:
+    if full_prefix and not TARGETS[target].prefixable:
         raise ValueError(f"names of {target} have no prefix: leave out --full-prefix (full_prefix)")
-    checkpoint = read_backbone(path, allow_pickle=allow_pickle)
+
+
+def write_backbone(
+    checkpoint: BackboneCheckpoint,
+    target_file: FilePath,
+    *,
+    path: FilePath,
+    target: str = "mmpretrain",
+    full_prefix: bool = False,
+) -> int:
+    """The second half of :func:`export_backbone`.
+
+    Args:
+        checkpoint: What :func:`read_backbone` returned.
+        target_file: As of :func:`export_backbone`.
+        path: The file it was read from.
+        target: As of :func:`export_backbone`.
+        full_prefix: As of :func:`export_backbone`.
+
+    Returns:
+        Number of tensors written.
+    """
+    _check_target(target, full_prefix)
+    form = TARGETS[target]
     try:
         state = form.translate(checkpoint.backbone, checkpoint.state_dict)
     except ValueError as error:

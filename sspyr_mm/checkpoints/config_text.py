@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-_REGISTERED = re.compile(r"(mm\w+\.|sspyr_mm\.)?[A-Za-z]\w*")
-"""What a registry knows: a name, or a scope and a name."""
+_REGISTERED = re.compile(r"[A-Za-z]\w*|(mm\w+|sspyr_mm)\.[A-Z]\w*")
+"""What a registry knows: a name, or a scope and the name of a class."""
 
 
 def parse_config(text: str) -> Config:

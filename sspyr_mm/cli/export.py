@@ -8,7 +8,7 @@ _USE = {
     "mmdet": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
     "mmseg": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
     "torchvision": "model.load_state_dict(torch.load('{out}'), strict=False), which leaves out fc",
-    "timm": "timm.create_model(..., num_classes=0).load_state_dict(torch.load('{out}'))",
+    "timm": "{timm}.load_state_dict(torch.load('{out}'))",
     "detectron2": "MODEL.WEIGHTS '{out}', with MODEL.RESNETS.STRIDE_IN_1X1 False and inputs in RGB",
     "safetensors": "safetensors.torch.load_file('{out}')",
     "sspyr_mm": "tools/train.py CONFIG --cfg-options load_from='{out}'",
@@ -51,21 +51,25 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from sspyr_mm.checkpoints import convert_release, export_backbone
+    from sspyr_mm.checkpoints import convert_release, read_backbone, write_backbone
+    from sspyr_mm.checkpoints.formats.targets import timm_call
 
+    timm = ""
     use = _USE[args.to]
     if args.to == "sspyr_mm":
         if args.full_prefix:
             raise ValueError("--full-prefix is for backbones; --to sspyr_mm writes a whole model")
         number = convert_release(args.checkpoint, args.out, allow_pickle=args.allow_pickle)
     else:
-        number = export_backbone(
-            args.checkpoint,
+        backbone = read_backbone(args.checkpoint, allow_pickle=args.allow_pickle)
+        number = write_backbone(
+            backbone,
             args.out,
+            path=args.checkpoint,
             target=args.to,
             full_prefix=args.full_prefix,
-            allow_pickle=args.allow_pickle,
         )
+        timm = timm_call(backbone.backbone) if args.to == "timm" else timm
         use = _PREFIXED if args.full_prefix else use
-    print(f"{args.out}: {number} tensors. Use it with {use.format(out=args.out)}")
+    print(f"{args.out}: {number} tensors. Use it with {use.format(out=args.out, timm=timm)}")
     return 0

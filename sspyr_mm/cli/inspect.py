@@ -18,11 +18,15 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0.
     """
+    import contextlib
     import json
+    import sys
 
-    from sspyr_mm.checkpoints import inspect_checkpoint
+    # OpenMMLab warns on stdout, of ops that are not compiled for instance, which would be no JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        from sspyr_mm.checkpoints import inspect_checkpoint
 
-    found = inspect_checkpoint(args.checkpoint, allow_pickle=args.allow_pickle)
+        found = inspect_checkpoint(args.checkpoint, allow_pickle=args.allow_pickle)
     if args.json:
         print(json.dumps(found, indent=1))
         return 0

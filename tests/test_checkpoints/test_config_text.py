@@ -34,6 +34,20 @@ def test_programs_are_refused_and_not_run(text):
     assert "SSPYR_TEST_RAN" not in os.environ
 
 
+@pytest.mark.parametrize(
+    "kind", ["os.system", "builtins.eval", "mmcv.imwrite", "mmcv.image.X", "mmengine.", ""]
+)
+def test_types_are_names_that_a_registry_knows(kind):
+    """A registry imports and calls whatever else a type names."""
+    with pytest.raises(ValueError, match=rf"asks for type='{kind}', which is no registered name"):
+        parse_config(f"model = dict(neck=[dict(type='ReLU'), dict(type={kind!r})])")
+
+
+@pytest.mark.parametrize("kind", ["ResNet", "mmpretrain.ResNet", "mmdet.FPN", "sspyr_mm.SSPRL"])
+def test_registered_types_pass(kind):
+    assert parse_config(f"model = dict(type={kind!r})").model.type == kind
+
+
 def test_text_that_is_no_python_is_refused():
     with pytest.raises(ValueError, match="The config inside of the checkpoint can't be read"):
         parse_config("a = (")

@@ -16,6 +16,7 @@ from sspyr_mm.checkpoints import (
     load_pretraining,
     read_backbone,
 )
+from sspyr_mm.checkpoints.formats.targets import timm_call
 
 from .conftest import assert_identical, assert_same_features, scatter
 
@@ -101,7 +102,13 @@ TIMM = {
         {"type": "SwinTransformer", "arch": SWIN, "img_size": 64, "pad_small_map": True},
         768,
         "swin_tiny_patch4_window7_224",
-        {"img_size": 64},
+        {"always_partition": True},
+    ),
+    "swin_unpadded": (
+        {"type": "SwinTransformer", "arch": "tiny"},
+        768,
+        "swin_tiny_patch4_window7_224",
+        {},
     ),
 }
 
@@ -112,30 +119,33 @@ def test_timm_computes_the_same(kind, photograph, tmp_path):
     pretrain(tmp_path / "x.pth", backbone, channels)
     checkpoint = read_backbone(tmp_path / "x.pth")
     export_backbone(tmp_path / "x.pth", tmp_path / "out", target="timm")
+    text = "".join(f", {key}={value!r}" for key, value in arguments.items())
+    assert timm_call(checkpoint.backbone) == f"timm.create_model({name!r}, num_classes=0{text})"
     network = timm.create_model(name, num_classes=0, **arguments).eval()
     network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
-    # Windows of 7 fit maps of 56, 28, 14 and 7: elsewhere the two pad in different places.
-    image = F.interpolate(photograph, (224, 224)) if kind == "swin" else photograph
-    if "img_size" in arguments:
-        if kind == "swin":
-            network = timm.create_model(name, num_classes=0).eval()
-            network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
-        else:
-            image = F.interpolate(photograph, (64, 64))
+    # timm takes images of its model's size only.
+    side = arguments.get("img_size", 224)
+    image = F.interpolate(photograph, (side, side))
     ours = build_backbone(checkpoint).double()
     with torch.no_grad():
         theirs = network.double().forward_features(image.double())
         if kind == "vit":
             theirs = theirs[:, 0]
-        elif kind == "swin":
+        elif kind.startswith("swin"):
             theirs = theirs.permute(0, 3, 1, 2)
         else:
             theirs = network.forward_head(theirs, pre_logits=True)
         assert_same_features(ours(image.double())[-1], theirs)
 
 
-@pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "safetensors"])
-@pytest.mark.parametrize("kind", ["vit", "convnext", "swin"])
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [
+        *(("convnext", target) for target in ("mmpretrain", "mmdet", "mmseg", "safetensors")),
+        ("vit", "safetensors"),
+        ("swin", "mmdet"),
+    ],
+)
 def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
     pretrain(tmp_path / "x.pth", backbone, channels)

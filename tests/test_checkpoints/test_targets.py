@@ -42,13 +42,10 @@ def test_round_trip_is_exact(target, full_prefix, release_file, backbone50, tmp_
     assert sorted(p.name for p in out.parent.iterdir()) == ["out"]
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("kind", ["resnet{}", "resnet{}c", "resnet{}d"])
+@pytest.mark.parametrize("kind", ["resnet50c", "resnet18d", "resnet50d"])
 @pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "timm", "safetensors"])
-def test_round_trip_of_deep_stems(target, kind, depth, tmp_path):
-    if (kind, depth) == ("resnet{}c", 18):
-        pytest.skip("timm has none")
-    network = scatter(timm.create_model(kind.format(depth), num_classes=0), seed=5)
+def test_round_trip_of_deep_stems(target, kind, tmp_path):
+    network = scatter(timm.create_model(kind, num_classes=0), seed=5)
     first, second = tmp_path / "first.pth", tmp_path / "second.pth"
     torch.save(network.state_dict(), first)
     export_backbone(first, second, target=target)

@@ -19,7 +19,7 @@ def test_help_lists_every_command_without_importing_the_stack():
         "print('HEAVY', sorted({'torch', 'mmengine', 'mmpretrain'} & set(sys.modules)))"
     )
     done = run("-c", code)
-    for command in ("doctor", "toy-scenes", "export", "health", "probe"):
+    for command in ("doctor", "toy-scenes", "export", "inspect", "health", "probe"):
         assert command in done.stdout
     assert "HEAVY []" in done.stdout
 

@@ -11,7 +11,7 @@ from mmpretrain.models import ResNet
 from torch import Tensor
 
 from sspyr_mm.checkpoints.formats.resnet import from_canonical, to_detectron2
-from sspyr_mm.checkpoints.formats.timm_names import to_timm
+from sspyr_mm.checkpoints.formats.timm_names import TimmModel, to_timm
 from sspyr_mm.checkpoints.reading import SAFETENSORS_META
 
 Config = Mapping[str, Any]
@@ -70,7 +70,29 @@ def _timm(backbone: Config, state: State) -> dict[str, Tensor]:
     if backbone["type"] in _VARIANTS:
         _require_resnet(backbone, "timm", "deep_stem", "avg_down")
         return from_canonical(state, "timm")
-    return to_timm(backbone, state)[1]
+    return to_timm(backbone, state).state
+
+
+def timm_call(backbone: Config) -> str:
+    """How to make the timm model that a backbone was written for.
+
+    Args:
+        backbone: Its config.
+
+    Returns:
+        ``timm.create_model(...)``.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    if backbone["type"] in _VARIANTS:
+        settings = {**_VARIANTS[backbone["type"]], **backbone}
+        letter = ("c", "d")[bool(settings.get("avg_down"))] if settings.get("deep_stem") else ""
+        model = TimmModel(f"resnet{backbone['depth']}{letter}", {}, {})
+    else:
+        model = to_timm(backbone, {})
+    text = "".join(f", {key}={value!r}" for key, value in model.arguments.items())
+    return f"timm.create_model({model.name!r}, num_classes=0{text})"
 
 
 def _require_resnet(backbone: Config, target: str, *expressible: str) -> None:

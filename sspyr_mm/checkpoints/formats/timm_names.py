@@ -7,7 +7,7 @@ matched with a model of timm first, and one that has none there is refused.
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmpretrain.models import ConvNeXt, SwinTransformer, VisionTransformer
@@ -48,7 +48,15 @@ _SWINS = {
 }
 
 
-def to_timm(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
+class TimmModel(NamedTuple):
+    """A model of timm: its name, the arguments that make it compute what mmpretrain's backbone does, its tensors."""
+
+    name: str
+    arguments: dict[str, Any]
+    state: dict[str, Tensor]
+
+
+def to_timm(backbone: Config, state: State) -> TimmModel:
     """Translates a backbone.
 
     Args:
@@ -56,7 +64,7 @@ def to_timm(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
         state: Its tensors.
 
     Returns:
-        Name of timm's model, and the tensors it has without its classifier.
+        timm's model, without its classifier.
 
     Raises:
         ValueError: If timm has no such model.
@@ -67,7 +75,7 @@ def to_timm(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
     return _KINDS[kind](backbone, state)
 
 
-def _vit(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
+def _vit(backbone: Config, state: State) -> TimmModel:
     _require_defaults(
         backbone,
         VisionTransformer,
@@ -101,10 +109,15 @@ def _vit(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
         (r"^ln1\.", "norm."),
         *_FFN,
     )
-    return f"{name}_patch{patch}_224", {_apply(rules, k): v for k, v in state.items()}
+    side = backbone.get("img_size", 224)
+    return TimmModel(
+        f"{name}_patch{patch}_224",
+        {} if side == 224 else {"img_size": side},
+        {_apply(rules, k): v for k, v in state.items()},
+    )
 
 
-def _convnext(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
+def _convnext(backbone: Config, state: State) -> TimmModel:
     _require_defaults(
         backbone,
         ConvNeXt,
@@ -139,10 +152,10 @@ def _convnext(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
     for key in [k for k in renamed if re.search(r"\.mlp\.fc[12]\.weight$", k)]:
         matrix = renamed[key].flatten(1)
         renamed[key] = matrix[:, :, None, None] if as_conv else matrix
-    return f"{family}_{known[sizes]}", renamed
+    return TimmModel(f"{family}_{known[sizes]}", {}, renamed)
 
 
-def _swin(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
+def _swin(backbone: Config, state: State) -> TimmModel:
     _require_defaults(
         backbone, SwinTransformer, ("arch", "img_size", "window_size", "pad_small_map")
     )
@@ -167,7 +180,10 @@ def _swin(backbone: Config, state: State) -> tuple[str, dict[str, Tensor]]:
         if key.endswith("relative_position_index") or re.match(r"norm[0-2]\.", key):
             continue  # derived from the window; outputs of earlier stages
         renamed[_apply(rules, key)] = _merging(tensor) if ".downsample." in key else tensor
-    return _SWINS[sizes], renamed
+    # Where the map is no larger than a window, timm does not shift unless told to. Maps that are not multiples of the
+    # window are padded by the one and shrink the window of the other: equal at 224 (or 384) pixels.
+    arguments = {"always_partition": True} if backbone.get("pad_small_map") else {}
+    return TimmModel(_SWINS[sizes], arguments, renamed)
 
 
 def _merging(tensor: Tensor) -> Tensor:
