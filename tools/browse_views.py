@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 
 import cv2
 from mmengine.config import Config, DictAction
@@ -10,6 +11,9 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS
 
 import sspyr_mm  # noqa: F401
+from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.datasets import set_epoch, set_pyramid
+from sspyr_mm.engine.launch import set_data_root
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.reports.contact_sheet import draw_contact_sheet
@@ -22,37 +26,46 @@ def parse_args() -> argparse.Namespace:
         "--out", default="views.png", help="picture to write (default: %(default)s)"
     )
     parser.add_argument("--data-root", help="folder, list or COCO json in place of the config's")
-    parser.add_argument("--num-images", type=int, default=4, help="rows (default: %(default)s)")
+    parser.add_argument(
+        "--num-images", type=positive_int, default=4, help="rows (default: %(default)s)"
+    )
     parser.add_argument(
         "--seed", type=int, default=0, help="another one gives other views (default: %(default)s)"
     )
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="as for tools/train.py")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not cv2.haveImageWriter(args.out):
+        parser.error(f"--out must be a picture such as views.png or views.jpg, got {args.out!r}")
+    return args
 
 
-def main() -> None:
-    args = parse_args()
+def write_sheet(args: argparse.Namespace) -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     if args.data_root:
-        cfg.train_dataloader.dataset.data_root = args.data_root
+        set_data_root(cfg, args.data_root)
     init_default_scope("mmpretrain")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    for transform in dataset.pipeline.transforms:
-        if hasattr(transform, "set_pyramid"):
-            transform.set_pyramid(spec)
-            transform.set_epoch(0, seed=args.seed)
+    set_pyramid(dataset, spec)
+    set_epoch(dataset, 0, seed=args.seed)
     preprocessor = {k: v for k, v in cfg.model.data_preprocessor.items() if k != "type"}
     count = min(args.num_images, len(dataset))
     batch = default_collate([dataset[i * len(dataset) // count] for i in range(count)])
     sheet = draw_contact_sheet(PyramidAugment(spec, **preprocessor), batch["inputs"])
     os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
     if not cv2.imwrite(args.out, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise SystemExit(
-            f"Can't write {args.out}: give a path that ends in .png or .jpg, in a folder you may write to"
-        )
+        raise OSError(f"Can't write {args.out}: give a path in a folder you may write to")
     print(f"{args.out}: {count} images, {sheet.shape[1]} x {sheet.shape[0]} px")
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        write_sheet(args)
+    except (OSError, ValueError) as error:  # wrong input: the message says what to mend
+        print(f"browse_views: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
