@@ -3,7 +3,7 @@
 #
 #   bash tools/quickstart.sh [--images DIR] [--out DIR] [--epochs N]
 #
-#   --images DIR   your pictures, in any sub-folders, in place of generated scenes (no labels, so no probe)
+#   --images DIR   your pictures, 8 or more, in any sub-folders, in place of generated scenes (no labels, so no probe)
 #   --out DIR      where everything goes (default: work_dirs/quickstart)
 #   --epochs N     default: 26
 #
@@ -12,12 +12,21 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 images='' out='' epochs=''
+absolute() ( # of a path that need not exist; realpath -m is GNU's
+    if [[ -d $1 ]]; then
+        cd -- "$1" && pwd -P
+    elif [[ -d $(dirname -- "$1") ]]; then
+        cd -- "$(dirname -- "$1")" && printf '%s/%s\n' "$(pwd -P)" "$(basename -- "$1")"
+    else
+        case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s/%s\n' "$PWD" "$1" ;; esac
+    fi
+)
 while [[ $# -gt 0 ]]; do
     case $1 in
     --images | --out | --epochs)
         [[ $# -ge 2 ]] || { echo "quickstart: $1 needs a value; see --help" >&2; exit 2; }
         # Paths count from where the command was given.
-        case $1 in --images) images=$(realpath -m -- "$2") ;; --out) out=$(realpath -m -- "$2") ;; *) epochs=$2 ;; esac
+        case $1 in --images) images=$(absolute "$2") ;; --out) out=$(absolute "$2") ;; *) epochs=$2 ;; esac
         shift 2
         ;;
     -h | --help)
@@ -41,28 +50,50 @@ bash tools/setup_env.sh --no-ops
 python=$(bash tools/setup_env.sh --print-python)
 out=${out:-$root/work_dirs/quickstart}
 config=configs/ssprl/r18_quickstart.py
+options=()
+stopped() {
+    echo "quickstart: stopped; the same command goes on from here"
+    exit 130
+}
 if [[ -n $images ]]; then
     data=$images
     # The checksum of the path keeps apart folders of one name, and results apart from pictures.
     work=$out/$(basename "$images")-$(printf %s "$images" | cksum | cut -d ' ' -f 1)
     labels=''
+    # Few pictures: smaller batches. The last line, since imports may warn.
+    batch=$("$python" - "$images" "$config" <<'PY' | tail -n 1
+import sys
+
+from mmengine.config import Config
+
+from sspyr_mm.datasets import UnlabelledImages
+
+try:
+    count = len(UnlabelledImages(sys.argv[1], lazy_init=True).list_images())
+except (OSError, ValueError) as error:
+    sys.exit(f"quickstart: {error}")
+if count < 8:
+    sys.exit(f"quickstart: --images {sys.argv[1]} has {count} pictures, at least 8 are needed (to learn something: hundreds)")
+print(min(Config.fromfile(sys.argv[2]).train_dataloader.batch_size, 2 ** (count.bit_length() - 1)))
+PY
+    )
+    options+=("train_dataloader.batch_size=$batch")
 else
     work=$out/toy_scenes
     labels=$work/data/annotations
     data=$work/data/train2017
     echo "== 1/4 scenes"
-    "$python" -m sspyr_mm toy-scenes "$work/data" --num-train 2000 --num-val 1000 --size 96
+    status=0
+    "$python" -m sspyr_mm toy-scenes "$work/data" --num-train 2000 --num-val 1000 --size 96 || status=$?
+    [[ $status -ne 130 ]] || stopped
+    [[ $status -eq 0 ]] || exit "$status"
 fi
 
 echo "== 2/4 pre-training (loss in units of ln K: 1.00 has learned nothing)"
-options=()
-[[ -z $epochs ]] || options=(--cfg-options "train_cfg.max_epochs=$epochs")
+[[ -z $epochs ]] || options+=("train_cfg.max_epochs=$epochs")
 status=0
-"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" --resume ${options[@]+"${options[@]}"} || status=$?
-if [[ $status -eq 130 ]]; then
-    echo "quickstart: stopped; the same command goes on from here"
-    exit 130
-fi
+"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" --resume ${options[@]+--cfg-options "${options[@]}"} || status=$?
+[[ $status -ne 130 ]] || stopped
 [[ $status -eq 0 ]] || exit "$status"
 checkpoint=$(<"$work/last_checkpoint")
 

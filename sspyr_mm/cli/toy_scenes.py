@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         args (Namespace): as ``add_arguments`` defines them.
 
     Returns:
-        int: exit status: 0 drawn or there already, 1 interrupted, 2 wrong arguments or a folder in the way.
+        int: exit status: 0 drawn or there already, 130 interrupted, 2 wrong arguments or a folder in the way.
     """
     start = time.monotonic()
     try:
@@ -60,10 +60,10 @@ def run(args: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            f"toy-scenes: interrupted, {args.dir} was not made; run the same command again",
+            f"\ntoy-scenes: interrupted, {args.dir} was not made; run the same command again",
             file=sys.stderr,
         )
-        return 1
+        return 130
     if not drawn:
         print(f"{args.dir}: finished already with the same parameters, left as it is")
         return 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,6 +204,24 @@ def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", workers=1, **PARAMETERS)
     assert len(calls) == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
+    command = ["-m", "sspyr_mm", "toy-scenes", str(tmp_path / "set"), "--num-train", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, *command, "--workers", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the workers, too
+    )
+    assert process.stderr is not None
+    said = process.stderr.read(len("\rtrain: 100/100000"))
+    os.killpg(process.pid, signal.SIGINT)
+    said += process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert said.endswith("set was not made; run the same command again\n")
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said
     assert list(tmp_path.iterdir()) == []
 
 

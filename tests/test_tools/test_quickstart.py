@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,73 @@ def test_wrong_arguments_end_before_anything_is_installed():
     assert done.returncode == 2 and "unknown option --frobnicate" in done.stderr
 
 
+def pictures(folder, count):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (160, 120))
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Runs a copy of the script whose environment is this one; `python` is what it finds there."""
+    repo = tmp_path / "repo"
+    for name in ("tools", "configs"):
+        shutil.copytree(ROOT / name, repo / name)
+    (repo / "sspyr_mm").symlink_to(ROOT / "sspyr_mm")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    # As on macOS, where it knows no -m.
+    (bin_ / "realpath").write_text("#!/bin/sh\necho illegal option >&2; exit 1\n")
+    (bin_ / "realpath").chmod(0o755)
+
+    def run(*args, python=f'exec "{sys.executable}" "$@"'):
+        (bin_ / "python").write_text(f"#!/bin/bash\n{python}\n")
+        (bin_ / "python").chmod(0o755)
+        (repo / "tools/setup_env.sh").write_text(f'[[ $1 == --no-ops ]] || echo "{bin_}/python"\n')
+        env = {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}"}
+        command = ["bash", str(repo / "tools/quickstart.sh"), *map(str, args)]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    return run
+
+
+def test_too_few_pictures(tmp_path, copy):
+    pictures(tmp_path / "mine", 7)
+    done = copy("--images", "mine")
+    assert done.returncode == 1
+    assert f"--images {tmp_path}/mine has 7 pictures, at least 8 are needed" in done.stderr
+    (tmp_path / "none").mkdir()
+    done = copy("--images", tmp_path / "none")
+    assert done.returncode == 1 and f"quickstart: No images in {tmp_path}/none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# Instead of training: what it was asked to do.
+SAY = f'if [[ $1 == - ]]; then exec "{sys.executable}" "$@"; else echo "CALL $*"; exit 130; fi'
+
+
+@pytest.mark.parametrize(("count", "batch"), [(15, 8), (70, 64)])
+def test_few_pictures_make_smaller_batches(tmp_path, copy, count, batch):
+    pictures(tmp_path / "mine/sub", count)
+    done = copy("--images", "mine/", "--out", "new/out", "--epochs", 3, python=SAY)
+    (call,) = [line for line in done.stdout.splitlines() if line.startswith("CALL")]
+    assert f"--data-root {tmp_path}/mine --work-dir {tmp_path}/new/out/mine-" in call
+    assert call.endswith(
+        f"--cfg-options train_dataloader.batch_size={batch} train_cfg.max_epochs=3"
+    )
+    assert done.returncode == 130
+    assert "quickstart: stopped; the same command goes on from here" in done.stdout
+
+
+def test_stopped_while_it_draws_scenes(tmp_path, copy):
+    done = copy("--out", "here", python=SAY)
+    assert done.returncode == 130
+    assert f"toy-scenes {tmp_path}/here/toy_scenes/data" in done.stdout
+    assert done.stdout.endswith("quickstart: stopped; the same command goes on from here\n")
+
+
 @pytest.mark.slow
 def test_on_generated_scenes(tmp_path):
     done = quickstart("--out", tmp_path, "--epochs", 1, timeout=550)
@@ -42,11 +110,7 @@ def test_on_generated_scenes(tmp_path):
 
 @pytest.mark.slow
 def test_on_own_pictures(tmp_path):
-    rng = np.random.default_rng(0)
-    (tmp_path / "mine" / "sub").mkdir(parents=True)
-    for i in range(70):
-        picture = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (160, 120))
-        cv2.imwrite(str(tmp_path / "mine" / "sub" / f"{i}.png"), picture)
+    pictures(tmp_path / "mine" / "sub", 12)
     done = quickstart("--images", tmp_path / "mine", "--out", tmp_path, "--epochs", 2, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no labels, no probe" in done.stdout

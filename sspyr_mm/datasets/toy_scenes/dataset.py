@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,12 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+def _start_worker() -> None:
+    cv2.setNumThreads(1)
+    # Terminals send Ctrl-C to all processes: the main one hears it, and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterator[dict[str, Any]]:
     """Yields the records in the order of their indices, whatever order the workers finish in."""
     if workers <= 1 or count < 2:
@@ -90,7 +97,7 @@ def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterat
         return
     # As torch's DataLoader: forked workers start at once and import nothing again.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(min(workers, count), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with context.Pool(min(workers, count), initializer=_start_worker) as pool:
         yield from pool.imap(draw, range(count), chunksize=max(1, min(32, count // workers)))
 
 
