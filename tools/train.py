@@ -18,7 +18,7 @@ from sspyr_mm.engine.launch import fill_dataloaders, prepare_config, set_data_ro
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Train a model (pre-training or a benchmark).")
+    parser = argparse.ArgumentParser(description="Train a model from an mmengine config.")
     parser.add_argument("config", help="config file")
     parser.add_argument(
         "--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)"

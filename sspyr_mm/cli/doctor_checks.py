@@ -23,8 +23,7 @@ from sspyr_mm.version import __version__
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 # Data sets of the shipped configs, as links below the working directory, with what reads them.
 DATA_LINKS = {
-    "data/coco": "configs/ssprl/r50_coco_*.py and the detection benchmark",
-    "data/VOCdevkit": "the classification and segmentation benchmarks",
+    "data/coco": "configs/ssprl/r50_coco_*.py",
     "data/imagenet": "configs/ssprl/r50_in1k_*.py",
 }
 NUM_DECODED = 8
@@ -78,7 +77,7 @@ def check_stack() -> Iterator[Finding]:
     for module, use in (("mmdet", "detection"), ("mmseg", "segmentation")):
         description = _describe(module)
         if description is None:
-            remedy = f"only the {use} benchmark needs it: {SETUP}"
+            remedy = f"only {use} needs it: {SETUP}"
             yield Finding(module, NOTE, "missing", remedy)
         else:
             yield Finding(module, OK, description)
