@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
@@ -34,6 +36,7 @@ class UnlabelledImages(BaseDataset):
     """
 
     METAINFO = {"classes": ()}
+    _fully_initialized: bool
 
     def __init__(
         self,
@@ -62,11 +65,11 @@ class UnlabelledImages(BaseDataset):
             **kwargs,
         )
 
-    def load_data_list(self) -> list[dict[str, str]]:
-        """Lists the images, sorted within each root so that every machine has the same order.
+    def list_images(self) -> list[str]:
+        """Lists the images, sorted within each folder so that every machine has the same order.
 
         Returns:
-            A dict with ``img_path`` per image.
+            Paths.
         """
         paths = [path for root in self.roots for path in self._list_root(root)]
         if not paths:
@@ -75,7 +78,32 @@ class UnlabelledImages(BaseDataset):
                 "sub-folders. Point data_root to a folder, a list file (.txt) or a COCO json "
                 "(tools/train.py --data-root)"
             )
-        return [{"img_path": path} for path in paths]
+        return paths
+
+    def load_data_list(self) -> list[dict[str, str]]:
+        """What mmengine asks for.
+
+        Returns:
+            A dict with ``img_path`` per image.
+        """
+        return [{"img_path": path} for path in self.list_images()]
+
+    def full_init(self) -> None:
+        """Lists the images into mmengine's buffer, one by one.
+
+        mmengine would make a dict and an array of each first: several times the memory, in every process.
+        """
+        if self._fully_initialized or not self.serialize_data:
+            super().full_init()
+            return
+        buffer, ends = bytearray(), []
+        for path in self.list_images():
+            buffer += pickle.dumps({"img_path": path}, protocol=4)
+            ends.append(len(buffer))
+        self.data_bytes, self.data_address = np.frombuffer(buffer, np.uint8), np.asarray(ends)
+        self._fully_initialized = True
+        if self._indices is not None:
+            self.get_subset_(self._indices)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         """One image through the pipeline, another one in place of one that can't be read.
@@ -125,11 +153,19 @@ class UnlabelledImages(BaseDataset):
         raise ValueError(f"data_root {root} is neither a folder nor a .txt list nor a COCO .json")
 
     def _list_file(self, root: Path) -> list[str]:
-        folder = Path(self.img_prefix) if self.img_prefix else root.parent
-        lines = (line.strip() for line in root.read_text(encoding="utf-8-sig").splitlines())
-        paths = [str(folder / line) for line in lines if line and not line.startswith("#")]
-        _check_first(paths, root)
-        return paths
+        folder = str(Path(self.img_prefix) if self.img_prefix else root.parent)
+        try:
+            with open(root, encoding="utf-8-sig") as file:
+                lines = [line for raw in file if (line := raw.strip()) and line[0] != "#"]
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{root} is not UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8, e.g. "
+                f"iconv -f ISO-8859-1 -t UTF-8 {root} > NEW.txt"
+            ) from error
+        for index, line in enumerate(lines):  # in place: lists of millions are not kept twice
+            lines[index] = os.path.join(folder, line)
+        _check_first(lines, root)
+        return lines
 
     def _list_coco(self, root: Path) -> list[str]:
         try:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -121,6 +122,49 @@ def test_a_list_file(tmp_path):
     assert found(listing) == [str(inner), str(outer)]
     listing.write_text("b.png\n")
     assert found(listing, data_prefix=dict(img_path=str(tmp_path / "other"))) == [str(outer)]
+
+
+def test_a_list_file_that_is_not_utf_8(tmp_path):
+    (tmp_path / "list.txt").write_bytes("a.png\nHäuser/b.png\n".encode("latin-1"))
+    message = f"{tmp_path}/list.txt is not UTF-8 text (byte 0xe4): save it as UTF-8, e.g. iconv -f"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        UnlabelledImages(tmp_path / "list.txt")
+
+
+def listing_of(folder, count):
+    (folder / "list.txt").write_text("".join(f"images/{i:08}.jpg\n" for i in range(count)))
+    image_file(folder / "images/00000000.jpg")
+    return folder / "list.txt"
+
+
+def test_lists_of_millions_need_little_memory(tmp_path):
+    """A dict and an array for each, as mmengine makes them, take about 700 bytes an image while they are packed."""
+    count = 20_000
+    listing = listing_of(tmp_path, count)
+    tracemalloc.start()
+    try:
+        dataset = UnlabelledImages(listing)
+        used = tracemalloc.get_traced_memory()[1] / count
+    finally:
+        tracemalloc.stop()
+    assert dataset.data_bytes.nbytes == dataset.data_address[-1] and len(dataset) == count
+    assert used < 2.5 * (len(str(tmp_path)) + 150), used
+
+
+@pytest.mark.parametrize("serialize", [True, False])
+def test_images_are_the_same_however_they_are_kept(tmp_path, serialize):
+    listing = listing_of(tmp_path, 9)
+    paths = [f"{tmp_path}/images/{i:08}.jpg" for i in range(9)]
+    options = dict(serialize_data=serialize)
+    dataset = UnlabelledImages(listing, **options)
+    assert [dataset.get_data_info(i) for i in range(9)] == [
+        dict(img_path=path, sample_idx=i) for i, path in enumerate(paths)
+    ]
+    assert dataset.load_data_list() == [dict(img_path=path) for path in paths]
+    assert found(listing, indices=3, **options) == paths[:3]
+    assert found(listing, indices=[7, 2], **options) == [paths[7], paths[2]]
+    lazy = UnlabelledImages(listing, lazy_init=True, **options)
+    assert len(lazy.get_subset([1, 4])) == 2 and len(lazy) == 9
 
 
 def test_a_list_file_keeps_its_order(tmp_path):
