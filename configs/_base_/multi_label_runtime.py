@@ -3,7 +3,7 @@ _base_ = "mmpretrain::_base_/default_runtime.py"
 
 custom_imports = dict(imports=["sspyr_mm"], allow_failed_imports=False)
 default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=1),
+    checkpoint=dict(max_keep_ckpts=2),  # with 1 the last is removed before the next is written
     complete_weights=dict(type="CompleteWeightsHook"),
     view_seed=dict(type="ViewSeedHook"),
     interrupt=dict(type="InterruptHook"),

@@ -262,7 +262,11 @@ def _finetune(
         epochs=settings.epochs,
         size=settings.size,
     )
-    figures = {name.removeprefix("multi-label/"): value for name, value in metrics.items()}
+    figures: dict[str, Any] = {
+        name.removeprefix("multi-label/"): value for name, value in metrics.items()
+    }
+    precision = [figures.pop(f"AP_{name}") / 100 for name in data.test.classes]
+    figures["AP_per_class"] = _percent_by_class(data, precision)
     used = {"config": FINETUNE[protocol].config, **asdict(settings)}
     return figures, used, chosen
 

@@ -173,6 +173,7 @@ class _ConfigMaker:
         cfg = Config.fromfile(configs_dir() / self.protocol.config)
         cfg.work_dir = work_dir
         cfg.randomness = dict(seed=self.seed)
+        cfg.val_evaluator.update(voc11=True, per_class=True)
         self._set_model(cfg)
         classes = self.data.train.classes
         cfg.train_dataloader.dataset.update(

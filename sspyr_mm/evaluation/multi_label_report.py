@@ -32,6 +32,7 @@ class MultiLabelReport(BaseMetric):
         topk: Decide for the k surest classes of each image, instead.
         absent_as_zero: Count classes without a positive as 0 in ``mAP``; default: leave them out.
         table: Whether to log the table.
+        per_class: Whether to give the average precision of every class as a figure, too, ``AP_NAME``.
         collect_device: Of mmengine's ``BaseMetric``.
         prefix: Of the figures' names.
     """
@@ -46,11 +47,12 @@ class MultiLabelReport(BaseMetric):
         topk: int | None = None,
         absent_as_zero: bool = False,
         table: bool = True,
+        per_class: bool = False,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.voc11, self.table = voc11, table
+        self.voc11, self.table, self.per_class = voc11, table, per_class
         self.threshold, self.topk = threshold, topk
         self.absent_as_zero = absent_as_zero
 
@@ -91,13 +93,21 @@ class MultiLabelReport(BaseMetric):
         }
         if self.table:
             print_log(self._table(columns, targets), "current")
+        if self.per_class:
+            values = columns["AP"].tolist()
+            figures |= {
+                f"AP_{n}": 100 * v for n, v in zip(self._names(len(values)), values, strict=True)
+            }
         counts = classification_counts(scores, targets, threshold=self.threshold, topk=self.topk)
         return {**figures, **counts}
+
+    def _names(self, num_classes: int) -> list[str]:
+        return list((self.dataset_meta or {}).get("classes") or map(str, range(num_classes)))
 
     def _table(self, columns: dict[str, Tensor], targets: Tensor) -> str:
         """A line per class: images that show it, and its average precision; - where that is not defined."""
         num_classes = targets.shape[1]
-        names = list((self.dataset_meta or {}).get("classes") or map(str, range(num_classes)))
+        names = self._names(num_classes)
         width = max(5, *map(len, names))
         lines = [f"{'class':{width}} images" + "".join(f" {name:>8}" for name in columns)]
         for row, (name, shown) in enumerate(
