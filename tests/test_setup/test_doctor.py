@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sspyr_mm.cli import doctor_checks as checks
+from sspyr_mm.cli.doctor import machine
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,19 +186,19 @@ def test_help_does_not_import_torch(tmp_path):
 
 
 def test_gpu_that_torch_does_not_see(monkeypatch):
-    monkeypatch.setattr(checks, "_nvidia_driver", lambda: "470.1")
+    monkeypatch.setattr(machine, "_nvidia_driver", lambda: "470.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    (finding,) = checks.check_torch()
+    (finding,) = machine.check_torch()
     assert finding.level == "note" and "torch sees no GPU" in finding.found
     assert "update the driver" in finding.remedy or "built without CUDA" in finding.remedy
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (finding,) = checks.check_torch()
+    (finding,) = machine.check_torch()
     assert finding.remedy == "unset CUDA_VISIBLE_DEVICES to use it"
 
 
 def test_little_shared_memory(monkeypatch):
-    usage = checks.shutil.disk_usage("/")._replace(free=2**26)
-    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage)
-    findings = {finding.name: finding for finding in checks.check_machine()}
+    usage = machine.shutil.disk_usage("/")._replace(free=2**26)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage)
+    findings = {finding.name: finding for finding in machine.check_machine()}
     assert findings["/dev/shm"].level == "note" and "--shm-size" in findings["/dev/shm"].remedy

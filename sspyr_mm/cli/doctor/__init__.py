@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from sspyr_mm.cli import doctor_checks as checks
-from sspyr_mm.cli.doctor_checks import NOTE, OK, PROBLEM, Finding
+from sspyr_mm.cli.doctor import data, machine, stack
+from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,17 +57,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
-    yield from checks.check_python()
-    yield from checks.check_stack()
-    yield from checks.check_opencv()
-    yield from checks.check_torch()
-    yield from checks.check_ops()
-    yield from checks.check_machine()
-    yield from checks.check_links()
+    yield from stack.check_python()
+    yield from stack.check_stack()
+    yield from stack.check_opencv()
+    yield from machine.check_torch()
+    yield from stack.check_ops()
+    yield from machine.check_machine()
+    yield from data.check_links()
     if not args.quick:
-        yield from checks.check_package()
+        yield from stack.check_package()
     for path in args.data:
-        yield from checks.check_data(path)
+        yield from data.check_data(path)
 
 
 def _show(finding: Finding) -> None:

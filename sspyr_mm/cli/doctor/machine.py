@@ -1,0 +1,107 @@
+"""Processors and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from sspyr_mm import compat
+from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, SETUP, Finding, last_line
+
+
+def check_torch() -> Iterator[Finding]:
+    """Imports torch and looks at the GPUs that it sees, and at those that it does not.
+
+    Yields:
+        Finding: Whether torch can be imported; the GPUs.
+    """
+    if not compat.is_importable("torch"):
+        return  # check_stack() has said so
+    try:
+        import torch
+    except Exception as error:
+        yield Finding("torch import", PROBLEM, f"fails: {last_line(str(error))}", SETUP)
+        return
+    driver = _nvidia_driver()
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            gpu = torch.cuda.get_device_properties(index)
+            half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 only"
+            found = (
+                f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, {half}, driver {driver or '?'}"
+            )
+            yield Finding(f"GPU {index}", OK, f"{found}, CUDA {torch.version.cuda}")
+        return
+    if driver is None:
+        found = "none: training runs on the CPU (several processes with gloo)"
+        yield Finding("GPU", OK, found)
+        return
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        remedy = "unset CUDA_VISIBLE_DEVICES to use it"
+    elif torch.version.cuda is None:
+        remedy = "this torch is built without CUDA: install one with it"
+    else:
+        remedy = (
+            f"torch is built for CUDA {torch.version.cuda}: update the driver, or install a torch built "
+            "for the CUDA version that `nvidia-smi` shows"
+        )
+    yield Finding("GPU", NOTE, f"driver {driver}, but torch sees no GPU", remedy)
+
+
+def check_machine() -> Iterator[Finding]:
+    """Looks at cores, memory, and the shared memory that data loader workers hand batches through.
+
+    Yields:
+        Finding: One for each.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    yield Finding("cores", OK, str(cores))
+    memory = _memory_limit()
+    if memory is not None:
+        found = f"{memory / 2**30:.1f} GiB"
+        if memory < 4 * 2**30:
+            remedy = (
+                "smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
+            )
+            yield Finding("memory", NOTE, found, remedy + "train_dataloader.num_workers=1")
+        else:
+            yield Finding("memory", OK, found)
+    if Path("/dev/shm").is_dir():
+        free = shutil.disk_usage("/dev/shm").free
+        found = f"{free / 2**30:.1f} GiB free"
+        if free < 2**29:
+            remedy = (
+                "workers may die with 'Bus error': docker run --shm-size=8g (or --ipc=host), or "
+                "--cfg-options train_dataloader.num_workers=0"
+            )
+            yield Finding("/dev/shm", NOTE, found, remedy)
+        else:
+            yield Finding("/dev/shm", OK, found)
+
+
+def _nvidia_driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = result.stdout.split()
+    return lines[0] if result.returncode == 0 and lines else None
+
+
+def _memory_limit() -> int | None:
+    """Bytes of memory this process may use: the machine's, or the container's where that is less."""
+    limits = []
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(name).read_text()))
+        except (OSError, ValueError):  # 'max', or no such file
+            continue
+    return min(limits, default=None)

@@ -1,0 +1,154 @@
+"""Python, OpenMMLab, OpenCV and the package itself.
+
+Every check works on a broken stack: modules are found by their metadata, and what has to be imported is imported where
+a failure is an answer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from sspyr_mm import compat
+from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, SETUP, Finding, last_line
+from sspyr_mm.version import __version__
+
+
+def check_python() -> Iterator[Finding]:
+    """Looks at the interpreter.
+
+    Yields:
+        Finding: Its version and place.
+    """
+    found = f"{platform.python_version()} ({sys.executable})"
+    yield Finding("Python", OK, found)
+    yield Finding("sspyr_mm", OK, f"{__version__} ({Path(__file__).parents[2]})")
+
+
+def check_stack() -> Iterator[Finding]:
+    """Looks for torch and the OpenMMLab modules by their metadata.
+
+    Yields:
+        Finding: One for each module.
+    """
+    for module, (lowest, too_new) in compat.REQUIRED.items():
+        description = _describe(module)
+        if description is None:
+            yield Finding(module, PROBLEM, "missing", compat.remedy())
+        elif compat.fits(module):
+            yield Finding(module, OK, description)
+        else:
+            remedy = f"{module} >= {lowest}, < {too_new} is needed. {compat.remedy()}"
+            yield Finding(module, PROBLEM, description, remedy)
+    for module, use in (("mmdet", "detection"), ("mmseg", "segmentation")):
+        description = _describe(module)
+        if description is None:
+            remedy = f"only {use} needs it: {SETUP}"
+            yield Finding(module, NOTE, "missing", remedy)
+        else:
+            yield Finding(module, OK, description)
+    mixed = compat.mixed_distributions()
+    if mixed:
+        yield Finding("mixed stack", PROBLEM, mixed, f"or a fresh environment: {SETUP}")
+    numpy = compat.find_distribution("numpy")
+    if numpy is None:
+        yield Finding("numpy", PROBLEM, "missing", SETUP)
+    else:
+        yield Finding("numpy", OK, numpy[1])
+
+
+def check_opencv() -> Iterator[Finding]:
+    """Looks for OpenCV, which mmcv imports, and for distributions of it that overwrite one another.
+
+    Yields:
+        Finding: What is installed, and whether it can be imported.
+    """
+    names = (
+        "opencv-python",
+        "opencv-python-headless",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    )
+    pairs = [compat.find_distribution(name) for name in names]
+    there = dict(pair for pair in pairs if pair)
+    text = ", ".join(f"{name} {version}" for name, version in there.items()) or "missing"
+    if len(set(there.values())) > 1:
+        last = max(there.values(), key=compat.release)
+        same = " ".join(f"{name}=={last}" for name in there)
+        remedy = f"they overwrite each other's files; bring them to one version: pip install {same}"
+        yield Finding("OpenCV", NOTE, text, remedy)
+    try:
+        import cv2
+    except Exception as error:
+        found = f"{text}; import fails: {error}"
+        if "libGL" in str(error) or "libgthread" in str(error):
+            remedy = (
+                "apt-get install libgl1 libglib2.0-0, or the build without windows: pip uninstall opencv-python && "
+                "pip install --force-reinstall opencv-python-headless"
+            )
+        else:
+            remedy = f"pip install --force-reinstall opencv-python-headless, or {SETUP}"
+        yield Finding("OpenCV", PROBLEM, found, remedy)
+        return
+    if len(set(there.values())) <= 1:
+        yield Finding("OpenCV", OK, text if there else f"{cv2.__version__}")
+
+
+def check_ops() -> Iterator[Finding]:
+    """Looks for mmcv's compiled ops and loads them without mmcv itself.
+
+    Yields:
+        Finding: Whether they are there and fit this torch.
+    """
+    if not compat.is_importable("mmcv"):
+        return
+    spec = importlib.util.find_spec("mmcv")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [path for folder in folders for path in Path(folder).glob("_ext*.*")]
+    use = "pre-training, classification and segmentation run without; detection needs them"
+    if not files:
+        yield Finding("mmcv ops", NOTE, "not compiled", f"{use}: {SETUP}")
+        return
+    try:
+        import torch  # noqa: F401  (its libraries are what the ops are linked to)
+
+        extension = importlib.util.spec_from_file_location("mmcv._ext", files[0])
+        assert extension is not None
+        importlib.util.module_from_spec(extension)
+    except Exception as error:
+        found = f"built for another torch or Python: {last_line(str(error))}"
+        yield Finding("mmcv ops", NOTE, found, f"{use}: {SETUP}")
+        return
+    yield Finding("mmcv ops", OK, files[0].name)
+
+
+def check_package() -> Iterator[Finding]:
+    """Imports the package with all its components, in a process of its own.
+
+    Yields:
+        Finding: Whether every component registers, and the last line of the error otherwise.
+    """
+    code = "import sspyr_mm; from mmpretrain.registry import MODELS; assert MODELS.get('SSPRL')"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if result.returncode == 0:
+        yield Finding("components", OK, "registered")
+    else:
+        found = last_line(result.stderr) or f"exit status {result.returncode}"
+        remedy = f"see the problems above; the whole error: {sys.executable} -c 'import sspyr_mm'"
+        yield Finding("components", PROBLEM, found, remedy)
+
+
+def _describe(module: str) -> str | None:
+    found = compat.find_distribution(module)
+    if found is None:
+        return "found on the path, version unknown" if compat.is_importable(module) else None
+    name, version = found
+    if not compat.is_importable(module):
+        return f"{version} ({name}; but `import {module}` finds nothing)"
+    if not module.startswith("mm"):
+        return version
+    return f"{version} ({'fork ' if name.startswith('onedl-') else 'original '}{name})"
