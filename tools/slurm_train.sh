@@ -3,6 +3,7 @@
 #
 # GPUS (all processes, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS (further options of srun),
 # PYTHON (interpreter, default: python).
+# Two minutes before the time limit Slurm sends SIGTERM, on which training saves a checkpoint and ends; --resume goes on.
 set -euo pipefail
 
 if [[ $# -lt 4 ]]; then
@@ -32,5 +33,6 @@ exec srun \
     --ntasks-per-node="$gpus_per_node" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
+    --signal=TERM@120 \
     ${srun_args[@]+"${srun_args[@]}"} \
     "${PYTHON:-python}" -u "$here/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
+from sspyr_mm.engine.hooks.data_check_hook import check_full_batch
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config, set_data_root
 
 
@@ -97,6 +98,8 @@ def main() -> None:
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        check_full_batch(runner.train_dataloader)
     runner.train()
 
 

@@ -1,5 +1,6 @@
 """Every shipped recipe: what it states, that it builds, and that it trains at reduced size through a real Runner."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -42,6 +43,23 @@ def test_header_names_its_command(path):
     header = path.read_text().split("_base_")[0]
     assert "# Command: " in header
     assert path.name in header or "quickstart.sh" in header
+
+
+def test_the_readme_lists_every_config_as_it_is():
+    text = (ROOT / "configs/ssprl/README.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(row[0].strip(" `") for row in rows) == [path.name for path in CONFIGS]
+    for name, _, row, images, command in rows:
+        path = ROOT / "configs/ssprl" / name.strip(" `")
+        cfg, header = Config.fromfile(path), path.read_text().split("_base_")[0]
+        gpus, batch = map(int, images.split("x"))
+        assert batch == cfg.train_dataloader.batch_size, name
+        if "dist_train" in command:
+            assert f"{path.name} {gpus}" in header and command.strip(" `").endswith(f" {gpus}")
+        if (scaling := cfg.get("auto_scale_lr")) and "release" not in name:
+            assert gpus * batch == scaling.base_batch_size, name
+        for figure in re.findall(r"\d\d\.\d", row):
+            assert figure in header, (name, figure)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -412,3 +412,5 @@ def test_slurm_train_hands_everything_to_srun(tmp_path):
     assert lines[lines.index("--time") :][:3] == ["--time", "1:00", "--exclusive"]
     assert lines[-2:] == ["--cfg-options", "a=b c"]
     assert lines[lines.index("--launcher") + 1] == "slurm"
+    # In time to save a checkpoint; options of one's own come later and win.
+    assert lines.index("--signal=TERM@120") < lines.index("--time")

@@ -47,7 +47,7 @@ def check_full_batch(loader: DataLoader) -> None:
     """Checks that an epoch has an iteration.
 
     mmengine's schedulers that count iterations refuse an empty epoch, without a word on the data, before any hook is
-    asked: a program that builds a runner calls this before it trains.
+    asked: tools/train.py calls this before it trains.
 
     Args:
         loader: Of the training data.
