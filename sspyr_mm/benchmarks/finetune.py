@@ -33,12 +33,14 @@ class FinetuneProtocol:
         percent: Part of the training images that is used.
         head_rates: Learning rates of the last layer to choose from; empty: the config's.
         backbone_rates: Learning rates of the backbone to choose from.
+        size: Side of crops in pixels, where it is not the config's.
     """
 
     config: str
     percent: int = 100
     head_rates: tuple[float, ...] = ()
     backbone_rates: tuple[float, ...] = ()
+    size: int | None = None
 
     @property
     def grid(self) -> list[tuple[float, float]]:
@@ -53,7 +55,7 @@ FINETUNE = {
     "semi10": FinetuneProtocol("semi_coco14_10pct_20e.py", 10, _RATES, _RATES),
     "semi100": FinetuneProtocol("semi_coco14_100pct_20e.py", 100, _RATES, _RATES),
     "asl": FinetuneProtocol("asl_coco14_40e.py"),
-    "asl224": FinetuneProtocol("asl_coco14_224_40e.py"),
+    "asl224": FinetuneProtocol("asl_coco14_40e.py", size=224),
 }
 _ASL_ITERATIONS = 40 * (82783 // 128)
 """Of the paper's run, for which the decay of the averaged weights is."""
@@ -128,7 +130,7 @@ def run_finetune(
             "learning rates on a fifth of them: use more images or a protocol with a greater part"
         )
     os.makedirs(work_dir, exist_ok=True)
-    make = _ConfigMaker(protocol, start, data, seed, epochs, size, num_processes)
+    make = _ConfigMaker(protocol, start, data, seed, epochs, size or protocol.size, num_processes)
     chosen: dict[str, Any] = {"train_images": len(ids)}
     rates = None
     if protocol.grid:
