@@ -21,7 +21,7 @@ ALLOWED = {
     "models.selfsup": BASE | PARTS | BLOCKS,
     "models": BASE | PARTS | BLOCKS | {"models.selfsup"},
     "datasets": BASE,
-    "engine": BASE | {"models", "datasets"},
+    "engine": BASE | {"models", "models.selfsup", "datasets"},
     "registration": BASE | {"models", "datasets", "engine", "evaluation"},
     "checkpoints": BASE | {"models", "registration"},
     "evaluation": BASE | {"models", "models.selfsup", "datasets"},
