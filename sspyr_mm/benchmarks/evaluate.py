@@ -1,18 +1,16 @@
 """From checkpoints and data to results: what `evaluate` does. A result that is there already is not measured again."""
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from mmengine.model import BaseModule
-from mmengine.runner import set_random_seed
 
 from sspyr_mm.benchmarks.data import BenchmarkData
 from sspyr_mm.benchmarks.finetune import FINETUNE, Start, default_processes, run_finetune
 from sspyr_mm.benchmarks.linear import recipe_for, run_linear, settings_of
+from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.results import (
     Result,
     fingerprint,
@@ -20,10 +18,6 @@ from sspyr_mm.benchmarks.results import (
     read_result,
     write_result,
 )
-from sspyr_mm.checkpoints import BackboneCheckpoint, build_backbone, read_backbone
-from sspyr_mm.checkpoints.formats.networks import build_network
-from sspyr_mm.checkpoints.pretraining import quiet_initialisation
-from sspyr_mm.evaluation.encoder import FrozenEncoder
 from sspyr_mm.evaluation.metrics import (
     average_precision,
     classification_counts,
@@ -33,30 +27,6 @@ from sspyr_mm.evaluation.metrics import (
 
 PROTOCOLS = ("linear", *FINETUNE)
 _SIZE = 224
-
-
-@dataclass(frozen=True)
-class Network:
-    """What is measured.
-
-    Args:
-        name: As tables call it.
-        checkpoint: Its weights.
-        path: Where they are from; None for random ones.
-    """
-
-    name: str
-    checkpoint: BackboneCheckpoint
-    path: str | None
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What a result says of it."""
-        return {
-            "sha256": self.checkpoint.sha256,
-            "format": self.checkpoint.source,
-            "path": self.path,
-        }
 
 
 @dataclass(frozen=True)
@@ -77,59 +47,6 @@ class Settings:
     def published(self) -> bool:
         """Whether nothing differs."""
         return self == Settings()
-
-
-def read_networks(
-    paths: Sequence[str], *, random: bool = False, allow_pickle: bool = False
-) -> list[Network]:
-    """Reads all checkpoints, so that a wrong one is found before the first hour's work.
-
-    Args:
-        paths: Files of any known format.
-        random: Whether to add the first one's architecture with random weights (of seed 0).
-        allow_pickle: See :func:`read_backbone`.
-
-    Returns:
-        Networks in the order given.
-
-    Raises:
-        ValueError: If one can't be read.
-    """
-    names = _short_names(paths)
-    networks = [
-        Network(name, read_backbone(path, allow_pickle=allow_pickle), path)
-        for name, path in zip(names, paths, strict=True)
-    ]
-    if random:
-        networks.append(random_network(networks[0].checkpoint))
-    return networks
-
-
-def random_network(like: BackboneCheckpoint) -> Network:
-    """The architecture of a checkpoint as it is before any training.
-
-    Args:
-        like: The checkpoint.
-    """
-    set_random_seed(0)
-    network = build_network(like.backbone)
-    assert isinstance(network, BaseModule)  # as all of mmpretrain's backbones
-    with quiet_initialisation():
-        network.init_weights()
-    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    checkpoint = BackboneCheckpoint(
-        source="random",
-        backbone=like.backbone,
-        state_dict=state,
-        mean=like.mean,
-        std=like.std,
-        patch=like.patch,
-        sha256=digest.hexdigest(),
-    )
-    return Network("random", checkpoint, None)
 
 
 def evaluate(
@@ -175,7 +92,7 @@ def evaluate(
     if os.path.exists(path):
         return read_result(path)
     measure = _linear if protocol == "linear" else _finetune
-    figures, used, beside = measure(network, protocol, data, seed, work_dir, key, settings)
+    figures, used, beside = measure(_Job(network, protocol, data, seed, work_dir, key, settings))
     result = Result(
         network=network.name,
         protocol=protocol,
@@ -194,29 +111,35 @@ def evaluate(
     return result
 
 
-def _linear(
-    network: Network,
-    protocol: str,
-    data: BenchmarkData,
-    seed: int,
-    work_dir: str,
-    key: str,
-    settings: Settings,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    checkpoint = network.checkpoint
-    encoder = FrozenEncoder(
-        build_backbone(checkpoint), checkpoint.mean, checkpoint.std, identity=checkpoint.sha256
-    )
+@dataclass(frozen=True)
+class _Job:
+    """One figure to be measured; ``key`` tells it from all others."""
+
+    network: Network
+    protocol: str
+    data: BenchmarkData
+    seed: int
+    work_dir: str
+    key: str
+    settings: Settings
+
+
+_Measured: TypeAlias = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
+"""Figures of the test images, settings used, and what stands beside."""
+
+
+def _linear(job: _Job) -> _Measured:
+    data, settings = job.data, job.settings
     recipe = recipe_for(data.name, epochs=settings.epochs, learning_rates=settings.learning_rates)
     size = settings.size or _SIZE
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
     scores, beside = run_linear(
-        encoder,
+        job.network.encoder(),
         data,
         recipe,
         size=size,
-        seed=seed,
-        cache_dir=os.path.join(work_dir, "features"),
+        seed=job.seed,
+        cache_dir=os.path.join(job.work_dir, "features"),
         devices=devices,
     )
     targets = torch.from_numpy(data.test.targets)
@@ -230,33 +153,26 @@ def _linear(
     return figures, settings_of(recipe, size=size), beside
 
 
-def _finetune(
-    network: Network,
-    protocol: str,
-    data: BenchmarkData,
-    seed: int,
-    work_dir: str,
-    key: str,
-    settings: Settings,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _finetune(job: _Job) -> _Measured:
+    data, settings, checkpoint = job.data, job.settings, job.network.checkpoint
+    protocol = FINETUNE[job.protocol]
     if settings.learning_rates is not None:
         raise ValueError(
-            f"--learning-rates is the grid of `linear`; {protocol} has rates of its own: leave it out"
+            f"--learning-rates is the grid of `linear`; {job.protocol} has rates of its own: leave it out"
         )
-    checkpoint = network.checkpoint
-    folder = os.path.join(work_dir, f"{protocol}-{data.name}-{key}")
+    folder = os.path.join(job.work_dir, f"{job.protocol}-{data.name}-{job.key}")
     os.makedirs(folder, exist_ok=True)
     weights = os.path.join(os.path.abspath(folder), "backbone.pth")
     torch.save({"state_dict": checkpoint.state_dict}, f"{weights}.partial")
     os.replace(f"{weights}.partial", weights)
     start = Start(
-        checkpoint.backbone, weights, checkpoint.mean, checkpoint.std, _num_channels(network)
+        checkpoint.backbone, weights, checkpoint.mean, checkpoint.std, _num_channels(job.network)
     )
     metrics, chosen = run_finetune(
-        FINETUNE[protocol],
+        protocol,
         start,
         data,
-        seed=seed,
+        seed=job.seed,
         work_dir=folder,
         num_processes=default_processes(),
         epochs=settings.epochs,
@@ -267,15 +183,12 @@ def _finetune(
     }
     precision = [figures.pop(f"AP_{name}") / 100 for name in data.test.classes]
     figures["AP_per_class"] = _percent_by_class(data, precision)
-    used = {"config": FINETUNE[protocol].config, **asdict(settings)}
+    used = {"config": protocol.config, **asdict(settings)}
     return figures, used, chosen
 
 
 def _num_channels(network: Network) -> int:
-    encoder = FrozenEncoder(
-        build_backbone(network.checkpoint), (0, 0, 0), (1, 1, 1), identity=network.name
-    )
-    return encoder(torch.zeros(1, 3, _SIZE, _SIZE, dtype=torch.uint8)).shape[1]
+    return network.encoder()(torch.zeros(1, 3, _SIZE, _SIZE, dtype=torch.uint8)).shape[1]
 
 
 def _percent_by_class(data: BenchmarkData, values: Sequence[float]) -> dict[str, float | None]:
@@ -284,16 +197,6 @@ def _percent_by_class(data: BenchmarkData, values: Sequence[float]) -> dict[str,
         name: None if value != value else 100 * value
         for name, value in zip(data.test.classes, values, strict=True)
     }
-
-
-def _short_names(paths: Sequence[str]) -> list[str]:
-    """File names, with as many folders before them as it takes to tell them apart."""
-    parts = [os.path.abspath(path).split(os.sep) for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(set(map(tuple, parts))):
-            return names
-    return list(paths)
 
 
 def each(

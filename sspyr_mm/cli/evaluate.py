@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If data or checkpoints can't be used.
     """
-    from sspyr_mm.benchmarks.evaluate import Settings, each, read_networks
+    from sspyr_mm.benchmarks.evaluate import Settings, each
+    from sspyr_mm.benchmarks.networks import read_networks
     from sspyr_mm.benchmarks.table import make_rows, to_markdown
 
     rates = None if args.learning_rates is None else tuple(args.learning_rates)

@@ -17,8 +17,9 @@ from sklearn.metrics import average_precision_score
 from sspyr_mm.__main__ import main
 from sspyr_mm.benchmarks import evaluate as evaluation
 from sspyr_mm.benchmarks.data import BenchmarkData, coco_sources, load_data, voc07_sources
-from sspyr_mm.benchmarks.evaluate import Settings, evaluate, read_networks
+from sspyr_mm.benchmarks.evaluate import Settings, evaluate
 from sspyr_mm.benchmarks.linear import choose_rate
+from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.evaluation.linear_grid import LinearRecipe
 
 QUICK = Settings(size=32, epochs=4)

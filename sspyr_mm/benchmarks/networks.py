@@ -1,0 +1,104 @@
+"""What is measured: checkpoints of any known format, and their architecture with random weights."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmengine.runner import set_random_seed
+
+from sspyr_mm.checkpoints import BackboneCheckpoint, build_backbone, read_backbone
+from sspyr_mm.checkpoints.formats.networks import build_network
+from sspyr_mm.checkpoints.pretraining import quiet_initialisation
+from sspyr_mm.evaluation.encoder import FrozenEncoder
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is measured.
+
+    Args:
+        name: As tables call it.
+        checkpoint: Its weights.
+        path: Where they are from; None for random ones.
+    """
+
+    name: str
+    checkpoint: BackboneCheckpoint
+    path: str | None
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {
+            "sha256": self.checkpoint.sha256,
+            "format": self.checkpoint.source,
+            "path": self.path,
+        }
+
+    def encoder(self) -> FrozenEncoder:
+        """The network as a fixed function from images to features."""
+        checkpoint = self.checkpoint
+        return FrozenEncoder(
+            build_backbone(checkpoint),
+            checkpoint.mean,
+            checkpoint.std,
+            identity=checkpoint.sha256,
+        )
+
+
+def read_networks(
+    paths: Sequence[str], *, random: bool = False, allow_pickle: bool = False
+) -> list[Network]:
+    """Reads all checkpoints, so that a wrong one is found before the first hour's work.
+
+    Args:
+        paths: Files of any known format.
+        random: Whether to add the first one's architecture with random weights (of seed 0).
+        allow_pickle: See :func:`read_backbone`.
+
+    Returns:
+        Networks in the order given.
+
+    Raises:
+        ValueError: If one can't be read.
+    """
+    names = _short_names(paths)
+    networks = [
+        Network(name, read_backbone(path, allow_pickle=allow_pickle), path)
+        for name, path in zip(names, paths, strict=True)
+    ]
+    if random:
+        networks.append(random_network(networks[0].checkpoint))
+    return networks
+
+
+def random_network(like: BackboneCheckpoint) -> Network:
+    """The architecture of a checkpoint as it is before any training.
+
+    Args:
+        like: The checkpoint.
+    """
+    set_random_seed(0)
+    network = build_network(like.backbone)
+    assert isinstance(network, BaseModule)  # as all of mmpretrain's backbones
+    with quiet_initialisation():
+        network.init_weights()
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    checkpoint = replace(like, source="random", state_dict=state, sha256=digest.hexdigest())
+    return Network("random", checkpoint, None)
+
+
+def _short_names(paths: Sequence[str]) -> list[str]:
+    """File names, with as many folders before them as it takes to tell them apart."""
+    parts = [os.path.abspath(path).split(os.sep) for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(set(map(tuple, parts))):
+            return names
+    return list(paths)
