@@ -24,7 +24,7 @@ ALLOWED = {
     "engine": BASE | {"models", "models.selfsup", "datasets"},
     "registration": BASE | {"models", "datasets", "engine", "evaluation"},
     "checkpoints": BASE | {"models", "registration"},
-    "evaluation": BASE | {"models", "models.selfsup", "datasets"},
+    "evaluation": BASE | {"models", "models.layers", "datasets"},
     "reports": BASE | {"models", "datasets"},
     "benchmarks": BASE | {"datasets", "engine", "registration", "checkpoints", "evaluation"},
     "cli": BASE

@@ -2,13 +2,20 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
+from mmengine.config import Config
 
 from sspyr_mm.benchmarks.data import BenchmarkData
-from sspyr_mm.benchmarks.finetune import FINETUNE, Start, default_processes, run_finetune
+from sspyr_mm.benchmarks.finetune import (
+    FINETUNE,
+    Start,
+    configs_dir,
+    default_processes,
+    run_finetune,
+)
 from sspyr_mm.benchmarks.linear import recipe_for, run_linear, settings_of
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.results import (
@@ -44,9 +51,9 @@ class Settings:
     learning_rates: tuple[float, ...] | None = None
 
     @property
-    def published(self) -> bool:
-        """Whether nothing differs."""
-        return self == Settings()
+    def changed(self) -> dict[str, Any]:
+        """What differs."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def evaluate(
@@ -83,6 +90,8 @@ def evaluate(
         protocol,
         data.name,
         data.digest(),
+        network.checkpoint.backbone,
+        _recipe_text(protocol),
         seed,
         asdict(settings),
         # A version that measures otherwise must not take over what another one measured.
@@ -90,7 +99,8 @@ def evaluate(
     )
     path = os.path.join(work_dir, f"result-{protocol}-{data.name}-{key}.json")
     if os.path.exists(path):
-        return read_result(path)
+        # What it is called, and where it lies, may have changed.
+        return replace(read_result(path), network=network.name, checkpoint=network.about)
     measure = _linear if protocol == "linear" else _finetune
     figures, used, beside = measure(_Job(network, protocol, data, seed, work_dir, key, settings))
     result = Result(
@@ -100,10 +110,11 @@ def evaluate(
         seed=seed,
         metric="mAP",
         value=figures.pop("mAP"),
-        as_published=settings.published and data.is_official,
+        as_published=not settings.changed and data.is_official,
         checkpoint=network.about,
         counts=data.counts,
-        settings={**used, "seed": seed},
+        data_sha256=data.labels_digest(),
+        settings={**used, "seed": seed, "changed": settings.changed},
         beside={**figures, **beside},
         versions=package_versions(),
     )
@@ -163,8 +174,9 @@ def _finetune(job: _Job) -> _Measured:
     folder = os.path.join(job.work_dir, f"{job.protocol}-{data.name}-{job.key}")
     os.makedirs(folder, exist_ok=True)
     weights = os.path.join(os.path.abspath(folder), "backbone.pth")
-    torch.save({"state_dict": checkpoint.state_dict}, f"{weights}.partial")
-    os.replace(f"{weights}.partial", weights)
+    partial = f"{weights}.{os.getpid()}.partial"
+    torch.save({"state_dict": checkpoint.state_dict}, partial)
+    os.replace(partial, weights)
     start = Start(
         checkpoint.backbone, weights, checkpoint.mean, checkpoint.std, _num_channels(job.network)
     )
@@ -183,8 +195,15 @@ def _finetune(job: _Job) -> _Measured:
     }
     precision = [figures.pop(f"AP_{name}") / 100 for name in data.test.classes]
     figures["AP_per_class"] = _percent_by_class(data, precision)
-    used = {"config": protocol.config, **asdict(settings)}
+    used = {"config": protocol.config, "processes": default_processes()}
     return figures, used, chosen
+
+
+def _recipe_text(protocol: str) -> str:
+    """The config of a fine-tuning protocol: an edited one is another protocol."""
+    if protocol == "linear":
+        return ""
+    return Config.fromfile(configs_dir() / FINETUNE[protocol].config).pretty_text
 
 
 def _num_channels(network: Network) -> int:

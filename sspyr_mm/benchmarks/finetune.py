@@ -1,13 +1,16 @@
 """Fine-tuning of the whole network: a config of ``configs/benchmarks/classification`` per protocol, run by mmengine."""
 
+import fcntl
 import itertools
 import json
 import math
 import os
-import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +60,10 @@ FINETUNE = {
     "asl": FinetuneProtocol("asl_coco14_40e.py"),
     "asl224": FinetuneProtocol("asl_coco14_40e.py", size=224),
 }
+_STOPPED = 130
+"""Exit status of a worker that has saved because it was told to stop; see :class:`InterruptHook`."""
+_PATIENCE = 60.0
+"""Seconds a worker has for that."""
 _ASL_ITERATIONS = 40 * (82783 // 128)
 """Of the paper's run, for which the decay of the averaged weights is."""
 
@@ -118,7 +125,7 @@ def run_finetune(
         Metrics of the test images after the last epoch, and what was chosen.
 
     Raises:
-        ValueError: If too few images are left.
+        ValueError: If too few images are left, or training diverges.
         ChildProcessError: If a run fails; the message shows the end of its log.
     """
     ids = rank_ids(data.train.image_ids, seed)
@@ -141,15 +148,22 @@ def run_finetune(
         for pair in protocol.grid:
             folder = f"{work_dir}/backbone{pair[0]:g}_head{pair[1]:g}"
             cfg = make(folder, lists[1], len(ids) - num_held, pair, (data.train_source, lists[0]))
-            held_out[pair] = _run(cfg, num_processes)["multi-label/mAP"]
-        rates = max(held_out, key=lambda p: held_out[p] if math.isfinite(held_out[p]) else -1)
+            value = _run(cfg, num_processes)["multi-label/mAP"]
+            held_out[pair] = value if math.isfinite(value) else None
+        usable = {pair: value for pair, value in held_out.items() if value is not None}
+        if not usable:
+            raise ValueError(f"Training diverged with every pair of learning rates; see {work_dir}")
+        rates = max(usable, key=usable.__getitem__)
         chosen.update(backbone_rate=rates[0], head_rate=rates[1])
         chosen["held_out_mAP"] = {f"{a:g}, {b:g}": value for (a, b), value in held_out.items()}
     _write_ids(f"{work_dir}/train.txt", ids)
     cfg = make(
         f"{work_dir}/final", f"{work_dir}/train.txt", len(ids), rates, (data.test_source, None)
     )
-    return _run(cfg, num_processes), chosen
+    metrics = _run(cfg, num_processes)
+    if not math.isfinite(metrics["multi-label/mAP"]):
+        raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
+    return metrics, chosen
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,7 @@ class _ConfigMaker:
         cfg = Config.fromfile(configs_dir() / self.protocol.config)
         cfg.work_dir = work_dir
         cfg.randomness = dict(seed=self.seed)
-        cfg.val_evaluator.update(voc11=True, per_class=True)
+        cfg.val_evaluator.update(voc11=True, per_class=True, diverged_as_nan=True)
         self._set_model(cfg)
         classes = self.data.train.classes
         cfg.train_dataloader.dataset.update(
@@ -184,7 +198,7 @@ class _ConfigMaker:
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
             loader.dataset.update(_source_options(test[0]), image_ids=test[1], classes=classes)
         loader = cfg.train_dataloader
-        loader.batch_size = max(1, loader.batch_size // self.num_processes)
+        loader.batch_size //= self.num_processes
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             loader.num_workers = min(loader.num_workers, max(1, (os.cpu_count() or 1) // 2))
         if self.num_processes > 1:
@@ -201,8 +215,9 @@ class _ConfigMaker:
         return cfg
 
     def _set_model(self, cfg: Config) -> None:
-        # The config's backbone as a whole: what a ResNet-50 has, a ViT may not.
+        # The config's as a whole: what a ResNet-50 has, a ViT may not.
         cfg.model.backbone = dict(self.start.backbone)
+        cfg.model.neck = dict(type="PoolLast")
         if self.start.weights is not None:
             cfg.model.backbone["init_cfg"] = dict(type="Pretrained", checkpoint=self.start.weights)
         cfg.model.head.update(
@@ -255,36 +270,70 @@ def _run(cfg: Config, num_processes: int) -> dict[str, float]:
     """Trains in a process of its own, unless that was done."""
     folder = Path(cfg.work_dir)
     metrics = folder / METRICS_FILE
-    if not metrics.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "config.py"
-        cfg.dump(config)
-        command = [sys.executable, "-m", "sspyr_mm.benchmarks.finetune_worker", str(config)]
-        if num_processes > 1:
-            torchrun = [
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc_per_node={num_processes}",
-                "-m",
-            ]
-            command[2:2] = torchrun
-            command += ["--launcher", "pytorch"]
-        with open(folder / "log.txt", "a+") as log:
-            status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
-            if status:
-                log.seek(0)
-                end = "".join(log.readlines()[-15:])
-                raise ChildProcessError(
-                    f"Fine-tuning failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
-                )
-        for checkpoint in folder.glob(
-            "*.pth"
-        ):  # gigabytes in a grid; the figures are what is wanted
-            checkpoint.unlink()
-        shutil.rmtree(folder / "vis_data", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as lock:
+        if not metrics.exists():
+            config = folder / "config.py"
+            cfg.dump(config)
+            command = ["-m", "sspyr_mm.benchmarks.finetune_worker", str(config)]
+            if num_processes > 1:
+                torchrun = ["torch.distributed.run", "--standalone"]
+                command = ["-m", *torchrun, f"--nproc_per_node={num_processes}", *command]
+                command += ["--launcher", "pytorch"]
+            _train(folder, [sys.executable, *command], lock)
     return json.loads(metrics.read_text())
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Keeps a second run out of a folder; the worker has the lock, too, and keeps it if it is left alone."""
+    with open(folder / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(
+                f"Another run is training in {folder}: wait for it, stop it, or give another --work-dir"
+            ) from error
+        yield file.fileno()
+
+
+def _train(folder: Path, command: list[str], lock: int) -> None:
+    """Runs a worker and removes what only training needed."""
+    with open(folder / "log.txt", "a+") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock]
+        )
+        status = _wait(process)
+        if status == _STOPPED:
+            raise KeyboardInterrupt
+        if status:
+            log.seek(0)
+            end = "".join(log.readlines()[-15:])
+            raise ChildProcessError(
+                f"Fine-tuning failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
+            )
+    for checkpoint in folder.glob("*.pth"):  # gigabytes in a grid; the figures are what is wanted
+        checkpoint.unlink()
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Exit status of a worker; one that is told to stop has a minute to save."""
+    on_term: Any = signal.SIG_DFL
+    if threading.current_thread() is threading.main_thread():
+        on_term = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which terminals send to the worker as well
+        try:
+            process.wait(_PATIENCE)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            process.kill()
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)
+
+
 def default_processes() -> int:
-    """A process per GPU, or one."""
-    return max(1, torch.cuda.device_count())
+    """A process per GPU, but as many as divide the protocols' batches of 32 and 128; or one."""
+    return 2 ** int(math.log2(min(32, max(1, torch.cuda.device_count()))))

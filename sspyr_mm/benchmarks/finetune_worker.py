@@ -7,6 +7,7 @@ Trains the config, going on where an earlier process was stopped, and leaves the
 import argparse
 import json
 import os
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     cfg.resume = True
+    if os.environ.get("RANK", "0") == "0":
+        _forget_lost_checkpoint(cfg.work_dir)
     # Measured below, once: a process that is stopped after the last epoch's checkpoint would never measure.
     cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs + 1
     fill_dataloaders(cfg)
@@ -42,6 +45,18 @@ def main(arguments: list[str] | None = None) -> None:
         with open(f"{target}.partial", "w") as file:
             json.dump(metrics, file, indent=1)
         os.replace(f"{target}.partial", target)
+
+
+def _forget_lost_checkpoint(work_dir: str) -> None:
+    """A kill while mmengine writes down which checkpoint is the last leaves an empty note: take the last there is."""
+    note = Path(work_dir, "last_checkpoint")
+    if note.exists() and not Path(note.read_text().strip() or "/").is_file():
+        found = sorted(Path(work_dir).glob("epoch_*.pth"), key=lambda p: int(p.stem[6:]))
+        # The newest may be half written: with several, the one before is whole.
+        if len(found) > 1:
+            note.write_text(str(found[-2]))
+        else:
+            note.unlink()
 
 
 if __name__ == "__main__":

@@ -58,14 +58,16 @@ def run_linear(
     labels, truth = (
         torch.from_numpy(part.targets).to(devices[0]) for part in (data.train, data.test)
     )
-    held_out = choose_rate(train, labels, recipe, seed=seed)
+    held_out = {}
+    if len(recipe.learning_rates) > 1:
+        held_out = choose_rate(train, labels, recipe, seed=seed)
     usable = {rate: value for rate, value in held_out.items() if math.isfinite(value)}
-    if not usable:
+    if held_out and not usable:
         raise ValueError(
             f"Every learning rate diverged ({', '.join(map(str, held_out))}): the features' values are too large; give "
             "smaller ones with --learning-rates"
         )
-    chosen = max(usable, key=usable.__getitem__)
+    chosen = max(usable, key=usable.__getitem__, default=recipe.learning_rates[0])
     index = recipe.learning_rates.index(chosen)
     epochs: dict[int, float] = {}
 
@@ -86,8 +88,8 @@ def run_linear(
     best_epoch = max(epochs, key=lambda epoch: _or_lowest(epochs[epoch]))
     beside = {
         "learning_rate": chosen,
-        "held_out_mAP": {str(rate): value for rate, value in held_out.items()},
-        "mAP_of_all_rates": {str(rate): value for rate, value in all_rates.items()},
+        "held_out_mAP": {str(rate): _or_none(value) for rate, value in held_out.items()},
+        "mAP_of_all_rates": {str(rate): _or_none(value) for rate, value in all_rates.items()},
         "best_rate_on_test": {"learning_rate": best_rate, "mAP": all_rates[best_rate]},
         "best_epoch_on_test": {"epoch": best_epoch, "mAP": epochs[best_epoch]},
     }
@@ -112,8 +114,6 @@ def choose_rate(
         ValueError: If there are fewer than five images, or those held out show nothing.
     """
     count = len(features)
-    if len(recipe.learning_rates) == 1:  # nothing to choose
-        return {recipe.learning_rates[0]: 0.0}
     if count < HELD_OUT:
         raise ValueError(
             f"{count} training images are too few: choosing a learning rate needs {HELD_OUT} or more; give one rate "
@@ -153,6 +153,11 @@ def settings_of(recipe: LinearRecipe, *, size: int) -> dict[str, Any]:
 
 def _measure(scores: Tensor, targets: Tensor) -> float:
     return mean_average_precision(scores, targets) if scores.isfinite().all() else math.nan
+
+
+def _or_none(value: float) -> float | None:
+    """For JSON, which has no nan."""
+    return value if math.isfinite(value) else None
 
 
 def _or_lowest(value: float) -> float:

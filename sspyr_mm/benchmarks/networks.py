@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
+from sspyr_mm.benchmarks.results import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats.networks import build_network
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
@@ -45,7 +46,7 @@ class Network:
             build_backbone(checkpoint),
             checkpoint.mean,
             checkpoint.std,
-            identity=checkpoint.sha256,
+            identity=fingerprint(checkpoint.sha256, checkpoint.backbone),
         )
 
 
@@ -87,7 +88,7 @@ def random_network(like: BackboneCheckpoint) -> Network:
     with quiet_initialisation():
         network.init_weights()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(fingerprint(like.backbone).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     checkpoint = replace(like, source="random", state_dict=state, sha256=digest.hexdigest())

@@ -27,7 +27,8 @@ class Result:
         as_published: Whether settings and data are those of the published figures, so that the two can be compared.
         checkpoint: ``sha256``, ``format`` and ``path`` of what was measured.
         counts: Images and classes.
-        settings: All numbers of the protocol.
+        data_sha256: Of classes, images and labels.
+        settings: Numbers of the protocol; ``changed``: those that differ from it.
         beside: Further figures, such as per-class precision; what was chosen by looking at the test set says so in
             its name.
         versions: Of Python and the packages that matter.
@@ -42,6 +43,7 @@ class Result:
     as_published: bool
     checkpoint: Mapping[str, Any]
     counts: Mapping[str, int]
+    data_sha256: str
     settings: Mapping[str, Any]
     beside: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +102,10 @@ def read_result(path: str | os.PathLike) -> Result:
         ValueError: If the file holds none.
     """
     try:
-        return Result(**json.loads(Path(path).read_text()))
+        result = Result(**json.loads(Path(path).read_text()))
+        if not isinstance(result.value, (int, float)):
+            raise TypeError(f"its value is {result.value!r}")
+        return result
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a result of `evaluate`: {error}") from error
 

@@ -66,6 +66,8 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
             result.metric,
             result.network,
             result.checkpoint.get("sha256"),
+            result.data_sha256,
+            result.versions.get("sspyr_mm"),
             result.as_published,
             repr(sorted(settings.items())),
             repr(sorted(result.counts.items())),
@@ -73,12 +75,12 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
         groups.setdefault(key, []).append(result)
     rows = []
     for (data, protocol, metric, network, *_), group in groups.items():
-        by_seed = {result.seed: result.value for result in group}  # the same run twice counts once
+        # The same run twice counts once; two values of one seed are both shown.
+        runs = list(dict.fromkeys((result.seed, result.value) for result in group))
         kind = "measured" if group[0].as_published else "measured, other settings"
-        counts = group[0].counts
-        seeds = "1 seed" if len(by_seed) == 1 else f"{len(by_seed)} seeds"
-        note = f"{seeds}, {counts.get('train', 0):,} + {counts.get('test', 0):,} images"
-        rows.append(Row(data, protocol, metric, network, tuple(by_seed.values()), kind, note))
+        values = tuple(value for _, value in runs)
+        note = _note(group[0], [seed for seed, _ in runs])
+        rows.append(Row(data, protocol, metric, network, values, kind, note))
     order = list(dict.fromkeys((row.data, row.protocol) for row in rows))
     if published:
         rows += [
@@ -89,6 +91,17 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
     return sorted(
         rows, key=lambda row: (order.index((row.data, row.protocol)), row.kind == "published")
     )
+
+
+def _note(result: Result, seeds: Sequence[int]) -> str:
+    """What tells a measured figure from others of its name."""
+    parts = [
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
+        f"sha256 {str(result.checkpoint.get('sha256'))[:8]}",
+        f"{result.counts.get('train', 0):,} + {result.counts.get('test', 0):,} images",
+    ]
+    changed = result.settings.get("changed") or {}
+    return "; ".join([*parts, *(f"{name} {value}" for name, value in changed.items())])
 
 
 _COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")

@@ -1,12 +1,16 @@
 """``python -m sspyr_mm evaluate``: the paper's multi-label protocols on checkpoints of any known format."""
 
 import argparse
+import math
+import re
+import sys
 from typing import TYPE_CHECKING
 
 from sspyr_mm.cli.arguments import positive_int
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.data import BenchmarkData
+    from sspyr_mm.benchmarks.results import Result
 
 PROTOCOLS = ("linear", "semi1", "semi10", "semi100", "asl", "asl224")
 _ON_COCO = ("linear", "semi1", "semi10", "semi100", "asl")
@@ -28,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--test", metavar="SET", help="its test part")
     data.add_argument("--train-split", metavar="NAME", help="of a VOC tree given as --train")
     data.add_argument("--test-split", metavar="NAME", help="of a VOC tree given as --test")
-    data.add_argument("--name", default="custom", help="what results call --train and --test")
+    data.add_argument(
+        "--name", type=_name, default="custom", help="what results call --train and --test"
+    )
     parser.add_argument(
         "--random", action="store_true", help="also measure the first network, untrained"
     )
@@ -42,14 +48,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     other = parser.add_argument_group("other than the paper's settings")
     other.add_argument("--size", type=positive_int, help="side of the crops in pixels")
     other.add_argument("--epochs", type=positive_int)
-    other.add_argument("--learning-rates", type=float, nargs="+", help="grid of `linear`")
+    other.add_argument("--learning-rates", type=_rate, nargs="+", help="grid of `linear`")
+
+
+def _name(text: str) -> str:
+    """A name that can be part of a file's, and is not that of a data set that has one."""
+    if not re.fullmatch(r"[\w.-]+", text) or text in ("voc07", "coco14", "coco17"):
+        raise argparse.ArgumentTypeError(
+            f"must be of letters, digits, '-', '_' and '.', and not voc07, coco14 or coco17; got {text!r}"
+        )
+    return text
+
+
+def _rate(text: str) -> float:
+    """A learning rate."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < math.inf):
+        raise argparse.ArgumentTypeError(f"must be a number > 0, got {text!r}")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs every protocol on every network and prints the table.
 
     Returns:
-        0.
+        0, or 130 if it was stopped.
 
     Raises:
         ValueError: If data or checkpoints can't be used.
@@ -63,20 +89,32 @@ def run(args: argparse.Namespace) -> int:
     runs = [
         (protocol, data)
         for data in _data(args)
-        for protocol in args.protocol or (_ON_COCO if data.name.startswith("coco") else ["linear"])
+        for protocol in args.protocol
+        or (_ON_COCO if data.name in ("coco14", "coco17") else ["linear"])
     ]
+    if rates and any(protocol != "linear" for protocol, _ in runs):
+        raise ValueError(
+            "--learning-rates is the grid of `linear`; the other protocols have rates of their own: add "
+            "--protocol linear"
+        )
     networks = read_networks(args.checkpoints, random=args.random, allow_pickle=args.allow_pickle)
     results = []
-    for result in each(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
-        results.append(result)
-        figure = f"{result.metric} {result.value:.1f}"
-        print(
-            f"{result.data} {result.protocol}: {figure}  {result.network}, seed {result.seed}",
-            flush=True,
-        )
+    try:
+        for result in each(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
+            results.append(result)
+            _show(result)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from here.", file=sys.stderr)
+        return 130
     print(f"\n{to_markdown(make_rows(results))}")
     print(f"Results: {args.work_dir}/result-*.json; `python -m sspyr_mm results` makes tables.")
     return 0
+
+
+def _show(result: "Result") -> None:
+    network = f"{result.network} {result.checkpoint['sha256'][:8]}, seed {result.seed}"
+    figure = f"{result.metric} {result.value:.1f}"
+    print(f"{result.data} {result.protocol}: {figure}  {network}", flush=True)
 
 
 def _data(args: argparse.Namespace) -> "list[BenchmarkData]":

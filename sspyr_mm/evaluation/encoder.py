@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sspyr_mm.models.selfsup.ssprl import pool
+from sspyr_mm.models.layers import pool
 
 
 class FrozenEncoder(nn.Module):

@@ -19,7 +19,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-import sspyr_mm.datasets  # noqa: F401  (registers what the pipeline names)
+import sspyr_mm.datasets  # registers what the pipeline names
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.evaluation.encoder import FrozenEncoder
 
@@ -146,6 +146,7 @@ def file_states(paths: Sequence[str]) -> bytes:
 def _describe(encoder: FrozenEncoder, paths: Sequence[str], size: int) -> dict[str, Any]:
     return {
         "encoder": encoder.identity,
+        "version": sspyr_mm.__version__,
         "mean": encoder.mean.flatten().tolist(),
         "std": encoder.std.flatten().tolist(),
         "pipeline": centre_crop_pipeline(size),
@@ -211,5 +212,5 @@ def _write(target: Path, data: bytes) -> None:
 def _read(path: Path) -> Tensor:
     try:
         return torch.from_numpy(np.load(path))
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it and start again") from error

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sspyr_mm.datasets.transforms.loading import decode_rgb
 from sspyr_mm.models import SSPRL
-from sspyr_mm.models.selfsup.ssprl import pool
+from sspyr_mm.models.layers import pool
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:

@@ -46,7 +46,7 @@ class LinearRecipe:
     def milestones(self) -> tuple[int, ...]:
         """Epochs from which the rate is a tenth of what it was."""
         return tuple(
-            self.epochs * i // (self.num_decays + 1) for i in range(1, self.num_decays + 1)
+            max(1, self.epochs * i // (self.num_decays + 1)) for i in range(1, self.num_decays + 1)
         )
 
 

@@ -1,5 +1,6 @@
 """The metrics of multi-label classification, as mmengine evaluates them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ class MultiLabelReport(BaseMetric):
         absent_as_zero: Count classes without a positive as 0 in ``mAP``; default: leave them out.
         table: Whether to log the table.
         per_class: Whether to give the average precision of every class as a figure, too, ``AP_NAME``.
+        diverged_as_nan: Where a score is nan or infinite, give nan as the only figure, not an error.
         collect_device: Of mmengine's ``BaseMetric``.
         prefix: Of the figures' names.
     """
@@ -48,11 +50,13 @@ class MultiLabelReport(BaseMetric):
         absent_as_zero: bool = False,
         table: bool = True,
         per_class: bool = False,
+        diverged_as_nan: bool = False,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.voc11, self.table, self.per_class = voc11, table, per_class
+        self.diverged_as_nan = diverged_as_nan
         self.threshold, self.topk = threshold, topk
         self.absent_as_zero = absent_as_zero
 
@@ -84,6 +88,8 @@ class MultiLabelReport(BaseMetric):
             Percent by name.
         """
         scores, targets = (torch.from_numpy(np.stack(part)) for part in zip(*results, strict=True))
+        if self.diverged_as_nan and not scores.isfinite().all():
+            return {"mAP": math.nan}
         columns = {"AP": average_precision(scores, targets)}
         if self.voc11:
             columns["AP_voc11"] = voc11_average_precision(scores, targets)

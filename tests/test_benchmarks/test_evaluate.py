@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.benchmarks import evaluate as evaluation
+from sspyr_mm.benchmarks import finetune
 from sspyr_mm.benchmarks.data import BenchmarkData, coco_sources, load_data, voc07_sources
 from sspyr_mm.benchmarks.evaluate import Settings, evaluate
 from sspyr_mm.benchmarks.linear import choose_rate
@@ -98,8 +100,6 @@ def test_too_few_images_and_rates_that_diverge():
     features, targets = torch.rand(3, 2), torch.ones(3, 1)
     with pytest.raises(ValueError, match="3 training images are too few"):
         choose_rate(features, targets, LinearRecipe(), seed=0)
-    only = choose_rate(features, targets, LinearRecipe(learning_rates=(0.1,)), seed=0)
-    assert list(only) == [0.1]
     features, targets = 1e30 * torch.rand(10, 2), torch.randint(0, 2, (10, 1))
     recipe = LinearRecipe(epochs=4, learning_rates=(1.0, 3.0))
     assert all(math.isnan(v) for v in choose_rate(features, targets, recipe, seed=0).values())
@@ -170,3 +170,81 @@ def test_killed_and_started_again_it_ends_with_the_same_figure(
     assert not list((tmp_path / "broken").glob("result-*.json"))
     subprocess.run(broken, check=True, capture_output=True)
     assert figure(tmp_path / "broken") == figure(tmp_path / "whole")
+
+
+def test_two_runs_in_one_folder_are_refused(networks, data, tmp_path, monkeypatch):
+    def meanwhile(folder, command, lock):
+        with pytest.raises(ValueError, match=r"Another run is training in .*final"):
+            finetune._run(Config(dict(work_dir=str(folder))), 1)
+        (folder / "metrics.json").write_text('{"multi-label/mAP": NaN}')
+
+    monkeypatch.setattr(finetune, "_train", meanwhile)
+    with pytest.raises(ValueError, match="Training diverged on all of the images"):
+        run(networks[0], "asl", data, tmp_path)
+
+
+def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monkeypatch):
+    asked = []
+
+    def pretend(cfg, num_processes):
+        asked.append((cfg.optim_wrapper.optimizer.lr, Path(cfg.work_dir).name))
+        if cfg.optim_wrapper.optimizer.lr == 0.1:
+            return {"multi-label/mAP": math.nan}
+        figures = {f"multi-label/AP_{name}": 50.0 for name in data.test.classes}
+        return {"multi-label/mAP": 10.0 + cfg.optim_wrapper.optimizer.lr, **figures}
+
+    monkeypatch.setattr(finetune, "_run", pretend)
+    result = run(networks[0], "semi100", data, tmp_path)
+    assert len(asked) == 10 and asked[-1] == (0.01, "final")
+    assert result.beside["head_rate"] == 0.01
+    assert list(result.beside["held_out_mAP"].values()).count(None) == 3
+    held, kept = (
+        set((next(tmp_path.glob("semi100-*")) / f"{name}.txt").read_text().split())
+        for name in ("held_out", "kept")
+    )
+    assert len(held) == 8 and len(kept) == 32 and not held & kept
+    monkeypatch.setattr(finetune, "_run", lambda *_: {"multi-label/mAP": math.nan})
+    with pytest.raises(ValueError, match="diverged with every pair"):
+        run(networks[1], "semi100", data, tmp_path)
+
+
+def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
+    (tmp_path / "x").mkdir()
+    ids = tmp_path / "x" / "ids.txt"
+    ids.write_text("\n".join(data.train.image_ids[:8]))
+    start = finetune.Start(networks[0].checkpoint.backbone, None, (120, 110, 100), (58, 57, 56), 64)
+    protocol = finetune.FINETUNE["semi100"]
+    make = finetune._ConfigMaker(protocol, start, data, 0, 2, 32, 1)
+    cfg = make(str(tmp_path / "x"), str(ids), 8, (1e9, 1e9), (data.test_source, None))
+    figures = finetune._run(cfg, 1)
+    assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])
+    assert not list((tmp_path / "x").glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    "option", [["--name", "a/b"], ["--name", "coco14"], ["--learning-rates", "-1"]]
+)
+def test_options_that_can_not_be(checkpoint, option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", checkpoint, *option])
+    assert "must be" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_the_worker_save(checkpoint, scenes, tmp_path):
+    arguments = command(checkpoint, scenes, tmp_path, "--protocol", "asl", "--epochs", "400")
+    process = subprocess.Popen(
+        arguments,
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("asl-*/final/epoch_2.pth")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    assert "the same command goes on" in process.communicate(timeout=120)[1]
+    assert process.returncode == 130
+    assert list(tmp_path.glob("asl-*/final/interrupted.pth"))

@@ -25,7 +25,8 @@ def result(**changes):
         as_published=True,
         checkpoint={"sha256": "ab", "format": "swav", "path": "x/a.pth"},
         counts={"train": 5011, "test": 4952, "classes": 20},
-        settings={"epochs": 50, "seed": 0},
+        data_sha256="cd",
+        settings={"epochs": 50, "seed": 0, "changed": {}},
         beside={"CF1": 55.0},
         versions={"torch": "2"},
     )
@@ -42,9 +43,13 @@ def test_seeds_become_one_row_and_other_settings_another():
     rows = make_rows(
         [
             result(),
-            result(seed=1, value=63.25, settings={"epochs": 50, "seed": 1}),
+            result(seed=1, value=63.25, settings={"epochs": 50, "seed": 1, "changed": {}}),
             result(),  # the same run, found twice
-            result(settings={"epochs": 5, "seed": 0}, value=40.0, as_published=False),
+            result(
+                settings={"epochs": 5, "seed": 0, "changed": {"epochs": 5}},
+                value=40.0,
+                as_published=False,
+            ),
             result(network="b.pth", value=50.0),
         ],
         published=False,
@@ -54,7 +59,26 @@ def test_seeds_become_one_row_and_other_settings_another():
         ("a.pth", "40.0", "measured, other settings"),
         ("b.pth", "50.0", "measured"),
     ]
-    assert rows[0].note == "2 seeds, 5,011 + 4,952 images"
+    assert rows[0].note == "seeds 0, 1; sha256 ab; 5,011 + 4,952 images"
+    assert rows[1].note == "seed 0; sha256 ab; 5,011 + 4,952 images; epochs 5"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"versions": {"sspyr_mm": "9"}},
+        {"data_sha256": "other labels"},
+        {"checkpoint": {"sha256": "another file of the name"}},
+    ],
+)
+def test_different_measurements_are_never_one_row(change):
+    rows = make_rows([result(), result(value=70.0, **change)], published=False)
+    assert sorted(row.text for row in rows) == ["61.2", "70.0"]
+
+
+def test_two_values_of_one_seed_are_both_shown():
+    (row,) = make_rows([result(), result(value=61.5)], published=False)
+    assert row.values == (61.25, 61.5) and row.note.startswith("seeds 0, 0;")
 
 
 def test_published_figures_stand_beside_their_protocol_only():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 from sspyr_mm.models import SSPRL
-from sspyr_mm.models.selfsup.ssprl import pool
+from sspyr_mm.models.layers import pool
 
 B = 4
 BN = dict(type="BN")

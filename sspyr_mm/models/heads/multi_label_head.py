@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from mmengine.dist import get_world_size
 from mmpretrain.models.heads import MultiLabelLinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -20,7 +21,8 @@ class MaskedMultiLabelHead(MultiLabelLinearClsHead):
         in_channels: C.
         loss: A loss that takes ``reduction_override='none'``: ``CrossEntropyLoss`` with ``use_sigmoid``, or
             ``AsymmetricLoss``.
-        mean_over_images: Whether the sum over classes is averaged over the images of the batch, or summed, too.
+        mean_over_images: Whether the sum over classes is averaged over the images of the batch, or summed over those
+            of all ranks.
         **kwargs: See ``MultiLabelLinearClsHead``.
     """
 
@@ -56,4 +58,6 @@ class MaskedMultiLabelHead(MultiLabelLinearClsHead):
             cls_score.float(), targets.clamp_min(0).float(), reduction_override="none", **kwargs
         )
         total = (terms * (targets >= 0)).sum()
-        return {"loss": total / len(data_samples) if self.mean_over_images else total}
+        # Ranks' gradients are averaged: a sum over the images of all of them is as many times as great.
+        scale = 1 / len(data_samples) if self.mean_over_images else get_world_size()
+        return {"loss": total * scale}

@@ -1,6 +1,7 @@
-"""Layers of the head."""
+"""Layers."""
 
 from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
+from sspyr_mm.models.layers.pooling import pool
 from sspyr_mm.models.layers.prototypes import Prototypes
 
-__all__ = ["CorrelationLearner", "Prototypes"]
+__all__ = ["CorrelationLearner", "Prototypes", "pool"]

@@ -1,5 +1,6 @@
 """Necks."""
 
+from sspyr_mm.models.necks.pool_last import PoolLast
 from sspyr_mm.models.necks.pyramid_projector import PyramidProjector
 
-__all__ = ["PyramidProjector"]
+__all__ = ["PoolLast", "PyramidProjector"]

@@ -1,0 +1,1 @@
+"""Downstream protocols: data, runs, results and tables."""
