@@ -50,6 +50,9 @@ class Row:
 def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]:
     """Groups results by what was measured how, seeds together, and adds published figures of the same protocols.
 
+    Published figures are added only where one was measured with the same settings on the same data: beside others they
+    would be compared.
+
     Args:
         results: Any.
         published: Whether to add published figures.
@@ -82,11 +85,12 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
         note = _note(group[0], [seed for seed, _ in runs])
         rows.append(Row(data, protocol, metric, network, values, kind, note))
     order = list(dict.fromkeys((row.data, row.protocol) for row in rows))
+    comparable = {(row.data, row.protocol) for row in rows if row.kind == "measured"}
     if published:
         rows += [
             Row(f.data, f.protocol, f.metric, f.network, (f.value,), "published", f.source)
             for f in PUBLISHED
-            if (f.data, f.protocol) in order
+            if (f.data, f.protocol) in comparable
         ]
     return sorted(
         rows, key=lambda row: (order.index((row.data, row.protocol)), row.kind == "published")

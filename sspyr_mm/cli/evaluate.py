@@ -38,16 +38,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random", action="store_true", help="also measure the first network, untrained"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--work-dir", default="work_dirs/evaluate", help="results and caches")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument(
+        "--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s"
+    )
     parser.add_argument(
         "--allow-pickle",
         action="store_true",
         help="read checkpoints that may run code while they are read: only files you trust",
     )
     other = parser.add_argument_group("other than the paper's settings")
-    other.add_argument("--size", type=positive_int, help="side of the crops in pixels")
-    other.add_argument("--epochs", type=positive_int)
+    other.add_argument("--size", type=positive_int, help="side of crops in pixels (224; asl: 448)")
+    other.add_argument("--epochs", type=positive_int, help="(linear: 50, semi: 20, asl: 40)")
     other.add_argument("--learning-rates", type=_rate, nargs="+", help="grid of `linear`")
 
 

@@ -2,11 +2,12 @@
 
 import argparse
 
+_INIT = "model.backbone=dict({backbone}, init_cfg=dict(type='Pretrained', checkpoint='{out}'))"
 # Target -> how its file is used. The names of `sspyr_mm.checkpoints.formats.TARGETS`, which would import torch.
 _USE = {
-    "mmpretrain": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
-    "mmdet": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
-    "mmseg": "model.backbone.init_cfg=dict(type='Pretrained', checkpoint='{out}')",
+    "mmpretrain": _INIT,
+    "mmdet": _INIT,
+    "mmseg": _INIT,
     "torchvision": "model.load_state_dict(torch.load('{out}'), strict=False), which leaves out fc",
     "timm": "{timm}.load_state_dict(torch.load('{out}'))",
     "detectron2": "MODEL.WEIGHTS '{out}', with MODEL.RESNETS.STRIDE_IN_1X1 False and inputs in RGB",
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.checkpoints import convert_release, read_backbone, write_backbone
     from sspyr_mm.checkpoints.formats.targets import timm_call
 
-    timm = ""
+    timm = network = ""
     use = _USE[args.to]
     if args.to == "sspyr_mm":
         if args.full_prefix:
@@ -70,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
             full_prefix=args.full_prefix,
         )
         timm = timm_call(backbone.backbone) if args.to == "timm" else timm
+        network = ", ".join(f"{key}={value!r}" for key, value in backbone.backbone.items())
         use = _PREFIXED if args.full_prefix else use
-    print(f"{args.out}: {number} tensors. Use it with {use.format(out=args.out, timm=timm)}")
+    print(
+        f"{args.out}: {number} tensors. Use it with {use.format(out=args.out, timm=timm, backbone=network)}"
+    )
     return 0

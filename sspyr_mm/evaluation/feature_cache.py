@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.registry import init_default_scope
+from mmengine.utils import track_iter_progress
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -174,13 +176,15 @@ def _extract_share(
     if not shards:
         return
     batches = [batch for shard in shards for batch in _batches(shard, len(paths))]
-    loader = DataLoader(
+    loader: Any = DataLoader(
         CentreCrops(paths, size),
         batch_sampler=batches,
         num_workers=num_workers,
         worker_init_fn=answer_to_parent_only if num_workers else None,
     )
     encoder = encoder.to(devices[rank])
+    if rank == 0 and sys.stderr.isatty():  # with several devices, of the first one's share
+        loader = track_iter_progress((loader, len(batches)), file=sys.stderr)
     features = (encoder(images.to(devices[rank])).cpu() for images in loader)
     for shard in shards:
         rows = [next(features) for _ in _batches(shard, len(paths))]

@@ -92,6 +92,11 @@ def test_published_figures_stand_beside_their_protocol_only():
     assert sum(f.network == "Random init" for f in PUBLISHED) == 1
 
 
+def test_no_published_figure_beside_other_settings():
+    rows = make_rows([result(as_published=False)])
+    assert [row.kind for row in rows] == ["measured, other settings"]
+
+
 def test_markdown_and_csv():
     rows = make_rows([result(network="a|b.pth")], published=False)
     lines = to_markdown(rows).splitlines()
