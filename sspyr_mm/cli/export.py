@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
             full_prefix=args.full_prefix,
         )
         timm = timm_call(backbone.backbone) if args.to == "timm" else timm
-        network = ", ".join(f"{key}={value!r}" for key, value in backbone.backbone.items())
+        settings = {"type": backbone.backbone["type"], **backbone.backbone}
+        network = ", ".join(f"{key}={value!r}" for key, value in settings.items())
         use = _PREFIXED if args.full_prefix else use
     print(
         f"{args.out}: {number} tensors. Use it with {use.format(out=args.out, timm=timm, backbone=network)}"

@@ -75,8 +75,10 @@ def test_health_has_a_line_per_scale(checkpoint):
 def test_exported_backbone_is_the_trained_one_and_loads_by_init_cfg(checkpoint, tmp_path):
     out = tmp_path / "sub" / "backbone.pth"
     done = run("-m", "sspyr_mm", "export", checkpoint, out)
-    assert "model.backbone=dict(type='ResNet', depth=18" in done.stdout and not list(
-        out.parent.glob("*.partial")
+    assert (
+        "model.backbone=dict(type='ResNet', " in done.stdout
+        and "depth=18" in done.stdout
+        and not list(out.parent.glob("*.partial"))
     )
     cfg, model = load_pretraining(str(checkpoint))
     settings = {**cfg.model.backbone, "norm_cfg": {"type": "BN"}}
