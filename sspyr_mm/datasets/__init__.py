@@ -1,5 +1,12 @@
 """Data sets and transforms. Importing the package registers all of them."""
 
+import sys
+from contextlib import redirect_stdout
+
+# Forks print which optional parts they lack; stdout is for what a command answers, such as JSON.
+with redirect_stdout(sys.stderr):
+    import mmpretrain.datasets  # noqa: F401
+
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform

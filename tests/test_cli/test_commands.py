@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from PIL import Image
 
 from sspyr_mm.checkpoints import load_pretraining
 
@@ -22,6 +23,13 @@ def test_help_lists_every_command_without_importing_the_stack():
     for command in ("doctor", "toy-scenes", "export", "inspect", "health", "probe"):
         assert command in done.stdout
     assert "HEAVY []" in done.stdout
+
+
+def test_imports_print_nothing_where_commands_answer(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert run("-c", "import sspyr_mm").stdout == ""
+    done = run("-m", "sspyr_mm", "doctor", "--quick", "--json", "--data", tmp_path)
+    assert json.loads(done.stdout)["ready"]
 
 
 def test_probe_prints_and_writes_both_networks(checkpoint, scenes, tmp_path):
