@@ -104,6 +104,14 @@ class TestCoco:
                 "annotation 9 is of image 4, not in images",
             ),
             ({"images": [{"id": 5, "file_name": "ab.jpg"}] * 2}, "occur twice"),
+            (
+                {"categories": [{"id": 7, "name": "cart"}, {"id": 3, "name": "cart"}]},
+                r"several categories have the same name: cart; rename them",
+            ),
+            (
+                {"categories": [{"id": 7, "name": 1}, {"id": 3, "name": ["a"]}]},
+                r"names of categories must be text, got 1, \['a'\]: put them in quotes",
+            ),
             ({"images": [{"id": 5}]}, r"not a COCO json of instances: .*KeyError: 'file_name'"),
         ],
     )

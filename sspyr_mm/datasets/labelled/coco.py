@@ -1,10 +1,11 @@
 """Image labels of COCO's instance annotations."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sspyr_mm.datasets.labelled.images import LabelledImages, check_files, image_targets
+from sspyr_mm.datasets.labelled.images import LabelledImages, check_files, image_targets, shortened
 from sspyr_mm.datasets.unlabelled import find_coco_images
 
 
@@ -21,8 +22,8 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
 
     Raises:
         FileNotFoundError: If an image does not exist.
-        ValueError: If it is no COCO json, has no categories or no images, or an annotation is of an unknown category
-            or image.
+        ValueError: If it is no COCO json, has no categories or no images, an annotation is of an unknown category
+            or image, or names of categories are no text or occur twice.
     """
     images, annotations, categories = _load(source)
     ids = [image["id"] for image in images]
@@ -30,6 +31,7 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     columns = {category["id"]: column for column, category in enumerate(categories)}
     if len(rows) < len(ids) or len(columns) < len(categories):
         raise ValueError(f"{source}: ids of images or of categories occur twice")
+    classes = _class_names(categories, source)
     targets = image_targets(len(ids), len(columns))
     for annotation in annotations:
         image_id, category = annotation["image_id"], annotation["category_id"]
@@ -44,8 +46,23 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
         targets[rows[image_id], columns[category]] = 1
     paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
     check_files(paths, source)
-    classes = tuple(category["name"] for category in categories)
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
+
+
+def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, ...]:
+    """Names of the categories, of which each is text and stands for one category."""
+    names = [category["name"] for category in categories]
+    wrong = [repr(name) for name in names if not isinstance(name, str)]
+    if wrong:
+        raise ValueError(
+            f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"{source}: several categories have the same name: {shortened(twice)}; rename them, or make them one"
+        )
+    return tuple(names)
 
 
 def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
