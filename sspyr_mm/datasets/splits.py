@@ -47,9 +47,16 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
         How many ids it lists.
 
     Raises:
-        ValueError: If ``percent`` is out of range, or so small that no image is left.
+        ValueError: If ``percent`` is out of range, or so small that no image is left, or an id would not be read
+            back from a line.
     """
     ranked = rank_ids(ids, seed)
+    for one in ranked:
+        if not one or one != one.strip() or one.startswith("#") or "\n" in one or "\r" in one:
+            raise ValueError(
+                f"id {one!r} can't be a line of a list: ids must have no line break, no spaces around them and no "
+                "'#' at the beginning; rename the image"
+            )
     if not 1 <= percent <= 100:
         raise ValueError(f"percent must be from 1 to 100, got {percent}")
     chosen = ranked[: len(ranked) * percent // 100]
@@ -73,7 +80,7 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
     """Reads a list of ids.
 
     Args:
-        path: An id per line; ``#`` starts a comment.
+        path: An id per line; lines that begin with ``#`` are comments.
 
     Returns:
         The ids, in the order of the file.
@@ -88,8 +95,9 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
             f"No list of image ids at {path}: give an existing file, or draw one with "
             "tools/dataset_converters/make_coco_splits.py"
         )
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    ids = tuple(line for line in lines if line)
+    # Not splitlines(), which also ends a line at characters that a file's name may hold.
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").split("\n"))
+    ids = tuple(line for line in lines if line and not line.startswith("#"))
     if not ids:
         raise ValueError(f"{path} lists no image: it needs an id per line")
     if len(set(ids)) < len(ids):

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,9 +59,22 @@ def test_lists_that_are_none(tmp_path):
     path.write_text("# nothing\n\n")
     with pytest.raises(ValueError, match="lists no image"):
         read_split(path)
-    path.write_text("1\n2 # a comment\n1\n")
+    path.write_text("1\n # a comment\n1\n")
     with pytest.raises(ValueError, match="lists 1 ids twice"):
         read_split(path)
+
+
+def test_ids_of_files_with_uncommon_names_are_read_back(tmp_path):
+    ids = ["a#1.png", "a #1.png", "a\x0b.png", "a\u2028.png", "ä b.png"]
+    assert write_split(tmp_path / "list.txt", ids, percent=100, seed=0) == 5
+    assert read_split(tmp_path / "list.txt") == tuple(rank_ids(ids, 0))
+
+
+@pytest.mark.parametrize("one", ["a\nb.png", "a\rb.png", "#a.png", " a.png", ""])
+def test_ids_that_are_no_line_are_refused(tmp_path, one):
+    with pytest.raises(ValueError, match=re.escape(f"id {one!r} can't be a line of a list")):
+        write_split(tmp_path / "list.txt", ["1", one], percent=100, seed=0)
+    assert not list(tmp_path.iterdir())
 
 
 def run_tool(*args):
