@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import struct
 import zlib
 
@@ -216,7 +217,8 @@ def test_the_transform_adds_image_and_shape_and_keeps_the_rest(tmp_path):
     given = dict(img_path=str(path), sample_idx=3)
     results = LoadRGBImage()(given)
     np.testing.assert_array_equal(results.pop("img"), picture())
-    assert results == dict(img_path=str(path), sample_idx=3, ori_shape=(48, 64))
+    shapes = dict(ori_shape=(48, 64), img_shape=(48, 64))
+    assert results == dict(img_path=str(path), sample_idx=3, **shapes)
     assert given == dict(img_path=str(path), sample_idx=3)
 
 
@@ -248,6 +250,17 @@ def test_a_missing_file_is_reported_and_left_out(tmp_path, log):
     assert LoadRGBImage()(dict(img_path=str(path))) is None
     assert f"Left out {path}: " in log[0].getMessage()
     assert "No such file" in log[0].getMessage()
+
+
+def test_a_broken_or_missing_file_with_a_label_is_an_error(tmp_path, log):
+    load = LoadRGBImage(skip_broken=False)
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(encode(picture(), "JPEG")[:200])
+    for problem in ("not an image that can be decoded", r".*No such file.*"):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: {problem}. It has a label"):
+            load(dict(img_path=str(path)))
+        path.unlink(missing_ok=True)
+    assert not log
 
 
 def test_files_from_elsewhere(tmp_path):
