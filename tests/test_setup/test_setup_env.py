@@ -73,6 +73,8 @@ class Setup:
             stderr=subprocess.STDOUT,
             text=True,
             env={name: value for name, value in environment.items() if value is not None},
+            # A shell can't trap a signal that was ignored when it started, as SIGINT is in a background job.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def run(self, *arguments, code=0, **variables):
