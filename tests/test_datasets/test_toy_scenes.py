@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -66,6 +67,25 @@ def _visible(root: Path) -> Iterator[tuple[dict, list[dict], COCO]]:
 def test_same_bytes_whatever_the_number_of_workers(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "again", workers=3, **PARAMETERS)
     assert _digests(tmp_path / "again") == _digests(root)
+
+
+def test_workers_start_after_opencv_has_used_its_threads(tmp_path: Path) -> None:
+    code = (
+        "import sys, cv2, numpy as np; from sspyr_mm.datasets.toy_scenes import generate\n"
+        "cv2.setNumThreads(4)\n"
+        "cv2.GaussianBlur(cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (3000, 3000)), (9, 9), 2)\n"
+        "generate(sys.argv[1], num_train=8, num_val=2, size=64, workers=2)\n"
+        "assert cv2.getNumThreads() == 4"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "set")]
+    # A session of its own: a time-out ends the workers, too.
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_image_does_not_depend_on_how_many_are_drawn(root: Path, tmp_path: Path) -> None:
@@ -214,9 +234,15 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C reaches the workers, too
+        # Python leaves a signal ignored that was when it started, as SIGINT is in a background job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    said = process.stderr.read(len("\rtrain: 100/100000"))
+    said = ""
+    while "train: 100/100000" not in said:  # forks of OpenMMLab may say something before
+        character = process.stderr.read(1)
+        assert character, said
+        said += character
     os.killpg(process.pid, signal.SIGINT)
     said += process.communicate(timeout=120)[1]
     assert process.returncode == 130, said

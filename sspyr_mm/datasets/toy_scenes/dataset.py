@@ -84,21 +84,22 @@ def _one_thread() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(1)  # of a spawned process, which starts with OpenCV's default
     # Terminals send Ctrl-C to all processes: the main one hears it, and ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterator[dict[str, Any]]:
     """Yields the records in the order of their indices, whatever order the workers finish in."""
-    if workers <= 1 or count < 2:
-        with _one_thread():
+    # Around the workers, too: a fork copies OpenCV's thread pool without its threads, and waits for them for ever.
+    with _one_thread():
+        if workers <= 1 or count < 2:
             yield from map(draw, range(count))
-        return
-    # As torch's DataLoader: forked workers start at once and import nothing again.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(min(workers, count), initializer=_start_worker) as pool:
-        yield from pool.imap(draw, range(count), chunksize=max(1, min(32, count // workers)))
+            return
+        # As torch's DataLoader: forked workers start at once and import nothing again.
+        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        with context.Pool(min(workers, count), initializer=_start_worker) as pool:
+            yield from pool.imap(draw, range(count), chunksize=max(1, min(32, count // workers)))
 
 
 def _write_split(root: Path, split: str, records: list[dict[str, Any]]) -> int:
