@@ -54,6 +54,14 @@ def ssprl_release(state):
     return {"epoch": 200, "state_dict": state, "optimizer": {"state": {}, "param_groups": []}}
 
 
+def ssprl_release_global(state):
+    """Trained without local scales."""
+    heads = {
+        k: v for k, v in release_heads().items() if k.startswith(("projection_head", "ptypes"))
+    }
+    return {"state_dict": prefixed("module.", {**state, **heads})}
+
+
 def swav(state):
     heads = {**mlp("projection_head", 2048, 64, 16), "prototypes.weight": torch.randn(30, 16)}
     return prefixed("module.", {**state, **heads})
@@ -77,6 +85,7 @@ def moco_openselfsup(state, **extra):
     both = {**prefixed("encoder_k.0.", decoy(state, 1)), **prefixed("encoder_q.0.", state)}
     heads = {**linear("mlp.0", 64, 2048), **linear("mlp.2", 16, 64)}
     both |= {**prefixed("encoder_q.1.", heads), **prefixed("encoder_k.1.", decoy(heads, 2))}
+    both |= prefixed("backbone.", state)  # there once more: an attribute of the model, too
     both |= {"queue": torch.randn(16, 64), "queue_ptr": torch.tensor([8]), **extra}
     return {"meta": {"epoch": 200, "iter": 4000}, "state_dict": both}
 
@@ -202,6 +211,7 @@ def plain(state):
 
 LAYOUTS = {
     "ssprl_release": ssprl_release,
+    "ssprl_release/global": ssprl_release_global,
     "swav": swav,
     "swav/state_dict": swav_state_dict,
     "moco_v2": moco,

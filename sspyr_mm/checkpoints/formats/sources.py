@@ -17,7 +17,7 @@ from sspyr_mm.checkpoints.formats.weights import Weights, few
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 RELEASE_STD = (0.228 * 255, 0.224 * 255, 0.225 * 255)
-"""Normalisation of the SS-PRL authors' code: .228 where everybody else has .229."""
+"""Normalisation of SwAV's and the SS-PRL authors' code: .228 where most others have .229."""
 
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 """Children of a ResNet, numbered: what ``Sequential(*resnet.children())`` makes of their names."""
@@ -63,8 +63,8 @@ _D2_HEADS = r"stem\.fc\.|fc\.|linear\."
 FORMATS = (
     SourceFormat(
         "ssprl_release",
-        "plain, with l_pro_head{i}, ptypes, local_ptypes{i}, l2g_ptypes{i}",
-        (_CONV1, r"l_pro_head\d|local_ptypes\d|l2g_ptypes\d"),
+        "plain, with ptypes, l_pro_head{i}, local_ptypes{i}, l2g_ptypes{i}",
+        (_CONV1, r"ptypes\.|l_pro_head\d|local_ptypes\d|l2g_ptypes\d"),
         heads=_SSPRL_HEADS,
         std=RELEASE_STD,
     ),
@@ -73,6 +73,7 @@ FORMATS = (
         "plain, with projection_head, prototypes",
         (_CONV1, r"projection_head\.|prototypes\."),
         heads=r"projection_head\.|prototypes\.",
+        std=RELEASE_STD,
     ),
     SourceFormat(
         "detco",
@@ -102,8 +103,8 @@ FORMATS = (
     ),
     SourceFormat(
         "maskco",
-        "encoder_q.0., with more than encoders and a queue",
-        (r"encoder_q\.0\." + _CONV1, r"(?!encoder_[qk]\.|queue)"),
+        "encoder_q.0., with more than encoders, a queue and a duplicate in backbone.",
+        (r"encoder_q\.0\." + _CONV1, r"(?!encoder_[qk]\.|queue|backbone\.)"),
         prefix=r"encoder_q\.0\.",
     ),
     SourceFormat(

@@ -42,10 +42,11 @@ def find_weights(checkpoint: dict[str, Any], *, where: str) -> Weights:
         ValueError: If there are none, or several sets of them.
     """
     meta = checkpoint.get("meta")
-    if any(_is_array(value) for value in checkpoint.values()):
+    # First: beside a container a training script may leave single tensors, the best accuracy for instance.
+    found = [name for name in CONTAINERS if _has_arrays(checkpoint.get(name))]
+    if not found and _has_arrays(checkpoint):
         container, state = None, checkpoint
     else:
-        found = [name for name in CONTAINERS if _has_arrays(checkpoint.get(name))]
         if len(found) != 1:
             raise ValueError(
                 f"{where} holds {'several networks, under ' + ', '.join(found) if found else 'no tensors'}; wanted are "
