@@ -31,7 +31,7 @@ class BackboneCheckpoint:
         state_dict: All tensors of that backbone, under its names.
         mean: Per channel of RGB inputs on the scale of 0 to 255; ImageNet's unless the checkpoint says otherwise.
             Detectron2's own models of BGR inputs (MSRA) do not say so in their files: they are out of scope.
-        std: Likewise; .228, .224, .225 times 255 for the SS-PRL authors' checkpoints.
+        std: Likewise; .228, .224, .225 times 255 for SwAV's and the SS-PRL authors' checkpoints.
         patch: Side of scale 0's patches in pixels, of our own pre-training checkpoints.
         sha256: Of the file.
     """
@@ -245,8 +245,7 @@ def _foreign(weights: Weights, where: str) -> Located:
     row = sources.detect(weights, where=where)
     state = to_canonical(sources.select(row, weights.tensors))
     backbone, norm = infer_config(state), Normalisation(std=row.std)
-    if weights.meta.get("cfg"):
-        cfg = training_settings.foreign_config(weights.meta)
+    if cfg := training_settings.foreign_config(weights.meta, where=where):
         norm = training_settings.read_normalisation(cfg, where=where)
         if training_settings.style(cfg) == "caffe":
             backbone["style"] = "caffe"

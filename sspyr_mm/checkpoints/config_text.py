@@ -22,7 +22,24 @@ def parse_config(text: str) -> Config:
         The config.
 
     Raises:
-        ValueError: If the text holds anything else than literals, or as :func:`check_types`.
+        ValueError: As :func:`parse_plain` and :func:`check_types`.
+    """
+    values = parse_plain(text)
+    check_types(values)
+    return Config(values)
+
+
+def parse_plain(text: str) -> dict[str, Any]:
+    """Reads a config nothing is built from; its types may be paths of objects, as in configs of Python's imports.
+
+    Args:
+        text: As of :func:`parse_config`.
+
+    Returns:
+        The config's values.
+
+    Raises:
+        ValueError: If the text holds anything else than literals.
     """
     try:
         statements = ast.parse(text).body
@@ -33,8 +50,7 @@ def parse_config(text: str) -> Config:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
             raise _refusal(statement)
         values[statement.targets[0].id] = _literal(statement.value)
-    check_types(values)
-    return Config(values)
+    return values
 
 
 def check_types(config: Any) -> None:

@@ -1,9 +1,10 @@
 """What the config inside of an OpenMMLab checkpoint says about its inputs and its strides."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sspyr_mm.checkpoints.config_text import parse_config
+from sspyr_mm.checkpoints.config_text import parse_plain
 from sspyr_mm.checkpoints.formats.sources import IMAGENET_MEAN, IMAGENET_STD
 
 Triple = tuple[float, float, float]
@@ -16,18 +17,26 @@ class Normalisation(NamedTuple):
     std: Triple = IMAGENET_STD
 
 
-def foreign_config(meta: Mapping[str, Any]) -> Mapping[str, Any]:
+def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
     """The config in a checkpoint of OpenMMLab.
 
     Args:
         meta: The checkpoint's ``meta``.
+        where: The file, for messages.
 
     Returns:
-        The config; empty where there is none, or none that is plain data.
+        The config; empty where there is none and, with a warning, where it is no plain data.
     """
+    if not meta.get("cfg"):
+        return {}
     try:
-        return parse_config(meta["cfg"]).to_dict()
-    except (KeyError, ValueError):
+        return parse_plain(meta["cfg"])
+    except ValueError as error:
+        warnings.warn(
+            f"{where}: {error}. Whether it was trained on BGR inputs, with unusual means or in caffe's style is "
+            "told there and stays unknown: check that it was not",
+            stacklevel=2,
+        )
         return {}
 
 
@@ -45,6 +54,7 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
         ValueError: If the network was trained on BGR inputs.
     """
     model = cfg.get("model")
+    loads_rgb = _asks_for("LoadRGBImage", cfg.get("train_dataloader"))
     candidates = (
         model.get("data_preprocessor") if isinstance(model, Mapping) else None,
         cfg.get("data_preprocessor"),
@@ -53,10 +63,10 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
     for entry in candidates:
         if not isinstance(entry, Mapping):
             continue
-        if entry.get("type") != "PyramidAugment":  # which always sees RGB
+        if _class(entry) != "PyramidAugment":  # which always sees RGB
             if entry.get("mean") is None or entry.get("std") is None:
                 continue
-            if not (entry.get("to_rgb") or entry.get("bgr_to_rgb")):
+            if not (entry.get("to_rgb") or entry.get("bgr_to_rgb") or loads_rgb):
                 raise ValueError(
                     f"{where} was trained on BGR inputs (mean {entry['mean']}, no to_rgb): only networks of RGB inputs "
                     "are converted"
@@ -93,3 +103,15 @@ def style(cfg: Mapping[str, Any]) -> str:
     model = cfg.get("model")
     backbone = model.get("backbone") if isinstance(model, Mapping) else None
     return str(backbone.get("style", "pytorch")) if isinstance(backbone, Mapping) else "pytorch"
+
+
+def _class(entry: Mapping[str, Any]) -> str:
+    """A type without its scope or, in configs of Python's imports, its module."""
+    return str(entry.get("type")).rpartition(".")[2]
+
+
+def _asks_for(name: str, part: Any) -> bool:
+    """Whether a part of a config, however deep, has that type."""
+    if isinstance(part, Mapping):
+        return _class(part) == name or any(_asks_for(name, value) for value in part.values())
+    return isinstance(part, (list, tuple)) and any(_asks_for(name, value) for value in part)
