@@ -12,6 +12,7 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
+from sspyr_mm.checkpoints.formats.networks import check_offline, plain_config
 from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
 from sspyr_mm.models import SSPRL
 
@@ -76,7 +77,8 @@ def load_pretraining(path: FilePath) -> tuple[Config, SSPRL]:
         The config and the model, in evaluation mode on the CPU.
 
     Raises:
-        ValueError: If the file holds no config, or weights that do not match it completely.
+        ValueError: If the file holds no config, one that :func:`check_offline` refuses, or weights that do not match
+            it completely.
     """
     checkpoint = read_checkpoint(path)
     text = (checkpoint.get("meta") or {}).get("cfg")
@@ -85,6 +87,8 @@ def load_pretraining(path: FilePath) -> tuple[Config, SSPRL]:
             f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
         )
     cfg = parse_config(text)
+    parts = plain_config(cfg.get("model", {}))
+    check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
     model = build_model(cfg)
     try:
         result = model.load_state_dict(checkpoint["state_dict"], strict=False)

@@ -1,6 +1,8 @@
 """Backbones from their configs, and whether tensors are all of one."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from inspect import isclass
 from typing import Any
 
 from mmengine.model import revert_sync_batchnorm
@@ -12,6 +14,12 @@ from sspyr_mm.checkpoints.config_text import check_types
 from sspyr_mm.checkpoints.formats.weights import few
 
 _TRAINING_ONLY = ("init_cfg", "pretrained", "frozen_stages", "norm_eval", "with_cp")
+
+_OFFLINE = (
+    *("torch.nn.", "mmcv.cnn.", "mmcv.ops.", "mmengine.model.", "mmengine.utils."),
+    *("mmpretrain.models.backbones.", "mmpretrain.models.utils.", "sspyr_mm.models."),
+)
+"""Modules of what nothing is fetched for."""
 
 
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +40,40 @@ def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
     return cfg
 
 
+def check_offline(config: Mapping[str, Any]) -> None:
+    """Refuses what may fetch weights or code when it is built: timm's and HuggingFace's networks ask their hubs.
+
+    Args:
+        config: Part of a config from a checkpoint: of a backbone, of a model.
+
+    Raises:
+        ValueError: If a ``type`` in it is none of mmpretrain's own backbones, of this package's modules or of the
+            layers of torch and mmcv; or as :func:`check_types`.
+    """
+    check_types(dict(config))
+    parts: list[Any] = [config]
+    for part in parts:
+        if not isinstance(part, Mapping):
+            parts.extend(part if isinstance(part, (list, tuple)) else ())
+            continue
+        parts.extend(part.values())
+        name = part.get("type")
+        if isinstance(name, str) and not _is_offline(name):
+            raise ValueError(
+                f"The config inside of the checkpoint asks for type={name!r}, which may fetch something from the "
+                "network: only mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv"
+            )
+
+
+def _is_offline(name: str) -> bool:
+    if name.rpartition(".")[2] in ("TIMMBackbone", "Pretrained", "PretrainedInit"):
+        return False
+    with suppress(ImportError, RuntimeError):
+        found = MODELS.get(name)
+        return found is None or (isclass(found) and found.__module__.startswith(_OFFLINE))
+    return True  # there is no such thing, and building ends with that
+
+
 def build_network(backbone: Mapping[str, Any]) -> nn.Module:
     """Builds a backbone; nothing is loaded and nothing initialised.
 
@@ -42,9 +84,9 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
         The network in evaluation mode on the CPU, with plain batch norm.
 
     Raises:
-        ValueError: If mmpretrain can't build it.
+        ValueError: If mmpretrain can't build it, or as :func:`check_offline`.
     """
-    check_types(dict(backbone))
+    check_offline(backbone)
     try:
         network = MODELS.build({**backbone, "_scope_": "mmpretrain"})
     except Exception as error:  # whatever the constructor of any backbone makes of wrong arguments
@@ -68,7 +110,7 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
         The tensors in the network's order, each contiguous and with memory of its own.
 
     Raises:
-        ValueError: If tensors are missing, unexpected or of another shape.
+        ValueError: If tensors are missing, unexpected, of another shape or hold NaN or infinity.
     """
     wanted = network.state_dict()
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}
@@ -79,13 +121,15 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
         for name, tensor in wanted.items()
         if name in state and state[name].shape != tensor.shape
     ]
-    if missing or unexpected or shapes:
+    broken = [name for name in wanted if name in state and not state[name].isfinite().all()]
+    if missing or unexpected or shapes or broken:
         lines = [
             f"{len(names)} tensors {text}: {few(names)}"
             for names, text in (
                 (missing, f"of {len(wanted)} missing"),
                 (unexpected, "unexpected"),
                 (shapes, "of another shape"),
+                (broken, "with NaN or infinity"),
             )
             if names
         ]
