@@ -89,14 +89,35 @@ def test_trains_an_epoch_at_reduced_size(path, scenes, tmp_path, checkpoint):
     assert 0 <= metrics.current() <= 100
 
 
-def test_a_backbone_that_does_not_fit_is_refused(scenes, tmp_path, checkpoint):
+@pytest.mark.parametrize("as_list", [False, True])
+def test_a_backbone_that_does_not_fit_is_refused(scenes, tmp_path, checkpoint, as_list):
     state = torch.load(checkpoint)
     torch.save({f"encoder.{name}": value for name, value in state.items()}, tmp_path / "x.pth")
     cfg = reduced(FOLDER / "linear_voc07_50e.py", scenes, tmp_path, tmp_path / "x.pth")
+    if as_list:
+        cfg.model.backbone.init_cfg = [cfg.model.backbone.init_cfg]
     with pytest.raises(
         ValueError, match="The checkpoint does not fit this ResNet: 100 of 100 tensors"
     ):
         Runner.from_cfg(cfg).train()
+
+
+def test_the_authors_linear_recipe(scenes, tmp_path, checkpoint):
+    path = FOLDER / "linear_coco14_100e_release.py"
+    whole = Config.fromfile(path)
+    assert whole.train_cfg.max_epochs == whole.param_scheduler.T_max == 100
+    assert whole.param_scheduler.eta_min == 0 and whole.train_dataloader.batch_size == 128
+    assert whole.optim_wrapper == dict(
+        optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-6),
+        clip_grad=dict(max_norm=10),
+    )
+    assert [255 * x for x in (0.228, 0.224, 0.225)] == pytest.approx(
+        whole.model.data_preprocessor.std
+    )
+    runner = Runner.from_cfg(reduced(path, scenes, tmp_path, checkpoint))
+    runner.model.init_weights()
+    assert (runner.model.head.fc.bias == 0.1).all()
+    assert 0.008 < runner.model.head.fc.weight.std() < 0.012
 
 
 def test_learning_rates_of_backbone_and_head(scenes, tmp_path, checkpoint):

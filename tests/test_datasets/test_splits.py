@@ -12,6 +12,8 @@ import pytest
 from sspyr_mm.datasets.splits import ids_checksum, rank_ids, read_split, write_split
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAIN2014 = "faf6d29331c6ce9e08b1387eff05479be6496b86b66e5fb699169bf2aa9982b5"
+"""Of the ids of train2014, sorted as text, one a line."""
 IDS = [str(number) for number in range(9, 2009, 2)]
 
 
@@ -75,6 +77,23 @@ def test_ids_that_are_no_line_are_refused(tmp_path, one):
     with pytest.raises(ValueError, match=re.escape(f"id {one!r} can't be a line of a list")):
         write_split(tmp_path / "list.txt", ["1", one], percent=100, seed=0)
     assert not list(tmp_path.iterdir())
+
+
+LISTS = ROOT / "configs/benchmarks/classification/splits"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_committed_lists_are_of_train2014(seed):
+    large, small = (
+        read_split(LISTS / f"coco2014_{percent}pct_seed{seed}.txt") for percent in (10, 1)
+    )
+    assert len(large) == 8278 and len(small) == 827 and large[:827] == small
+    assert large == tuple(rank_ids(large, seed))
+    # Of 82 783 uniform digests a tenth is below a tenth of their range.
+    last = int(hashlib.sha256(f"{seed}:{large[-1]}".encode()).hexdigest()[:8], 16) / 16**8
+    assert abs(last - 0.1) < 0.005
+    header = (LISTS / f"coco2014_10pct_seed{seed}.txt").read_text().split("\n")[0]
+    assert "10 % of 82783 images" in header and header.endswith(TRAIN2014)
 
 
 def run_tool(*args):
