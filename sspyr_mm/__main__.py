@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command != "doctor":  # which says more, and goes on
             check_versions()
+        for module in getattr(args, "custom_import", ()):
+            importlib.import_module(module)
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except (
         ImportError,

@@ -1,9 +1,20 @@
 """Threads: the tests are small, and pools of threads only get in each other's way."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of photographs that are not shipped; see the mark ``real_data``."""
+    root = Path(os.environ.get("SSPYR_REAL_DATA", Path(__file__).parents[1].parent / "shared/data"))
+    if not root.is_dir():
+        pytest.skip(f"no {root}: set SSPYR_REAL_DATA")
+    return root

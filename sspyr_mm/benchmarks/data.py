@@ -3,11 +3,12 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from sspyr_mm.datasets.labelled import LabelledImages, check_same_classes, read_labelled
+from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
 from sspyr_mm.evaluation.feature_cache import file_states
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504)}
@@ -66,6 +67,7 @@ class BenchmarkData:
             "classes": len(self.train.classes),
         }
 
+    @cached_property
     def labels_digest(self) -> str:
         """A hash of classes, images' ids and labels: the same on every machine."""
         result = hashlib.sha256()
@@ -74,9 +76,10 @@ class BenchmarkData:
             result.update(np.ascontiguousarray(part.targets).tobytes())
         return result.hexdigest()
 
+    @cached_property
     def digest(self) -> str:
         """A hash of labels and of place, size and time of change of every image."""
-        result = hashlib.sha256(self.labels_digest().encode())
+        result = hashlib.sha256(self.labels_digest.encode())
         for part in (self.train, self.test):
             result.update(file_states(part.paths))
         return result.hexdigest()
@@ -91,10 +94,11 @@ def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
         test: Where the test split is.
 
     Raises:
-        ValueError: If the classes differ, an image can have one label only, or a source can't be read.
+        ValueError: If the test split has classes of its own, an image can have one label only, or a source can't be
+            read.
     """
-    data = BenchmarkData(name, train, test, train.read(), test.read())
-    check_same_classes(data.train, data.test)
+    learned = train.read()
+    data = BenchmarkData(name, train, test, learned, match_classes(learned, test.read()))
     if not data.train.multi_label:
         raise ValueError(
             f"{train.source} is a folder per class: these protocols are for several labels an image; give a COCO json, "

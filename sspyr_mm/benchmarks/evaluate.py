@@ -1,19 +1,19 @@
 """From checkpoints and data to results: what `evaluate` does. A result that is there already is not measured again."""
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
-from mmengine.config import Config
 
 from sspyr_mm.benchmarks.data import BenchmarkData
 from sspyr_mm.benchmarks.finetune import (
     FINETUNE,
     Start,
-    configs_dir,
     default_processes,
+    load_recipe,
     run_finetune,
 )
 from sspyr_mm.benchmarks.linear import recipe_for, run_linear, settings_of
@@ -31,6 +31,7 @@ from sspyr_mm.evaluation.metrics import (
     mean_of_classes,
     voc11_average_precision,
 )
+from sspyr_mm.files import whole_file
 
 PROTOCOLS = ("linear", *FINETUNE)
 _SIZE = 224
@@ -54,6 +55,23 @@ class Settings:
     def changed(self) -> dict[str, Any]:
         """What differs."""
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def check_settings(protocol: str, settings: Settings) -> None:
+    """Refuses settings that a protocol does not have.
+
+    Args:
+        protocol: One of ``PROTOCOLS``.
+        settings: What differs from the paper.
+
+    Raises:
+        ValueError: If a grid of ``linear`` is given for another protocol.
+    """
+    if settings.learning_rates is not None and protocol != "linear":
+        raise ValueError(
+            f"--learning-rates is the grid of `linear`; {protocol} has rates of its own: leave it out, or add "
+            "--protocol linear"
+        )
 
 
 def evaluate(
@@ -83,13 +101,14 @@ def evaluate(
         ChildProcessError: If fine-tuning fails.
     """
     settings = settings or Settings()
+    check_settings(protocol, settings)
     key = fingerprint(
         network.checkpoint.sha256,
         network.checkpoint.mean,
         network.checkpoint.std,
         protocol,
         data.name,
-        data.digest(),
+        data.digest,
         network.checkpoint.backbone,
         _recipe_text(protocol),
         seed,
@@ -98,9 +117,9 @@ def evaluate(
         package_versions()["sspyr_mm"],
     )
     path = os.path.join(work_dir, f"result-{protocol}-{data.name}-{key}.json")
-    if os.path.exists(path):
+    if known := _known(path):
         # What it is called, and where it lies, may have changed.
-        return replace(read_result(path), network=network.name, checkpoint=network.about)
+        return replace(known, network=network.name, checkpoint=network.about)
     measure = _linear if protocol == "linear" else _finetune
     figures, used, beside = measure(_Job(network, protocol, data, seed, work_dir, key, settings))
     result = Result(
@@ -113,13 +132,24 @@ def evaluate(
         as_published=not settings.changed and data.is_official,
         checkpoint=network.about,
         counts=data.counts,
-        data_sha256=data.labels_digest(),
+        data_sha256=data.labels_digest,
         settings={**used, "seed": seed, "changed": settings.changed},
         beside={**figures, **beside},
         versions=package_versions(),
     )
     write_result(result, path)
     return result
+
+
+def _known(path: str) -> Result | None:
+    """What was measured before; a file that is damaged is measured anew."""
+    if not os.path.exists(path):
+        return None
+    try:
+        return read_result(path)
+    except ValueError as error:
+        print(f"Measured again: {error}", file=sys.stderr)
+        return None
 
 
 @dataclass(frozen=True)
@@ -159,7 +189,7 @@ def _linear(job: _Job) -> _Measured:
         "mAP": mean_of_classes(precision),
         "mAP_voc11": mean_of_classes(voc11_average_precision(scores, targets)),
         **classification_counts(scores.sigmoid(), targets),
-        "AP_per_class": _percent_by_class(data, precision.tolist()),
+        "AP_per_class": _by_class(data, (100 * precision).tolist()),
     }
     return figures, settings_of(recipe, size=size), beside
 
@@ -167,20 +197,14 @@ def _linear(job: _Job) -> _Measured:
 def _finetune(job: _Job) -> _Measured:
     data, settings, checkpoint = job.data, job.settings, job.network.checkpoint
     protocol = FINETUNE[job.protocol]
-    if settings.learning_rates is not None:
-        raise ValueError(
-            f"--learning-rates is the grid of `linear`; {job.protocol} has rates of its own: leave it out"
-        )
     folder = os.path.join(job.work_dir, f"{job.protocol}-{data.name}-{job.key}")
-    os.makedirs(folder, exist_ok=True)
     weights = os.path.join(os.path.abspath(folder), "backbone.pth")
-    partial = f"{weights}.{os.getpid()}.partial"
-    torch.save({"state_dict": checkpoint.state_dict}, partial)
-    os.replace(partial, weights)
+    with whole_file(weights) as partial:
+        torch.save({"state_dict": checkpoint.state_dict}, partial)
     start = Start(
         checkpoint.backbone, weights, checkpoint.mean, checkpoint.std, _num_channels(job.network)
     )
-    metrics, chosen = run_finetune(
+    outcome = run_finetune(
         protocol,
         start,
         data,
@@ -191,30 +215,29 @@ def _finetune(job: _Job) -> _Measured:
         size=settings.size,
     )
     figures: dict[str, Any] = {
-        name.removeprefix("multi-label/"): value for name, value in metrics.items()
+        name.removeprefix("multi-label/"): value for name, value in outcome.metrics.items()
     }
-    precision = [figures.pop(f"AP_{name}") / 100 for name in data.test.classes]
-    figures["AP_per_class"] = _percent_by_class(data, precision)
-    used = {"config": protocol.config, "processes": default_processes()}
-    return figures, used, chosen
+    percent = [figures.pop(f"AP_{name}") for name in data.test.classes]
+    figures["AP_per_class"] = _by_class(data, percent)
+    return figures, outcome.settings, outcome.chosen
 
 
 def _recipe_text(protocol: str) -> str:
     """The config of a fine-tuning protocol: an edited one is another protocol."""
     if protocol == "linear":
         return ""
-    return Config.fromfile(configs_dir() / FINETUNE[protocol].config).pretty_text
+    return load_recipe(FINETUNE[protocol].config).pretty_text
 
 
 def _num_channels(network: Network) -> int:
     return network.encoder()(torch.zeros(1, 3, _SIZE, _SIZE, dtype=torch.uint8)).shape[1]
 
 
-def _percent_by_class(data: BenchmarkData, values: Sequence[float]) -> dict[str, float | None]:
+def _by_class(data: BenchmarkData, percent: Sequence[float]) -> dict[str, float | None]:
     """Per class; None where precision is not defined, for which JSON has no number."""
     return {
-        name: None if value != value else 100 * value
-        for name, value in zip(data.test.classes, values, strict=True)
+        name: None if value != value else value
+        for name, value in zip(data.test.classes, percent, strict=True)
     }
 
 
@@ -227,6 +250,8 @@ def each(
     settings: Settings,
 ) -> Iterator[Result]:
     """Every network by every protocol with every seed; see :func:`evaluate`."""
+    for protocol, _ in runs:  # before the first hour's work
+        check_settings(protocol, settings)
     for protocol, data in runs:
         for network in networks:
             for seed in seeds:

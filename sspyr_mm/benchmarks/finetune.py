@@ -1,27 +1,20 @@
 """Fine-tuning of the whole network: a config of ``configs/benchmarks/classification`` per protocol, run by mmengine."""
 
-import fcntl
 import itertools
-import json
 import math
 import os
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 
-import sspyr_mm
 from sspyr_mm.benchmarks.data import BenchmarkData, Source
-from sspyr_mm.benchmarks.finetune_worker import METRICS_FILE
+from sspyr_mm.benchmarks.finetune_process import run_config
+from sspyr_mm.checkpoints.formats.networks import custom_modules
 from sspyr_mm.datasets.splits import rank_ids
+from sspyr_mm.files import configs_dir, whole_file
 
 HELD_OUT_PERCENT = 20
 """Part of the training images that chooses the learning rates; then all of them train."""
@@ -60,12 +53,23 @@ FINETUNE = {
     "asl": FinetuneProtocol("asl_coco14_40e.py"),
     "asl224": FinetuneProtocol("asl_coco14_40e.py", size=224),
 }
-_STOPPED = 130
-"""Exit status of a worker that has saved because it was told to stop; see :class:`InterruptHook`."""
-_PATIENCE = 60.0
-"""Seconds a worker has for that."""
 _ASL_ITERATIONS = 40 * (82783 // 128)
 """Of the paper's run, for which the decay of the averaged weights is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What fine-tuning led to.
+
+    Args:
+        metrics: Of the test images after the last epoch.
+        settings: Numbers of the run that was measured.
+        chosen: Learning rates, and what they were chosen by.
+    """
+
+    metrics: dict[str, float]
+    settings: dict[str, Any]
+    chosen: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,13 @@ class Start:
     num_channels: int
 
 
-def configs_dir() -> Path:
-    """The classification configs: inside of an installed package, beside it in a clone."""
-    package = Path(sspyr_mm.__file__).parent
-    shipped = package / ".mim" / "configs"
-    root = shipped if shipped.is_dir() else package.parent / "configs"
-    return root / "benchmarks" / "classification"
+def load_recipe(name: str) -> Config:
+    """A config of ``configs/benchmarks/classification``.
+
+    Args:
+        name: Its file.
+    """
+    return Config.fromfile(configs_dir() / "benchmarks" / "classification" / name)
 
 
 def run_finetune(
@@ -105,7 +110,7 @@ def run_finetune(
     num_processes: int,
     epochs: int | None = None,
     size: int | None = None,
-) -> tuple[dict[str, float], dict[str, Any]]:
+) -> Outcome:
     """Chooses learning rates on held-out training images, then trains on all of the protocol's images.
 
     Every run leaves its metrics in a folder of ``work_dir``; those that are there are not repeated, and a run that was
@@ -122,7 +127,7 @@ def run_finetune(
         size: Side of crops in pixels, other than the protocol's.
 
     Returns:
-        Metrics of the test images after the last epoch, and what was chosen.
+        Metrics, settings and what was chosen.
 
     Raises:
         ValueError: If too few images are left, or training diverges.
@@ -148,7 +153,7 @@ def run_finetune(
         for pair in protocol.grid:
             folder = f"{work_dir}/backbone{pair[0]:g}_head{pair[1]:g}"
             cfg = make(folder, lists[1], len(ids) - num_held, pair, (data.train_source, lists[0]))
-            value = _run(cfg, num_processes)["multi-label/mAP"]
+            value = run_config(cfg, num_processes)["multi-label/mAP"]
             held_out[pair] = value if math.isfinite(value) else None
         usable = {pair: value for pair, value in held_out.items() if value is not None}
         if not usable:
@@ -160,10 +165,26 @@ def run_finetune(
     cfg = make(
         f"{work_dir}/final", f"{work_dir}/train.txt", len(ids), rates, (data.test_source, None)
     )
-    metrics = _run(cfg, num_processes)
+    metrics = run_config(cfg, num_processes)
     if not math.isfinite(metrics["multi-label/mAP"]):
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
-    return metrics, chosen
+    settings = {"config": protocol.config, "processes": num_processes, **_settings_of(cfg)}
+    settings["batch"] = cfg.train_dataloader.batch_size * num_processes
+    return Outcome(metrics, settings, chosen)
+
+
+def _settings_of(cfg: Config) -> dict[str, Any]:
+    """The numbers of a run that a reader asks for."""
+    optimizer = cfg.optim_wrapper.optimizer
+    settings = dict(
+        epochs=cfg.train_cfg.max_epochs,
+        size=_side(cfg.train_dataloader.dataset.pipeline),
+        test_size=_side(cfg.val_dataloader.dataset.pipeline),
+        optimizer=dict(optimizer),
+    )
+    if "ema" in cfg.default_hooks:
+        settings["ema_momentum"] = cfg.default_hooks.ema.momentum
+    return settings
 
 
 @dataclass(frozen=True)
@@ -186,7 +207,7 @@ class _ConfigMaker:
         rates: tuple[float, float] | None,
         test: tuple[Source, str | None],
     ) -> Config:
-        cfg = Config.fromfile(configs_dir() / self.protocol.config)
+        cfg = load_recipe(self.protocol.config)
         cfg.work_dir = work_dir
         cfg.randomness = dict(seed=self.seed)
         cfg.val_evaluator.update(voc11=True, per_class=True, diverged_as_nan=True)
@@ -215,6 +236,7 @@ class _ConfigMaker:
         return cfg
 
     def _set_model(self, cfg: Config) -> None:
+        cfg.custom_imports.imports += custom_modules(self.start.backbone)
         # The config's as a whole: what a ResNet-50 has, a ViT may not.
         cfg.model.backbone = dict(self.start.backbone)
         cfg.model.neck = dict(type="PoolLast")
@@ -248,9 +270,7 @@ def _source_options(source: Source) -> dict[str, Any]:
 
 def _resize(pipeline: list[dict[str, Any]], size: int) -> None:
     """Another side for all transforms, in the same proportions to the last one that sets it."""
-    sized = [t for t in pipeline if t["type"] in ("CenterCrop", "RandomResizedCrop", "Resize")]
-    planned = sized[-1].get("crop_size") or sized[-1]["scale"]
-    factor = size / (planned if isinstance(planned, int) else planned[0])
+    factor = size / _side(pipeline)
     for transform in pipeline:
         for name in ("scale", "crop_size", "shape"):
             value = transform.get(name)
@@ -260,78 +280,16 @@ def _resize(pipeline: list[dict[str, Any]], size: int) -> None:
                 transform[name] = tuple(round(side * factor) for side in value)
 
 
+def _side(pipeline: list[dict[str, Any]]) -> int:
+    """Side of the crops in pixels."""
+    sized = [t for t in pipeline if t["type"] in ("CenterCrop", "RandomResizedCrop", "Resize")]
+    planned = sized[-1].get("crop_size") or sized[-1]["scale"]
+    return planned if isinstance(planned, int) else planned[0]
+
+
 def _write_ids(path: str, ids: Sequence[str]) -> None:
-    with open(f"{path}.partial", "w") as file:
-        file.writelines(f"{one}\n" for one in ids)
-    os.replace(f"{path}.partial", path)
-
-
-def _run(cfg: Config, num_processes: int) -> dict[str, float]:
-    """Trains in a process of its own, unless that was done."""
-    folder = Path(cfg.work_dir)
-    metrics = folder / METRICS_FILE
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder) as lock:
-        if not metrics.exists():
-            config = folder / "config.py"
-            cfg.dump(config)
-            command = ["-m", "sspyr_mm.benchmarks.finetune_worker", str(config)]
-            if num_processes > 1:
-                torchrun = ["torch.distributed.run", "--standalone"]
-                command = ["-m", *torchrun, f"--nproc_per_node={num_processes}", *command]
-                command += ["--launcher", "pytorch"]
-            _train(folder, [sys.executable, *command], lock)
-    return json.loads(metrics.read_text())
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Keeps a second run out of a folder; the worker has the lock, too, and keeps it if it is left alone."""
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"Another run is training in {folder}: wait for it, stop it, or give another --work-dir"
-            ) from error
-        yield file.fileno()
-
-
-def _train(folder: Path, command: list[str], lock: int) -> None:
-    """Runs a worker and removes what only training needed."""
-    with open(folder / "log.txt", "a+") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock]
-        )
-        status = _wait(process)
-        if status == _STOPPED:
-            raise KeyboardInterrupt
-        if status:
-            log.seek(0)
-            end = "".join(log.readlines()[-15:])
-            raise ChildProcessError(
-                f"Fine-tuning failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
-            )
-    for checkpoint in folder.glob("*.pth"):  # gigabytes in a grid; the figures are what is wanted
-        checkpoint.unlink()
-
-
-def _wait(process: subprocess.Popen) -> int:
-    """Exit status of a worker; one that is told to stop has a minute to save."""
-    on_term: Any = signal.SIG_DFL
-    if threading.current_thread() is threading.main_thread():
-        on_term = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
-    try:
-        return process.wait()
-    except KeyboardInterrupt:  # which terminals send to the worker as well
-        try:
-            process.wait(_PATIENCE)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            process.kill()
-        raise
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)
+    with whole_file(path) as partial:
+        partial.write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
 
 
 def default_processes() -> int:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
+from sspyr_mm.files import whole_file
 
 METRICS_FILE = "metrics.json"
 
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("config")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
     args = parser.parse_args(arguments)
-    cfg = Config.fromfile(args.config)
+    # As it is: a class or folder may be called {{ anything }}.
+    cfg = Config.fromfile(args.config, use_predefined_variables=False)
     cfg.launcher = args.launcher
     cfg.resume = True
     if os.environ.get("RANK", "0") == "0":
@@ -41,10 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
     runner.train()
     metrics = runner.val_loop.run()
     if is_main_process():
-        target = os.path.join(cfg.work_dir, METRICS_FILE)
-        with open(f"{target}.partial", "w") as file:
-            json.dump(metrics, file, indent=1)
-        os.replace(f"{target}.partial", target)
+        with whole_file(os.path.join(cfg.work_dir, METRICS_FILE)) as partial:
+            partial.write_text(json.dumps(metrics, indent=1))
 
 
 def _forget_lost_checkpoint(work_dir: str) -> None:

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sspyr_mm.files import whole_file
+
 _VERSIONED = ("torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "numpy")
 
 
@@ -82,11 +84,8 @@ def write_result(result: Result, path: str | os.PathLike) -> None:
         result: What to write.
         path: JSON file; folders are made.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(asdict(result), indent=1) + "\n")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(asdict(result), indent=1) + "\n")
 
 
 def read_result(path: str | os.PathLike) -> Result:

@@ -10,6 +10,7 @@ from statistics import mean
 
 from sspyr_mm.benchmarks.published import PUBLISHED
 from sspyr_mm.benchmarks.results import Result
+from sspyr_mm.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,5 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
         axis.set_title(f"{data}, {protocol}: {metric} in percent", fontsize=9, loc="left")
         axis.set_xlim(0, 1.25 * max(row.value for row in panel))
         axis.spines[["top", "right"]].set_visible(False)
-    target = Path(path)
-    partial = target.with_name(f"{target.stem}.partial{target.suffix}")
-    figure.savefig(partial, dpi=150)
-    os.replace(partial, target)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=150, format=Path(path).suffix.removeprefix("."))

@@ -41,12 +41,13 @@ def read_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, a damaged one, or one that needs arbitrary pickle.
+        ValueError: If it is no checkpoint, an empty or a damaged one, or one that needs arbitrary pickle.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"No checkpoint at {path}: give a .pth file, e.g. WORK_DIR/epoch_50.pth"
-        )
+        what = f"{path} is a folder" if os.path.isdir(path) else f"No checkpoint at {path}"
+        raise FileNotFoundError(f"{what}: give a .pth file, e.g. WORK_DIR/epoch_50.pth")
+    if not os.path.getsize(path):
+        raise ValueError(f"{path} is empty: it was not written to its end; copy it again")
     if _is_safetensors(path):
         return _read_safetensors(path)
     try:

@@ -7,13 +7,13 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-import sspyr_mm
 from sspyr_mm.checkpoints.backbone import recognise
 from sspyr_mm.checkpoints.formats.networks import complete
 from sspyr_mm.checkpoints.formats.weights import find_weights
 from sspyr_mm.checkpoints.pretraining import build_model
 from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
 from sspyr_mm.checkpoints.writing import write_whole
+from sspyr_mm.files import configs_dir
 
 RELEASE_CONFIG = "ssprl/r50_coco_200e_release.py"
 
@@ -87,7 +87,7 @@ def _ours(name: str) -> str:
 
 
 def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str) -> Config:
-    cfg = Config.fromfile(_configs() / RELEASE_CONFIG)
+    cfg = Config.fromfile(configs_dir() / RELEASE_CONFIG)
     scales = list(cfg.model.pyramid)
     prototypes = {s: tensors.get(f"head.prototypes.{s}.weight") for s in scales}
     hidden = tensors.get("neck.projectors.s0.0.weight")
@@ -107,10 +107,3 @@ def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str)
     cfg.model.head.embed_dims = last.shape[0]
     cfg.model.backbone = {**cfg.model.backbone, **backbone}
     return cfg
-
-
-def _configs() -> Path:
-    """The folder of configs: shipped inside of an installed package, beside it in a clone."""
-    package = Path(sspyr_mm.__file__).parent
-    shipped = package / ".mim" / "configs"
-    return shipped if shipped.is_dir() else package.parent / "configs"

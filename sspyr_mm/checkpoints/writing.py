@@ -1,9 +1,10 @@
-"""Files that appear only when they are whole."""
+"""Checkpoints made from others."""
 
 import os
 from collections.abc import Callable
 
 from sspyr_mm.checkpoints.reading import FilePath
+from sspyr_mm.files import whole_file
 
 
 def write_whole(target: FilePath, write: Callable[[str], None], *, source: FilePath) -> None:
@@ -19,11 +20,5 @@ def write_whole(target: FilePath, write: Callable[[str], None], *, source: FileP
     """
     if os.path.exists(target) and os.path.samefile(target, source):
         raise ValueError(f"{target} is the checkpoint itself: give another file to write")
-    os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-    partial = f"{os.fspath(target)}.partial"
-    try:
-        write(partial)
-        os.replace(partial, target)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    with whole_file(target) as partial:
+        write(str(partial))

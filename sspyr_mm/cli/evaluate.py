@@ -6,7 +6,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import, positive_int
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.data import BenchmarkData
@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--test", metavar="SET", help="its test part")
     data.add_argument("--train-split", metavar="NAME", help="of a VOC tree given as --train")
     data.add_argument("--test-split", metavar="NAME", help="of a VOC tree given as --test")
+    data.add_argument("--train-images", metavar="DIR", help="images of --train, if not beside it")
+    data.add_argument("--test-images", metavar="DIR", help="images of --test, if not beside it")
     data.add_argument(
         "--name", type=_name, default="custom", help="what results call --train and --test"
     )
@@ -42,11 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s"
     )
-    parser.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="read checkpoints that may run code while they are read: only files you trust",
-    )
+    add_allow_pickle(parser)
+    add_custom_import(parser)
     other = parser.add_argument_group("other than the paper's settings")
     other.add_argument("--size", type=positive_int, help="side of crops in pixels (224; asl: 448)")
     other.add_argument("--epochs", type=positive_int, help="(linear: 50, semi: 20, asl: 40)")
@@ -94,11 +93,6 @@ def run(args: argparse.Namespace) -> int:
         for protocol in args.protocol
         or (_ON_COCO if data.name in ("coco14", "coco17") else ["linear"])
     ]
-    if rates and any(protocol != "linear" for protocol, _ in runs):
-        raise ValueError(
-            "--learning-rates is the grid of `linear`; the other protocols have rates of their own: add "
-            "--protocol linear"
-        )
     networks = read_networks(args.checkpoints, random=args.random, allow_pickle=args.allow_pickle)
     results = []
     try:
@@ -132,6 +126,9 @@ def _data(args: argparse.Namespace) -> "list[BenchmarkData]":
     if args.coco:
         found.append(load_data(*coco_sources(args.coco)))
     if args.train:
-        sources = Source(args.train, args.train_split), Source(args.test, args.test_split)
+        sources = (
+            Source(args.train, args.train_split, args.train_images),
+            Source(args.test, args.test_split, args.test_images),
+        )
         found.append(load_data(args.name, *sources))
     return found

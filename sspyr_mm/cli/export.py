@@ -2,6 +2,8 @@
 
 import argparse
 
+from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import
+
 _INIT = "model.backbone=dict({backbone}, init_cfg=dict(type='Pretrained', checkpoint='{out}'))"
 # Target -> how its file is used. The names of `sspyr_mm.checkpoints.formats.TARGETS`, which would import torch.
 _USE = {
@@ -35,15 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names begin with `backbone.`, as in a whole model",
     )
     add_allow_pickle(parser)
-
-
-def add_allow_pickle(parser: argparse.ArgumentParser) -> None:
-    """Declares ``--allow-pickle``, the same for every command that reads foreign checkpoints."""
-    parser.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="read objects of any class; a file can run any code this way: only for makers you trust",
-    )
+    add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.cli.arguments import add_custom_import, positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=512,
         help="images to look at (default: %(default)s)",
     )
+    add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:

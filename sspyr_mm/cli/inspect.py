@@ -2,7 +2,7 @@
 
 import argparse
 
-from sspyr_mm.cli.export import add_allow_pickle
+from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -10,6 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="checkpoint in any format that is read")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_allow_pickle(parser)
+    add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:

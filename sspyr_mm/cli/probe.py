@@ -3,7 +3,8 @@
 import argparse
 import json
 
-from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.cli.arguments import add_custom_import, positive_int
+from sspyr_mm.files import whole_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-random", action="store_true", help="leave out the randomly initialised network"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,14 +43,14 @@ def run(args: argparse.Namespace) -> int:
     from mmengine.runner import set_random_seed
 
     from sspyr_mm.checkpoints import load_pretraining, random_model
-    from sspyr_mm.datasets.labelled import check_same_classes, read_labelled
+    from sspyr_mm.datasets.labelled import match_classes, read_labelled
     from sspyr_mm.evaluation import extract_features, linear_probe
 
     if args.json:  # not after an hour's work
         os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
     train = read_labelled(args.train, split=args.train_split)
     val = read_labelled(args.val, split=args.val_split)
-    check_same_classes(train, val, ("--train", "--val"))
+    val = match_classes(train, val, ("--train", "--val"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
     for path in args.checkpoints:
@@ -79,12 +81,7 @@ def run(args: argparse.Namespace) -> int:
             )
             print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:
-        partial = f"{args.json}.partial"
-        with open(partial, "w") as file:
-            json.dump(
-                {"train": len(train.paths), "val": len(val.paths), "results": rows},
-                file,
-                indent=1,
-            )
-        os.replace(partial, args.json)
+        report = {"train": len(train.paths), "val": len(val.paths), "results": rows}
+        with whole_file(args.json) as partial:
+            partial.write_text(json.dumps(report, indent=1))
     return 0

@@ -1,7 +1,8 @@
 """``python -m sspyr_mm results``: results of several checkpoints and machines in one table."""
 
 import argparse
-import os
+
+from sspyr_mm.files import whole_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +29,8 @@ def run(args: argparse.Namespace) -> int:
     print(to_markdown(rows), end="")
     for path, text in ((args.markdown, to_markdown), (args.csv, to_csv)):
         if path:
-            with open(f"{path}.partial", "w", newline="") as file:
+            with whole_file(path) as partial, open(partial, "w", newline="") as file:
                 file.write(text(rows))
-            os.replace(f"{path}.partial", path)
     if args.plot:
         plot(rows, args.plot)
     return 0

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from sspyr_mm.files import whole_file
+
 
 def rank_ids(ids: Iterable[str], seed: int) -> list[str]:
     """Brings ids into an order that is random, but always the same.
@@ -68,11 +70,8 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
         f"# {percent} % of {len(ranked)} images, those with the lowest SHA-256 of '{seed}:ID': seed {seed}, "
         f"{len(chosen)} ids; SHA-256 of all ids, sorted as text, one a line: {ids_checksum(ranked)}"
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("\n".join([header, *chosen]) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text("\n".join([header, *chosen]) + "\n", encoding="utf-8")
     return len(chosen)
 
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 import sspyr_mm.datasets  # registers what the pipeline names
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.evaluation.encoder import FrozenEncoder
+from sspyr_mm.files import whole_file
 
 SHARD = 512
 """Images a file holds."""
@@ -104,7 +105,7 @@ def cached_features(
         (N, C) float32 on the CPU.
 
     Raises:
-        ValueError: If an image can't be decoded, or a stored file is damaged.
+        ValueError: If an image can't be decoded.
         OSError: If an image is missing.
     """
     description = _describe(encoder, paths, size)
@@ -113,7 +114,11 @@ def cached_features(
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "about.json", json.dumps(description, indent=1).encode())
     count = -(-len(paths) // SHARD)
-    missing = [shard for shard in range(count) if not _shard_file(folder, shard).exists()]
+    missing = [
+        shard
+        for shard in range(count)
+        if not _is_whole(_shard_file(folder, shard), len(_rows(shard, len(paths))))
+    ]
     arguments = (devices, encoder.cpu(), list(paths), size, folder, missing, num_workers)
     if len(devices) > 1 and len(missing) > 1:
         try:
@@ -125,7 +130,9 @@ def cached_features(
         _extract_share(0, devices[:1], *arguments[1:])
     for left_over in folder.glob("*.partial"):  # of runs that were killed
         left_over.unlink(missing_ok=True)
-    return torch.cat([_read(_shard_file(folder, shard)) for shard in range(count)])
+    return torch.cat(
+        [torch.from_numpy(np.load(_shard_file(folder, shard))) for shard in range(count)]
+    )
 
 
 def file_states(paths: Sequence[str]) -> bytes:
@@ -191,10 +198,15 @@ def _extract_share(
         _save(_shard_file(folder, shard), torch.cat(rows).numpy())
 
 
+def _rows(shard: int, num_images: int) -> range:
+    """Images of a shard."""
+    return range(shard * SHARD, min((shard + 1) * SHARD, num_images))
+
+
 def _batches(shard: int, num_images: int) -> Iterator[list[int]]:
-    stop = min((shard + 1) * SHARD, num_images)
-    for start in range(shard * SHARD, stop, _BATCH):
-        yield list(range(start, min(start + _BATCH, stop)))
+    rows = _rows(shard, num_images)
+    for start in range(0, len(rows), _BATCH):
+        yield list(rows[start : start + _BATCH])
 
 
 def _save(target: Path, array: np.ndarray) -> None:
@@ -204,17 +216,22 @@ def _save(target: Path, array: np.ndarray) -> None:
 
 
 def _write(target: Path, data: bytes) -> None:
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
     try:
-        os.replace(partial, target)
+        with whole_file(target) as partial:
+            partial.write_bytes(data)
     except FileNotFoundError:
         if not target.exists():  # a run beside this one has finished, and tidied up
             raise
 
 
-def _read(path: Path) -> Tensor:
+def _is_whole(path: Path, num_images: int) -> bool:
+    """Whether a shard is there; one that is damaged is extracted again."""
     try:
-        return torch.from_numpy(np.load(path))
+        if (found := np.load(path, mmap_mode="r").shape[0]) != num_images:
+            raise ValueError(f"{found} images, not {num_images}")
+        return True
+    except FileNotFoundError:
+        return False
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged ({error}): delete it and start again") from error
+        print(f"{path} is damaged ({error}): extracted again", file=sys.stderr)
+        return False

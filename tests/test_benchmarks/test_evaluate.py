@@ -17,11 +17,12 @@ from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.benchmarks import evaluate as evaluation
-from sspyr_mm.benchmarks import finetune
+from sspyr_mm.benchmarks import finetune, finetune_process
 from sspyr_mm.benchmarks.data import BenchmarkData, coco_sources, load_data, voc07_sources
-from sspyr_mm.benchmarks.evaluate import Settings, evaluate
+from sspyr_mm.benchmarks.evaluate import Settings, each, evaluate
 from sspyr_mm.benchmarks.linear import choose_rate
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.cli import evaluate as cli
 from sspyr_mm.evaluation.linear_grid import LinearRecipe
 
 QUICK = Settings(size=32, epochs=4)
@@ -52,6 +53,16 @@ def test_linear_writes_a_complete_result_once(networks, data, tmp_path, monkeypa
     assert set(result.beside["held_out_mAP"]) == {str(r) for r in LinearRecipe().learning_rates}
     monkeypatch.setattr(evaluation, "_linear", None)  # nothing may be measured again
     assert run(networks[0], "linear", data, tmp_path) == result
+
+
+def test_a_damaged_result_is_measured_again(networks, data, tmp_path, capsys):
+    result = run(networks[0], "linear", data, tmp_path)
+    (file,) = tmp_path.glob("result-*.json")
+    content = file.read_text()
+    file.write_text(content[:100])
+    assert run(networks[0], "linear", data, tmp_path) == result
+    assert file.read_text() == content
+    assert f"Measured again: {file} is not a result" in capsys.readouterr().err
 
 
 def test_results_tell_apart_what_differs(networks, data, tmp_path):
@@ -105,6 +116,18 @@ def test_too_few_images_and_rates_that_diverge():
     assert all(math.isnan(v) for v in choose_rate(features, targets, recipe, seed=0).values())
 
 
+def test_the_command_offers_every_protocol():
+    assert cli.PROTOCOLS == evaluation.PROTOCOLS
+
+
+def test_a_grid_of_another_protocol_is_refused_before_any_work(networks, data, tmp_path):
+    runs = [("linear", data), ("asl", data)]
+    settings = replace(QUICK, learning_rates=(0.1,))
+    with pytest.raises(ValueError, match="the grid of `linear`; asl has rates of its own"):
+        next(each(networks, runs, [0], work_dir=str(tmp_path), settings=settings))
+    assert not list(tmp_path.iterdir())
+
+
 def test_data_are_found_or_the_message_says_where(scenes, tmp_path):
     train, test = voc07_sources(str(scenes))
     assert (train.split, test.split) == ("trainval", "test")
@@ -126,6 +149,43 @@ def test_data_are_found_or_the_message_says_where(scenes, tmp_path):
 def test_command_says_what_is_wrong(checkpoint, options, message, capsys):
     assert main(["evaluate", checkpoint, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+OWN_BACKBONE = """
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.registry import MODELS
+from torch import nn
+
+@MODELS.register_module()
+class OwnNet(BaseBackbone):
+    def __init__(self, width=8, init_cfg=None):
+        super().__init__(init_cfg)
+        self.conv = nn.Conv2d(3, width, 7, 4)
+
+    def forward(self, x):
+        return (self.conv(x),)
+"""
+
+
+def test_a_backbone_of_ones_own_in_its_own_module(scenes, tmp_path, monkeypatch, capsys):
+    """Also in the process that fine-tunes; a folder's name is no template, whatever is in it."""
+    (tmp_path / "own_backbones.py").write_text(OWN_BACKBONE)
+    state = {"conv.weight": torch.randn(8, 3, 7, 7) / 10, "conv.bias": torch.zeros(8)}
+    torch.save({"state_dict": state, "meta": {"backbone": {"type": "OwnNet"}}}, tmp_path / "o.pth")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    work_dir = tmp_path / "{{ fileDirname }}"
+    line = command(str(tmp_path / "o.pth"), scenes, work_dir, "--epochs", "1")
+    line += ["--protocol", "linear", "asl"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 2 and "OwnNet: import your module with --custom-import" in done.stderr
+    line += ["--custom-import", "own_backbones"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(file.read_text()) for file in work_dir.glob("result-*.json")]
+    assert sorted(result["protocol"] for result in results) == ["asl", "linear"]
+    settings = next(r for r in results if r["protocol"] == "asl")["settings"]
+    assert settings["epochs"] == 1 and settings["size"] == 32 and settings["batch"] == 128
+    assert settings["optimizer"] == {"type": "Adam", "lr": 2e-4, "weight_decay": 1e-4}
 
 
 def test_another_architectures_checkpoint_is_refused(scenes, tmp_path, capsys):
@@ -175,10 +235,10 @@ def test_killed_and_started_again_it_ends_with_the_same_figure(
 def test_two_runs_in_one_folder_are_refused(networks, data, tmp_path, monkeypatch):
     def meanwhile(folder, command, lock):
         with pytest.raises(ValueError, match=r"Another run is training in .*final"):
-            finetune._run(Config(dict(work_dir=str(folder))), 1)
+            finetune_process.run_config(Config(dict(work_dir=str(folder))), 1)
         (folder / "metrics.json").write_text('{"multi-label/mAP": NaN}')
 
-    monkeypatch.setattr(finetune, "_train", meanwhile)
+    monkeypatch.setattr(finetune_process, "_train", meanwhile)
     with pytest.raises(ValueError, match="Training diverged on all of the images"):
         run(networks[0], "asl", data, tmp_path)
 
@@ -193,7 +253,7 @@ def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monk
         figures = {f"multi-label/AP_{name}": 50.0 for name in data.test.classes}
         return {"multi-label/mAP": 10.0 + cfg.optim_wrapper.optimizer.lr, **figures}
 
-    monkeypatch.setattr(finetune, "_run", pretend)
+    monkeypatch.setattr(finetune, "run_config", pretend)
     result = run(networks[0], "semi100", data, tmp_path)
     assert len(asked) == 10 and asked[-1] == (0.01, "final")
     assert result.beside["head_rate"] == 0.01
@@ -203,7 +263,7 @@ def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monk
         for name in ("held_out", "kept")
     )
     assert len(held) == 8 and len(kept) == 32 and not held & kept
-    monkeypatch.setattr(finetune, "_run", lambda *_: {"multi-label/mAP": math.nan})
+    monkeypatch.setattr(finetune, "run_config", lambda *_: {"multi-label/mAP": math.nan})
     with pytest.raises(ValueError, match="diverged with every pair"):
         run(networks[1], "semi100", data, tmp_path)
 
@@ -216,7 +276,7 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
     protocol = finetune.FINETUNE["semi100"]
     make = finetune._ConfigMaker(protocol, start, data, 0, 2, 32, 1)
     cfg = make(str(tmp_path / "x"), str(ids), 8, (1e9, 1e9), (data.test_source, None))
-    figures = finetune._run(cfg, 1)
+    figures = finetune_process.run_config(cfg, 1)
     assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])
     assert not list((tmp_path / "x").glob("*.pth"))
 

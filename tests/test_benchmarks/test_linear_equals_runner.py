@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.benchmarks.data import load_data, voc07_sources
-from sspyr_mm.benchmarks.finetune import configs_dir
+from sspyr_mm.benchmarks.finetune import load_recipe
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
@@ -22,7 +21,7 @@ SIZE, EPOCHS, BATCH, RATE, SEED = 32, 8, 16, 0.1, 3
 
 
 def plain_recipe(checkpoint, scenes, num_classes, work_dir):
-    cfg = Config.fromfile(configs_dir() / "linear_voc07_50e.py")
+    cfg = load_recipe("linear_voc07_50e.py")
     cfg.work_dir = str(work_dir)
     cfg.model.backbone.update(depth=18, stem_channels=8, base_channels=8)
     cfg.model.backbone.init_cfg.checkpoint = checkpoint
@@ -69,9 +68,7 @@ def test_same_classifier_and_same_figure(checkpoint, scenes, tmp_path):
 
 
 def test_the_configs_state_the_recipe():
-    voc, coco = (
-        Config.fromfile(configs_dir() / f"linear_{name}_50e.py") for name in ("voc07", "coco14")
-    )
+    voc, coco = (load_recipe(f"linear_{name}_50e.py") for name in ("voc07", "coco14"))
     recipe = LinearRecipe()
     for cfg, batch in ((voc, 32), (coco, 128)):
         assert cfg.train_cfg.max_epochs == recipe.epochs

@@ -1,8 +1,6 @@
 """Every protocol on real photographs, from a clean folder with one command."""
 
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +12,6 @@ pytestmark = pytest.mark.real_data
 
 
 @pytest.fixture(scope="module")
-def root():
-    root = Path(os.environ.get("SSPYR_REAL_DATA", Path(__file__).parents[2].parent / "shared/data"))
-    if not root.is_dir():
-        pytest.skip(f"no {root}: set SSPYR_REAL_DATA")
-    return root
-
-
-@pytest.fixture(scope="module")
 def torchvision_file(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoint") / "resnet18.pth"
@@ -30,10 +20,10 @@ def torchvision_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("protocol", ["linear", "semi10", "asl"])
-def test_a_protocol_on_real_files(root, torchvision_file, tmp_path, protocol):
-    data = ["--coco", str(root / "coco_mini")]
+def test_a_protocol_on_real_files(real_data, torchvision_file, tmp_path, protocol):
+    data = ["--coco", str(real_data / "coco_mini")]
     if protocol == "linear":
-        data += ["--voc", str(root / "voc_mini")]
+        data += ["--voc", str(real_data / "voc_mini")]
     quick = ["--size", "48", "--epochs", "2", "--random", "--work-dir", str(tmp_path)]
     assert main(["evaluate", torchvision_file, "--protocol", protocol, *data, *quick]) == 0
     results = [json.loads(path.read_text()) for path in tmp_path.glob("result-*.json")]

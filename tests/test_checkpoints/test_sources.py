@@ -129,7 +129,7 @@ def test_deep_stems_of_mmseg(cls, depth, photograph, tmp_path):
 def test_unknown_names_list_the_formats(tmp_path):
     state = {"vision_model.embeddings.weight": torch.ones(2), "logit_scale": torch.ones(1)}
     with pytest.raises(
-        ValueError, match=r"no format that is known.*vision_model.embeddings"
+        ValueError, match=r"no ResNet in a format that is known.*vision_model.embeddings"
     ) as error:
         read(state, tmp_path / "x.pth")
     for row in FORMATS:
@@ -176,7 +176,7 @@ def test_incomplete_backbones(change, message, backbone50, tmp_path):
 def test_key_encoder_alone_is_no_moco(backbone50, tmp_path):
     content = layouts.moco(backbone50)
     state = {k: v for k, v in content["state_dict"].items() if "encoder_q" not in k}
-    with pytest.raises(ValueError, match="no format that is known"):
+    with pytest.raises(ValueError, match="no ResNet in a format that is known"):
         read({"state_dict": state}, tmp_path / "x.pth")
 
 

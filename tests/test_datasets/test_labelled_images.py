@@ -3,14 +3,13 @@
 import json
 import os
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from sspyr_mm.datasets.labelled import LabelledImages, check_same_classes, read_labelled
+from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
 from sspyr_mm.datasets.toy_scenes import generate
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES
 
@@ -249,7 +248,7 @@ class TestTable:
 
     def test_missing_image(self, tmp_path):
         source = self.write(tmp_path, "file,dog\na.jpg,1\ngone/c.jpg,0\n")
-        with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; set image_root"):
+        with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; complete"):
             read_labelled(source)
 
 
@@ -292,14 +291,15 @@ def some(classes, targets):
     return LabelledImages(names, targets, tuple(classes), True, tuple(names))
 
 
-def test_other_classes_are_refused_with_the_difference():
-    train = some("ab", [[1, 0]])
-    check_same_classes(train, some("ab", [[0, 0]]))
-    message = r"train and test have different classes: only in train: b; only in test: c, d\. Give"
+def test_classes_are_matched_by_name():
+    train = some("abc", [[1, 0, 0]])
+    assert match_classes(train, train).targets.tolist() == [[1, 0, 0]]
+    found = match_classes(train, some("cb", [[1, 0], [-1, 1]]))
+    assert found.classes == ("a", "b", "c")
+    assert found.targets.tolist() == [[0, 0, 1], [0, 1, -1]]
+    message = r"--val has 2 classes that --train lacks: x, y; --train has a, b, c\. Give two parts"
     with pytest.raises(ValueError, match=message):
-        check_same_classes(train, some("acd", [[0, 0, 1]]))
-    with pytest.raises(ValueError, match=r"--train and --val .*: the same names in another order"):
-        check_same_classes(train, some("ba", [[0, 0]]), ("--train", "--val"))
+        match_classes(train, some("axy", [[0, 0, 1]]), ("--train", "--val"))
 
 
 def test_classes_can_be_given_and_images_chosen():
@@ -324,10 +324,8 @@ def test_parts_must_belong_together():
 
 
 @pytest.mark.real_data
-def test_real_sets():
-    root = Path(os.environ.get("SSPYR_REAL_DATA", Path(__file__).parents[2].parent / "shared/data"))
-    if not root.is_dir():
-        pytest.skip(f"no {root}: set SSPYR_REAL_DATA")
+def test_real_sets(real_data):
+    root = real_data
     for split, count in (("train2017", 165), ("val2017", 70)):
         found = read_labelled(root / "coco_mini" / "annotations" / f"instances_{split}.json")
         assert found.targets.shape == (count, 80) and found.classes[0] == "person"

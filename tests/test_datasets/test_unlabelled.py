@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import tracemalloc
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -372,10 +371,8 @@ def test_indices_count_from_the_end_and_end(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_photographs():
-    root = Path(os.environ.get("SSPYR_REAL_DATA", Path(__file__).parents[2].parent / "shared/data"))
-    if not root.is_dir():
-        pytest.skip(f"no {root}: set SSPYR_REAL_DATA")
+def test_real_photographs(real_data):
+    root = real_data
     coco = root / "coco_mini"
     from_json = found(coco / "annotations/instances_train2017.json")
     assert sorted(map(os.path.realpath, from_json)) == sorted(

@@ -82,6 +82,20 @@ def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, m
     assert calls == [4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "header", "rows"])
+def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, capsys):
+    first = extract(encoder, paths, tmp_path)
+    shard = shards(tmp_path)[1]
+    content = shard.read_bytes()
+    if damage == "rows":
+        np.save(shard, np.load(shard)[:3])
+    else:
+        shard.write_bytes({"empty": b"", "cut": content[:-8], "header": b"\x93NUMPY"}[damage])
+    assert torch.equal(extract(encoder, paths, tmp_path), first)
+    assert shard.read_bytes() == content
+    assert f"{shard} is damaged (" in capsys.readouterr().err
+
+
 def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_path):
     first = extract(encoder, paths, tmp_path)
     cv2.imwrite(paths[3], np.full((48, 64, 3), 255, np.uint8))
@@ -113,9 +127,6 @@ def test_several_devices_share_the_work(encoder, paths, tmp_path, monkeypatch):
 
 def test_errors_name_the_file(encoder, paths, tmp_path):
     features = extract(encoder, paths, tmp_path)
-    shards(tmp_path)[0].write_bytes(b"\x93NUMPY")
-    with pytest.raises(ValueError, match=r"000000\.npy is damaged .*delete it"):
-        extract(encoder, paths, tmp_path)
     with open(paths[2], "wb") as file:
         file.write(b"no image")
     with pytest.raises(ValueError, match=r"2\.png: not an image .* mend it, or take it out"):

@@ -14,12 +14,11 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.benchmarks.data import BenchmarkData, load_data, voc07_sources
-from sspyr_mm.benchmarks.finetune import configs_dir
+from sspyr_mm.benchmarks.finetune import load_recipe
 from sspyr_mm.benchmarks.networks import Network, read_networks
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.evaluation.feature_cache import cached_features, centre_crop_pipeline
@@ -47,7 +46,7 @@ def run_plain(
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "backbone.pth"
         torch.save(network.checkpoint.state_dict, weights)
-        cfg = Config.fromfile(configs_dir() / "linear_voc07_50e.py")
+        cfg = load_recipe("linear_voc07_50e.py")
         cfg.work_dir = folder
         frozen = dict(frozen_stages=4, norm_eval=True)
         pretrained = dict(type="Pretrained", checkpoint=str(weights))

@@ -1,6 +1,6 @@
 """Backbones from their configs, and whether tensors are all of one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from inspect import isclass
 from typing import Any
@@ -20,6 +20,19 @@ _OFFLINE = (
     *("mmpretrain.models.backbones.", "mmpretrain.models.utils.", "sspyr_mm.models."),
 )
 """Modules of what nothing is fetched for."""
+_STACK = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "mmengine",
+    "mmcv",
+    "mmpretrain",
+    "mmdet",
+    "mmseg",
+    "sspyr_mm",
+)
+"""Packages of which only those modules are taken. What is from none of them, whoever runs this has imported."""
 
 
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,30 +61,48 @@ def check_offline(config: Mapping[str, Any]) -> None:
 
     Raises:
         ValueError: If a ``type`` in it is none of mmpretrain's own backbones, of this package's modules or of the
-            layers of torch and mmcv; or as :func:`check_types`.
+            layers of torch and mmcv, nor of a module that was imported besides; or as :func:`check_types`.
     """
     check_types(dict(config))
-    parts: list[Any] = [config]
-    for part in parts:
-        if not isinstance(part, Mapping):
-            parts.extend(part if isinstance(part, (list, tuple)) else ())
-            continue
-        parts.extend(part.values())
-        name = part.get("type")
-        if isinstance(name, str) and not _is_offline(name):
+    for name, found in _types(config):
+        online = name.rpartition(".")[2] in ("TIMMBackbone", "Pretrained", "PretrainedInit")
+        if found is not None and not (_is_custom(found) or found.__module__.startswith(_OFFLINE)):
+            online = True
+        if online or (found is not None and not isclass(found)):
             raise ValueError(
                 f"The config inside of the checkpoint asks for type={name!r}, which may fetch something from the "
-                "network: only mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv"
+                "network: only mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv, "
+                "and classes of your own modules, which --custom-import MODULE imports"
             )
 
 
-def _is_offline(name: str) -> bool:
-    if name.rpartition(".")[2] in ("TIMMBackbone", "Pretrained", "PretrainedInit"):
-        return False
-    with suppress(ImportError, RuntimeError):
-        found = MODELS.get(name)
-        return found is None or (isclass(found) and found.__module__.startswith(_OFFLINE))
-    return True  # there is no such thing, and building ends with that
+def custom_modules(config: Mapping[str, Any]) -> list[str]:
+    """Modules of a user's own that a config is built with: another process has to import them, too.
+
+    Args:
+        config: As of :func:`check_offline`.
+    """
+    return sorted({found.__module__ for _, found in _types(config) if found and _is_custom(found)})
+
+
+def _types(config: Any) -> Iterator[tuple[str, Any]]:
+    """Every ``type`` in a config, and what is registered under that name: None for nothing."""
+    if isinstance(config, (list, tuple)):
+        config = dict(enumerate(config))
+    if isinstance(config, Mapping):
+        name = config.get("type")
+        if isinstance(name, str):
+            found = None
+            with suppress(ImportError, RuntimeError):
+                found = MODELS.get(name)
+            yield name, found
+        for value in config.values():
+            yield from _types(value)
+
+
+def _is_custom(found: Any) -> bool:
+    package = found.__module__.partition(".")[0]
+    return package not in _STACK and not found.__module__.startswith(_OFFLINE)
 
 
 def build_network(backbone: Mapping[str, Any]) -> nn.Module:
@@ -90,8 +121,10 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
     try:
         network = MODELS.build({**backbone, "_scope_": "mmpretrain"})
     except Exception as error:  # whatever the constructor of any backbone makes of wrong arguments
+        own = [name for name, found in _types(backbone) if found is None]
+        hint = f". {few(own)}: import your module with --custom-import MODULE" if own else ""
         raise ValueError(
-            f"mmpretrain can't build the backbone {dict(backbone)}: {error}"
+            f"mmpretrain can't build the backbone {dict(backbone)}: {error}{hint}"
         ) from error
     network = revert_sync_batchnorm(network)
     network.eval()  # of mmpretrain's backbones it returns nothing

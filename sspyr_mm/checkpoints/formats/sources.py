@@ -194,8 +194,9 @@ def detect(weights: Weights, *, where: str) -> SourceFormat:
             return row
     known = "\n".join(f"  {row.name}: {row.layout}" for row in FORMATS)
     raise ValueError(
-        f"{where} is in no format that is known. Its first tensors are {few(weights.tensors, 6)}. ResNets are read in\n"
-        f"{known}\nand any backbone in pre-training checkpoints of sspyr_mm and backbones exported from them"
+        f"{where} holds no ResNet in a format that is known. Its first tensors are {few(weights.tensors, 6)}. Other "
+        "backbones (ViT, Swin, ConvNeXt, ...) are read from pre-training checkpoints of sspyr_mm and what `export` "
+        f"made of them; ResNets also from\n{known}"
     )
 
 

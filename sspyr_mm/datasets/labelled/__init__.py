@@ -1,6 +1,6 @@
 """Images with labels, from COCO, VOC, tables and folders."""
 
-from sspyr_mm.datasets.labelled.images import IGNORED, LabelledImages, check_same_classes
+from sspyr_mm.datasets.labelled.images import IGNORED, LabelledImages, match_classes
 from sspyr_mm.datasets.labelled.multi_label import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.labelled.reading import read_labelled
 
@@ -9,6 +9,6 @@ __all__ = [
     "CocoMultiLabel",
     "LabelledImages",
     "MultiLabelImages",
-    "check_same_classes",
+    "match_classes",
     "read_labelled",
 ]

@@ -99,34 +99,29 @@ class LabelledImages:
         )
 
 
-def check_same_classes(
+def match_classes(
     train: LabelledImages, test: LabelledImages, names: tuple[str, str] = ("train", "test")
-) -> None:
-    """Refuses a pair of sets of which one can't be a test of the other.
+) -> LabelledImages:
+    """Brings a test set under the classes that are learned.
 
     Args:
         train: To learn from.
         test: To measure on.
         names: What to call them.
 
+    Returns:
+        ``test`` with the columns of ``train``; those of classes it does not show are zeros.
+
     Raises:
-        ValueError: If their classes, or the order of these, differ.
+        ValueError: If ``test`` has a class that ``train`` lacks.
     """
-    if train.classes == test.classes:
-        return
-    only = [sorted(set(a.classes) - set(b.classes)) for a, b in ((train, test), (test, train))]
-    if any(only):
-        detail = "; ".join(
-            f"only in {name}: {shortened(found)}"
-            for name, found in zip(names, only, strict=True)
-            if found
+    if lost := [name for name in test.classes if name not in train.classes]:
+        raise ValueError(
+            f"{names[1]} has {len(lost)} classes that {names[0]} lacks: {shortened(lost)}; {names[0]} has "
+            f"{shortened(train.classes)}. Give two parts of one data set; in a csv, a column per class "
+            "names also those that no image shows"
         )
-    else:
-        detail = "the same names in another order"
-    raise ValueError(
-        f"{names[0]} and {names[1]} have different classes: {detail}. Give two parts of one data set; in a csv, a "
-        "column per class names those that a part lacks"
-    )
+    return test.with_classes(train.classes)
 
 
 def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
@@ -151,8 +146,8 @@ def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
             missing.append(path)
     if missing:
         raise FileNotFoundError(
-            f"{source} names {len(missing)} of {len(paths)} images that do not exist: {shortened(missing)}; set "
-            "image_root to their folder, or complete it"
+            f"{source} names {len(missing)} of {len(paths)} images that do not exist: {shortened(missing)}; complete "
+            "their folder, or say where it is (image_root=DIR; for evaluate --train-images, --test-images)"
         )
 
 
@@ -171,5 +166,6 @@ def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -
     """The error for a split that a source lacks, or that has to be chosen."""
     wanted = "no split was given" if split is None else f"it has no split {split!r}"
     return ValueError(
-        f"{source}: {wanted}; choose one of {shortened(found, 20) or 'none found'} (split=...)"
+        f"{source}: {wanted}; choose one of {shortened(found, 20) or 'none found'} (split=NAME; on the command line "
+        "--train-split, and --test-split or --val-split)"
     )

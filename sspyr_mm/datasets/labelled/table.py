@@ -28,8 +28,7 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
         image_root: What relative paths count from; default: the table's folder.
 
     Returns:
-        Classes are the sorted labels, or the columns in their order. With ``labels``, a part of a data set that lacks
-        a class does not know of it: use a column per class there.
+        Classes are the sorted labels, or the columns in their order.
 
     Raises:
         FileNotFoundError: If an image does not exist.

@@ -127,7 +127,9 @@ def _repeated(names: list[str]) -> list[str]:
 
 def _find_images(folder: Path, names: list[str]) -> list[str]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist: complete the tree, or set image_root")
+        raise FileNotFoundError(
+            f"{folder} does not exist: complete the tree, or set image_root=DIR"
+        )
     files = {
         os.path.splitext(name)[0]: name
         for name in sorted(os.listdir(folder), reverse=True)  # of a.jpg and a.png the first

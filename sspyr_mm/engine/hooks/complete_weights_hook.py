@@ -18,6 +18,7 @@ class CompleteWeightsHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Guards every module that starts from a file; weights are initialised after this."""
         for module in runner.model.modules():
-            config = getattr(module, "init_cfg", None)
-            if isinstance(config, dict) and config.get("type") == "Pretrained":
+            given = getattr(module, "init_cfg", None)
+            configs = given if isinstance(given, (list, tuple)) else [given]
+            if any(isinstance(c, dict) and c.get("type") == "Pretrained" for c in configs):
                 module._register_load_state_dict_pre_hook(check_complete, with_module=True)

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.model_access import accumulative_counts
+from sspyr_mm.files import whole_file
 
 _FILE = "interrupted.pth"
 _EARLIER = "interrupted_earlier.pth"
@@ -88,14 +89,11 @@ class InterruptHook(Hook):
         if mid_step or not self._agreed(runner):
             return
         if is_main_process():
-            partial = f"{_FILE}.partial"
-            runner.save_checkpoint(runner.work_dir, partial, by_epoch=False)
             target = os.path.join(runner.work_dir, _FILE)
-            os.replace(os.path.join(runner.work_dir, partial), target)
-            pointer = os.path.join(runner.work_dir, _POINTER)
-            with open(f"{pointer}.partial", "w") as file:
-                file.write(target)
-            os.replace(f"{pointer}.partial", pointer)
+            with whole_file(target) as partial:
+                runner.save_checkpoint(runner.work_dir, partial.name, by_epoch=False)
+            with whole_file(os.path.join(runner.work_dir, _POINTER)) as partial:
+                partial.write_text(target)
             runner.logger.info(
                 f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to go on from it."
             )
