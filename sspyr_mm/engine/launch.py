@@ -152,10 +152,14 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 def fill_dataloaders(cfg: Config) -> None:
     """Gives the data loaders of a config the defaults of mmpretrain's train.py, on which its bases count.
 
+    Configs of mmdet and mmseg are left alone: their images differ in size, and mmengine's own defaults are theirs.
+
     Args:
         cfg (Config): A config. What it says of ``collate_fn``, ``pin_memory`` and ``persistent_workers``
             stays; it is changed in place.
     """
+    if cfg.get("default_scope", "mmpretrain") != "mmpretrain":
+        return
     for loader in _dataloaders(cfg):
         loader.setdefault("collate_fn", dict(type="default_collate"))
         # Pinning wants a CUDA driver; without one torch warns in every epoch.

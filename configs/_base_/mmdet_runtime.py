@@ -1,0 +1,11 @@
+# mmdet's runtime, counting iterations; weights that do not fit are an error; batch norm is precise when it is measured.
+_base_ = "mmdet::_base_/default_runtime.py"
+
+default_hooks = dict(
+    checkpoint=dict(by_epoch=False, interval=15000, max_keep_ckpts=2),
+    complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
+    precise_bn=dict(type="mmpretrain.PreciseBNBeforeValHook", num_iters=200),
+    interrupt=dict(type="mmpretrain.InterruptHook"),
+)
+log_processor = dict(by_epoch=False)
+randomness = dict(seed=0)

@@ -1,0 +1,19 @@
+# FCN, ResNet-50, on Cityscapes fine train -> val. Not in the paper; users of this field compare there.
+# Command: tools/dist_train.sh configs/benchmarks/mmsegmentation/fcn_r50-d8_40k_cityscapes-769x769.py 4 \
+#              --cfg-options model.backbone.init_cfg.checkpoint=backbone.pth
+# Cost: 40 000 steps of 16 images, 4 GPUs.
+_base_ = ["../../_base_/compat.py", "mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-769x769.py"]
+
+model = dict(
+    pretrained=None,
+    backbone=dict(
+        type="ResNet",  # of the 7x7 stem; the base's ResNetV1c would leave its own at random
+        init_cfg=dict(type="Pretrained", checkpoint="backbone.pth"),
+    ),
+)
+train_dataloader = dict(batch_size=4)
+default_hooks = dict(
+    complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
+    interrupt=dict(type="mmpretrain.InterruptHook"),
+)
+randomness = dict(seed=0)
