@@ -170,6 +170,8 @@ def run_finetune(
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
     settings = {"config": protocol.config, "processes": num_processes, **_settings_of(cfg)}
     settings["batch"] = cfg.train_dataloader.batch_size * num_processes
+    if protocol.grid:
+        del settings["optimizer"]["lr"]  # chosen, not set: seeds of one table row may differ
     return Outcome(metrics, settings, chosen)
 
 

@@ -257,6 +257,7 @@ def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monk
     result = run(networks[0], "semi100", data, tmp_path)
     assert len(asked) == 10 and asked[-1] == (0.01, "final")
     assert result.beside["head_rate"] == 0.01
+    assert result.settings["optimizer"] == {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}
     assert list(result.beside["held_out_mAP"].values()).count(None) == 3
     held, kept = (
         set((next(tmp_path.glob("semi100-*")) / f"{name}.txt").read_text().split())
