@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import torch
 
 from sspyr_mm.benchmarks.data import BenchmarkData
+from sspyr_mm.benchmarks.dense import BATCH, DENSE, DenseSettings, run_dense
+from sspyr_mm.benchmarks.dense_data import DenseData
 from sspyr_mm.benchmarks.finetune import (
     FINETUNE,
     Start,
@@ -33,7 +35,7 @@ from sspyr_mm.evaluation.metrics import (
 )
 from sspyr_mm.files import whole_file
 
-PROTOCOLS = ("linear", *FINETUNE)
+PROTOCOLS = ("linear", *FINETUNE, *DENSE)
 _SIZE = 224
 
 
@@ -45,11 +47,15 @@ class Settings:
         size: Side of the test crop in pixels.
         epochs: Passes over the training images.
         learning_rates: Grid of the linear protocol.
+        iterations: Steps of detection and segmentation.
+        batch_size: Images a step of detection and segmentation.
     """
 
     size: int | None = None
     epochs: int | None = None
     learning_rates: tuple[float, ...] | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -65,8 +71,17 @@ def check_settings(protocol: str, settings: Settings) -> None:
         settings: What differs from the paper.
 
     Raises:
-        ValueError: If a grid of ``linear`` is given for another protocol.
+        ValueError: If a grid of ``linear`` is given for another protocol, or the length of the training in a unit
+            that the protocol does not count in.
     """
+    dense = protocol in DENSE
+    for name, wrong in (("epochs", dense), ("iterations", not dense), ("batch_size", not dense)):
+        if wrong and getattr(settings, name) is not None:
+            others = [other for other in PROTOCOLS if (other in DENSE) == (name != "epochs")]
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for {', '.join(others)}, not for {protocol}: leave it out, or choose "
+                "with --protocol"
+            )
     if settings.learning_rates is not None and protocol != "linear":
         raise ValueError(
             f"--learning-rates is the grid of `linear`; {protocol} has rates of its own: leave it out, or add "
@@ -77,7 +92,7 @@ def check_settings(protocol: str, settings: Settings) -> None:
 def evaluate(
     network: Network,
     protocol: str,
-    data: BenchmarkData,
+    data: BenchmarkData | DenseData,
     *,
     seed: int,
     work_dir: str,
@@ -120,15 +135,16 @@ def evaluate(
     if known := _known(path):
         # What it is called, and where it lies, may have changed.
         return replace(known, network=network.name, checkpoint=network.about)
-    measure = _linear if protocol == "linear" else _finetune
+    measure = _linear if protocol == "linear" else _dense if protocol in DENSE else _finetune
+    metric = DENSE[protocol].metric if protocol in DENSE else "mAP"
     figures, used, beside = measure(_Job(network, protocol, data, seed, work_dir, key, settings))
     result = Result(
         network=network.name,
         protocol=protocol,
         data=data.name,
         seed=seed,
-        metric="mAP",
-        value=figures.pop("mAP"),
+        metric=metric,
+        value=figures.pop(metric),
         as_published=not settings.changed and data.is_official,
         checkpoint=network.about,
         counts=data.counts,
@@ -158,11 +174,16 @@ class _Job:
 
     network: Network
     protocol: str
-    data: BenchmarkData
+    data: Any
     seed: int
     work_dir: str
     key: str
     settings: Settings
+
+    @property
+    def folder(self) -> str:
+        """Of its unfinished runs."""
+        return os.path.join(self.work_dir, f"{self.protocol}-{self.data.name}-{self.key}")
 
 
 _Measured: TypeAlias = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
@@ -197,8 +218,7 @@ def _linear(job: _Job) -> _Measured:
 def _finetune(job: _Job) -> _Measured:
     data, settings, checkpoint = job.data, job.settings, job.network.checkpoint
     protocol = FINETUNE[job.protocol]
-    folder = os.path.join(job.work_dir, f"{job.protocol}-{data.name}-{job.key}")
-    weights = os.path.join(os.path.abspath(folder), "backbone.pth")
+    weights = os.path.join(os.path.abspath(job.folder), "backbone.pth")
     with whole_file(weights) as partial:
         torch.save({"state_dict": checkpoint.state_dict}, partial)
     start = Start(
@@ -209,7 +229,7 @@ def _finetune(job: _Job) -> _Measured:
         start,
         data,
         seed=job.seed,
-        work_dir=folder,
+        work_dir=job.folder,
         num_processes=default_processes(),
         epochs=settings.epochs,
         size=settings.size,
@@ -222,11 +242,26 @@ def _finetune(job: _Job) -> _Measured:
     return figures, outcome.settings, outcome.chosen
 
 
+def _dense(job: _Job) -> _Measured:
+    settings = DenseSettings(job.settings.iterations, job.settings.size, job.settings.batch_size)
+    figures, used = run_dense(
+        DENSE[job.protocol],
+        job.network.checkpoint,
+        job.data,
+        seed=job.seed,
+        work_dir=job.folder,
+        num_processes=min(settings.batch_size or BATCH, default_processes()),
+        settings=settings,
+    )
+    return figures, used, {}
+
+
 def _recipe_text(protocol: str) -> str:
-    """The config of a fine-tuning protocol: an edited one is another protocol."""
+    """The config of a protocol: an edited one is another protocol."""
     if protocol == "linear":
         return ""
-    return load_recipe(FINETUNE[protocol].config).pretty_text
+    recipe = DENSE[protocol] if protocol in DENSE else FINETUNE[protocol]
+    return load_recipe(recipe.config).pretty_text
 
 
 def _num_channels(network: Network) -> int:
@@ -243,7 +278,7 @@ def _by_class(data: BenchmarkData, percent: Sequence[float]) -> dict[str, float 
 
 def each(
     networks: Sequence[Network],
-    runs: Sequence[tuple[str, BenchmarkData]],
+    runs: Sequence[tuple[str, BenchmarkData | DenseData]],
     seeds: Sequence[int],
     *,
     work_dir: str,

@@ -25,7 +25,7 @@ class FinetuneProtocol:
     """How a network is fine-tuned.
 
     Args:
-        config: File of ``configs/benchmarks/classification``.
+        config: File below ``configs/benchmarks``.
         percent: Part of the training images that is used.
         head_rates: Learning rates of the last layer to choose from; empty: the config's.
         backbone_rates: Learning rates of the backbone to choose from.
@@ -47,11 +47,11 @@ class FinetuneProtocol:
 # Source: paper, semi-supervised learning: both rates from a grid in [.001, .1].
 _RATES = (0.001, 0.01, 0.1)
 FINETUNE = {
-    "semi1": FinetuneProtocol("semi_coco14_1pct_20e.py", 1, _RATES, _RATES),
-    "semi10": FinetuneProtocol("semi_coco14_10pct_20e.py", 10, _RATES, _RATES),
-    "semi100": FinetuneProtocol("semi_coco14_100pct_20e.py", 100, _RATES, _RATES),
-    "asl": FinetuneProtocol("asl_coco14_40e.py"),
-    "asl224": FinetuneProtocol("asl_coco14_40e.py", size=224),
+    "semi1": FinetuneProtocol("classification/semi_coco14_1pct_20e.py", 1, _RATES, _RATES),
+    "semi10": FinetuneProtocol("classification/semi_coco14_10pct_20e.py", 10, _RATES, _RATES),
+    "semi100": FinetuneProtocol("classification/semi_coco14_100pct_20e.py", 100, _RATES, _RATES),
+    "asl": FinetuneProtocol("classification/asl_coco14_40e.py"),
+    "asl224": FinetuneProtocol("classification/asl_coco14_40e.py", size=224),
 }
 _ASL_ITERATIONS = 40 * (82783 // 128)
 """Of the paper's run, for which the decay of the averaged weights is."""
@@ -92,12 +92,12 @@ class Start:
 
 
 def load_recipe(name: str) -> Config:
-    """A config of ``configs/benchmarks/classification``.
+    """A config of ``configs/benchmarks``.
 
     Args:
-        name: Its file.
+        name: Its file below that folder.
     """
-    return Config.fromfile(configs_dir() / "benchmarks" / "classification" / name)
+    return Config.fromfile(configs_dir() / "benchmarks" / name)
 
 
 def run_finetune(

@@ -7,6 +7,7 @@ Trains the config, going on where an earlier process was stopped, and leaves the
 import argparse
 import json
 import os
+import re
 from pathlib import Path
 
 from mmengine.config import Config
@@ -36,22 +37,26 @@ def main(arguments: list[str] | None = None) -> None:
     cfg.resume = True
     if os.environ.get("RANK", "0") == "0":
         _forget_lost_checkpoint(cfg.work_dir)
-    # Measured below, once: a process that is stopped after the last epoch's checkpoint would never measure.
-    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs + 1
+    # Measured below, once: a process that is stopped after the last checkpoint would never measure.
+    loop = cfg.train_cfg
+    loop.val_begin = 1 + (loop.max_epochs if "max_epochs" in loop else loop.max_iters)
     fill_dataloaders(cfg)
     runner = Runner.from_cfg(prepare_config(cfg, args.launcher))
     runner.train()
     metrics = runner.val_loop.run()
     if is_main_process():
         with whole_file(os.path.join(cfg.work_dir, METRICS_FILE)) as partial:
-            partial.write_text(json.dumps(metrics, indent=1))
+            partial.write_text(json.dumps({k: float(v) for k, v in metrics.items()}, indent=1))
 
 
 def _forget_lost_checkpoint(work_dir: str) -> None:
     """A kill while mmengine writes down which checkpoint is the last leaves an empty note: take the last there is."""
     note = Path(work_dir, "last_checkpoint")
     if note.exists() and not Path(note.read_text().strip() or "/").is_file():
-        found = sorted(Path(work_dir).glob("epoch_*.pth"), key=lambda p: int(p.stem[6:]))
+        found = [
+            p for p in Path(work_dir).glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+", p.stem)
+        ]
+        found.sort(key=lambda p: int(p.stem.partition("_")[2]))
         # The newest may be half written: with several, the one before is whole.
         if len(found) > 1:
             note.write_text(str(found[-2]))

@@ -10,9 +10,14 @@ from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import, positive
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.data import BenchmarkData
+    from sspyr_mm.benchmarks.dense_data import DenseData
     from sspyr_mm.benchmarks.results import Result
 
-PROTOCOLS = ("linear", "semi1", "semi10", "semi100", "asl", "asl224")
+_DENSE = ("mask_rcnn_coco", "fcn_voc")
+PROTOCOLS = (
+    *("linear", "semi1", "semi10", "semi100", "asl", "asl224"),
+    *_DENSE,
+)
 _ON_COCO = ("linear", "semi1", "semi10", "semi100", "asl")
 
 
@@ -23,11 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         nargs="+",
         choices=PROTOCOLS,
-        help="default: the paper's for the data given: linear on VOC07 and other sets, all on COCO",
+        help="default: the paper's for the data given: linear on VOC07 and other sets, those of classification on "
+        "COCO, fcn_voc on --voc-masks",
     )
     data = parser.add_argument_group("data, of which at least one is needed")
     data.add_argument("--voc", metavar="DIR", help="VOC2007 or a folder above it")
     data.add_argument("--coco", metavar="DIR", help="COCO: annotations/, train2014/, val2014/")
+    data.add_argument("--voc-masks", metavar="DIR", help="VOC2012 with masks, for fcn_voc")
     data.add_argument("--train", metavar="SET", help="any labelled set: COCO json, VOC tree, CSV")
     data.add_argument("--test", metavar="SET", help="its test part")
     data.add_argument("--train-split", metavar="NAME", help="of a VOC tree given as --train")
@@ -47,8 +54,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_allow_pickle(parser)
     add_custom_import(parser)
     other = parser.add_argument_group("other than the paper's settings")
-    other.add_argument("--size", type=positive_int, help="side of crops in pixels (224; asl: 448)")
+    other.add_argument(
+        "--size",
+        type=positive_int,
+        help="side of crops in pixels (224; asl: 448; fcn_voc: 512), shorter side of mask_rcnn_coco (800)",
+    )
     other.add_argument("--epochs", type=positive_int, help="(linear: 50, semi: 20, asl: 40)")
+    other.add_argument(
+        "--iterations", type=positive_int, help="(mask_rcnn_coco: 15000, fcn_voc: 20000)"
+    )
+    other.add_argument("--batch-size", type=positive_int, help="of mask_rcnn_coco and fcn_voc (16)")
     other.add_argument("--learning-rates", type=_rate, nargs="+", help="grid of `linear`")
 
 
@@ -86,13 +101,8 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.benchmarks.table import make_rows, to_markdown
 
     rates = None if args.learning_rates is None else tuple(args.learning_rates)
-    settings = Settings(args.size, args.epochs, rates)
-    runs = [
-        (protocol, data)
-        for data in _data(args)
-        for protocol in args.protocol
-        or (_ON_COCO if data.name in ("coco14", "coco17") else ["linear"])
-    ]
+    settings = Settings(args.size, args.epochs, rates, args.iterations, args.batch_size)
+    runs = _runs(args)
     networks = read_networks(args.checkpoints, random=args.random, allow_pickle=args.allow_pickle)
     results = []
     try:
@@ -113,12 +123,38 @@ def _show(result: "Result") -> None:
     print(f"{result.data} {result.protocol}: {figure}  {network}", flush=True)
 
 
+def _runs(args: argparse.Namespace) -> "list[tuple[str, BenchmarkData | DenseData]]":
+    """Protocols, each with the data it is measured on."""
+    from sspyr_mm.benchmarks.dense_data import read_coco_instances, read_voc_masks
+
+    chosen = args.protocol or []
+    labelled = [protocol for protocol in chosen if protocol not in _DENSE]
+    runs: list[tuple[str, BenchmarkData | DenseData]] = []
+    if labelled or not (chosen or args.voc_masks) or (not chosen and _has_labels(args)):
+        for data in _data(args):
+            default = _ON_COCO if data.name in ("coco14", "coco17") else ("linear",)
+            runs += [(protocol, data) for protocol in labelled or default]
+    if "mask_rcnn_coco" in chosen:
+        if not args.coco:
+            raise ValueError("mask_rcnn_coco is measured on COCO: give --coco DIR")
+        runs.append(("mask_rcnn_coco", read_coco_instances(args.coco)))
+    if "fcn_voc" in chosen or (args.voc_masks and not chosen):
+        if not args.voc_masks:
+            raise ValueError("fcn_voc is measured on VOC with masks: give --voc-masks DIR")
+        runs.append(("fcn_voc", read_voc_masks(args.voc_masks)))
+    return runs
+
+
+def _has_labels(args: argparse.Namespace) -> bool:
+    return bool(args.voc or args.coco or args.train or args.test)
+
+
 def _data(args: argparse.Namespace) -> "list[BenchmarkData]":
     from sspyr_mm.benchmarks.data import Source, coco_sources, load_data, voc07_sources
 
     if bool(args.train) != bool(args.test):
         raise ValueError("--train and --test belong together: give both")
-    if not (args.voc or args.coco or args.train):
+    if not _has_labels(args):
         raise ValueError("No data: give --voc DIR, --coco DIR, or --train SET with --test SET")
     found = []
     if args.voc:

@@ -25,7 +25,9 @@ def scenes(tmp_path_factory):
 
 
 def test_every_protocol_has_its_config():
-    assert {protocol.config for protocol in FINETUNE.values()} < {path.name for path in CONFIGS}
+    assert {protocol.config for protocol in FINETUNE.values()} < {
+        f"classification/{path.name}" for path in CONFIGS
+    }
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -121,6 +121,8 @@ def _write_split(root: Path, split: str, records: list[dict[str, Any]]) -> int:
             (root / "VOC2007" / "ImageSets" / purpose / f"{name}.txt").write_text(
                 stems, encoding="utf-8"
             )
+    names = "".join(f"{category['name']}\n" for category in coco_categories())
+    (root / "VOC2007/ImageSets/Segmentation/class_names.txt").write_text(names, encoding="utf-8")
     return len(annotations)
 
 

@@ -1,0 +1,279 @@
+"""Detection and segmentation: a config of ``configs/benchmarks`` per protocol, run by mmengine on mmdet and mmseg."""
+
+import inspect
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmpretrain.models import ResNet
+
+from sspyr_mm.benchmarks.dense_data import DenseData
+from sspyr_mm.benchmarks.finetune import load_recipe
+from sspyr_mm.benchmarks.finetune_process import run_config
+from sspyr_mm.checkpoints import BackboneCheckpoint
+from sspyr_mm.checkpoints.formats.targets import TARGETS
+from sspyr_mm.files import whole_file
+
+_TYPES = {
+    "ResNet": {},
+    "ResNetV1c": {"deep_stem": True},
+    "ResNetV1d": {"deep_stem": True, "avg_down": True},
+}
+_OURS = ("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp")
+"""Settings of a backbone that the protocol sets, not the checkpoint."""
+
+
+@dataclass(frozen=True)
+class DenseProtocol:
+    """How a network is measured.
+
+    Args:
+        config: File below ``configs/benchmarks``.
+        metric: The figure that counts.
+        scale: From the evaluator's figures to percent.
+    """
+
+    config: str
+    metric: str
+    scale: float
+
+
+DENSE = {
+    "mask_rcnn_coco": DenseProtocol(
+        "mmdetection/mask-rcnn_r50_fpn_15k_coco14.py", "segm_mAP", 100.0
+    ),
+    "fcn_voc": DenseProtocol("mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py", "mIoU", 1.0),
+}
+BATCH = 16
+"""Images a step. Source: paper, both protocols."""
+_CHECKPOINTS = 10
+"""How often a run is saved, at least every thousand steps."""
+
+
+@dataclass(frozen=True)
+class DenseSettings:
+    """What may differ from the protocol.
+
+    Args:
+        iterations: Steps; the schedule keeps its proportions.
+        size: Shorter side of the images (COCO, 800), side of the crops (VOC, 512), in pixels.
+        batch_size: Images a step; the learning rate is scaled along.
+    """
+
+    iterations: int | None = None
+    size: int | None = None
+    batch_size: int | None = None
+
+
+def run_dense(
+    protocol: DenseProtocol,
+    checkpoint: BackboneCheckpoint,
+    data: DenseData,
+    *,
+    seed: int,
+    work_dir: str,
+    num_processes: int,
+    settings: DenseSettings,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Trains and measures.
+
+    Args:
+        protocol: How.
+        checkpoint: The backbone it starts from, a ResNet.
+        data: Training and test images.
+        seed: Of everything random.
+        work_dir: For this network, data and settings only; a run that was stopped goes on.
+        num_processes: Devices, a process each; the batch is divided among them.
+        settings: What differs from the protocol.
+
+    Returns:
+        Figures in percent, and the numbers of the run.
+
+    Raises:
+        ValueError: If the backbone is no ResNet, or the batch can't be divided.
+        ChildProcessError: If the run fails; the message shows the end of its log.
+    """
+    weights = os.path.join(os.path.abspath(work_dir), "backbone.pth")
+    cfg = make_config(
+        protocol, checkpoint, data, weights=weights, num_processes=num_processes, settings=settings
+    )
+    cfg.work_dir = work_dir
+    cfg.randomness = dict(seed=seed)
+    state = TARGETS["mmdet"].translate(checkpoint.backbone, checkpoint.state_dict)
+    with whole_file(weights) as partial:
+        torch.save({"state_dict": state}, partial)
+    metrics = run_config(cfg, num_processes)
+    figures = {
+        name.removeprefix("coco/"): protocol.scale * value
+        for name, value in metrics.items()
+        if isinstance(value, (int, float))
+    }
+    used = {
+        "config": protocol.config,
+        "processes": num_processes,
+        "iterations": cfg.train_cfg.max_iters,
+        "batch": cfg.train_dataloader.batch_size * num_processes,
+        "optimizer": dict(cfg.optim_wrapper.optimizer),
+    }
+    return figures, used
+
+
+def make_config(
+    protocol: DenseProtocol,
+    checkpoint: BackboneCheckpoint,
+    data: DenseData,
+    *,
+    weights: str,
+    num_processes: int,
+    settings: DenseSettings,
+) -> Config:
+    """Fills in a protocol's config.
+
+    Args:
+        protocol: How.
+        checkpoint: The backbone.
+        data: Training and test images.
+        weights: File of its weights, under mmdet's names.
+        num_processes: Devices.
+        settings: What differs from the protocol.
+
+    Raises:
+        ValueError: As :func:`run_dense`.
+    """
+    cfg = load_recipe(protocol.config)
+    _set_backbone(cfg, checkpoint, weights)
+    (_set_coco if cfg.default_scope == "mmdet" else _set_voc)(cfg, data)
+    _set_batch(cfg, settings.batch_size or BATCH, num_processes)
+    if settings.iterations is not None:
+        _set_iterations(cfg, settings.iterations)
+    if settings.size is not None:
+        _set_size(cfg, settings.size)
+    steps = cfg.train_cfg.max_iters
+    cfg.default_hooks.checkpoint.update(
+        interval=max(1, min(1000, steps // _CHECKPOINTS)), max_keep_ckpts=2
+    )
+    # mmengine would go on drawing one picture in so many; the report draws what it wants.
+    cfg.default_hooks.pop("visualization")
+    return cfg
+
+
+def _set_backbone(cfg: Config, checkpoint: BackboneCheckpoint, weights: str) -> None:
+    backbone = checkpoint.backbone
+    if backbone["type"] not in _TYPES:
+        raise ValueError(
+            f"{os.path.basename(cfg.filename)} is for ResNets; this is a {backbone['type']}"
+        )
+    given = {k: v for k, v in {**_TYPES[backbone["type"]], **backbone}.items() if k not in _OURS}
+    cfg.model.backbone.update(given, init_cfg=dict(type="Pretrained", checkpoint=weights))
+    cfg.model.data_preprocessor.update(mean=list(checkpoint.mean), std=list(checkpoint.std))
+    channels = _channels(backbone)
+    if "neck" in cfg.model:
+        cfg.model.neck.in_channels = channels
+    else:
+        cfg.model.decode_head.in_channels = channels[-1]
+        cfg.model.auxiliary_head.in_channels = channels[-2]
+
+
+def _channels(backbone: Mapping[str, Any]) -> list[int]:
+    """Channels of the four stages."""
+    first = backbone.get(
+        "base_channels", inspect.signature(ResNet).parameters["base_channels"].default
+    )
+    expansion = 4 if backbone["depth"] >= 50 else 1
+    return [expansion * first * 2**stage for stage in range(4)]
+
+
+def _set_coco(cfg: Config, data: DenseData) -> None:
+    for loader, part in (
+        (cfg.train_dataloader, data.train),
+        (cfg.val_dataloader, data.test),
+        (cfg.test_dataloader, data.test),
+    ):
+        loader.dataset.update(
+            data_root=data.root,
+            ann_file=part.annotations[0],
+            data_prefix=dict(img=part.images),
+            metainfo=dict(classes=data.classes),
+        )
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.ann_file = os.path.join(data.root, data.test.annotations[0])
+    for head in (cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head):
+        head.num_classes = len(data.classes)
+
+
+def _set_voc(cfg: Config, data: DenseData) -> None:
+    sets = cfg.train_dataloader.dataset.datasets
+    names = ("background", *data.classes)
+    pipeline = sets[0].pipeline
+    common = dict(
+        type="mmseg.BaseSegDataset",
+        data_root=data.root,
+        metainfo=dict(classes=names, palette=[[i, i, i] for i in range(len(names))]),
+    )
+    parts = [
+        dict(
+            common,
+            data_prefix=dict(img_path=data.train.images, seg_map_path=masks),
+            ann_file=file,
+            pipeline=pipeline,
+        )
+        for file, masks in zip(data.train.annotations, data.train.masks, strict=True)
+    ]
+    cfg.train_dataloader.dataset.datasets = parts
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        prefix = dict(img_path=data.test.images, seg_map_path=data.test.masks[0])
+        loader.dataset = dict(
+            common,
+            data_prefix=prefix,
+            ann_file=data.test.annotations[0],
+            pipeline=loader.dataset.pipeline,
+        )
+    for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
+        head.num_classes = len(names)
+
+
+def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:
+    if batch % num_processes:
+        raise ValueError(f"{batch} images a step can't be divided among {num_processes} processes")
+    cfg.train_dataloader.batch_size = batch // num_processes
+    cfg.optim_wrapper.optimizer.lr *= batch / BATCH
+    workers = min(4, max(1, (os.cpu_count() or 1) // 2))
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.num_workers = workers
+
+
+def _set_iterations(cfg: Config, iterations: int) -> None:
+    """The schedule in the same proportions."""
+    factor = iterations / cfg.train_cfg.max_iters
+    cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    for schedule in cfg.param_scheduler:
+        for name in ("end", "begin"):
+            schedule[name] = math.ceil(schedule.get(name, 0) * factor)
+        if "milestones" in schedule:
+            schedule.milestones = [math.ceil(m * factor) for m in schedule.milestones]
+    if "precise_bn" in cfg.default_hooks:
+        hook = cfg.default_hooks.precise_bn
+        hook.num_iters = max(1, min(hook.num_iters, iterations))
+
+
+def _set_size(cfg: Config, size: int) -> None:
+    """Every side in proportion: to 800 pixels of detectors, to the crop of segmenters."""
+    crop = cfg.model.data_preprocessor.get("size")
+    factor = size / (crop[0] if crop else 800)
+    if crop:
+        cfg.model.data_preprocessor.size = (size, size)
+    train = cfg.train_dataloader.dataset
+    pipelines = [part.pipeline for part in train.datasets] if crop else [train.pipeline]
+    pipelines += [cfg.val_dataloader.dataset.pipeline, cfg.test_dataloader.dataset.pipeline]
+    for transform in [t for pipeline in {id(p): p for p in pipelines}.values() for t in pipeline]:
+        for name in ("scale", "size", "crop_size"):
+            if name in transform:
+                transform[name] = tuple(round(factor * side) for side in transform[name])
+        if "scales" in transform:
+            transform.scales = [
+                tuple(round(factor * side) for side in scale) for scale in transform.scales
+            ]

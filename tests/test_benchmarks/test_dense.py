@@ -1,0 +1,151 @@
+"""Detection and segmentation through `evaluate`: what is filled into the configs, and runs in real processes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmpretrain.models import ResNet
+
+from sspyr_mm.__main__ import main
+from sspyr_mm.benchmarks.dense import DENSE, DenseSettings, make_config
+from sspyr_mm.benchmarks.dense_data import read_coco_instances, read_voc_masks
+from sspyr_mm.checkpoints import read_backbone
+from sspyr_mm.datasets.toy_scenes import generate
+
+FULL = DenseSettings()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    generate(str(root), num_train=8, num_val=4, size=64, seed=0)
+    return str(root)
+
+
+def config(name, checkpoint, data, settings=FULL, num_processes=1):
+    return make_config(
+        DENSE[name],
+        read_backbone(checkpoint),
+        data,
+        weights="weights.pth",
+        num_processes=num_processes,
+        settings=settings,
+    )
+
+
+def test_mask_rcnn_config_is_of_data_and_network(checkpoint, pictures):
+    data = read_coco_instances(pictures)
+    assert data.counts == {"train": 8, "test": 4, "classes": 12} and not data.is_official
+    cfg = config("mask_rcnn_coco", checkpoint, data)
+    assert cfg.model.backbone.depth == 18 and cfg.model.backbone.base_channels == 8
+    assert cfg.model.backbone.norm_cfg.type == "SyncBN"
+    assert cfg.model.backbone.init_cfg.checkpoint == "weights.pth"
+    assert cfg.model.neck.in_channels == [8, 16, 32, 64]
+    heads = cfg.model.roi_head
+    assert heads.bbox_head.num_classes == heads.mask_head.num_classes == 12
+    assert cfg.train_dataloader.batch_size == 16 and cfg.optim_wrapper.optimizer.lr == 0.02
+    assert cfg.train_cfg.max_iters == 15000 and cfg.param_scheduler[0].end == 1000
+    assert cfg.default_hooks.checkpoint.interval == 1000
+    assert os.path.samefile(
+        cfg.val_evaluator.ann_file, f"{pictures}/annotations/instances_val2017.json"
+    )
+
+
+def test_what_differs_keeps_its_proportions(checkpoint, pictures):
+    settings = DenseSettings(iterations=150, size=400, batch_size=4)
+    cfg = config("mask_rcnn_coco", checkpoint, read_coco_instances(pictures), settings, 2)
+    assert cfg.train_dataloader.batch_size == 2 and cfg.optim_wrapper.optimizer.lr == 0.005
+    assert cfg.train_cfg.max_iters == 150 and cfg.param_scheduler[0].end == 10
+    assert cfg.param_scheduler[1].milestones == [600, 800]
+    (resize,) = (t for t in cfg.train_dataloader.dataset.pipeline if "scales" in t)
+    assert [side for _, side in resize.scales] == [320, 336, 352, 368, 384, 400]
+    (resize,) = (t for t in cfg.val_dataloader.dataset.pipeline if t.type == "Resize")
+    assert resize.scale == (666, 400)
+    with pytest.raises(ValueError, match="3 images a step can't be divided among 2 processes"):
+        config("fcn_voc", checkpoint, read_voc_masks(pictures), DenseSettings(batch_size=3), 2)
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), DenseSettings(size=64))
+    steps = {t.type: t for t in cfg.train_dataloader.dataset.datasets[0].pipeline}
+    assert steps["RandomResize"].scale == (256, 64) and steps["RandomCrop"].crop_size == (64, 64)
+    assert cfg.model.data_preprocessor.size == (64, 64)
+    assert cfg.model.decode_head.in_channels == 64 and cfg.model.auxiliary_head.in_channels == 32
+    assert cfg.model.decode_head.num_classes == 13
+
+
+def test_train_aug_is_two_lists(checkpoint, pictures, tmp_path):
+    tree = tmp_path / "VOC2012"
+    lists = tree / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name in ("JPEGImages", "SegmentationClass"):
+        (tree / name).symlink_to(f"{pictures}/VOC2007/{name}")
+    (tree / "SegmentationClassAug").symlink_to(f"{pictures}/VOC2007/SegmentationClass")
+    ids = Path(pictures, "VOC2007/ImageSets/Segmentation/trainval.txt").read_text().split()
+    (lists / "train.txt").write_text("\n".join(ids[:3]))
+    (lists / "aug.txt").write_text("\n".join(ids[3:]))
+    (lists / "val.txt").write_text(ids[0])
+    data = read_voc_masks(str(tmp_path))
+    assert data.name == "voc12aug" and data.counts == {"train": 8, "test": 1, "classes": 20}
+    parts = config("fcn_voc", checkpoint, data).train_dataloader.dataset.datasets
+    assert [part.data_prefix.seg_map_path for part in parts] == [
+        "SegmentationClass",
+        "SegmentationClassAug",
+    ]
+    (lists / "aug.txt").write_text("none")
+    with pytest.raises(FileNotFoundError, match=r"1 of 4 files that do not exist, such as .*none"):
+        read_voc_masks(str(tmp_path))
+
+
+def test_other_networks_are_refused(pictures, tmp_path):
+    from mmpretrain.models import ConvNeXt
+
+    cfg = dict(type="ConvNeXt", arch="atto")
+    state = ConvNeXt(arch="atto").state_dict()
+    torch.save({"state_dict": state, "meta": {"backbone": cfg}}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="is for ResNets; this is a ConvNeXt"):
+        config("mask_rcnn_coco", tmp_path / "x.pth", read_coco_instances(pictures))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--protocol", "fcn_voc"], "give --voc-masks DIR"),
+        (["--protocol", "mask_rcnn_coco"], "give --coco DIR"),
+        (["--voc-masks", "nowhere"], "No VOC tree with masks in nowhere"),
+        (["--coco", "@", "--protocol", "linear", "--iterations", "2"], "not for linear"),
+        (["--voc-masks", "@", "--epochs", "2"], "--epochs is for linear, semi1"),
+    ],
+)
+def test_command_says_what_is_wrong(checkpoint, pictures, options, message, capsys):
+    options = [pictures if option == "@" else option for option in options]
+    assert main(["evaluate", checkpoint, *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def evaluate(checkpoint, work_dir, *options):
+    line = ["evaluate", checkpoint, "--work-dir", str(work_dir), "--size", "64"]
+    assert main([*line, "--iterations", "2", "--batch-size", "2", *options]) == 0
+    (file,) = work_dir.glob("result-*.json")
+    return json.loads(file.read_text())
+
+
+def test_fcn_is_measured(checkpoint, pictures, tmp_path, capsys):
+    result = evaluate(checkpoint, tmp_path, "--voc-masks", pictures)
+    assert result["protocol"] == "fcn_voc" and result["metric"] == "mIoU"
+    assert 0 <= result["value"] <= 100 and not result["as_published"]
+    assert result["settings"]["iterations"] == 2 and result["settings"]["batch"] == 2
+    assert not list(tmp_path.glob("fcn_voc-*/iter_*.pth"))
+    assert "| voc07 | fcn_voc" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_mask_rcnn_is_measured(checkpoint, pictures, tmp_path):
+    options = ["--coco", pictures, "--protocol", "mask_rcnn_coco"]
+    result = evaluate(checkpoint, tmp_path, *options)
+    assert result["metric"] == "segm_mAP" and 0 <= result["beside"]["bbox_mAP"] <= 100
+
+
+def test_networks_of_other_widths(tmp_path, pictures):
+    torch.save(ResNet(50).state_dict(), tmp_path / "r50.pth")
+    cfg = config("mask_rcnn_coco", tmp_path / "r50.pth", read_coco_instances(pictures))
+    assert cfg.model.neck.in_channels == [256, 512, 1024, 2048]
