@@ -1,6 +1,7 @@
 """``python -m sspyr_mm COMMAND``: each command is a module of :mod:`sspyr_mm.cli`, imported only when it is run."""
 
 import argparse
+import contextlib
 import importlib
 import sys
 
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.command != "doctor":  # which says more, and goes on
             check_versions()
         for module in getattr(args, "custom_import", ()):
-            importlib.import_module(module)
+            _import_custom(module)
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except (
         ImportError,
@@ -75,6 +76,18 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:  # wrong input: the message says what to mend
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
+
+
+def _import_custom(module: str) -> None:
+    """Imports a module of the user's; what it prints is no part of a command's answer."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            importlib.import_module(module)
+    except Exception as error:  # whatever a module does when it is imported
+        raise ValueError(
+            f"--custom-import {module}: {type(error).__name__}: {error}; wanted is a module's name, such as "
+            "my_package.my_backbone, that Python finds from here or on PYTHONPATH"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ def run_dense(
     with whole_file(weights) as partial:
         torch.save({"state_dict": state}, partial)
     metrics = run_config(cfg, num_processes)
+    os.remove(weights)
     figures = {
         name.removeprefix("coco/"): protocol.scale * value
         for name, value in metrics.items()

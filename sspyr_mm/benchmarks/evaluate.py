@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
+from mmengine.model import BaseModule
 
 from sspyr_mm.benchmarks.data import BenchmarkData
 from sspyr_mm.benchmarks.dense import BATCH, DENSE, DenseSettings, run_dense
@@ -14,6 +15,7 @@ from sspyr_mm.benchmarks.dense_data import DenseData
 from sspyr_mm.benchmarks.finetune import (
     FINETUNE,
     Start,
+    choose_images,
     default_processes,
     load_recipe,
     run_finetune,
@@ -27,6 +29,8 @@ from sspyr_mm.benchmarks.results import (
     read_result,
     write_result,
 )
+from sspyr_mm.checkpoints import build_backbone
+from sspyr_mm.checkpoints.formats.networks import code_digests
 from sspyr_mm.evaluation.metrics import (
     average_precision,
     classification_counts,
@@ -89,6 +93,26 @@ def check_settings(protocol: str, settings: Settings) -> None:
         )
 
 
+def check_run(
+    protocol: str, data: BenchmarkData | DenseData, seeds: Sequence[int], settings: Settings
+) -> None:
+    """Refuses what could only fail later.
+
+    Args:
+        protocol: One of ``PROTOCOLS``.
+        data: Training and test images.
+        seeds: Of the runs.
+        settings: What differs from the paper.
+
+    Raises:
+        ValueError: If the protocol does not have a setting, or there are too few images for it.
+    """
+    check_settings(protocol, settings)
+    if isinstance(data, BenchmarkData) and protocol in FINETUNE:
+        for seed in seeds:
+            choose_images(FINETUNE[protocol], data, seed)
+
+
 def evaluate(
     network: Network,
     protocol: str,
@@ -125,6 +149,7 @@ def evaluate(
         data.name,
         data.digest,
         network.checkpoint.backbone,
+        code_digests(network.modules),
         _recipe_text(protocol),
         seed,
         asdict(settings),
@@ -218,11 +243,21 @@ def _linear(job: _Job) -> _Measured:
 def _finetune(job: _Job) -> _Measured:
     data, settings, checkpoint = job.data, job.settings, job.network.checkpoint
     protocol = FINETUNE[job.protocol]
+    if not isinstance(network := build_backbone(checkpoint), BaseModule):
+        raise ValueError(
+            f"{type(network).__name__} can't be fine-tuned: it must be a BaseModule of mmengine, which takes init_cfg; "
+            "`linear` can measure it"
+        )
     weights = os.path.join(os.path.abspath(job.folder), "backbone.pth")
     with whole_file(weights) as partial:
         torch.save({"state_dict": checkpoint.state_dict}, partial)
     start = Start(
-        checkpoint.backbone, weights, checkpoint.mean, checkpoint.std, _num_channels(job.network)
+        checkpoint.backbone,
+        weights,
+        checkpoint.mean,
+        checkpoint.std,
+        _num_channels(job.network),
+        job.network.modules,
     )
     outcome = run_finetune(
         protocol,
@@ -234,6 +269,7 @@ def _finetune(job: _Job) -> _Measured:
         epochs=settings.epochs,
         size=settings.size,
     )
+    os.remove(weights)
     figures: dict[str, Any] = {
         name.removeprefix("multi-label/"): value for name, value in outcome.metrics.items()
     }
@@ -285,8 +321,8 @@ def each(
     settings: Settings,
 ) -> Iterator[Result]:
     """Every network by every protocol with every seed; see :func:`evaluate`."""
-    for protocol, _ in runs:  # before the first hour's work
-        check_settings(protocol, settings)
+    for protocol, data in runs:  # before the first hour's work
+        check_run(protocol, data, seeds, settings)
     for protocol, data in runs:
         for network in networks:
             for seed in seeds:

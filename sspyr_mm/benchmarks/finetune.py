@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,8 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.data import BenchmarkData, Source
 from sspyr_mm.benchmarks.finetune_process import run_config
-from sspyr_mm.checkpoints.formats.networks import custom_modules
-from sspyr_mm.datasets.splits import rank_ids
-from sspyr_mm.files import configs_dir, whole_file
+from sspyr_mm.datasets.splits import rank_ids, write_ids
+from sspyr_mm.files import configs_dir
 
 HELD_OUT_PERCENT = 20
 """Part of the training images that chooses the learning rates; then all of them train."""
@@ -82,6 +82,7 @@ class Start:
         mean: Per channel (RGB), in 0-255.
         std: Per channel (RGB), in 0-255.
         num_channels: C, of the pooled features.
+        custom_imports: Modules that register the backbone, where it is none of mmpretrain's.
     """
 
     backbone: dict[str, Any]
@@ -89,6 +90,7 @@ class Start:
     mean: Sequence[float]
     std: Sequence[float]
     num_channels: int
+    custom_imports: Sequence[str] = ()
 
 
 def load_recipe(name: str) -> Config:
@@ -133,38 +135,37 @@ def run_finetune(
         ValueError: If too few images are left, or training diverges.
         ChildProcessError: If a run fails; the message shows the end of its log.
     """
-    ids = rank_ids(data.train.image_ids, seed)
-    ids = ids[: len(ids) * protocol.percent // 100]
-    num_held = len(ids) * HELD_OUT_PERCENT // 100 if protocol.grid else 0
-    if not ids or (protocol.grid and not num_held):
-        raise ValueError(
-            f"{protocol.percent} % of {len(data.train.paths)} training images is {len(ids)}, too few to choose "
-            "learning rates on a fifth of them: use more images or a protocol with a greater part"
-        )
+    ids, held_out = choose_images(protocol, data, seed)
     os.makedirs(work_dir, exist_ok=True)
     make = _ConfigMaker(protocol, start, data, seed, epochs, size or protocol.size, num_processes)
     chosen: dict[str, Any] = {"train_images": len(ids)}
     rates = None
     if protocol.grid:
         lists = [f"{work_dir}/{name}.txt" for name in ("held_out", "kept")]
-        for name, part in zip(lists, (ids[:num_held], ids[num_held:]), strict=True):
-            _write_ids(name, part)
-        held_out = {}
-        for pair in protocol.grid:
+        kept = ids[len(held_out) :]
+        for name, part in zip(lists, (held_out, kept), strict=True):
+            write_ids(name, part)
+        found = {}
+        for number, pair in enumerate(protocol.grid, 1):
             folder = f"{work_dir}/backbone{pair[0]:g}_head{pair[1]:g}"
-            cfg = make(folder, lists[1], len(ids) - num_held, pair, (data.train_source, lists[0]))
+            _say(
+                f"{number} of {len(protocol.grid) + 1}: learning rates {pair[0]:g}, {pair[1]:g}",
+                folder,
+            )
+            cfg = make(folder, lists[1], len(kept), pair, (data.train_source, lists[0]))
             value = run_config(cfg, num_processes)["multi-label/mAP"]
-            held_out[pair] = value if math.isfinite(value) else None
-        usable = {pair: value for pair, value in held_out.items() if value is not None}
+            found[pair] = value if math.isfinite(value) else None
+        usable = {pair: value for pair, value in found.items() if value is not None}
         if not usable:
             raise ValueError(f"Training diverged with every pair of learning rates; see {work_dir}")
         rates = max(usable, key=usable.__getitem__)
         chosen.update(backbone_rate=rates[0], head_rate=rates[1])
-        chosen["held_out_mAP"] = {f"{a:g}, {b:g}": value for (a, b), value in held_out.items()}
-    _write_ids(f"{work_dir}/train.txt", ids)
+        chosen["held_out_mAP"] = {f"{a:g}, {b:g}": value for (a, b), value in found.items()}
+    write_ids(f"{work_dir}/train.txt", ids)
     cfg = make(
         f"{work_dir}/final", f"{work_dir}/train.txt", len(ids), rates, (data.test_source, None)
     )
+    _say("last: all of the images" if protocol.grid else "training", cfg.work_dir)
     metrics = run_config(cfg, num_processes)
     if not math.isfinite(metrics["multi-label/mAP"]):
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
@@ -173,6 +174,45 @@ def run_finetune(
     if protocol.grid:
         del settings["optimizer"]["lr"]  # chosen, not set: seeds of one table row may differ
     return Outcome(metrics, settings, chosen)
+
+
+def choose_images(
+    protocol: FinetuneProtocol, data: BenchmarkData, seed: int
+) -> tuple[list[str], list[str]]:
+    """Draws a protocol's part of the training images.
+
+    Args:
+        protocol: How many.
+        data: Of what.
+        seed: Of the draw.
+
+    Returns:
+        Ids of all images that are used, and those at their head that choose the learning rates: none without a grid.
+
+    Raises:
+        ValueError: If there are too few images, or those that choose show nothing.
+    """
+    ids = rank_ids(data.train.image_ids, seed)
+    ids = ids[: len(ids) * protocol.percent // 100]
+    held_out = ids[: len(ids) * HELD_OUT_PERCENT // 100 if protocol.grid else 0]
+    if not ids or (protocol.grid and not held_out):
+        raise ValueError(
+            f"{protocol.percent} % of {len(data.train.paths)} training images is {len(ids)}, too few to choose "
+            "learning rates on a fifth of them: use more images or a protocol with a greater part"
+        )
+    if held_out:
+        shown = data.train.with_images(held_out, data.train_source.source).targets
+        if not (shown > 0).any():
+            raise ValueError(
+                f"The {len(held_out)} of {len(ids)} training images that choose the learning rates show no class: use "
+                "more images, another seed or a protocol with a greater part"
+            )
+    return ids, held_out
+
+
+def _say(what: str, folder: str) -> None:
+    """Tells which of the trainings is running."""
+    print(f"{what}; log: {folder}/log.txt", file=sys.stderr, flush=True)
 
 
 def _settings_of(cfg: Config) -> dict[str, Any]:
@@ -238,7 +278,7 @@ class _ConfigMaker:
         return cfg
 
     def _set_model(self, cfg: Config) -> None:
-        cfg.custom_imports.imports += custom_modules(self.start.backbone)
+        cfg.custom_imports.imports += self.start.custom_imports
         # The config's as a whole: what a ResNet-50 has, a ViT may not.
         cfg.model.backbone = dict(self.start.backbone)
         cfg.model.neck = dict(type="PoolLast")
@@ -287,11 +327,6 @@ def _side(pipeline: list[dict[str, Any]]) -> int:
     sized = [t for t in pipeline if t["type"] in ("CenterCrop", "RandomResizedCrop", "Resize")]
     planned = sized[-1].get("crop_size") or sized[-1]["scale"]
     return planned if isinstance(planned, int) else planned[0]
-
-
-def _write_ids(path: str, ids: Sequence[str]) -> None:
-    with whole_file(path) as partial:
-        partial.write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
 
 
 def default_processes() -> int:

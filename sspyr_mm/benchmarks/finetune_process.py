@@ -2,10 +2,13 @@
 
 import fcntl
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +16,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from sspyr_mm.benchmarks.finetune_worker import METRICS_FILE
+from sspyr_mm.benchmarks.finetune_worker import METRICS_FILE, STARTED_BY
 
 _STOPPED = 130
 """Exit status of a worker that has saved because it was told to stop; see :class:`InterruptHook`."""
 _PATIENCE = 60.0
 """Seconds a worker has for that."""
+_ORPHANS = 10.0
+"""Seconds within which a worker is gone whose command was killed."""
 
 
 def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
@@ -40,7 +45,7 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
     metrics = folder / METRICS_FILE
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as lock:
-        if not metrics.exists():
+        if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
             cfg.dump(config)
             command = ["-m", "sspyr_mm.benchmarks.finetune_worker", str(config)]
@@ -49,19 +54,47 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
                 command = ["-m", *torchrun, f"--nproc_per_node={num_processes}", *command]
                 command += ["--launcher", "pytorch"]
             _train(folder, [sys.executable, *command], lock)
-    return json.loads(metrics.read_text())
+            known = _read_metrics(metrics)
+    if known is None:
+        raise ChildProcessError(f"Training ended without metrics; its log: {folder}/log.txt")
+    return known
+
+
+def _read_metrics(path: Path) -> dict[str, float] | None:
+    """Metrics of a run that has ended; None if it has not, or the file is damaged: then it is measured again."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        if not found or not all(isinstance(value, float) for value in found.values()):
+            raise ValueError("it holds no figures")
+        return found
+    except (ValueError, AttributeError) as error:
+        print(f"{path} is damaged ({error}): measured again", file=sys.stderr)
+        path.unlink()
+        return None
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
     """Keeps a second run out of a folder; the worker has the lock, too, and keeps it if it is left alone."""
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(
-                f"Another run is training in {folder}: wait for it, stop it, or give another --work-dir"
-            ) from error
+    with open(folder / "lock", "a+") as file:
+        give_up = time.monotonic() + _ORPHANS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > give_up:
+                    file.seek(0)
+                    raise ValueError(
+                        f"Another run (process {file.read() or 'unknown'}) is training in {folder}: wait for it, stop "
+                        "it, or give another --work-dir"
+                    ) from error
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
         yield file.fileno()
 
 
@@ -69,10 +102,15 @@ def _train(folder: Path, command: list[str], lock: int) -> None:
     """Runs a worker and removes what only training needed."""
     with open(folder / "log.txt", "a+") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=[lock]
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[lock],
+            env={**os.environ, STARTED_BY: str(os.getpid())},
         )
         status = _wait(process)
-        if status == _STOPPED:
+        if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:
             log.seek(0)

@@ -8,6 +8,8 @@ import argparse
 import json
 import os
 import re
+import threading
+import time
 from pathlib import Path
 
 from mmengine.config import Config
@@ -19,6 +21,8 @@ from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.files import whole_file
 
 METRICS_FILE = "metrics.json"
+STARTED_BY = "SSPYR_MM_STARTED_BY"
+"""Environment variable with the process that wants the metrics."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -31,6 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("config")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
     args = parser.parse_args(arguments)
+    if STARTED_BY in os.environ:
+        threading.Thread(target=_end_with, args=[int(os.environ[STARTED_BY])], daemon=True).start()
     # As it is: a class or folder may be called {{ anything }}.
     cfg = Config.fromfile(args.config, use_predefined_variables=False)
     cfg.launcher = args.launcher
@@ -47,6 +53,18 @@ def main(arguments: list[str] | None = None) -> None:
     if is_main_process():
         with whole_file(os.path.join(cfg.work_dir, METRICS_FILE)) as partial:
             partial.write_text(json.dumps({k: float(v) for k, v in metrics.items()}, indent=1))
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process when another is gone: the same command, given again, is to go on in its place."""
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            os._exit(1)
+        except PermissionError:  # somebody else's: it is there
+            pass
 
 
 def _forget_lost_checkpoint(work_dir: str) -> None:

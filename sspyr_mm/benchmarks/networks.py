@@ -11,7 +11,11 @@ from mmengine.runner import set_random_seed
 
 from sspyr_mm.benchmarks.results import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, build_backbone, read_backbone
-from sspyr_mm.checkpoints.formats.networks import build_network
+from sspyr_mm.checkpoints.formats.networks import (
+    build_network,
+    code_digests,
+    custom_modules,
+)
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
 from sspyr_mm.evaluation.encoder import FrozenEncoder
 
@@ -24,11 +28,18 @@ class Network:
         name: As tables call it.
         checkpoint: Its weights.
         path: Where they are from; None for random ones.
+        custom_imports: Modules that were imported for it.
     """
 
     name: str
     checkpoint: BackboneCheckpoint
     path: str | None
+    custom_imports: tuple[str, ...] = ()
+
+    @property
+    def modules(self) -> list[str]:
+        """Modules that are no part of the stack, without which the network can't be built."""
+        return sorted({*self.custom_imports, *custom_modules(self.checkpoint.backbone)})
 
     @property
     def about(self) -> dict[str, Any]:
@@ -37,6 +48,7 @@ class Network:
             "sha256": self.checkpoint.sha256,
             "format": self.checkpoint.source,
             "path": self.path,
+            **({"code": code_digests(self.modules)} if self.modules else {}),
         }
 
     def encoder(self) -> FrozenEncoder:
@@ -46,12 +58,18 @@ class Network:
             build_backbone(checkpoint),
             checkpoint.mean,
             checkpoint.std,
-            identity=fingerprint(checkpoint.sha256, checkpoint.backbone),
+            identity=fingerprint(
+                checkpoint.sha256, checkpoint.backbone, code_digests(self.modules)
+            ),
         )
 
 
 def read_networks(
-    paths: Sequence[str], *, random: bool = False, allow_pickle: bool = False
+    paths: Sequence[str],
+    *,
+    random: bool = False,
+    allow_pickle: bool = False,
+    custom_imports: Sequence[str] = (),
 ) -> list[Network]:
     """Reads all checkpoints, so that a wrong one is found before the first hour's work.
 
@@ -59,6 +77,7 @@ def read_networks(
         paths: Files of any known format.
         random: Whether to add the first one's architecture with random weights (of seed 0).
         allow_pickle: See :func:`read_backbone`.
+        custom_imports: Modules that were imported to build them.
 
     Returns:
         Networks in the order given.
@@ -68,11 +87,12 @@ def read_networks(
     """
     names = _short_names(paths)
     networks = [
-        Network(name, read_backbone(path, allow_pickle=allow_pickle), path)
+        Network(name, read_backbone(path, allow_pickle=allow_pickle), path, tuple(custom_imports))
         for name, path in zip(names, paths, strict=True)
     ]
     if random:
-        networks.append(random_network(networks[0].checkpoint))
+        untrained = random_network(networks[0].checkpoint)
+        networks.append(replace(untrained, custom_imports=tuple(custom_imports)))
     return networks
 
 
@@ -84,9 +104,9 @@ def random_network(like: BackboneCheckpoint) -> Network:
     """
     set_random_seed(0)
     network = build_network(like.backbone)
-    assert isinstance(network, BaseModule)  # as all of mmpretrain's backbones
-    with quiet_initialisation():
-        network.init_weights()
+    if isinstance(network, BaseModule):  # others are as their constructor leaves them
+        with quiet_initialisation():
+            network.init_weights()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     digest = hashlib.sha256(fingerprint(like.backbone).encode())
     for name, tensor in sorted(state.items()):

@@ -11,6 +11,7 @@ from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import, positive
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.data import BenchmarkData
     from sspyr_mm.benchmarks.dense_data import DenseData
+    from sspyr_mm.benchmarks.evaluate import Settings
     from sspyr_mm.benchmarks.results import Result
 
 _DENSE = ("mask_rcnn_coco", "fcn_voc")
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         nargs="+",
         choices=PROTOCOLS,
-        help="default: the paper's for the data given: linear on VOC07 and other sets, those of classification on "
-        "COCO, fcn_voc on --voc-masks",
+        help="default: the paper's for the data given: linear on VOC07 and other sets; linear, semi* and asl on "
+        "COCO, as far as it has images enough; fcn_voc on --voc-masks",
     )
     data = parser.add_argument_group("data, of which at least one is needed")
     data.add_argument("--voc", metavar="DIR", help="VOC2007 or a folder above it")
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random", action="store_true", help="also measure the first network, untrained"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0], help="default: 0")
     parser.add_argument(
         "--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s"
     )
@@ -76,6 +77,13 @@ def _name(text: str) -> str:
     return text
 
 
+def _seed(text: str) -> int:
+    """A seed that numpy and torch take."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2^32 - 1, got {text!r}")
+    return int(text)
+
+
 def _rate(text: str) -> float:
     """A learning rate."""
     try:
@@ -102,8 +110,13 @@ def run(args: argparse.Namespace) -> int:
 
     rates = None if args.learning_rates is None else tuple(args.learning_rates)
     settings = Settings(args.size, args.epochs, rates, args.iterations, args.batch_size)
-    runs = _runs(args)
-    networks = read_networks(args.checkpoints, random=args.random, allow_pickle=args.allow_pickle)
+    runs = _possible(_runs(args), args, settings)
+    networks = read_networks(
+        args.checkpoints,
+        random=args.random,
+        allow_pickle=args.allow_pickle,
+        custom_imports=args.custom_import,
+    )
     results = []
     try:
         for result in each(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
@@ -145,6 +158,27 @@ def _runs(args: argparse.Namespace) -> "list[tuple[str, BenchmarkData | DenseDat
     return runs
 
 
+def _possible(
+    runs: "list[tuple[str, BenchmarkData | DenseData]]",
+    args: argparse.Namespace,
+    settings: "Settings",
+) -> "list[tuple[str, BenchmarkData | DenseData]]":
+    """Of protocols nobody asked for by name those that the data allow; the others are told."""
+    from sspyr_mm.benchmarks.evaluate import check_run, check_settings
+
+    possible = []
+    for protocol, data in runs:
+        check_settings(protocol, settings)
+        try:
+            check_run(protocol, data, args.seeds, settings)
+            possible.append((protocol, data))
+        except ValueError as error:
+            if args.protocol:
+                raise
+            print(f"{data.name} {protocol} is left out: {error}", file=sys.stderr)
+    return possible
+
+
 def _has_labels(args: argparse.Namespace) -> bool:
     return bool(args.voc or args.coco or args.train or args.test)
 
@@ -152,6 +186,13 @@ def _has_labels(args: argparse.Namespace) -> bool:
 def _data(args: argparse.Namespace) -> "list[BenchmarkData]":
     from sspyr_mm.benchmarks.data import Source, coco_sources, load_data, voc07_sources
 
+    alone = [
+        name
+        for name in ("train_split", "test_split", "train_images", "test_images")
+        if getattr(args, name) and not args.train
+    ]
+    if alone:
+        raise ValueError(f"--{alone[0].replace('_', '-')} belongs to --train and --test: give both")
     if bool(args.train) != bool(args.test):
         raise ValueError("--train and --test belong together: give both")
     if not _has_labels(args):

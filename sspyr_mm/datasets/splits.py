@@ -53,12 +53,6 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
             back from a line.
     """
     ranked = rank_ids(ids, seed)
-    for one in ranked:
-        if not one or one != one.strip() or one.startswith("#") or "\n" in one or "\r" in one:
-            raise ValueError(
-                f"id {one!r} can't be a line of a list: ids must have no line break, no spaces around them and no "
-                "'#' at the beginning; rename the image"
-            )
     if not 1 <= percent <= 100:
         raise ValueError(f"percent must be from 1 to 100, got {percent}")
     chosen = ranked[: len(ranked) * percent // 100]
@@ -70,9 +64,30 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
         f"# {percent} % of {len(ranked)} images, those with the lowest SHA-256 of '{seed}:ID': seed {seed}, "
         f"{len(chosen)} ids; SHA-256 of all ids, sorted as text, one a line: {ids_checksum(ranked)}"
     )
-    with whole_file(path) as partial:
-        partial.write_text("\n".join([header, *chosen]) + "\n", encoding="utf-8")
+    write_ids(path, chosen, header=header)
     return len(chosen)
+
+
+def write_ids(path: str | os.PathLike, ids: Iterable[str], *, header: str = "# ids") -> None:
+    """Writes a list that :func:`read_split` reads.
+
+    Args:
+        path: The file; it appears when it is complete.
+        ids: An id per line.
+        header: First line, a comment.
+
+    Raises:
+        ValueError: If an id would not be read back from a line.
+    """
+    ids = list(ids)
+    for one in ids:
+        if not one or one != one.strip() or one.startswith("#") or "\n" in one or "\r" in one:
+            raise ValueError(
+                f"id {one!r} can't be a line of a list: ids must have no line break, no spaces around them and no "
+                "'#' at the beginning; rename the image"
+            )
+    with whole_file(path) as partial:
+        partial.write_text("\n".join([header, *ids]) + "\n", encoding="utf-8")
 
 
 def read_split(path: str | os.PathLike) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """`evaluate` from files to figures, in real processes."""
 
+import importlib
 import json
 import math
 import os
@@ -23,6 +24,8 @@ from sspyr_mm.benchmarks.evaluate import Settings, each, evaluate
 from sspyr_mm.benchmarks.linear import choose_rate
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.cli import evaluate as cli
+from sspyr_mm.datasets.splits import read_split
+from sspyr_mm.datasets.toy_scenes import generate
 from sspyr_mm.evaluation.linear_grid import LinearRecipe
 
 QUICK = Settings(size=32, epochs=4)
@@ -142,6 +145,8 @@ def test_data_are_found_or_the_message_says_where(scenes, tmp_path):
     ("options", "message"),
     [
         ([], "No data: give --voc DIR"),
+        (["--voc", ".", "--train-images", "."], "--train-images belongs to --train and --test"),
+        (["--voc", ".", "--custom-import", "no.such"], "--custom-import no.such: ModuleNotFound"),
         (["--train", "x"], "--train and --test belong together"),
         (["--voc", "/none"], "No VOC2007 in /none"),
     ],
@@ -156,7 +161,6 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from torch import nn
 
-@MODELS.register_module()
 class OwnNet(BaseBackbone):
     def __init__(self, width=8, init_cfg=None):
         super().__init__(init_cfg)
@@ -170,6 +174,10 @@ class OwnNet(BaseBackbone):
 def test_a_backbone_of_ones_own_in_its_own_module(scenes, tmp_path, monkeypatch, capsys):
     """Also in the process that fine-tunes; a folder's name is no template, whatever is in it."""
     (tmp_path / "own_backbones.py").write_text(OWN_BACKBONE)
+    (tmp_path / "registered_elsewhere.py").write_text(
+        "import own_backbones\nfrom mmpretrain.registry import MODELS\n"
+        "MODELS.register_module(module=own_backbones.OwnNet)\n"
+    )
     state = {"conv.weight": torch.randn(8, 3, 7, 7) / 10, "conv.bias": torch.zeros(8)}
     torch.save({"state_dict": state, "meta": {"backbone": {"type": "OwnNet"}}}, tmp_path / "o.pth")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -178,7 +186,7 @@ def test_a_backbone_of_ones_own_in_its_own_module(scenes, tmp_path, monkeypatch,
     line += ["--protocol", "linear", "asl"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 2 and "OwnNet: import your module with --custom-import" in done.stderr
-    line += ["--custom-import", "own_backbones"]
+    line += ["--custom-import", "registered_elsewhere"]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads(file.read_text()) for file in work_dir.glob("result-*.json")]
@@ -186,6 +194,75 @@ def test_a_backbone_of_ones_own_in_its_own_module(scenes, tmp_path, monkeypatch,
     settings = next(r for r in results if r["protocol"] == "asl")["settings"]
     assert settings["epochs"] == 1 and settings["size"] == 32 and settings["batch"] == 128
     assert settings["optimizer"] == {"type": "Adam", "lr": 2e-4, "weight_decay": 1e-4}
+
+
+def test_other_code_is_another_network(data, tmp_path, monkeypatch):
+    """And a plain module is measured, but not fine-tuned."""
+    module = tmp_path / "plain_backbone.py"
+    code = OWN_BACKBONE.replace("BaseBackbone)", "nn.Module)").replace(
+        "__init__(init_cfg)", "__init__()"
+    )
+    module.write_text(code + "\nMODELS.register_module(name='PlainNet', module=OwnNet)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("plain_backbone")
+    state = {"conv.weight": torch.randn(8, 3, 7, 7) / 10, "conv.bias": torch.zeros(8)}
+    path = tmp_path / "plain.pth"
+    torch.save({"state_dict": state, "meta": {"backbone": {"type": "PlainNet"}}}, path)
+    networks = read_networks([str(path)], random=True, custom_imports=["plain_backbone"])
+    first = run(networks[0], "linear", data, tmp_path)
+    run(networks[1], "linear", data, tmp_path)
+    assert first.checkpoint["code"].keys() == {"plain_backbone"}
+    with pytest.raises(ValueError, match="OwnNet can't be fine-tuned: it must be a BaseModule"):
+        run(networks[0], "asl", data, tmp_path)
+    module.write_text(module.read_text() + "# another version\n")
+    second = run(networks[0], "linear", data, tmp_path)
+    assert second.checkpoint["code"] != first.checkpoint["code"]
+    assert len(list(tmp_path.glob("result-*.json"))) == 3
+    assert len(list((tmp_path / "features").iterdir())) == 6  # train and test each
+
+
+def test_protocols_nobody_asked_for_are_left_out_where_images_are_few(checkpoint, tmp_path, capsys):
+    generate(str(tmp_path / "few"), num_train=5, num_val=4, size=64)
+    line = ["evaluate", checkpoint, "--coco", str(tmp_path / "few"), "--work-dir", str(tmp_path)]
+    line += ["--size", "32", "--epochs", "1"]
+    assert main([*line, "--protocol", "linear", "semi1"]) == 2
+    assert "1 % of 5 training images is 0, too few" in capsys.readouterr().err
+    assert not list(tmp_path.glob("result-*")) and not list(tmp_path.glob("features"))
+    measured = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sspyr_mm.benchmarks.evaluate.evaluate", lambda *a, **k: measured.append(a[1])
+        )
+        patch.setattr("sspyr_mm.cli.evaluate._show", lambda result: None)
+        patch.setattr("sspyr_mm.benchmarks.table.make_rows", lambda results: [])
+        assert main(line) == 0
+    assert measured == ["linear", "semi100", "asl"]
+    shown = capsys.readouterr().err
+    assert "coco17 semi1 is left out: 1 % of 5" in shown and "coco17 semi10 is left out" in shown
+
+
+def test_images_that_choose_the_rates_must_show_something(data):
+    empty = replace(data.train, targets=0 * data.train.targets)
+    nothing = replace(data, train=empty)
+    with pytest.raises(ValueError, match=r"The 8 of 40 training images that choose .* no class"):
+        finetune.choose_images(finetune.FINETUNE["semi100"], nothing, 0)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"multi-label/mAP": null}'])
+def test_damaged_metrics_are_measured_again(content, tmp_path, monkeypatch, capsys):
+    metrics = tmp_path / "metrics.json"
+    metrics.write_text(content)
+    written = '{"multi-label/mAP": 5.0}'
+    monkeypatch.setattr(finetune_process, "_train", lambda *_: metrics.write_text(written))
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    assert finetune_process.run_config(cfg, 1) == {"multi-label/mAP": 5.0}
+    assert f"{metrics} is damaged" in capsys.readouterr().err
+
+
+def test_a_worker_that_was_told_to_end_is_no_failure(tmp_path):
+    ended = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"]
+    with open(tmp_path / "lock", "w") as lock, pytest.raises(KeyboardInterrupt):
+        finetune_process._train(tmp_path, ended, lock.fileno())
 
 
 def test_another_architectures_checkpoint_is_refused(scenes, tmp_path, capsys):
@@ -207,15 +284,16 @@ def figure(work_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "sign"),
+    ("options", "sign", "whole_group"),
     [
-        (["--protocol", "linear", "--epochs", "2000"], "features/*/000000.npy"),
-        (["--protocol", "asl", "--epochs", "6"], "asl-*/final/epoch_2.pth"),
+        (["--protocol", "linear", "--epochs", "2000"], "features/*/000000.npy", True),
+        (["--protocol", "asl", "--epochs", "6"], "asl-*/final/epoch_2.pth", True),
+        (["--protocol", "asl", "--epochs", "6"], "asl-*/final/epoch_2.pth", False),
     ],
-    ids=["linear", "asl"],
+    ids=["linear", "asl", "asl, the command alone"],
 )
 def test_killed_and_started_again_it_ends_with_the_same_figure(
-    checkpoint, scenes, tmp_path, options, sign
+    checkpoint, scenes, tmp_path, options, sign, whole_group
 ):
     whole = command(checkpoint, scenes, tmp_path / "whole", *options)
     subprocess.run(whole, check=True, capture_output=True)
@@ -225,7 +303,10 @@ def test_killed_and_started_again_it_ends_with_the_same_figure(
     while not list((tmp_path / "broken").glob(sign)):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    if whole_group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:  # the process that trains has to notice
+        process.kill()
     process.wait()
     assert not list((tmp_path / "broken").glob("result-*.json"))
     subprocess.run(broken, check=True, capture_output=True)
@@ -233,8 +314,11 @@ def test_killed_and_started_again_it_ends_with_the_same_figure(
 
 
 def test_two_runs_in_one_folder_are_refused(networks, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune_process, "_ORPHANS", 0.3)
+
     def meanwhile(folder, command, lock):
-        with pytest.raises(ValueError, match=r"Another run is training in .*final"):
+        message = rf"Another run \(process {os.getpid()} on .*\) is training in .*final"
+        with pytest.raises(ValueError, match=message):
             finetune_process.run_config(Config(dict(work_dir=str(folder))), 1)
         (folder / "metrics.json").write_text('{"multi-label/mAP": NaN}')
 
@@ -260,7 +344,7 @@ def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monk
     assert result.settings["optimizer"] == {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}
     assert list(result.beside["held_out_mAP"].values()).count(None) == 3
     held, kept = (
-        set((next(tmp_path.glob("semi100-*")) / f"{name}.txt").read_text().split())
+        set(read_split(next(tmp_path.glob("semi100-*")) / f"{name}.txt"))
         for name in ("held_out", "kept")
     )
     assert len(held) == 8 and len(kept) == 32 and not held & kept
@@ -283,7 +367,8 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [["--name", "a/b"], ["--name", "coco14"], ["--learning-rates", "-1"]]
+    "option",
+    [["--name", "a/b"], ["--name", "coco14"], ["--learning-rates", "-1"], ["--seeds", "-1"]],
 )
 def test_options_that_can_not_be(checkpoint, option, capsys):
     with pytest.raises(SystemExit, match="2"):

@@ -1,8 +1,11 @@
 """Backbones from their configs, and whether tensors are all of one."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from inspect import isclass
+from pathlib import Path
 from typing import Any
 
 from mmengine.model import revert_sync_batchnorm
@@ -83,6 +86,22 @@ def custom_modules(config: Mapping[str, Any]) -> list[str]:
         config: As of :func:`check_offline`.
     """
     return sorted({found.__module__ for _, found in _types(config) if found and _is_custom(found)})
+
+
+def code_digests(modules: Iterable[str]) -> dict[str, str]:
+    """What the code of imported modules is: a figure measured with other code is another figure.
+
+    Args:
+        modules: Names.
+
+    Returns:
+        SHA-256 of the source file of each; empty text for modules without one.
+    """
+    digests = {}
+    for name in modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        digests[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    return digests
 
 
 def _types(config: Any) -> Iterator[tuple[str, Any]]:
