@@ -57,14 +57,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _end_with(parent: int) -> None:
     """Ends this process when another is gone: the same command, given again, is to go on in its place."""
+    is_child = os.getppid() == parent  # else torchrun is in between
     while True:
         time.sleep(1)
         try:
             os.kill(parent, 0)
+            gone = is_child and os.getppid() != parent  # also one that nobody has waited for yet
         except ProcessLookupError:
-            os._exit(1)
+            gone = True
         except PermissionError:  # somebody else's: it is there
-            pass
+            gone = False
+        if gone:
+            os._exit(1)
 
 
 def _forget_lost_checkpoint(work_dir: str) -> None:

@@ -1,5 +1,6 @@
 """`evaluate` from files to figures, in real processes."""
 
+import fcntl
 import importlib
 import json
 import math
@@ -288,7 +289,7 @@ def figure(work_dir):
     [
         (["--protocol", "linear", "--epochs", "2000"], "features/*/000000.npy", True),
         (["--protocol", "asl", "--epochs", "6"], "asl-*/final/epoch_2.pth", True),
-        (["--protocol", "asl", "--epochs", "6"], "asl-*/final/epoch_2.pth", False),
+        (["--protocol", "asl", "--epochs", "40"], "asl-*/final/epoch_2.pth", False),
     ],
     ids=["linear", "asl", "asl, the command alone"],
 )
@@ -305,8 +306,12 @@ def test_killed_and_started_again_it_ends_with_the_same_figure(
         time.sleep(0.02)
     if whole_group:
         os.killpg(process.pid, signal.SIGKILL)
-    else:  # the process that trains has to notice
+    else:
         process.kill()
+        (lock,) = (tmp_path / "broken").glob("asl-*/final/lock")
+        with lock.open() as file:  # which the process that trains gives free
+            fcntl.flock(file, fcntl.LOCK_EX)
+        assert not lock.with_name("metrics.json").exists()
     process.wait()
     assert not list((tmp_path / "broken").glob("result-*.json"))
     subprocess.run(broken, check=True, capture_output=True)
