@@ -111,6 +111,10 @@ class TestCoco:
                 {"categories": [{"id": 7, "name": 1}, {"id": 3, "name": ["a"]}]},
                 r"names of categories must be text, got 1, \['a'\]: put them in quotes",
             ),
+            (
+                {"images": [{"id": i, "file_name": "ab.jpg"} for i in (5, 6, 7)]},
+                r"several images have the same file_name: ab\.jpg; make them one",
+            ),
             ({"images": [{"id": 5}]}, r"not a COCO json of instances: .*KeyError: 'file_name'"),
         ],
     )
@@ -239,6 +243,14 @@ class TestTable:
             ("file,labels\na.jpg,dog\n,dog\n", r"set\.csv:3: no file"),
             ("file,labels\na.jpg,dog;;cat\n", r"set\.csv:2: an empty label in 'dog;;cat'"),
             ("file,dog\na.jpg,1\ndeep/b.jpg,2\n", r"set\.csv:3: 'dog' must be 1, 0 or -1, got '2'"),
+            (
+                "file,labels\na.jpg,dog\ndeep/b.jpg,dog\na.jpg,cat\n",
+                r"set\.csv:4: a\.jpg has a row already, in line 2: .* one row \(dog;cat, ",
+            ),
+            (
+                "file,dog\ndeep/b.jpg,1\n./deep//b.jpg,0\n",
+                r"set\.csv:3: \./deep//b\.jpg has a row already, in line 2",
+            ),
             ('file,labels\na.jpg,"dog\n', r"set\.csv:2: unexpected end of data"),
         ],
     )

@@ -1,11 +1,16 @@
 """Image labels of COCO's instance annotations."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sspyr_mm.datasets.labelled.images import LabelledImages, check_files, image_targets, shortened
+from sspyr_mm.datasets.labelled.images import (
+    LabelledImages,
+    check_files,
+    image_targets,
+    repeated,
+    shortened,
+)
 from sspyr_mm.datasets.unlabelled import find_coco_images
 
 
@@ -23,7 +28,7 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     Raises:
         FileNotFoundError: If an image does not exist.
         ValueError: If it is no COCO json, has no categories or no images, an annotation is of an unknown category
-            or image, or names of categories are no text or occur twice.
+            or image, names of categories are no text, or ids, names of categories or files of images occur twice.
     """
     images, annotations, categories = _load(source)
     ids = [image["id"] for image in images]
@@ -31,6 +36,13 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     columns = {category["id"]: column for column, category in enumerate(categories)}
     if len(rows) < len(ids) or len(columns) < len(categories):
         raise ValueError(f"{source}: ids of images or of categories occur twice")
+    names = [image["file_name"] for image in images]
+    twice = repeated(names)
+    if twice:
+        raise ValueError(
+            f"{source}: several images have the same file_name: {shortened(twice)}; make them one, with the "
+            "annotations of all"
+        )
     classes = _class_names(categories, source)
     targets = image_targets(len(ids), len(columns))
     for annotation in annotations:
@@ -44,7 +56,7 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
                 f"{source}: annotation {annotation.get('id')} is of image {image_id}, not in images"
             )
         targets[rows[image_id], columns[category]] = 1
-    paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
+    paths = find_coco_images(source, names, image_root or "")
     check_files(paths, source)
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
 
@@ -57,7 +69,7 @@ def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, .
         raise ValueError(
             f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes"
         )
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = repeated(names)
     if twice:
         raise ValueError(
             f"{source}: several categories have the same name: {shortened(twice)}; rename them, or make them one"

@@ -4,6 +4,7 @@ Dimensions: N images, L classes.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,11 @@ def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
 def image_targets(num_images: int, num_classes: int) -> np.ndarray:
     """(N, L) int8 zeros, to be filled by a reader."""
     return np.zeros((num_images, num_classes), np.int8)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Names that occur more than once, in their order."""
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def shortened(names: Sequence[object], limit: int = 5) -> str:

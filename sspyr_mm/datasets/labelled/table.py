@@ -1,6 +1,7 @@
 """Image labels of a table: a file and its labels per row."""
 
 import csv
+import os
 import re
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
 
     Raises:
         FileNotFoundError: If an image does not exist.
-        ValueError: If the header or a row is malformed, with its line; if there are no rows or no classes.
+        ValueError: If the header or a row is malformed, with its line; if a file has two rows; if there are no rows or
+            no classes.
     """
     with source.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter="\t" if source.suffix == ".tsv" else ",", strict=True)
@@ -48,6 +50,7 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
             raise ValueError(f"{source}:{reader.line_num}: {error}") from error
     if not rows:
         raise ValueError(f"{source} has a header and no rows: a set needs an image")
+    _check_files_once(source, rows)
     listed = LABEL_COLUMN in header
     classes, targets = _labels(source, rows) if listed else _columns(source, header, rows)
     names = [row[FILE_COLUMN] for _, row in rows]
@@ -80,6 +83,18 @@ def _check_row(source: Path, line: int, header: list[str], row: list[str]) -> di
     if not cells[FILE_COLUMN]:
         raise ValueError(f"{source}:{line}: no file")
     return cells
+
+
+def _check_files_once(source: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
+    """Refuses two rows of one image: each would say that what the other one shows is not there."""
+    lines: dict[str, int] = {}
+    for line, row in rows:
+        first = lines.setdefault(os.path.normpath(row[FILE_COLUMN]), line)
+        if first != line:
+            raise ValueError(
+                f"{source}:{line}: {row[FILE_COLUMN]} has a row already, in line {first}: put all labels of an image "
+                "in one row (dog;cat, or a 1 in the column of each), and remove the other"
+            )
 
 
 def _labels(

@@ -5,13 +5,13 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
 from sspyr_mm.datasets.labelled.images import (
     IGNORED,
     LabelledImages,
     image_targets,
+    repeated,
     shortened,
     unknown_split,
 )
@@ -115,14 +115,9 @@ def _read_split(root: Path, split: str | None, classes: Iterable[str]) -> list[s
     ]
     if not names:
         raise ValueError(f"{path} is empty: a split needs a name of an image per line")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path} names images twice: {shortened(_repeated(names))}")
+    if twice := repeated(names):
+        raise ValueError(f"{path} names images twice: {shortened(twice)}")
     return names
-
-
-def _repeated(names: list[str]) -> list[str]:
-    unique, counts = np.unique(names, return_counts=True)
-    return unique[counts > 1].tolist()
 
 
 def _find_images(folder: Path, names: list[str]) -> list[str]:
