@@ -2,8 +2,9 @@
 
 import hashlib
 import os
+import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -94,17 +95,46 @@ def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
         test: Where the test split is.
 
     Raises:
-        ValueError: If the test split has classes of its own, an image can have one label only, or a source can't be
-            read.
+        ValueError: If the test split has classes of its own, an image can have one label only, a split shows nothing,
+            or a source can't be read.
     """
-    learned = train.read()
-    data = BenchmarkData(name, train, test, learned, match_classes(learned, test.read()))
-    if not data.train.multi_label:
+    learned, measured = train.read(), test.read()
+    _check_part("train", train, learned)
+    _check_part("test", test, measured)
+    if shared := _files(learned) & _files(measured):
+        warnings.warn(
+            f"{len(shared)} of {len(measured.paths)} test images ({test.source}) are training images, too "
+            f"({train.source}), such as {min(shared)}: what is measured on them says nothing about others. Give two "
+            "parts that share no image",
+            stacklevel=2,
+        )
+    return BenchmarkData(name, train, test, learned, match_classes(learned, measured))
+
+
+def _check_part(name: str, source: Source, part: LabelledImages) -> None:
+    """Refuses what would fail, or mean nothing, hours later."""
+    where = f"{name}: {source.source}" + (f", split {source.split}," if source.split else "")
+    if not part.multi_label:
         raise ValueError(
-            f"{train.source} is a folder per class: these protocols are for several labels an image; give a COCO json, "
+            f"{where} is a folder per class: these protocols are for several labels an image; give a COCO json, "
             "a VOC tree or a CSV. `probe` measures a folder per class"
         )
-    return data
+    if not (part.targets == 1).any():
+        raise ValueError(
+            f"{where} has no label: none of its {len(part.paths)} images shows a class. Give annotations that have "
+            "some (those of COCO's test sets have none)"
+        )
+
+
+def _files(part: LabelledImages) -> set[str]:
+    """Where the images lie, whatever links lead there."""
+    folder_of = cache(os.path.realpath)  # else every part of every path is looked at
+    files = set()
+    for path in part.paths:
+        folder, name = os.path.split(path)
+        file = os.path.join(folder_of(folder), name)
+        files.add(os.path.realpath(file) if os.path.islink(file) else file)
+    return files
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:
