@@ -102,22 +102,25 @@ def classification_counts(
     *,
     threshold: float = 0.5,
     topk: int | None = None,
+    absent_as_zero: bool = False,
 ) -> dict[str, float]:
     """Overall (O) and per-class (C) precision, recall and F1 of decisions.
 
-    CP, CR, OP, OR and OF1 equal scikit-learn's macro and micro averages with ``zero_division=0``: a class that is never
-    predicted has precision 0, one that is never there recall 0, and both stay in the mean. CF1 is, as in the
-    multi-label literature, the harmonic mean of CP and CR, and not the mean of the classes' F1 (scikit-learn's macro
-    F1).
+    CP and CR are means over the classes that have a positive, as :func:`mean_average_precision` is: of others recall is
+    not defined. A class that is never predicted has precision 0 and stays in the mean. Over these classes CP and CR
+    equal scikit-learn's macro averages with ``zero_division=0``; OP, OR and OF1 equal its micro averages over all
+    classes, wrong decisions for absent ones included. CF1 is, as in the multi-label literature, the harmonic mean of
+    CP and CR, and not the mean of the classes' F1 (scikit-learn's macro F1).
 
     Args:
         scores: (N, L) probabilities.
         targets: (N, L) 1, 0 or -1.
         threshold: Scores of at least this are decisions for a class.
         topk: Decide for the k surest classes of each image that are not ignored, instead.
+        absent_as_zero: Count classes without a positive as 0 in CP and CR, as mmpretrain does; default: leave them out.
 
     Returns:
-        ``CP``, ``CR``, ``CF1``, ``OP``, ``OR``, ``OF1`` in percent.
+        ``CP``, ``CR``, ``CF1``, ``OP``, ``OR``, ``OF1`` in percent; all 0 if no class has a positive.
 
     Raises:
         ValueError: As :func:`average_precision`, and if ``topk`` is not in 1..L.
@@ -135,8 +138,13 @@ def classification_counts(
     right, chosen_per_class, there = (
         x.sum(0).double() for x in (chosen & positive, chosen, positive)
     )
+    num_classes = (there >= 0 if absent_as_zero else there > 0).sum().clamp_min(1)
     figures = {
-        "C": ((right / chosen_per_class.clamp_min(1)).mean(), (right / there.clamp_min(1)).mean()),
+        # Classes without a positive have nothing right: they add 0 to both sums.
+        "C": (
+            (right / chosen_per_class.clamp_min(1)).sum() / num_classes,
+            (right / there.clamp_min(1)).sum() / num_classes,
+        ),
         "O": (
             right.sum() / chosen_per_class.sum().clamp_min(1),
             right.sum() / there.sum().clamp_min(1),

@@ -31,7 +31,7 @@ class MultiLabelReport(BaseMetric):
         voc11: Also give ``mAP_voc11``, the 11-point figure of VOC 2007.
         threshold: Scores of at least this are decisions (see :func:`classification_counts`).
         topk: Decide for the k surest classes of each image, instead.
-        absent_as_zero: Count classes without a positive as 0 in ``mAP``; default: leave them out.
+        absent_as_zero: Count classes without a positive as 0 in ``mAP``, ``CP`` and ``CR``; default: leave them out.
         table: Whether to log the table.
         per_class: Whether to give the average precision of every class as a figure, too, ``AP_NAME``.
         diverged_as_nan: Where a score is nan or infinite, give nan as the only figure, not an error.
@@ -104,7 +104,13 @@ class MultiLabelReport(BaseMetric):
             figures |= {
                 f"AP_{n}": 100 * v for n, v in zip(self._names(len(values)), values, strict=True)
             }
-        counts = classification_counts(scores, targets, threshold=self.threshold, topk=self.topk)
+        counts = classification_counts(
+            scores,
+            targets,
+            threshold=self.threshold,
+            topk=self.topk,
+            absent_as_zero=self.absent_as_zero,
+        )
         return {**figures, **counts}
 
     def _names(self, num_classes: int) -> list[str]:

@@ -115,9 +115,10 @@ def test_eleven_points_of_a_case_done_by_hand():
     assert voc11_average_precision(scores, targets).item() == pytest.approx((6 + 5 * 0.5) / 11)
 
 
+@pytest.mark.parametrize("absent_as_zero", [False, True])
 @pytest.mark.parametrize("topk", [None, 1, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_counts_are_scikit_learns(seed, topk):
+def test_counts_are_scikit_learns(seed, topk, absent_as_zero):
     scores, targets = problem(seed)
     scores = 1 / (1 + np.exp(-scores))
     targets[:, 5] = 0  # never there
@@ -128,10 +129,14 @@ def test_counts_are_scikit_learns(seed, topk):
         decided = np.zeros_like(scores, bool)
         np.put_along_axis(decided, np.argsort(-scores, axis=1)[:, :topk], True, axis=1)
     kinds = {"average": "macro", "zero_division": 0}
-    macro = [f(targets, decided, **kinds) for f in (precision_score, recall_score)]
+    averaged = range(9) if absent_as_zero else [0, 1, 2, 3, 4, 6, 7, 8]
+    macro = [
+        f(targets[:, averaged], decided[:, averaged], **kinds)
+        for f in (precision_score, recall_score)
+    ]
     kinds["average"] = "micro"
     micro = [f(targets, decided, **kinds) for f in (precision_score, recall_score, f1_score)]
-    counts = classification_counts(scores, targets, topk=topk)
+    counts = classification_counts(scores, targets, topk=topk, absent_as_zero=absent_as_zero)
     expected = [*macro, 2 * macro[0] * macro[1] / sum(macro), *micro]
     assert list(counts) == ["CP", "CR", "CF1", "OP", "OR", "OF1"]
     assert list(counts.values()) == pytest.approx([100 * value for value in expected])
@@ -148,6 +153,17 @@ def test_counts_leave_out_what_is_ignored():
     # The surest class is ignored: the next one takes its place.
     first = classification_counts([[0.9, 0.8, 0.1]], np.array([[-1, 1, 0]]), topk=1)
     assert (first["OP"], first["OR"]) == (100, 100)
+
+
+def test_classes_without_a_positive_are_in_no_class_mean():
+    # Perfect on the one class there is; the second is decided for wrongly, the third is ignored everywhere.
+    scores = np.array([[0.9, 0.9, 0.9], [0.1, 0.1, 0.9]])
+    targets = np.array([[1, 0, -1], [0, 0, -1]])
+    counts = classification_counts(scores, targets)
+    assert (counts["CP"], counts["CR"], counts["CF1"]) == (100, 100, 100)
+    assert (counts["OP"], counts["OR"]) == (50, 100)
+    counts = classification_counts(scores, targets, absent_as_zero=True)
+    assert counts["CP"] == counts["CR"] == counts["CF1"] == pytest.approx(100 / 3)
 
 
 def test_nothing_predicted_and_nothing_there():

@@ -62,6 +62,8 @@ def test_settings():
     found = evaluate(scores, targets, topk=1, absent_as_zero=True, prefix="top-1")
     assert found["top-1/OF1"] == classification_counts(scores, targets, topk=1)["OF1"]
     assert found["top-1/mAP"] == mean_average_precision(scores, targets, absent_as_zero=True)
+    counts = classification_counts(scores, targets, topk=1, absent_as_zero=True)
+    assert found["top-1/CR"] == counts["CR"]
     found = evaluate(scores, targets, threshold=0.7)
     assert found["multi-label/CP"] == classification_counts(scores, targets, threshold=0.7)["CP"]
 
