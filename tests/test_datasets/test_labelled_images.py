@@ -115,6 +115,25 @@ class TestCoco:
                 {"images": [{"id": i, "file_name": "ab.jpg"} for i in (5, 6, 7)]},
                 r"several images have the same file_name: ab\.jpg; make them one",
             ),
+            *(
+                (
+                    {"images": [{"id": 5, "file_name": name}]},
+                    f"COCO json .*file_name must be text, got {shown}",
+                )
+                for name, shown in ((5, "5"), (None, "None"), (["a"], r"\['a'\]"), ("", "''"))
+            ),
+            *(
+                (
+                    {part: [{**COCO[part][0], key: [5]}]},
+                    rf"COCO json .*: {key} must be a number or text, got \[5\]",
+                )
+                for part, key in (
+                    ("images", "id"),
+                    ("categories", "id"),
+                    ("annotations", "image_id"),
+                    ("annotations", "category_id"),
+                )
+            ),
             ({"images": [{"id": 5}]}, r"not a COCO json of instances: .*KeyError: 'file_name'"),
         ],
     )
@@ -257,6 +276,13 @@ class TestTable:
     def test_malformed_rows_are_named_by_line(self, tmp_path, text, message):
         with pytest.raises(ValueError, match=message):
             read_labelled(self.write(tmp_path, text))
+
+    def test_not_utf8(self, tmp_path):
+        source = self.write(tmp_path, "")
+        source.write_bytes("file,labels\na.jpg,bär\n".encode("latin-1"))
+        message = r"set\.csv is not UTF-8 text \(byte 0xe4\): .* iconv .*/set\.csv > NEW\.csv"
+        with pytest.raises(ValueError, match=message):
+            read_labelled(source)
 
     def test_missing_image(self, tmp_path):
         source = self.write(tmp_path, "file,dog\na.jpg,1\ngone/c.jpg,0\n")

@@ -77,8 +77,19 @@ def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, .
     return tuple(names)
 
 
+def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    """Keys are there, file names are text, ids numbers or text; names of categories are looked at later."""
+    for item in items:
+        for key in keys:
+            value = item[key]
+            if key == "file_name" and not (isinstance(value, str) and value):
+                raise TypeError(f"file_name must be text, got {value!r}: put it in quotes")
+            if key.endswith("id") and type(value) not in (int, float, str):
+                raise TypeError(f"{key} must be a number or text, got {value!r}")
+
+
 def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Images, annotations and categories, of which the keys used here are there."""
+    """Images, annotations and categories, of which the keys used here are there, with values of their kinds."""
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
         images, categories = content["images"], content.get("categories", [])
@@ -88,8 +99,7 @@ def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], lis
             (categories, ("id", "name")),
             (annotations, ("image_id", "category_id")),
         ):
-            for item, key in ((item, key) for item in items for key in keys):
-                item[key]
+            _check_values(items, keys)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{source} is not a COCO json of instances: it needs images[].id and file_name, categories[].id and name, "

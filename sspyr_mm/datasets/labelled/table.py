@@ -34,7 +34,7 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
     Raises:
         FileNotFoundError: If an image does not exist.
         ValueError: If the header or a row is malformed, with its line; if a file has two rows; if there are no rows or
-            no classes.
+            no classes; if it is not UTF-8.
     """
     with source.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file, delimiter="\t" if source.suffix == ".tsv" else ",", strict=True)
@@ -48,6 +48,11 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
             ]
         except csv.Error as error:
             raise ValueError(f"{source}:{reader.line_num}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{source} is not UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8, e.g. "
+                f"iconv -f ISO-8859-1 -t UTF-8 {source} > NEW{source.suffix}"
+            ) from error
     if not rows:
         raise ValueError(f"{source} has a header and no rows: a set needs an image")
     _check_files_once(source, rows)
