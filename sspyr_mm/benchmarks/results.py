@@ -14,6 +14,16 @@ from sspyr_mm.files import whole_file
 
 _VERSIONED = ("torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "numpy")
 
+_TYPES = {
+    **dict.fromkeys(("network", "protocol", "data", "metric", "data_sha256"), str),
+    **dict.fromkeys(("checkpoint", "counts", "settings", "beside", "versions"), dict),
+    "seed": int,
+    "as_published": bool,
+}
+"""Of the fields in a file; ``type() is``, as a bool is an int, too."""
+_HIGHEST = 100 + 1e-6
+"""Percent; a mean of hundreds may be a rounding error above."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -102,11 +112,49 @@ def read_result(path: str | os.PathLike) -> Result:
     """
     try:
         result = Result(**json.loads(Path(path).read_text()))
-        if not isinstance(result.value, (int, float)):
-            raise TypeError(f"its value is {result.value!r}")
+        _check(result)
         return result
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a result of `evaluate`: {error}") from error
+
+
+def matches(
+    result: Result, *, protocol: str, data: str, seed: int, sha256: str, data_sha256: str
+) -> bool:
+    """Whether a result is of what is asked for: a file may have been renamed, copied or edited.
+
+    Args:
+        result: As read.
+        protocol: As :class:`Result`.
+        data: As :class:`Result`.
+        seed: As :class:`Result`.
+        sha256: Of the checkpoint, as in ``Result.checkpoint``.
+        data_sha256: As :class:`Result`.
+    """
+    found = (result.protocol, result.data, result.seed, result.data_sha256)
+    return (
+        found == (protocol, data, seed, data_sha256) and result.checkpoint.get("sha256") == sha256
+    )
+
+
+def _check(result: Result) -> None:
+    """Refuses what a file must not hold, and a table would show.
+
+    Raises:
+        TypeError: If a field is of another type.
+        ValueError: If the value is no percentage.
+    """
+    for name, kind in _TYPES.items():
+        if type(value := getattr(result, name)) is not kind:
+            raise TypeError(f"{name} must be of type {kind.__name__}, got {value!r}")
+    if type(result.value) not in (int, float) or not 0 <= result.value <= _HIGHEST:
+        raise ValueError(f"value must be a number of percent, 0 to 100, got {result.value!r}")
+    for name, count in result.counts.items():
+        if type(count) is not int or count < 0:
+            raise ValueError(f"counts: {name} must be an integer >= 0, got {count!r}")
+    for place, name in ((result.settings, "changed"), (result.beside, "AP_per_class")):
+        if not isinstance(place.get(name, {}), dict):
+            raise TypeError(f"{name} must be of type dict, got {place[name]!r}")
 
 
 def find_results(places: list[str]) -> Iterator[Result]:

@@ -4,12 +4,19 @@ import argparse
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from sspyr_mm.benchmarks.published import PUBLISHED
-from sspyr_mm.benchmarks.results import Result, find_results, read_result, write_result
+from sspyr_mm.benchmarks.results import (
+    Result,
+    find_results,
+    matches,
+    read_result,
+    write_result,
+)
 from sspyr_mm.benchmarks.table import make_rows, plot, to_csv, to_markdown
 from sspyr_mm.cli import results as command
 
@@ -37,6 +44,47 @@ def test_round_trip(tmp_path):
     write_result(result(), tmp_path / "deep" / "result-1.json")
     assert read_result(tmp_path / "deep" / "result-1.json") == result()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result-1.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"value": True}, "value must be a number of percent, 0 to 100, got True"),
+        ({"value": float("nan")}, "0 to 100, got nan"),
+        ({"value": float("inf")}, "0 to 100, got inf"),
+        ({"value": 100.1}, "0 to 100, got 100.1"),
+        ({"value": -0.1}, "0 to 100, got -0.1"),
+        ({"value": "61"}, "0 to 100, got '61'"),
+        ({"seed": True}, "seed must be of type int, got True"),
+        ({"seed": "0"}, "seed must be of type int, got '0'"),
+        ({"network": None}, "network must be of type str, got None"),
+        ({"as_published": "yes"}, "as_published must be of type bool, got 'yes'"),
+        ({"checkpoint": "ab"}, "checkpoint must be of type dict, got 'ab'"),
+        ({"counts": {"train": "5"}}, "counts: train must be an integer >= 0, got '5'"),
+        ({"settings": {"changed": 5}}, "changed must be of type dict, got 5"),
+        ({"beside": {"AP_per_class": [1.0]}}, "AP_per_class must be of type dict, got [1.0]"),
+        ({"versions": []}, "versions must be of type dict, got []"),
+    ],
+)
+def test_a_file_with_a_wrong_field_is_no_result(tmp_path, change, message):
+    path = tmp_path / "result-1.json"
+    write_result(result(**change), path)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        read_result(path)
+    assert str(error.value).startswith(f"{path} is not a result of `evaluate`: ")
+
+
+def test_the_bounds_are_results(tmp_path):
+    for value in (0, 100, 100.00000000000001):
+        write_result(result(value=value), tmp_path / "result-1.json")
+        assert read_result(tmp_path / "result-1.json").value == value
+
+
+def test_a_result_matches_what_it_measured_only():
+    asked = {"protocol": "linear", "data": "voc07", "seed": 0, "sha256": "ab", "data_sha256": "cd"}
+    assert matches(result(), **asked)
+    for name in asked:
+        assert not matches(result(), **{**asked, name: "other"}), name
 
 
 def test_seeds_become_one_row_and_other_settings_another():
