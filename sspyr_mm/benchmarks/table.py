@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from sspyr_mm.benchmarks.published import PUBLISHED
 from sspyr_mm.benchmarks.results import Result
@@ -23,7 +25,8 @@ class Row:
         metric: What the values are.
         network: What was measured.
         values: In percent; one per seed.
-        kind: ``measured``, ``measured, other settings`` (not to be compared with published figures) or ``published``.
+        kind: ``measured``; ``measured, other data`` or ``measured, other settings``, which are not to be compared with
+            published figures; or ``published``.
         note: Where it is from, or what is to be known.
     """
 
@@ -59,33 +62,29 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
         published: Whether to add published figures.
 
     Returns:
-        Rows, by data and protocol in order of appearance; in each, measured ones first.
+        Rows, by data and protocol in order of appearance. In each, measured ones come first, by network's name;
+        random weights are the last of them.
     """
     groups: dict[tuple, list[Result]] = {}
+    labels: dict[tuple[str, str], set[str]] = {}
     for result in results:
-        settings = {k: v for k, v in result.settings.items() if k != "seed"}
-        key = (
-            result.data,
-            result.protocol,
-            result.metric,
-            result.network,
-            result.checkpoint.get("sha256"),
-            result.data_sha256,
-            result.versions.get("sspyr_mm"),
-            result.as_published,
-            repr(sorted(settings.items())),
-            repr(sorted(result.counts.items())),
-        )
-        groups.setdefault(key, []).append(result)
+        labels.setdefault((result.data, result.metric), set()).add(result.data_sha256)
+        groups.setdefault(_key(result), []).append(result)
     rows = []
-    for (data, protocol, metric, network, *_), group in groups.items():
+    for group in groups.values():
         # The same run twice counts once; two values of one seed are both shown.
-        runs = list(dict.fromkeys((result.seed, result.value) for result in group))
-        kind = "measured" if group[0].as_published else "measured, other settings"
-        values = tuple(value for _, value in runs)
-        note = _note(group[0], [seed for seed, _ in runs])
-        rows.append(Row(data, protocol, metric, network, values, kind, note))
+        runs = dict.fromkeys((result.seed, result.value) for result in group)
+        by_seed = sorted(runs, key=lambda run: run[0])
+        one = group[0]
+        note = _note(
+            one,
+            [seed for seed, _ in by_seed],
+            name_labels=len(labels[one.data, one.metric]) > 1,
+        )
+        values = tuple(value for _, value in by_seed)
+        rows.append(Row(one.data, one.protocol, one.metric, one.network, values, _kind(one), note))
     order = list(dict.fromkeys((row.data, row.protocol) for row in rows))
+    rows.sort(key=lambda row: (row.network == "random", row.network, _KINDS.index(row.kind)))
     comparable = {(row.data, row.protocol) for row in rows if row.kind == "measured"}
     if published:
         rows += [
@@ -93,22 +92,68 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
             for f in PUBLISHED
             if (f.data, f.protocol) in comparable
         ]
-    return sorted(
-        rows, key=lambda row: (order.index((row.data, row.protocol)), row.kind == "published")
+    return sorted(rows, key=lambda row: order.index((row.data, row.protocol)))
+
+
+def _key(result: Result) -> tuple:
+    """Equal for results that differ in their seed alone."""
+    settings = {k: v for k, v in result.settings.items() if k != "seed"}
+    return (
+        result.data,
+        result.protocol,
+        result.metric,
+        result.network,
+        result.checkpoint.get("sha256"),
+        result.data_sha256,
+        result.versions.get("sspyr_mm"),
+        result.as_published,
+        # As in a file, where a tuple has become a list.
+        json.dumps([settings, result.counts], sort_keys=True),
     )
 
 
-def _note(result: Result, seeds: Sequence[int]) -> str:
+def _kind(result: Result) -> str:
+    """Whether a measured figure can be compared with published ones, and why not."""
+    if result.as_published:
+        return "measured"
+    return "measured, other settings" if _changed(result) else "measured, other data"
+
+
+def _changed(result: Result) -> Mapping[str, Any]:
+    return result.settings.get("changed") or {}
+
+
+def _note(result: Result, seeds: Sequence[int], *, name_labels: bool) -> str:
     """What tells a measured figure from others of its name."""
     parts = [
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         f"sha256 {str(result.checkpoint.get('sha256'))[:8]}",
-        f"{result.counts.get('train', 0):,} + {result.counts.get('test', 0):,} images",
+        _images(result),
     ]
-    changed = result.settings.get("changed") or {}
-    return "; ".join([*parts, *(f"{name} {value}" for name, value in changed.items())])
+    if name_labels:
+        parts.append(f"labels {result.data_sha256[:8]}")
+    defined = [v for v in result.beside.get("AP_per_class", {}).values() if v is not None]
+    classes = result.counts.get("classes", 0)
+    if "AP_per_class" in result.beside and len(defined) < classes:
+        parts.append(f"{len(defined)} of {classes} classes")
+    return "; ".join([*parts, *(f"{k} {_plain(v)}" for k, v in _changed(result).items())])
 
 
+def _images(result: Result) -> str:
+    """Training and test images; where a protocol learns from a part of the former, how many."""
+    train = result.counts.get("train", 0)
+    used = result.beside.get("train_images", train)
+    part = f"{used:,} of " if used < train else ""
+    return f"{part}{train:,} + {result.counts.get('test', 0):,} images"
+
+
+def _plain(value: Any) -> str:
+    """The same text for the tuple that was measured and the list that was read."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+_KINDS = ("measured", "measured, other data", "measured, other settings", "published")
+_COLOURS = dict(zip(_KINDS, ("tab:blue", "tab:green", "tab:cyan", "0.85"), strict=True))
 _COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")
 
 
@@ -141,7 +186,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
-    """Draws a panel per data and protocol: a bar per network, a mark per seed, published figures hatched.
+    """Draws a panel per data and protocol: a bar per network in the colour of its kind, a mark per seed.
 
     Args:
         rows: The table.
@@ -151,6 +196,7 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
         ValueError: If there is nothing to draw, or the file's ending is not known.
     """
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     panels: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
@@ -158,25 +204,37 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
     if not panels:
         raise ValueError("No result to plot")
     heights = [len(panel) + 1 for panel in panels.values()]
-    size = (8, 0.35 * sum(heights) + 0.6 * len(panels))
+    size = (8, 0.35 * sum(heights) + 0.6 * len(panels) + 0.3)
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
     for axis, ((data, protocol, metric), panel) in zip(axes[:, 0], panels.items(), strict=True):
         for place, row in enumerate(reversed(panel)):
-            published = row.kind == "published"
-            colour = "0.85" if published else "tab:blue" if row.kind == "measured" else "tab:cyan"
-            axis.barh(
-                place, row.value, color=colour, hatch="//" if published else None, edgecolor="0.6"
-            )
+            axis.barh(place, row.value, **_style(row.kind))
             if len(row.values) > 1:
                 axis.plot(row.values, [place] * len(row.values), "k|")
             axis.text(row.value, place, f" {row.text}", va="center", fontsize=8)
-        axis.set_yticks(
-            range(len(panel)), [f"{row.network} ({row.kind})" for row in reversed(panel)]
-        )
+        axis.set_yticks(range(len(panel)), [row.network for row in reversed(panel)])
         axis.tick_params(labelsize=8)
         axis.set_title(f"{data}, {protocol}: {metric} in percent", fontsize=9, loc="left")
-        axis.set_xlim(0, 1.25 * max(row.value for row in panel))
+        axis.set_xlim(0, 1.25 * max(1.0, *(row.value for row in panel)))
         axis.spines[["top", "right"]].set_visible(False)
+    kinds = [kind for kind in _KINDS if any(row.kind == kind for row in rows)]
+    figure.legend(
+        [Patch(**_style(kind)) for kind in kinds],
+        kinds,
+        loc="outside lower center",
+        ncols=len(kinds),
+        fontsize=8,
+        frameon=False,
+    )
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=150, format=Path(path).suffix.removeprefix("."))
+
+
+def _style(kind: str) -> dict[str, Any]:
+    """Of a bar; published ones are hatched, which is seen without colours."""
+    return {
+        "facecolor": _COLOURS[kind],
+        "hatch": "//" if kind == "published" else None,
+        "edgecolor": "0.6",
+    }

@@ -141,9 +141,66 @@ def test_published_figures_stand_beside_their_protocol_only():
     assert sorted(untrained) == ["asl", "fcn_voc"]
 
 
-def test_no_published_figure_beside_other_settings():
-    rows = make_rows([result(as_published=False)])
-    assert [row.kind for row in rows] == ["measured, other settings"]
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [({}, "measured, other data"), ({"size": 64}, "measured, other settings")],
+)
+def test_no_published_figure_beside_other_data_or_settings(changed, kind):
+    rows = make_rows([result(as_published=False, settings={"changed": changed})])
+    assert [row.kind for row in rows] == [kind]
+
+
+def test_data_of_one_name_are_told_apart_by_their_labels():
+    one, two = result(data_sha256="0123456789"), result(data_sha256="9876543210", value=50.0)
+    notes = [row.note for row in make_rows([one, two], published=False)]
+    assert [note.split("; ")[-1] for note in notes] == ["labels 01234567", "labels 98765432"]
+    # Boxes and classes of the same images have other files, but are not two data sets.
+    masks = replace(two, protocol="mask_rcnn_coco", metric="segm_mAP")
+    assert not any("labels" in row.note for row in make_rows([one, masks], published=False))
+
+
+def test_the_note_says_over_how_many_classes_the_mean_is():
+    shown = {"cat": 10.0, "dog": None, "cow": 0.0}
+    counts = {"train": 5011, "test": 4952, "classes": 3}
+    (row,) = make_rows([result(beside={"AP_per_class": shown}, counts=counts)], published=False)
+    assert row.note.endswith("; 2 of 3 classes")
+    shown["dog"] = 5.0
+    (row,) = make_rows([result(beside={"AP_per_class": shown}, counts=counts)], published=False)
+    assert "classes" not in row.note
+
+
+def test_the_note_says_how_many_training_images_were_used():
+    (row,) = make_rows([result(protocol="semi1", beside={"train_images": 50})], published=False)
+    assert "; 50 of 5,011 + 4,952 images" in row.note
+    (row,) = make_rows([result(protocol="asl", beside={"train_images": 5011})], published=False)
+    assert "; 5,011 + 4,952 images" in row.note
+
+
+def test_rows_are_by_name_and_random_weights_the_last_of_those_measured():
+    names = ("random", "z.pth", "b.pth")
+    results = [result(network=name) for name in names]
+    results += [result(network=name, data="mine", as_published=False) for name in names]
+    rows = make_rows(results)
+    assert rows == make_rows([*results[2::-1], *results[:2:-1]])
+    measured = [(r.data, r.network) for r in rows if r.kind != "published"]
+    in_order = ("b.pth", "z.pth", "random")
+    assert measured == [(data, name) for data in ("voc07", "mine") for name in in_order]
+    assert [r.kind for r in rows[:4]] == ["measured"] * 3 + ["published"]
+
+
+def test_seeds_are_in_order():
+    (row,) = make_rows([result(seed=s, value=60.0 + s) for s in (2, 0, 1)], published=False)
+    assert row.note.startswith("seeds 0, 1, 2;") and row.values == (60.0, 61.0, 62.0)
+
+
+def test_what_was_measured_now_and_what_was_read_are_one_row(tmp_path):
+    changed = {"learning_rates": (0.1, 1.0)}
+    now = result(settings={"changed": changed}, as_published=False)
+    write_result(now, tmp_path / "result-1.json")
+    read = read_result(tmp_path / "result-1.json")
+    (row,) = make_rows([now, replace(read, seed=1)], published=False)
+    assert row.note.endswith("; learning_rates 0.1, 1.0")
+    assert [row.note] == [r.note for r in make_rows([read, replace(now, seed=1)], published=False)]
 
 
 def test_markdown_and_csv():
@@ -158,7 +215,12 @@ def test_markdown_and_csv():
 def test_plot_of_two_protocols(tmp_path):
     rows = make_rows([result(), result(seed=1, value=60), result(protocol="asl", data="coco14")])
     plot(rows, tmp_path / "table.svg")
-    assert "<svg" in (tmp_path / "table.svg").read_text()
+    svg = (tmp_path / "table.svg").read_text()
+    assert "<svg" in svg
+    texts = re.findall(r"<!-- (.*?) -->", svg)
+    # In the legend once, not at every bar.
+    assert texts.count("measured") == texts.count("published") == 1
+    assert texts.count("a.pth") == 2 and "SS-PRL (COCO)" in texts
     assert [p.name for p in tmp_path.iterdir()] == ["table.svg"]
     with pytest.raises(ValueError, match="No result to plot"):
         plot([], tmp_path / "none.svg")
