@@ -1,6 +1,9 @@
 """Files: the configs this package ships, and files that appear only when they are whole."""
 
 import os
+import platform
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,10 @@ def configs_dir() -> Path:
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
+_LEFT_OVER_AFTER = 3600.0
+"""Seconds; no file is written for so long."""
+
+
 @contextmanager
 def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """A file to write to, which takes its target's place when the block ends, and is removed when it fails.
@@ -21,11 +28,13 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         target: File that is to appear; its folder is made.
 
     Yields:
-        A path in the same folder, of this process alone.
+        A path in the same folder, ending in ``.partial``, of this call alone: processes of several machines or
+        containers that share a disk may have the same id.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    owner = f"{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
+    partial = target.with_name(f"{target.name}.{owner}.partial")
     try:
         yield partial
         with open(
@@ -35,3 +44,17 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_left_over(folder: Path) -> None:
+    """Removes what killed runs were writing to a folder; what a run beside this one is writing stays.
+
+    Args:
+        folder: Where :func:`whole_file` writes. By age: whether a process of another machine lives can't be told.
+    """
+    for partial in folder.glob("*.partial"):
+        try:
+            if time.time() - partial.stat().st_mtime > _LEFT_OVER_AFTER:
+                partial.unlink()
+        except FileNotFoundError:  # it took its target's place meanwhile
+            continue

@@ -2,6 +2,7 @@
 
 A folder per (encoder, images, transform) holds shards of a few hundred images. A shard appears only when it is whole:
 a run that is killed goes on with the first missing one, and runs side by side at worst do the same work twice.
+It is an ``npy`` file with the SHA-256 of its bytes behind them: in one file, as two of parallel runs could be mixed.
 """
 
 import hashlib
@@ -22,13 +23,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # registers what the pipeline names
+from sspyr_mm.datasets.labelled.images import shortened
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.files import whole_file
+from sspyr_mm.files import remove_left_over, whole_file
 
 SHARD = 512
 """Images a file holds."""
 _BATCH = 64
+_DIGEST = hashlib.sha256().digest_size
 
 
 def centre_crop_pipeline(size: int) -> list[dict[str, Any]]:
@@ -106,19 +109,15 @@ def cached_features(
 
     Raises:
         ValueError: If an image can't be decoded.
-        OSError: If an image is missing.
+        OSError: If an image is missing, or the disk does not give back what was written.
     """
     description = _describe(encoder, paths, size)
     key = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
     folder = Path(cache_dir) / key
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "about.json", json.dumps(description, indent=1).encode())
-    count = -(-len(paths) // SHARD)
-    missing = [
-        shard
-        for shard in range(count)
-        if not _is_whole(_shard_file(folder, shard), len(_rows(shard, len(paths))))
-    ]
+    shards = [_read(folder, shard, len(paths)) for shard in range(-(-len(paths) // SHARD))]
+    missing = [shard for shard, features in enumerate(shards) if features is None]
     arguments = (devices, encoder.cpu(), list(paths), size, folder, missing, num_workers)
     if len(devices) > 1 and len(missing) > 1:
         try:
@@ -128,11 +127,17 @@ def cached_features(
             raise ValueError(str(error).strip().splitlines()[-1]) from error
     else:
         _extract_share(0, devices[:1], *arguments[1:])
-    for left_over in folder.glob("*.partial"):  # of runs that were killed
-        left_over.unlink(missing_ok=True)
-    return torch.cat(
-        [torch.from_numpy(np.load(_shard_file(folder, shard))) for shard in range(count)]
-    )
+    remove_left_over(folder)
+    for shard in missing:
+        shards[shard] = _read(folder, shard, len(paths))
+    if lost := [
+        str(_shard_file(folder, i)) for i, features in enumerate(shards) if features is None
+    ]:
+        raise OSError(
+            f"{shortened(lost)} can't be read back just after writing: check the disk, or keep the features on another "
+            "one"
+        )
+    return torch.cat([torch.from_numpy(features) for features in shards])
 
 
 def file_states(paths: Sequence[str]) -> bytes:
@@ -212,26 +217,34 @@ def _batches(shard: int, num_images: int) -> Iterator[list[int]]:
 def _save(target: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array)
-    _write(target, buffer.getvalue())
+    content = buffer.getvalue()
+    _write(target, content + hashlib.sha256(content).digest())
 
 
 def _write(target: Path, data: bytes) -> None:
-    try:
-        with whole_file(target) as partial:
-            partial.write_bytes(data)
-    except FileNotFoundError:
-        if not target.exists():  # a run beside this one has finished, and tidied up
-            raise
+    with whole_file(target) as partial:
+        partial.write_bytes(data)
 
 
-def _is_whole(path: Path, num_images: int) -> bool:
-    """Whether a shard is there; one that is damaged is extracted again."""
+def _read(folder: Path, shard: int, num_images: int) -> np.ndarray | None:
+    """A shard (rows, C) float32; None if it is not there, or damaged, and to be extracted again."""
+    path = _shard_file(folder, shard)
     try:
-        if (found := np.load(path, mmap_mode="r").shape[0]) != num_images:
-            raise ValueError(f"{found} images, not {num_images}")
-        return True
+        return _checked(path.read_bytes(), len(_rows(shard, num_images)))
     except FileNotFoundError:
-        return False
-    except (ValueError, EOFError) as error:
+        return None
+    except Exception as error:  # whatever is in the file, or wrong with it
         print(f"{path} is damaged ({error}): extracted again", file=sys.stderr)
-        return False
+        return None
+
+
+def _checked(data: bytes, num_rows: int) -> np.ndarray:
+    content = memoryview(data)[:-_DIGEST]
+    if hashlib.sha256(content).digest() != data[-_DIGEST:]:
+        raise ValueError("its bytes are not those that were written")
+    features = np.load(io.BytesIO(content))
+    if features.ndim != 2 or len(features) != num_rows or features.dtype != np.float32:
+        raise ValueError(
+            f"{features.dtype} of shape {features.shape}, not float32 of {num_rows} rows"
+        )
+    return features

@@ -69,7 +69,11 @@ def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, m
     first = extract(encoder, paths, tmp_path)
     lost = shards(tmp_path)[1]
     lost.unlink()
-    lost.with_name(f"{lost.name}.123.partial").write_bytes(b"half")
+    left_over = lost.with_name(f"{lost.name}.host.123.ab.partial")
+    left_over.write_bytes(b"half")
+    os.utime(left_over, (1, 1))
+    living = lost.with_name(f"{lost.name}.other.123.cd.partial")  # another machine's
+    living.write_bytes(b"half")
     calls = []
     original = CentreCrops.__getitem__
     monkeypatch.setattr(
@@ -77,23 +81,58 @@ def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, m
     )
     torch.testing.assert_close(extract(encoder, paths, tmp_path), first, rtol=0, atol=0)
     assert calls == [4, 5, 6, 7]
-    assert not list((tmp_path / "cache").rglob("*.partial"))
+    assert list((tmp_path / "cache").rglob("*.partial")) == [living]
     extract(encoder, paths, tmp_path)
     assert calls == [4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "header", "rows"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "cut", "header", "zeros", "a bit", "no digest", "rows", "dtype", "ndim"]
+)
 def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, capsys):
     first = extract(encoder, paths, tmp_path)
     shard = shards(tmp_path)[1]
     content = shard.read_bytes()
-    if damage == "rows":
-        np.save(shard, np.load(shard)[:3])
+    features = np.load(shard)
+    others = {
+        "rows": features[:3],
+        "dtype": features.astype(np.float64),
+        "ndim": features[..., None],
+    }
+    if damage in others:  # whole, but not what is asked for
+        feature_cache._save(shard, others[damage])
     else:
-        shard.write_bytes({"empty": b"", "cut": content[:-8], "header": b"\x93NUMPY"}[damage])
+        middle = len(content) // 2
+        damaged = {
+            "empty": b"",
+            "cut": content[:-8],
+            "header": b"\x93NUMPY",
+            "zeros": content[:middle] + bytes(16) + content[middle + 16 :],
+            "a bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+            "no digest": content[:-32],
+        }
+        shard.write_bytes(damaged[damage])
     assert torch.equal(extract(encoder, paths, tmp_path), first)
     assert shard.read_bytes() == content
     assert f"{shard} is damaged (" in capsys.readouterr().err
+
+
+def test_a_shard_is_read_once(encoder, paths, tmp_path, monkeypatch):
+    first = extract(encoder, paths, tmp_path)
+    reads = []
+    original = type(tmp_path).read_bytes
+    monkeypatch.setattr(
+        type(tmp_path), "read_bytes", lambda self: reads.append(self) or original(self)
+    )
+    assert torch.equal(extract(encoder, paths, tmp_path), first)
+    assert reads == shards(tmp_path)
+
+
+def test_a_disk_that_loses_what_is_written(encoder, paths, tmp_path, monkeypatch):
+    original = feature_cache._write
+    monkeypatch.setattr(feature_cache, "_write", lambda path, data: original(path, data[:-1]))
+    with pytest.raises(OSError, match=r"000000\.npy, .*can't be read back .*: check the disk"):
+        extract(encoder, paths, tmp_path)
 
 
 def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_path):

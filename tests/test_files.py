@@ -1,0 +1,60 @@
+"""Files that appear only when they are whole."""
+
+import os
+import platform
+
+import pytest
+
+from sspyr_mm.files import remove_left_over, whole_file
+
+
+def test_two_writers_of_one_process_id_do_not_meet(tmp_path, monkeypatch):
+    """Containers on a shared disk: every one's first process has the same id."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    target = tmp_path / "deep" / "a.json"
+    with whole_file(target) as one:
+        one.write_text("one")
+        with whole_file(target) as two:
+            assert two != one and two.parent == one.parent == target.parent
+            two.write_text("two")
+        assert target.read_text() == "two" and one.read_text() == "one"
+    assert target.read_text() == "one"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_the_name_says_whose_it_is(tmp_path):
+    with whole_file(tmp_path / "a.json") as partial:
+        partial.touch()
+        assert partial.name.startswith(f"a.json.{platform.node()}.{os.getpid()}.")
+        assert partial.suffix == ".partial"
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_mode_is_that_of_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with whole_file(tmp_path / "a") as partial:
+            partial.write_text("a")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_nothing_is_left_of_a_block_that_fails(tmp_path):
+    (tmp_path / "a").write_text("before")
+    with pytest.raises(KeyError, match="stop"), whole_file(tmp_path / "a") as partial:
+        partial.write_text("half")
+        raise KeyError("stop")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "before"
+
+
+def test_old_left_overs_go_and_a_living_run_keeps_its_file(tmp_path):
+    old = tmp_path / "b.host.7.ab.partial"
+    old.write_text("half")
+    os.utime(old, (1, 1))
+    with whole_file(tmp_path / "a") as partial:
+        partial.write_text("a")
+        remove_left_over(tmp_path)
+        assert partial.exists() and not old.exists()
+    assert (tmp_path / "a").read_text() == "a"
