@@ -25,6 +25,7 @@ from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.results import (
     Result,
     fingerprint,
+    matches,
     package_versions,
     read_result,
     write_result,
@@ -157,7 +158,15 @@ def evaluate(
         package_versions()["sspyr_mm"],
     )
     path = os.path.join(work_dir, f"result-{protocol}-{data.name}-{key}.json")
-    if known := _known(path):
+    known = _known(path)
+    if known and matches(
+        known,
+        protocol=protocol,
+        data=data.name,
+        seed=seed,
+        sha256=network.checkpoint.sha256,
+        data_sha256=data.labels_digest,
+    ):
         # What it is called, and where it lies, may have changed.
         return replace(known, network=network.name, checkpoint=network.about)
     measure = _linear if protocol == "linear" else _dense if protocol in DENSE else _finetune

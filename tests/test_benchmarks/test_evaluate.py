@@ -67,6 +67,9 @@ def test_a_damaged_result_is_measured_again(networks, data, tmp_path, capsys):
     assert run(networks[0], "linear", data, tmp_path) == result
     assert file.read_text() == content
     assert f"Measured again: {file} is not a result" in capsys.readouterr().err
+    file.write_text(content.replace('"seed": 0', '"seed": 1'))  # another's, under this name
+    assert run(networks[0], "linear", data, tmp_path) == result
+    assert file.read_text() == content
 
 
 def test_results_tell_apart_what_differs(networks, data, tmp_path):
