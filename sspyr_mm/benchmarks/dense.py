@@ -101,7 +101,7 @@ def run_dense(
     cfg = make_config(
         protocol, checkpoint, data, weights=weights, num_processes=num_processes, settings=settings
     )
-    cfg.work_dir = work_dir
+    cfg.work_dir = os.path.join(work_dir, "final")
     cfg.randomness = dict(seed=seed)
     state = TARGETS["mmdet"].translate(checkpoint.backbone, checkpoint.state_dict)
     with whole_file(weights) as partial:
