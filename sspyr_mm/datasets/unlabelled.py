@@ -171,6 +171,8 @@ class UnlabelledImages(BaseDataset):
         try:
             images = json.loads(root.read_text(encoding="utf-8"))["images"]
             names = [image["file_name"] for image in images]
+            if wrong := [repr(name) for name in names if not isinstance(name, str)]:
+                raise TypeError(f"file_name must be text, got {wrong[0]}: put it in quotes")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{root} is not a COCO json: it needs images[].file_name ({error})"
@@ -212,7 +214,8 @@ def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") 
             return [str(place / name) for name in names]
     raise FileNotFoundError(
         f"The images of {annotations} were not found: no {names[0]} in {', '.join(map(str, places))}. "
-        "Set data_prefix=dict(img_path=FOLDER), or image_root of a labelled set"
+        "Set data_prefix=dict(img_path=FOLDER), or image_root=FOLDER of a labelled set (for evaluate --train-images, "
+        "--test-images)"
     )
 
 

@@ -75,7 +75,8 @@ class TestCoco:
         source = write_coco(tmp_path)
         (tmp_path / "val2017").rename(tmp_path / "elsewhere")
         with pytest.raises(
-            FileNotFoundError, match=r"no ab\.jpg in .* or image_root of a labelled"
+            FileNotFoundError,
+            match=r"no ab\.jpg in .* image_root=FOLDER of a labelled set .*evaluate --train-images",
         ):
             read_labelled(source)
         found = read_labelled(source, image_root=str(tmp_path / "elsewhere"))
@@ -207,6 +208,17 @@ class TestVoc:
         (lists / "train.txt").write_text("a\nb\na\n")
         with pytest.raises(ValueError, match=r"train\.txt names images twice: a$"):
             read_labelled(tmp_path, split="train")
+
+    def test_images_may_lie_elsewhere(self, tmp_path):
+        tree = write_voc(tmp_path / "tree", {"a": [("dog", False)]}, {"train": ["a"]})
+        remedy = r"image_root=DIR; for evaluate --train-images, --test-images\)$"
+        (tree / "JPEGImages").rename(tmp_path / "images")
+        with pytest.raises(FileNotFoundError, match=f"JPEGImages does not exist: .*{remedy}"):
+            read_labelled(tree)
+        (tmp_path / "none").mkdir()
+        with pytest.raises(FileNotFoundError, match=f"none lacks 1 of 1 images: a; .*{remedy}"):
+            read_labelled(tree, image_root=str(tmp_path / "none"))
+        assert names_of(read_labelled(tree, image_root=str(tmp_path / "images"))) == ["a.jpg"]
 
     def test_several_years_are_ambiguous(self, tmp_path):
         for year in ("VOC2007", "VOC2012"):

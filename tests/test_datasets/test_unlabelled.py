@@ -211,7 +211,10 @@ def test_a_coco_json_with_its_images_elsewhere(tmp_path):
         UnlabelledImages(path)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"images": [{"id": 3}]}', "{not json"])
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", "{}", '{"images": [{"id": 3}]}', '{"images": [{"file_name": 5}]}', "{not json"],
+)
 def test_a_json_that_is_no_coco_json(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(

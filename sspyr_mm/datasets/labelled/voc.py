@@ -17,6 +17,8 @@ from sspyr_mm.datasets.labelled.images import (
 )
 from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES
 
+_ELSEWHERE = "say where the images are (image_root=DIR; for evaluate --train-images, --test-images)"
+
 
 def find_voc_tree(folder: Path) -> Path | None:
     """The folder with ``Annotations`` and ``ImageSets`` that a path stands for.
@@ -122,9 +124,7 @@ def _read_split(root: Path, split: str | None, classes: Iterable[str]) -> list[s
 
 def _find_images(folder: Path, names: list[str]) -> list[str]:
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} does not exist: complete the tree, or set image_root=DIR"
-        )
+        raise FileNotFoundError(f"{folder} does not exist: complete the tree, or {_ELSEWHERE}")
     files = {
         os.path.splitext(name)[0]: name
         for name in sorted(os.listdir(folder), reverse=True)  # of a.jpg and a.png the first
@@ -133,7 +133,7 @@ def _find_images(folder: Path, names: list[str]) -> list[str]:
     missing = [name for name in names if name not in files]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; complete it, or set "
-            "image_root"
+            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; complete it, or "
+            f"{_ELSEWHERE}"
         )
     return [str(folder / files[name]) for name in names]
