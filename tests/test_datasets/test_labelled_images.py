@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 
 import cv2
 import numpy as np
@@ -288,6 +289,35 @@ class TestTable:
     def test_malformed_rows_are_named_by_line(self, tmp_path, text, message):
         with pytest.raises(ValueError, match=message):
             read_labelled(self.write(tmp_path, text))
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "file,labels\na.jpg,traffic light;dog\ndeep/b.jpg,Traffic  Light\n",
+                r"set\.csv: classes differ in capitals or blanks only: "
+                r"'Traffic  Light' / 'traffic light'; they count as several",
+            ),
+            (
+                "file,Dog,cat,dog\na.jpg,1,0,0\n",
+                r"capitals or blanks only: 'Dog' / 'dog'; they count as several",
+            ),
+            (
+                'file,labels\na.jpg,"dog,cat"\ndeep/b.jpg,dog\n',
+                r"set\.csv: labels hold a comma: 'dog,cat'; .* separate them by ; \(dog;cat\)",
+            ),
+        ],
+    )
+    def test_names_that_look_like_slips_are_told(self, tmp_path, text, message):
+        with pytest.warns(UserWarning, match=message):
+            read_labelled(self.write(tmp_path, text))
+
+    def test_ordinary_names_are_not(self, tmp_path):
+        text = 'file,"dog, wild",cat\na.jpg,1,0\n'
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            read_labelled(self.write(tmp_path, text))
+            read_labelled(self.write(tmp_path, "file,labels\na.jpg,dog; cat\ndeep/b.jpg, dog\n"))
 
     def test_not_utf8(self, tmp_path):
         source = self.write(tmp_path, "")

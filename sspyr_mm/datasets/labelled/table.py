@@ -3,6 +3,8 @@
 import csv
 import os
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,8 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
         image_root: What relative paths count from; default: the table's folder.
 
     Returns:
-        Classes are the sorted labels, or the columns in their order.
+        Classes are the sorted labels, or the columns in their order. A warning says if they look like slips: names that
+        differ in capitals or blanks only, labels with a comma.
 
     Raises:
         FileNotFoundError: If an image does not exist.
@@ -58,6 +61,7 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
     _check_files_once(source, rows)
     listed = LABEL_COLUMN in header
     classes, targets = _labels(source, rows) if listed else _columns(source, header, rows)
+    _warn_of_names(source, classes, listed=listed)
     names = [row[FILE_COLUMN] for _, row in rows]
     root = Path(image_root).expanduser() if image_root else source.parent
     paths = [str(root / name) for name in names]
@@ -100,6 +104,27 @@ def _check_files_once(source: Path, rows: list[tuple[int, dict[str, str]]]) -> N
                 f"{source}:{line}: {row[FILE_COLUMN]} has a row already, in line {first}: put all labels of an image "
                 "in one row (dog;cat, or a 1 in the column of each), and remove the other"
             )
+
+
+def _warn_of_names(source: Path, classes: Sequence[str], *, listed: bool) -> None:
+    """Says which classes are probably not meant: they are learned and measured as any other."""
+    alike: dict[str, list[str]] = {}
+    for name in classes:
+        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+    found = [" / ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if found:
+        warnings.warn(
+            f"{source}: classes differ in capitals or blanks only: {shortened(found)}; they count as several. If one "
+            "is meant, write it in one way",
+            stacklevel=4,
+        )
+    joined = [repr(name) for name in classes if "," in name] if listed else []
+    if joined:
+        warnings.warn(
+            f"{source}: labels hold a comma: {shortened(joined)}; each counts as one class. If several are meant, "
+            "separate them by ; (dog;cat)",
+            stacklevel=4,
+        )
 
 
 def _labels(
