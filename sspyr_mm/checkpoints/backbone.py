@@ -10,7 +10,7 @@ from sspyr_mm.checkpoints.config_text import parse_config
 from sspyr_mm.checkpoints.formats import sources, training_settings
 from sspyr_mm.checkpoints.formats.networks import build_network, complete, plain_config
 from sspyr_mm.checkpoints.formats.resnet import infer_config, to_canonical
-from sspyr_mm.checkpoints.formats.targets import TARGETS
+from sspyr_mm.checkpoints.formats.targets import TARGETS, check_ending
 from sspyr_mm.checkpoints.formats.training_settings import Normalisation, triple
 from sspyr_mm.checkpoints.formats.weights import Weights, find_weights
 from sspyr_mm.checkpoints.reading import FilePath, file_sha256, read_checkpoint
@@ -144,7 +144,8 @@ def export_backbone(
 
     Args:
         path: As of :func:`read_backbone`.
-        target_file: File to write; it appears only when it is whole.
+        target_file: File to write; it appears only when it is whole. It ends in ``.safetensors`` for that target, and
+            for no other.
         target: One of :data:`TARGETS`. ``mmpretrain``, ``mmdet`` and ``mmseg`` are for
             ``backbone.init_cfg=dict(type='Pretrained', checkpoint=TARGET_FILE)``.
         full_prefix: Whether names begin with ``backbone.``, as in a whole model's checkpoint.
@@ -154,20 +155,31 @@ def export_backbone(
         Number of tensors written.
 
     Raises:
-        ValueError: As :func:`read_backbone`, or if the target can't express the backbone.
+        ValueError: As :func:`read_backbone`, or if the target can't express the backbone, or goes by another ending.
     """
-    _check_target(target, full_prefix)
+    check_target(target, target_file, full_prefix=full_prefix)
     checkpoint = read_backbone(path, allow_pickle=allow_pickle)
     return write_backbone(
         checkpoint, target_file, path=path, target=target, full_prefix=full_prefix
     )
 
 
-def _check_target(target: str, full_prefix: bool) -> None:
+def check_target(target: str, target_file: FilePath, *, full_prefix: bool = False) -> None:
+    """Refuses what :func:`export_backbone` can't write, whatever the checkpoint.
+
+    Args:
+        target: As of :func:`export_backbone`.
+        target_file: As of :func:`export_backbone`.
+        full_prefix: As of :func:`export_backbone`.
+
+    Raises:
+        ValueError: If the target is not known, has no prefix, or goes by another ending.
+    """
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     if full_prefix and not TARGETS[target].prefixable:
         raise ValueError(f"names of {target} have no prefix: leave out --full-prefix (full_prefix)")
+    check_ending(target, target_file)
 
 
 def write_backbone(
@@ -190,7 +202,7 @@ def write_backbone(
     Returns:
         Number of tensors written.
     """
-    _check_target(target, full_prefix)
+    check_target(target, target_file, full_prefix=full_prefix)
     form = TARGETS[target]
     try:
         state = form.translate(checkpoint.backbone, checkpoint.state_dict)
@@ -203,7 +215,12 @@ def write_backbone(
     meta: dict[str, Any] = {"source": os.path.basename(path), "format": checkpoint.source}
     for field in ("backbone", "mean", "std", "sha256"):
         meta[field] = getattr(checkpoint, field)
-    write_whole(target_file, lambda file: form.write(state, meta, file), source=path)
+
+    def write(file: str) -> None:
+        with open(file, "wb") as stream:
+            form.write(state, meta, stream)
+
+    write_whole(target_file, write, source=path)
     return len(state)
 
 

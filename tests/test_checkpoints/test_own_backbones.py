@@ -149,8 +149,9 @@ def test_timm_computes_the_same(kind, photograph, tmp_path):
 def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
     pretrain(tmp_path / "x.pth", backbone, channels)
-    export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
-    first, back = read_backbone(tmp_path / "x.pth"), read_backbone(tmp_path / "out")
+    out = tmp_path / ("out.safetensors" if target == "safetensors" else "out")
+    export_backbone(tmp_path / "x.pth", out, target=target)
+    first, back = read_backbone(tmp_path / "x.pth"), read_backbone(out)
     assert_identical(back.state_dict, first.state_dict)
     assert back.backbone == first.backbone and back.patch is None
 

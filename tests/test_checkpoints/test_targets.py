@@ -1,11 +1,15 @@
 """Every format that is written: read by the program it is for, and back without a bit lost."""
 
+import os
+import stat
+
 import pytest
 import timm
 import torch
 import torchvision
 from mmpretrain.registry import MODELS as PRETRAIN
 from mmseg.registry import MODELS as SEG
+from safetensors.torch import load_file
 
 from sspyr_mm.checkpoints import build_backbone, export_backbone, read_backbone
 from sspyr_mm.checkpoints.formats import TARGETS
@@ -21,10 +25,14 @@ def release_file(backbone50, tmp_path):
     return path
 
 
+def named(target):
+    return "out.safetensors" if target == "safetensors" else "out"
+
+
 @pytest.mark.parametrize("full_prefix", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
 def test_round_trip_is_exact(target, full_prefix, release_file, backbone50, tmp_path):
-    out = tmp_path / "sub" / "out"
+    out = tmp_path / "sub" / named(target)
     if full_prefix and not TARGETS[target].prefixable:
         with pytest.raises(ValueError, match=f"names of {target} have no prefix"):
             export_backbone(release_file, out, target=target, full_prefix=True)
@@ -39,14 +47,14 @@ def test_round_trip_is_exact(target, full_prefix, release_file, backbone50, tmp_
         assert back.std == read_backbone(release_file).std and back.std[0] == pytest.approx(58.14)
     else:
         assert back.source == {"torchvision": "plain", "timm": "plain"}.get(target, target)
-    assert sorted(p.name for p in out.parent.iterdir()) == ["out"]
+    assert sorted(p.name for p in out.parent.iterdir()) == [out.name]
 
 
 @pytest.mark.parametrize("kind", ["resnet50c", "resnet18d", "resnet50d"])
 @pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "timm", "safetensors"])
 def test_round_trip_of_deep_stems(target, kind, tmp_path):
     network = scatter(timm.create_model(kind, num_classes=0), seed=5)
-    first, second = tmp_path / "first.pth", tmp_path / "second.pth"
+    first, second = tmp_path / "first.pth", tmp_path / named(target)
     torch.save(network.state_dict(), first)
     export_backbone(first, second, target=target)
     assert_identical(read_backbone(second).state_dict, read_backbone(first).state_dict)
@@ -122,7 +130,7 @@ def narrow(tmp_path):
 
 @pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "detectron2", "safetensors"])
 def test_round_trip_of_a_narrow_network(target, tmp_path):
-    path, out = narrow(tmp_path), tmp_path / "out"
+    path, out = narrow(tmp_path), tmp_path / named(target)
     export_backbone(path, out, target=target)
     assert_identical(read_backbone(out).state_dict, read_backbone(path).state_dict)
 
@@ -152,6 +160,53 @@ def test_caffe_style_is_not_lost(target, backbone50, tmp_path):
         export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_same_export_is_the_same_bytes(target, tmp_path, monkeypatch):
+    path = tmp_path / "x.pth"
+    torch.save(scatter(timm.create_model("resnet18", num_classes=0), seed=8).state_dict(), path)
+    contents = set()
+    for number in range(6):  # as of as many processes
+        monkeypatch.setattr(os, "getpid", lambda number=number: 10 * number)
+        out = tmp_path / str(number) / named(target)
+        export_backbone(path, out, target=target)
+        contents.add(out.read_bytes())
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize("target", ["mmpretrain", "safetensors"])
+def test_the_umask_says_who_can_read_it(target, tmp_path):
+    path, out = narrow(tmp_path), tmp_path / named(target)
+    before = os.umask(0o027)
+    try:
+        export_backbone(path, out, target=target)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o640
+
+
+def test_safetensors_of_ours_are_the_formats_own(tmp_path):
+    from safetensors import safe_open
+
+    path, out = narrow(tmp_path), tmp_path / "out.safetensors"
+    export_backbone(path, out, target="safetensors")
+    expected = read_backbone(path).state_dict
+    assert_identical(dict(sorted(load_file(out).items())), dict(sorted(expected.items())))
+    assert (8 + int.from_bytes(out.read_bytes()[:8], "little")) % 8 == 0
+    with safe_open(out, framework="pt") as file:
+        assert set(file.metadata()) == {"format", "sspyr_mm"} and file.metadata()["format"] == "pt"
+
+
+def test_endings_by_which_programs_go(tmp_path):
+    path = tmp_path / "never-read.pth"
+    with pytest.raises(
+        ValueError, match=r"out\.pth must end in \.safetensors, by which .*\(--to\)"
+    ):
+        export_backbone(path, tmp_path / "out.pth", target="safetensors")
+    message = r"out\.safetensors ends in \.safetensors, but for mmdet a file of torch\.save .*\.pth"
+    with pytest.raises(ValueError, match=message):
+        export_backbone(path, tmp_path / "out.safetensors", target="mmdet")
+
+
 def test_unknown_target(release_file, tmp_path):
     with pytest.raises(ValueError, match=r"target must be one of mmpretrain, .*, got 'keras'"):
         export_backbone(release_file, tmp_path / "out", target="keras")
@@ -166,8 +221,7 @@ def test_the_checkpoint_itself_is_not_overwritten(release_file):
 
 def test_nothing_half_written_stays(release_file, tmp_path, monkeypatch):
     def fail(content, file):
-        with open(file, "wb") as stream:
-            stream.write(b"half")
+        file.write(b"half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)

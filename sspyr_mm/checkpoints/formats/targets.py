@@ -2,9 +2,10 @@
 
 import inspect
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from mmpretrain.models import ResNet
@@ -37,13 +38,14 @@ class Target:
     Args:
         description: What the file is, for help and README.
         translate: From mmpretrain's names to the target's; raises ValueError for what the target can't express.
-        write: Writes the tensors and our metadata.
+        write: Writes the tensors and our metadata, the same bytes each time. To an open file: given a path, torch.save
+            writes its name into the archive, and that of a file which is not whole yet has the process's number.
         prefixable: Whether the names may get the prefix ``backbone.``.
     """
 
     description: str
     translate: Translation
-    write: Callable[[dict[str, Tensor], dict[str, Any], str], None]
+    write: Callable[[dict[str, Tensor], dict[str, Any], BinaryIO], None]
     prefixable: bool = False
 
 
@@ -110,24 +112,35 @@ def _require_resnet(backbone: Config, target: str, *expressible: str) -> None:
             raise ValueError(f"{target} has no ResNet with {key}={value!r}, only with {default!r}")
 
 
-def _write_openmmlab(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+def _write_openmmlab(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
     torch.save({"state_dict": state, "meta": meta}, file)
 
 
-def _write_bare(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+def _write_bare(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
     torch.save(state, file)
 
 
-def _write_detectron2(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
+def _write_detectron2(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
     # With heuristics it finds `stem` in a model's `backbone.bottom_up.stem` by itself.
     content = {"model": state, "__author__": "sspyr_mm", "matching_heuristics": True}
     torch.save(content, file)
 
 
-def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: str) -> None:
-    from safetensors.torch import save_file
+def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
+    # Not save_file: it makes files that only their owner can read, whatever the umask.
+    from safetensors.torch import save
 
-    save_file(state, file, metadata={"format": "pt", SAFETENSORS_META: json.dumps(meta)})
+    content = save(state, metadata={"format": "pt", SAFETENSORS_META: json.dumps(meta)})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    # The order of its metadata is another one each time.
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (
+        -len(text) % 8
+    )  # the format's own padding: tensors begin at a multiple of 8 bytes
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.write(memoryview(content)[end:])
 
 
 TARGETS = {
@@ -141,3 +154,26 @@ TARGETS = {
         "mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True
     ),
 }
+
+
+def check_ending(target: str, file: str | os.PathLike[str]) -> None:
+    """Refuses names that programs would take for another format: they go by ``.safetensors``.
+
+    Args:
+        target: One of :data:`TARGETS`, or ``sspyr_mm``.
+        file: File to write.
+
+    Raises:
+        ValueError: If only one of both is safetensors.
+    """
+    ends = os.fspath(file).lower().endswith(".safetensors")
+    if target == "safetensors" and not ends:
+        raise ValueError(
+            f"{file} must end in .safetensors, by which programs know the format: name it {file}.safetensors, or "
+            "choose another target (--to)"
+        )
+    if ends and target != "safetensors":
+        raise ValueError(
+            f"{file} ends in .safetensors, but for {target} a file of torch.save is written: name it .pth, or choose "
+            "--to safetensors (target='safetensors')"
+        )
