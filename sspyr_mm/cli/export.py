@@ -1,28 +1,31 @@
 """``python -m sspyr_mm export``: the backbone of a checkpoint, for use elsewhere."""
 
 import argparse
+import shlex
 
 from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import
 
-_INIT = "model.backbone=dict({backbone}, init_cfg=dict(type='Pretrained', checkpoint='{out}'))"
-# Target -> how its file is used. The names of `sspyr_mm.checkpoints.formats.TARGETS`, which would import torch.
+_INIT = "model.backbone=dict({backbone}, init_cfg=dict(type='Pretrained', checkpoint={out}))"
+# Target -> how its file is used, `out` in Python, `shell` on a command line. The names of
+# `sspyr_mm.checkpoints.formats.TARGETS`, which would import torch.
 _USE = {
     "mmpretrain": _INIT,
     "mmdet": _INIT,
     "mmseg": _INIT,
-    "torchvision": "model.load_state_dict(torch.load('{out}'), strict=False), which leaves out fc",
-    "timm": "{timm}.load_state_dict(torch.load('{out}'))",
-    "detectron2": "MODEL.WEIGHTS '{out}', with MODEL.RESNETS.STRIDE_IN_1X1 False and inputs in RGB",
-    "safetensors": "safetensors.torch.load_file('{out}')",
-    "sspyr_mm": "tools/train.py CONFIG --cfg-options load_from='{out}'",
+    "torchvision": "model.load_state_dict(torch.load({out}), strict=False), which leaves out fc",
+    "timm": "{timm}.load_state_dict(torch.load({out}))",
+    "detectron2": "MODEL.WEIGHTS {shell}, with MODEL.RESNETS.STRIDE_IN_1X1 False and inputs in RGB",
+    "safetensors": "safetensors.torch.load_file({out})",
+    "sspyr_mm": "tools/train.py CONFIG --cfg-options load_from={shell}",
 }
-_PREFIXED = "model.init_cfg=dict(type='Pretrained', checkpoint='{out}')"
+_IN_CONFIG = "load_from={out} in CONFIG, and tools/train.py CONFIG"
+_PREFIXED = "model.init_cfg=dict(type='Pretrained', checkpoint={out})"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="checkpoint in any format that is read; see inspect")
-    parser.add_argument("out", help="file to write")
+    parser.add_argument("out", help="file to write; *.safetensors for --to safetensors")
     parser.add_argument(
         "--to",
         choices=list(_USE),
@@ -47,15 +50,17 @@ def run(args: argparse.Namespace) -> int:
         0.
     """
     from sspyr_mm.checkpoints import convert_release, read_backbone, write_backbone
-    from sspyr_mm.checkpoints.formats.targets import timm_call
+    from sspyr_mm.checkpoints.backbone import check_target
+    from sspyr_mm.checkpoints.formats.targets import check_ending, timm_call
 
     timm = network = ""
-    use = _USE[args.to]
     if args.to == "sspyr_mm":
         if args.full_prefix:
             raise ValueError("--full-prefix is for backbones; --to sspyr_mm writes a whole model")
+        check_ending(args.to, args.out)
         number = convert_release(args.checkpoint, args.out, allow_pickle=args.allow_pickle)
     else:
+        check_target(args.to, args.out, full_prefix=args.full_prefix)
         backbone = read_backbone(args.checkpoint, allow_pickle=args.allow_pickle)
         number = write_backbone(
             backbone,
@@ -67,8 +72,15 @@ def run(args: argparse.Namespace) -> int:
         timm = timm_call(backbone.backbone) if args.to == "timm" else timm
         settings = {"type": backbone.backbone["type"], **backbone.backbone}
         network = ", ".join(f"{key}={value!r}" for key, value in settings.items())
-        use = _PREFIXED if args.full_prefix else use
-    print(
-        f"{args.out}: {number} tensors. Use it with {use.format(out=args.out, timm=timm, backbone=network)}"
-    )
+    use = _usage(args.to, args.out, full_prefix=args.full_prefix, timm=timm, backbone=network)
+    print(f"{args.out}: {number} tensors. Use it with {use}")
     return 0
+
+
+def _usage(target: str, out: str, *, full_prefix: bool, timm: str, backbone: str) -> str:
+    """How the file is used, to be copied: its name is quoted for where it stands."""
+    use = _PREFIXED if full_prefix else _USE[target]
+    # mmengine's --cfg-options drops blanks and quotes, and makes lists of the rest.
+    if target == "sspyr_mm" and set(out) & set(" ,'\"[]()"):
+        use = _IN_CONFIG
+    return use.format(out=repr(out), shell=shlex.quote(out), timm=timm, backbone=backbone)
