@@ -69,6 +69,19 @@ def test_ignored_entries_have_no_gradient(batch):
     assert module.fc.weight.grad[[0, 1, 3]].abs().min() > 0
 
 
+def test_features_of_another_width_are_refused(batch):
+    feats, _, samples = batch
+    wide = torch.cat([feats, feats], 1)
+    message = (
+        f"model.head.in_channels is {C}, but the features that come have {2 * C} channels: "
+        f"set model.head.in_channels={2 * C}"
+    )
+    with pytest.raises(ValueError, match=message):
+        head().loss((wide,), samples)
+    with pytest.raises(ValueError, match=message):
+        head().predict((wide,), samples)
+
+
 def test_half_precision_scores_lose_nothing(batch):
     feats, _, samples = batch
     module = head(loss=ASYMMETRIC)

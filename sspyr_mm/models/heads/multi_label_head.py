@@ -39,6 +39,26 @@ class MaskedMultiLabelHead(MultiLabelLinearClsHead):
         super().__init__(num_classes, in_channels, loss=loss, **kwargs)
         self.mean_over_images = mean_over_images
 
+    def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
+        """The last stage's features.
+
+        Args:
+            feats: Of the neck; the last (B, C).
+
+        Returns:
+            (B, C).
+
+        Raises:
+            ValueError: If their width is not ``in_channels``.
+        """
+        last = super().pre_logits(feats)
+        if last.shape[-1] != self.in_channels:
+            raise ValueError(
+                f"model.head.in_channels is {self.in_channels}, but the features that come have "
+                f"{last.shape[-1]} channels: set model.head.in_channels={last.shape[-1]}"
+            )
+        return last
+
     def _get_loss(
         self, cls_score: Tensor, data_samples: list[DataSample], **kwargs: Any
     ) -> dict[str, Tensor]:
