@@ -132,7 +132,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 
     Raises:
         FileNotFoundError: There is nothing at ``data_root``.
-        ValueError: The config has no training dataset.
+        ValueError: The config has no training dataset, or one of labelled images, which come in two parts.
     """
     if not Path(data_root).exists():
         raise FileNotFoundError(
@@ -146,6 +146,13 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         )
     while isinstance(dataset.get("dataset"), dict):  # RepeatDataset and other wrappers
         dataset = dataset["dataset"]
+    if next(_dicts_of_type(dataset, lambda name: name == "MultiLabelImages"), None) is not None:
+        raise ValueError(
+            f"--data-root: {data_root!r} would be the training images alone, and MultiLabelImages have a test part, "
+            "too; give both with --cfg-options train_dataloader.dataset.data_root=TRAIN "
+            "val_dataloader.dataset.data_root=VAL (of COCO the two jsons of annotations/, of VOC the same tree with "
+            "another dataset.split)"
+        )
     dataset["data_root"] = data_root
 
 

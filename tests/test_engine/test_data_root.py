@@ -1,0 +1,22 @@
+"""--data-root on configs of labelled images, which have a test part that it would not reach."""
+
+import pytest
+from mmengine.config import Config
+
+from sspyr_mm.engine.launch import set_data_root
+
+
+@pytest.mark.parametrize("kind", ["MultiLabelImages", "mmpretrain.MultiLabelImages"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_labelled_images_are_refused(tmp_path, kind, wrapped):
+    dataset = dict(type=kind, data_root="old")
+    if wrapped:
+        dataset = dict(type="ConcatDataset", datasets=[dataset])
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(
+        ValueError,
+        match=r"--data-root: .* alone.* train_dataloader\.dataset\.data_root=TRAIN "
+        r"val_dataloader\.dataset\.data_root=VAL",
+    ):
+        set_data_root(cfg, str(tmp_path))
+    assert cfg.train_dataloader.dataset == dataset
