@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -89,18 +92,64 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.auto_scale_lr.enable = True
 
 
-def main() -> None:
-    args = parse_args()
-    cfg = Config.fromfile(args.config)
+class TrainingStarted(Hook):
+    """Knows whether all that was to be built and read is there."""
+
+    reached = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Comes after all other hooks' checks."""
+        self.reached = True
+
+
+def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> None:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     merge_args(cfg, args)
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(started, priority="LOWEST")
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         check_full_batch(runner.train_dataloader)
     runner.train()
+
+
+def is_about_settings(error: Exception) -> bool:
+    """Whether a message says what to mend: of a missing file, or raised by this package or mmengine itself."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return module.partition(".")[0] in ("sspyr_mm", "mmengine")
+
+
+def hint(error: Exception, cfg: Config) -> str:
+    """What to do about weights that are not there."""
+    init: Any = ((cfg.get("model") or {}).get("backbone") or {}).get("init_cfg")
+    for one in init if isinstance(init, (list, tuple)) else [init or {}]:
+        file = one.get("checkpoint")
+        if file and isinstance(error, FileNotFoundError) and os.path.expanduser(file) in str(error):
+            return (
+                " `python -m sspyr_mm export CKPT backbone.pth` writes it; "
+                "model.backbone.init_cfg.checkpoint says where it is"
+            )
+    return ""
+
+
+def main() -> None:
+    args = parse_args()
+    cfg, started = Config(), TrainingStarted()
+    try:
+        cfg = Config.fromfile(args.config)
+        train(cfg, args, started)
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        if started.reached or not is_about_settings(error):
+            raise
+        print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ class LabelledImages:
         if missing:
             raise ValueError(
                 f"{source} lists {len(missing)} of {len(wanted)} images that the annotations lack: "
-                f"{shortened(missing)}; the list was made for another split or data set"
+                f"{shortened(missing)}; the list was made for another split or data set: make one with "
+                "tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR and set "
+                "train_dataloader.dataset.image_ids"
             )
         rows = [row for row, image_id in enumerate(self.image_ids) if image_id in wanted]
         return replace(

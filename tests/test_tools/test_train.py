@@ -1,0 +1,81 @@
+"""tools/train.py: wrong settings end with a message, what goes wrong later with a traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sspyr_mm.datasets.toy_scenes import generate
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs/benchmarks/classification/linear_coco14_50e.py"
+NETWORK = [f"model.backbone.{name}" for name in ("depth=18", "base_channels=8", "stem_channels=8")]
+HEAD = ["model.head.in_channels=64", "model.head.num_classes=12"]
+LOADERS = [f"{part}_dataloader.num_workers=0" for part in ("train", "val")]
+SMALL = [*NETWORK, *HEAD, *LOADERS, "train_dataloader.batch_size=2", "train_cfg.max_epochs=1"]
+EXPORT = "`python -m sspyr_mm export CKPT backbone.pth` writes it"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes")
+    generate(str(root), num_train=4, num_val=2, size=64)
+    return [
+        f"{part}_dataloader.dataset.data_root={root}/annotations/instances_{part}2017.json"
+        for part in ("train", "val")
+    ]
+
+
+def train(work_dir, *options, config=CONFIG):
+    return subprocess.run(
+        [sys.executable, "tools/train.py", str(config), "--work-dir", str(work_dir), *options],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_cfg.val_interval=1", f"missing.pth can not be found. {EXPORT}"),
+        ("train_dataloader.dataset.crops=3", "got an unexpected keyword argument 'crops'"),
+        (
+            "train_dataloader.dataset.image_ids=ids.txt",
+            "ids.txt lists 1 of 2 images that the annotations lack: 999; the list was made for another split or data "
+            "set: make one with tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR "
+            "and set train_dataloader.dataset.image_ids",
+        ),
+    ],
+    ids=["FileNotFoundError", "TypeError", "ValueError"],
+)
+def test_what_can_not_be_built_ends_with_a_message(tmp_path, data, option, message):
+    weights = "model.backbone.init_cfg.checkpoint=missing.pth"
+    (tmp_path / "ids.txt").write_text("1\n999\n")
+    option = option.replace("ids.txt", str(tmp_path / "ids.txt"))
+    result = train(tmp_path, "--cfg-options", *SMALL, *data, weights, option)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 2 and last.startswith("train: ") and message in last
+    assert "Traceback" not in result.stderr
+
+
+def test_data_root_of_labelled_images(tmp_path):
+    result = train(tmp_path, "--data-root", str(tmp_path))
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "train_dataloader.dataset.data_root=TRAIN" in result.stderr.splitlines()[-1]
+
+
+def test_a_config_that_is_not_there(tmp_path):
+    result = train(tmp_path, config="none.py")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "none.py" in result.stderr.splitlines()[-1]
+
+
+def test_errors_while_training_keep_their_traceback(tmp_path, data):
+    options = [*SMALL, *data, "model.backbone.init_cfg=None", "model.head.in_channels=2048"]
+    result = train(tmp_path, "--cfg-options", *options)
+    assert result.returncode == 1 and "Traceback" in result.stderr
+    assert "set model.head.in_channels=64" in result.stderr
