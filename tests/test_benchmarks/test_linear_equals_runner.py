@@ -21,7 +21,7 @@ SIZE, EPOCHS, BATCH, RATE, SEED = 32, 8, 16, 0.1, 3
 
 
 def plain_recipe(checkpoint, scenes, num_classes, work_dir):
-    cfg = load_recipe("linear_voc07_50e.py")
+    cfg = load_recipe("classification/linear_voc07_50e.py")
     cfg.work_dir = str(work_dir)
     cfg.model.backbone.update(depth=18, stem_channels=8, base_channels=8)
     cfg.model.backbone.init_cfg.checkpoint = checkpoint
@@ -68,7 +68,9 @@ def test_same_classifier_and_same_figure(checkpoint, scenes, tmp_path):
 
 
 def test_the_configs_state_the_recipe():
-    voc, coco = (load_recipe(f"linear_{name}_50e.py") for name in ("voc07", "coco14"))
+    voc, coco = (
+        load_recipe(f"classification/linear_{name}_50e.py") for name in ("voc07", "coco14")
+    )
     recipe = LinearRecipe()
     for cfg, batch in ((voc, 32), (coco, 128)):
         assert cfg.train_cfg.max_epochs == recipe.epochs

@@ -23,6 +23,13 @@ SYNC = {"type": "SyncBN", "requires_grad": True}
 SGD = {"type": "SGD", "momentum": 0.9}
 
 
+@pytest.fixture(autouse=True)
+def _scope():
+    """mmengine keeps the scope of the last runner for the whole process: other tests are to find ours."""
+    yield
+    init_default_scope("mmpretrain")
+
+
 def read(name):
     return Config.fromfile(next(path for path in CONFIGS if path.stem.startswith(name)))
 

@@ -46,7 +46,7 @@ def run_plain(
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "backbone.pth"
         torch.save(network.checkpoint.state_dict, weights)
-        cfg = load_recipe("linear_voc07_50e.py")
+        cfg = load_recipe("classification/linear_voc07_50e.py")
         cfg.work_dir = folder
         frozen = dict(frozen_stages=4, norm_eval=True)
         pretrained = dict(type="Pretrained", checkpoint=str(weights))
