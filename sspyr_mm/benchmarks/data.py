@@ -6,13 +6,14 @@ import warnings
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
 from sspyr_mm.evaluation.feature_cache import file_states
 
-_OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504)}
+_OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
 """Images of the training and the test split, as the data sets are published."""
 
 
@@ -35,8 +36,41 @@ class Source:
         return read_labelled(self.source, split=self.split, image_root=self.image_root)
 
 
+class MeasuredData:
+    """What results say of a data set with two parts, ``train`` and ``test``, each with the ``paths`` of its images."""
+
+    name: str
+    train: Any
+    test: Any
+    classes: Any
+    labels_digest: Any
+
+    @property
+    def is_official(self) -> bool:
+        """Whether this is the published data set, and all of it."""
+        counts = len(self.train.paths), len(self.test.paths)
+        return _OFFICIAL_COUNTS.get(self.name) == counts
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of both splits, and classes."""
+        return {
+            "train": len(self.train.paths),
+            "test": len(self.test.paths),
+            "classes": len(self.classes),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of labels and of place, size and time of change of every image."""
+        result = hashlib.sha256(self.labels_digest.encode())
+        for part in (self.train, self.test):
+            result.update(file_states(part.paths))
+        return result.hexdigest()
+
+
 @dataclass(frozen=True)
-class BenchmarkData:
+class BenchmarkData(MeasuredData):
     """A data set with its two splits.
 
     Args:
@@ -54,19 +88,9 @@ class BenchmarkData:
     test: LabelledImages
 
     @property
-    def is_official(self) -> bool:
-        """Whether this is the published data set, and all of it."""
-        counts = len(self.train.paths), len(self.test.paths)
-        return _OFFICIAL_COUNTS.get(self.name) == counts
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images of both splits, and classes."""
-        return {
-            "train": len(self.train.paths),
-            "test": len(self.test.paths),
-            "classes": len(self.train.classes),
-        }
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the columns."""
+        return self.train.classes
 
     @cached_property
     def labels_digest(self) -> str:
@@ -75,14 +99,6 @@ class BenchmarkData:
         for part in (self.train, self.test):
             result.update("\0".join((*part.classes, "", *part.image_ids)).encode())
             result.update(np.ascontiguousarray(part.targets).tobytes())
-        return result.hexdigest()
-
-    @cached_property
-    def digest(self) -> str:
-        """A hash of labels and of place, size and time of change of every image."""
-        result = hashlib.sha256(self.labels_digest.encode())
-        for part in (self.train, self.test):
-            result.update(file_states(part.paths))
         return result.hexdigest()
 
 

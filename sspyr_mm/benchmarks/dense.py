@@ -15,14 +15,9 @@ from sspyr_mm.benchmarks.dense_data import DenseData
 from sspyr_mm.benchmarks.finetune import load_recipe
 from sspyr_mm.benchmarks.finetune_process import run_config
 from sspyr_mm.checkpoints import BackboneCheckpoint
-from sspyr_mm.checkpoints.formats.targets import TARGETS
+from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS, TARGETS
 from sspyr_mm.files import whole_file
 
-_TYPES = {
-    "ResNet": {},
-    "ResNetV1c": {"deep_stem": True},
-    "ResNetV1d": {"deep_stem": True, "avg_down": True},
-}
 _OURS = ("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp")
 """Settings of a backbone that the protocol sets, not the checkpoint."""
 
@@ -164,11 +159,13 @@ def make_config(
 
 def _set_backbone(cfg: Config, checkpoint: BackboneCheckpoint, weights: str) -> None:
     backbone = checkpoint.backbone
-    if backbone["type"] not in _TYPES:
+    if backbone["type"] not in RESNET_VARIANTS:
         raise ValueError(
             f"{os.path.basename(cfg.filename)} is for ResNets; this is a {backbone['type']}"
         )
-    given = {k: v for k, v in {**_TYPES[backbone["type"]], **backbone}.items() if k not in _OURS}
+    given = {
+        k: v for k, v in {**RESNET_VARIANTS[backbone["type"]], **backbone}.items() if k not in _OURS
+    }
     cfg.model.backbone.update(given, init_cfg=dict(type="Pretrained", checkpoint=weights))
     cfg.model.data_preprocessor.update(mean=list(checkpoint.mean), std=list(checkpoint.std))
     channels = _channels(backbone)

@@ -8,16 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sspyr_mm.benchmarks.data import coco_sources
-from sspyr_mm.evaluation.feature_cache import file_states
+from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-_OFFICIAL_COUNTS = {"coco14": (82783, 40504), "voc12aug": (10582, 1449)}
-"""Images of training and test part, as the data sets are published."""
-VOC_CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
-    *("train", "tvmonitor"),
-)
+from sspyr_mm.benchmarks.data import MeasuredData, coco_sources
+
 _CLASS_NAMES = "ImageSets/Segmentation/class_names.txt"
 
 
@@ -39,7 +33,7 @@ class DensePart:
 
 
 @dataclass(frozen=True)
-class DenseData:
+class DenseData(MeasuredData):
     """A data set with its two parts.
 
     Args:
@@ -56,21 +50,6 @@ class DenseData:
     train: DensePart
     test: DensePart
 
-    @property
-    def is_official(self) -> bool:
-        """Whether this is the published data set, and all of it."""
-        counts = len(self.train.paths), len(self.test.paths)
-        return _OFFICIAL_COUNTS.get(self.name) == counts
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images of both parts, and classes."""
-        return {
-            "train": len(self.train.paths),
-            "test": len(self.test.paths),
-            "classes": len(self.classes),
-        }
-
     @cached_property
     def labels_digest(self) -> str:
         """A hash of the classes and of all annotation files: the same on every machine."""
@@ -80,14 +59,6 @@ class DenseData:
                 result.update(Path(self.root, name).read_bytes())
             for mask in _masks(self.root, part):
                 result.update(Path(mask).read_bytes())
-        return result.hexdigest()
-
-    @cached_property
-    def digest(self) -> str:
-        """A hash of labels and of place, size and time of change of every image."""
-        result = hashlib.sha256(self.labels_digest.encode())
-        for part in (self.train, self.test):
-            result.update(file_states(part.paths))
         return result.hexdigest()
 
 
@@ -142,7 +113,7 @@ def read_voc_masks(root: str) -> DenseData:
         )
     tree = found[0].rstrip("/")
     listed = Path(tree, _CLASS_NAMES)
-    classes = tuple(listed.read_text().split()) if listed.is_file() else VOC_CLASSES
+    classes = tuple(listed.read_text().split()) if listed.is_file() else tuple(VOC2007_CATEGORIES)
     if Path(tree, "ImageSets/Segmentation/aug.txt").is_file():
         masks = ("SegmentationClass", "SegmentationClassAug")
         train, test = _voc_part(tree, ("train", "aug"), masks), _voc_part(tree, ("val",))

@@ -143,7 +143,7 @@ def _runs(args: argparse.Namespace) -> "list[tuple[str, BenchmarkData | DenseDat
     chosen = args.protocol or []
     labelled = [protocol for protocol in chosen if protocol not in _DENSE]
     runs: list[tuple[str, BenchmarkData | DenseData]] = []
-    if labelled or not (chosen or args.voc_masks) or (not chosen and _has_labels(args)):
+    if labelled or (not chosen and (_has_labels(args) or not args.voc_masks)):
         for data in _data(args):
             default = _ON_COCO if data.name in ("coco14", "coco17") else ("linear",)
             runs += [(protocol, data) for protocol in labelled or default]

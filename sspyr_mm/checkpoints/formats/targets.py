@@ -19,12 +19,12 @@ Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
 Translation = Callable[[Config, State], dict[str, Tensor]]
 
-# ResNets that are written under a type of their own in configs, and what that type says.
-_VARIANTS: dict[str, dict[str, Any]] = {
+RESNET_VARIANTS: dict[str, dict[str, Any]] = {
     "ResNet": {},
     "ResNetV1c": {"deep_stem": True},
     "ResNetV1d": {"deep_stem": True, "avg_down": True},
 }
+"""ResNets that are written under a type of their own in configs, and what that type says."""
 _WITHOUT_WEIGHTS = {
     *("type", "depth", "zero_init_residual", "out_indices", "drop_path_rate", "init_cfg"),
     *("frozen_stages", "norm_eval", "with_cp"),
@@ -55,7 +55,7 @@ def _unchanged(backbone: Config, state: State) -> dict[str, Tensor]:
 
 def _mmdet(backbone: Config, state: State) -> dict[str, Tensor]:
     """Other backbones than ResNets are used there as ``type='mmpretrain.X'``, under mmpretrain's names."""
-    return from_canonical(state, "mmdet") if backbone["type"] in _VARIANTS else dict(state)
+    return from_canonical(state, "mmdet") if backbone["type"] in RESNET_VARIANTS else dict(state)
 
 
 def _torchvision(backbone: Config, state: State) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def _detectron2(backbone: Config, state: State) -> dict[str, Tensor]:
 
 
 def _timm(backbone: Config, state: State) -> dict[str, Tensor]:
-    if backbone["type"] in _VARIANTS:
+    if backbone["type"] in RESNET_VARIANTS:
         _require_resnet(backbone, "timm", "deep_stem", "avg_down")
         return from_canonical(state, "timm")
     return to_timm(backbone, state).state
@@ -87,8 +87,8 @@ def timm_call(backbone: Config) -> str:
     Raises:
         ValueError: If timm has no such model.
     """
-    if backbone["type"] in _VARIANTS:
-        settings = {**_VARIANTS[backbone["type"]], **backbone}
+    if backbone["type"] in RESNET_VARIANTS:
+        settings = {**RESNET_VARIANTS[backbone["type"]], **backbone}
         letter = ("c", "d")[bool(settings.get("avg_down"))] if settings.get("deep_stem") else ""
         model = TimmModel(f"resnet{backbone['depth']}{letter}", {}, {})
     else:
@@ -98,13 +98,13 @@ def timm_call(backbone: Config) -> str:
 
 
 def _require_resnet(backbone: Config, target: str, *expressible: str) -> None:
-    if backbone["type"] not in _VARIANTS:
+    if backbone["type"] not in RESNET_VARIANTS:
         raise ValueError(f"only ResNets have names in {target}, this is a {backbone['type']}")
     norm = backbone.get("norm_cfg", {}).get("type", "BN")
     if norm not in ("BN", "SyncBN", "MMSyncBN"):
         raise ValueError(f"ResNets of {target} have batch norm, this one has {norm}")
     defaults = inspect.signature(ResNet).parameters
-    settings = {**_VARIANTS[backbone["type"]], **backbone}
+    settings = {**RESNET_VARIANTS[backbone["type"]], **backbone}
     for key in settings.keys() - _WITHOUT_WEIGHTS - {"norm_cfg", *expressible}:
         value = settings[key]
         default = defaults[key].default if key in defaults else None
