@@ -1,7 +1,6 @@
 """Writes a contact sheet of what a config cuts out of images: regions, cells, and the patches of both views."""
 
 import argparse
-import os
 import sys
 
 import cv2
@@ -17,6 +16,7 @@ from sspyr_mm.engine.launch import set_data_root
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.reports.contact_sheet import draw_contact_sheet
+from sspyr_mm.reports.pictures import write_picture
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,9 +53,7 @@ def write_sheet(args: argparse.Namespace) -> None:
     count = min(args.num_images, len(dataset))
     batch = default_collate([dataset[i * len(dataset) // count] for i in range(count)])
     sheet = draw_contact_sheet(PyramidAugment(spec, **preprocessor), batch["inputs"])
-    os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-    if not cv2.imwrite(args.out, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"Can't write {args.out}: give a path in a folder you may write to")
+    write_picture(args.out, sheet)
     print(f"{args.out}: {count} images, {sheet.shape[1]} x {sheet.shape[0]} px")
 
 

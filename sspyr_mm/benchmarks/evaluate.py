@@ -9,20 +9,15 @@ from typing import Any, TypeAlias
 import torch
 from mmengine.model import BaseModule
 
+from sspyr_mm.benchmarks.checks import check_run, check_settings, recipe_name
+from sspyr_mm.benchmarks.classification.finetune import FINETUNE, Start, run_finetune
+from sspyr_mm.benchmarks.classification.linear import recipe_for, run_linear, settings_of
 from sspyr_mm.benchmarks.data import BenchmarkData
-from sspyr_mm.benchmarks.dense import BATCH, DENSE, DenseSettings, run_dense
-from sspyr_mm.benchmarks.dense_data import DenseData
-from sspyr_mm.benchmarks.finetune import (
-    FINETUNE,
-    Start,
-    choose_images,
-    default_processes,
-    load_recipe,
-    run_finetune,
-)
-from sspyr_mm.benchmarks.linear import recipe_for, run_linear, settings_of
+from sspyr_mm.benchmarks.dense.data import DenseData
+from sspyr_mm.benchmarks.dense.protocols import BATCH, DENSE
+from sspyr_mm.benchmarks.dense.run import run_dense
 from sspyr_mm.benchmarks.networks import Network
-from sspyr_mm.benchmarks.results import (
+from sspyr_mm.benchmarks.results.result import (
     Result,
     fingerprint,
     matches,
@@ -30,6 +25,9 @@ from sspyr_mm.benchmarks.results import (
     read_result,
     write_result,
 )
+from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.training.process import default_processes
+from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.checkpoints.formats.networks import code_digests
 from sspyr_mm.evaluation.metrics import (
@@ -40,78 +38,7 @@ from sspyr_mm.evaluation.metrics import (
 )
 from sspyr_mm.files import whole_file
 
-PROTOCOLS = ("linear", *FINETUNE, *DENSE)
 _SIZE = 224
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What may differ from the paper's protocols.
-
-    Args:
-        size: Side of the test crop in pixels.
-        epochs: Passes over the training images.
-        learning_rates: Grid of the linear protocol.
-        iterations: Steps of detection and segmentation.
-        batch_size: Images a step of detection and segmentation.
-    """
-
-    size: int | None = None
-    epochs: int | None = None
-    learning_rates: tuple[float, ...] | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-
-    @property
-    def changed(self) -> dict[str, Any]:
-        """What differs."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-def check_settings(protocol: str, settings: Settings) -> None:
-    """Refuses settings that a protocol does not have.
-
-    Args:
-        protocol: One of ``PROTOCOLS``.
-        settings: What differs from the paper.
-
-    Raises:
-        ValueError: If a grid of ``linear`` is given for another protocol, or the length of the training in a unit
-            that the protocol does not count in.
-    """
-    dense = protocol in DENSE
-    for name, wrong in (("epochs", dense), ("iterations", not dense), ("batch_size", not dense)):
-        if wrong and getattr(settings, name) is not None:
-            others = [other for other in PROTOCOLS if (other in DENSE) == (name != "epochs")]
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for {', '.join(others)}, not for {protocol}: leave it out, or choose "
-                "with --protocol"
-            )
-    if settings.learning_rates is not None and protocol != "linear":
-        raise ValueError(
-            f"--learning-rates is the grid of `linear`; {protocol} has rates of its own: leave it out, or add "
-            "--protocol linear"
-        )
-
-
-def check_run(
-    protocol: str, data: BenchmarkData | DenseData, seeds: Sequence[int], settings: Settings
-) -> None:
-    """Refuses what could only fail later.
-
-    Args:
-        protocol: One of ``PROTOCOLS``.
-        data: Training and test images.
-        seeds: Of the runs.
-        settings: What differs from the paper.
-
-    Raises:
-        ValueError: If the protocol does not have a setting, or there are too few images for it.
-    """
-    check_settings(protocol, settings)
-    if isinstance(data, BenchmarkData) and protocol in FINETUNE:
-        for seed in seeds:
-            choose_images(FINETUNE[protocol], data, seed)
 
 
 def evaluate(
@@ -275,8 +202,7 @@ def _finetune(job: _Job) -> _Measured:
         seed=job.seed,
         work_dir=job.folder,
         num_processes=default_processes(),
-        epochs=settings.epochs,
-        size=settings.size,
+        settings=settings,
     )
     os.remove(weights)
     figures: dict[str, Any] = {
@@ -288,25 +214,23 @@ def _finetune(job: _Job) -> _Measured:
 
 
 def _dense(job: _Job) -> _Measured:
-    settings = DenseSettings(job.settings.iterations, job.settings.size, job.settings.batch_size)
     figures, used = run_dense(
-        DENSE[job.protocol],
+        job.protocol,
         job.network.checkpoint,
         job.data,
         seed=job.seed,
         work_dir=job.folder,
-        num_processes=min(settings.batch_size or BATCH, default_processes()),
-        settings=settings,
+        num_processes=default_processes(job.settings.batch_size or BATCH),
+        settings=job.settings,
     )
-    return figures, used, {}
+    pictures = os.path.join(os.path.relpath(job.folder, job.work_dir), "final", "predictions")
+    return figures, used, {"pictures": pictures}
 
 
 def _recipe_text(protocol: str) -> str:
     """The config of a protocol: an edited one is another protocol."""
-    if protocol == "linear":
-        return ""
-    recipe = DENSE[protocol] if protocol in DENSE else FINETUNE[protocol]
-    return load_recipe(recipe.config).pretty_text
+    name = recipe_name(protocol)
+    return load_recipe(name).pretty_text if name else ""
 
 
 def _num_channels(network: Network) -> int:
@@ -331,7 +255,7 @@ def each(
 ) -> Iterator[Result]:
     """Every network by every protocol with every seed; see :func:`evaluate`."""
     for protocol, data in runs:  # before the first hour's work
-        check_run(protocol, data, seeds, settings)
+        check_run(protocol, data, seeds, settings, networks)
     for protocol, data in runs:
         for network in networks:
             for seed in seeds:

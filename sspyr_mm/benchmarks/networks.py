@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
-from sspyr_mm.benchmarks.results import fingerprint
+from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats.networks import (
     build_network,

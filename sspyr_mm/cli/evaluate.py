@@ -2,17 +2,19 @@
 
 import argparse
 import math
+import os
 import re
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import, positive_int
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.data import BenchmarkData
-    from sspyr_mm.benchmarks.dense_data import DenseData
-    from sspyr_mm.benchmarks.evaluate import Settings
-    from sspyr_mm.benchmarks.results import Result
+    from sspyr_mm.benchmarks.dense.data import DenseData
+    from sspyr_mm.benchmarks.results.result import Result
+    from sspyr_mm.benchmarks.settings import Settings
 
 _DENSE = ("mask_rcnn_coco", "fcn_voc")
 PROTOCOLS = (
@@ -66,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     other.add_argument("--batch-size", type=positive_int, help="of mask_rcnn_coco and fcn_voc (16)")
     other.add_argument("--learning-rates", type=_rate, nargs="+", help="grid of `linear`")
+    other.add_argument(
+        "--cfg-options",
+        type=_option,
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="of the config of the protocol, as in mm's tools; they have the last word",
+    )
 
 
 def _name(text: str) -> str:
@@ -95,6 +104,15 @@ def _rate(text: str) -> float:
     return value
 
 
+def _option(text: str) -> str:
+    """An option of mm's tools."""
+    if not re.match(r"[^=\s]+=", text):
+        raise argparse.ArgumentTypeError(
+            f"must be KEY=VALUE, such as optim_wrapper.optimizer.lr=0.01; got {text!r}"
+        )
+    return text
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs every protocol on every network and prints the table.
 
@@ -104,12 +122,21 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: If data or checkpoints can't be used.
     """
-    from sspyr_mm.benchmarks.evaluate import Settings, each
+    from sspyr_mm.benchmarks.evaluate import each
     from sspyr_mm.benchmarks.networks import read_networks
-    from sspyr_mm.benchmarks.table import make_rows, to_markdown
+    from sspyr_mm.benchmarks.results.table import make_rows, to_markdown
+    from sspyr_mm.benchmarks.settings import Settings
+    from sspyr_mm.benchmarks.training.recipes import parse_options
 
     rates = None if args.learning_rates is None else tuple(args.learning_rates)
-    settings = Settings(args.size, args.epochs, rates, args.iterations, args.batch_size)
+    settings = Settings(
+        args.size,
+        args.epochs,
+        rates,
+        args.iterations,
+        args.batch_size,
+        parse_options(args.cfg_options),
+    )
     runs = _possible(_runs(args), args, settings)
     networks = read_networks(
         args.checkpoints,
@@ -126,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
         print("Stopped; the same command goes on from here.", file=sys.stderr)
         return 130
     print(f"\n{to_markdown(make_rows(results))}")
+    _draw_pictures(results, args.work_dir)
     print(f"Results: {args.work_dir}/result-*.json; `python -m sspyr_mm results` makes tables.")
     return 0
 
@@ -136,9 +164,30 @@ def _show(result: "Result") -> None:
     print(f"{result.data} {result.protocol}: {figure}  {network}", flush=True)
 
 
+def _draw_pictures(results: "Sequence[Result]", work_dir: str) -> None:
+    """A sheet of predictions for each protocol that has pictures, of all networks and their first seed."""
+    from sspyr_mm.reports.pictures import write_picture
+    from sspyr_mm.reports.prediction_sheet import draw_prediction_sheet
+
+    sheets: dict[str, dict[str, str]] = {}
+    for result in results:
+        if "pictures" in result.beside:
+            columns = sheets.setdefault(f"predictions-{result.protocol}-{result.data}.jpg", {})
+            columns.setdefault(result.network, os.path.join(work_dir, result.beside["pictures"]))
+    for name, folders in sheets.items():
+        try:
+            sheet = draw_prediction_sheet(folders)
+        except (FileNotFoundError, ValueError) as error:
+            print(f"{name} is not drawn: {error}", file=sys.stderr)
+            continue
+        path = os.path.join(work_dir, name)
+        write_picture(path, sheet)
+        print(f"Predictions beside the truth: {path}")
+
+
 def _runs(args: argparse.Namespace) -> "list[tuple[str, BenchmarkData | DenseData]]":
     """Protocols, each with the data it is measured on."""
-    from sspyr_mm.benchmarks.dense_data import read_coco_instances, read_voc_masks
+    from sspyr_mm.benchmarks.dense.data import read_coco_instances, read_voc_masks
 
     chosen = args.protocol or []
     labelled = [protocol for protocol in chosen if protocol not in _DENSE]
@@ -164,7 +213,7 @@ def _possible(
     settings: "Settings",
 ) -> "list[tuple[str, BenchmarkData | DenseData]]":
     """Of protocols nobody asked for by name those that the data allow; the others are told."""
-    from sspyr_mm.benchmarks.evaluate import check_run, check_settings
+    from sspyr_mm.benchmarks.checks import check_run, check_settings
 
     possible = []
     for protocol, data in runs:

@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from sspyr_mm.benchmarks.results import find_results
-    from sspyr_mm.benchmarks.table import make_rows, plot, to_csv, to_markdown
+    from sspyr_mm.benchmarks.results.result import find_results
+    from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
 
     rows = make_rows(find_results(args.places), published=not args.no_published)
     print(to_markdown(rows), end="")

@@ -4,17 +4,21 @@ import json
 import os
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
-from mmpretrain.models import ResNet
+from mmpretrain.models import ConvNeXt, ResNet
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.benchmarks.dense import DENSE, DenseSettings, make_config
-from sspyr_mm.benchmarks.dense_data import read_coco_instances, read_voc_masks
+from sspyr_mm.benchmarks.dense.configs import make_config
+from sspyr_mm.benchmarks.dense.data import read_coco_instances, read_voc_masks
+from sspyr_mm.benchmarks.dense.protocols import DENSE
+from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.training.recipes import parse_options
 from sspyr_mm.checkpoints import read_backbone
 from sspyr_mm.datasets.toy_scenes import generate
 
-FULL = DenseSettings()
+FULL = Settings()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def test_mask_rcnn_config_is_of_data_and_network(checkpoint, pictures):
 
 
 def test_what_differs_keeps_its_proportions(checkpoint, pictures):
-    settings = DenseSettings(iterations=150, size=400, batch_size=4)
+    settings = Settings(iterations=150, size=400, batch_size=4)
     cfg = config("mask_rcnn_coco", checkpoint, read_coco_instances(pictures), settings, 2)
     assert cfg.train_dataloader.batch_size == 2 and cfg.optim_wrapper.optimizer.lr == 0.005
     assert cfg.train_cfg.max_iters == 150 and cfg.param_scheduler[0].end == 10
@@ -64,8 +68,8 @@ def test_what_differs_keeps_its_proportions(checkpoint, pictures):
     (resize,) = (t for t in cfg.val_dataloader.dataset.pipeline if t.type == "Resize")
     assert resize.scale == (666, 400)
     with pytest.raises(ValueError, match="3 images a step can't be divided among 2 processes"):
-        config("fcn_voc", checkpoint, read_voc_masks(pictures), DenseSettings(batch_size=3), 2)
-    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), DenseSettings(size=64))
+        config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(batch_size=3), 2)
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(size=64))
     steps = {t.type: t for t in cfg.train_dataloader.dataset.datasets[0].pipeline}
     assert steps["RandomResize"].scale == (256, 64) and steps["RandomCrop"].crop_size == (64, 64)
     assert cfg.model.data_preprocessor.size == (64, 64)
@@ -96,14 +100,16 @@ def test_train_aug_is_two_lists(checkpoint, pictures, tmp_path):
         read_voc_masks(str(tmp_path))
 
 
-def test_other_networks_are_refused(pictures, tmp_path):
-    from mmpretrain.models import ConvNeXt
-
+def test_other_networks_are_refused_before_the_first_is_trained(
+    checkpoint, pictures, tmp_path, capsys
+):
     cfg = dict(type="ConvNeXt", arch="atto")
     state = ConvNeXt(arch="atto").state_dict()
     torch.save({"state_dict": state, "meta": {"backbone": cfg}}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="is for ResNets; this is a ConvNeXt"):
-        config("mask_rcnn_coco", tmp_path / "x.pth", read_coco_instances(pictures))
+    line = ["evaluate", checkpoint, str(tmp_path / "x.pth"), "--voc-masks", pictures]
+    assert main([*line, "--work-dir", str(tmp_path / "work")]) == 2
+    assert "fcn_voc is for ResNets; x.pth is a ConvNeXt" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(
@@ -114,12 +120,48 @@ def test_other_networks_are_refused(pictures, tmp_path):
         (["--voc-masks", "nowhere"], "No VOC tree with masks in nowhere"),
         (["--coco", "@", "--protocol", "linear", "--iterations", "2"], "not for linear"),
         (["--voc-masks", "@", "--epochs", "2"], "--epochs is for linear, semi1"),
+        (
+            ["--voc-masks", "@", "--cfg-options", "param_scheduler.9.end=1"],
+            "param_scheduler.9.end=1 does",
+        ),
+        (["--coco", "@", "--protocol", "linear", "--cfg-options", "a=1"], "`linear` runs none"),
     ],
 )
 def test_command_says_what_is_wrong(checkpoint, pictures, options, message, capsys):
     options = [pictures if option == "@" else option for option in options]
     assert main(["evaluate", checkpoint, *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_options_are_read_and_must_have_a_key(checkpoint, pictures, capsys):
+    options = parse_options(["model.decode_head.num_convs=1", "a=[1,2]", "b=text"])
+    assert options == {"model.decode_head.num_convs": 1, "a": [1, 2], "b": "text"}
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(options=options))
+    assert cfg.model.decode_head.num_convs == 1 and cfg.b == "text"
+    cfg = config(
+        "fcn_voc",
+        checkpoint,
+        read_voc_masks(pictures),
+        Settings(batch_size=8, options={"optim_wrapper.optimizer.lr": 0.7}),
+    )
+    assert cfg.optim_wrapper.optimizer.lr == 0.7  # the last word
+    with pytest.raises(SystemExit):
+        main(["evaluate", checkpoint, "--voc-masks", pictures, "--cfg-options", "text"])
+    assert "must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_crowds_alone_are_nothing_to_find(pictures, tmp_path):
+    for name in ("train2017", "val2017"):
+        (tmp_path / name).symlink_to(f"{pictures}/{name}")
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    for part in ("train", "val"):
+        content = json.loads(Path(pictures, f"annotations/instances_{part}2017.json").read_text())
+        for one in content["annotations"]:
+            one["iscrowd"] = int(part == "val")
+        (folder / f"instances_{part}2017.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"instances_val2017.json .* all annotations are crowds"):
+        read_coco_instances(str(tmp_path))
 
 
 def evaluate(checkpoint, work_dir, *options):
@@ -135,7 +177,22 @@ def test_fcn_is_measured(checkpoint, pictures, tmp_path, capsys):
     assert 0 <= result["value"] <= 100 and not result["as_published"]
     assert result["settings"]["iterations"] == 2 and result["settings"]["batch"] == 2
     assert not list(tmp_path.rglob("*.pth"))
-    assert "| voc07 | fcn_voc" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| voc07 | fcn_voc" in shown
+    assert f"Predictions beside the truth: {tmp_path}/predictions-fcn_voc-voc07.jpg" in shown
+    check_pictures(tmp_path, result, count=4)
+    (log,) = tmp_path.rglob("log.txt")
+    assert "SyncBatchNorm (SyncBN) layers in the model will be automatically" in log.read_text()
+
+
+def check_pictures(work_dir, result, count):
+    """Pictures of all test images, the truth in the colours of its classes, and the sheet."""
+    files = sorted((work_dir / result["beside"]["pictures"]).glob("*.jpg"))
+    assert len(files) == 2 * count
+    assert sum(file.name.endswith("_truth.jpg") for file in files) == count
+    (sheet,) = work_dir.glob("predictions-*.jpg")
+    height, width = cv2.imread(str(sheet)).shape[:2]
+    assert width == 2 * 240 + 6 and height > count * 240
 
 
 @pytest.mark.slow
@@ -143,6 +200,8 @@ def test_mask_rcnn_is_measured(checkpoint, pictures, tmp_path):
     options = ["--coco", pictures, "--protocol", "mask_rcnn_coco"]
     result = evaluate(checkpoint, tmp_path, *options)
     assert result["metric"] == "segm_mAP" and 0 <= result["beside"]["bbox_mAP"] <= 100
+    assert "bbox_mAP_l" not in result["beside"]  # no test image shows a large one
+    check_pictures(tmp_path, result, count=4)
 
 
 def test_networks_of_other_widths(tmp_path, pictures):

@@ -19,11 +19,12 @@ from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.benchmarks import evaluate as evaluation
-from sspyr_mm.benchmarks import finetune, finetune_process
+from sspyr_mm.benchmarks.classification import finetune
+from sspyr_mm.benchmarks.classification.linear import choose_rate
 from sspyr_mm.benchmarks.data import BenchmarkData, coco_sources, load_data, voc07_sources
 from sspyr_mm.benchmarks.evaluate import Settings, each, evaluate
-from sspyr_mm.benchmarks.linear import choose_rate
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.benchmarks.training import process as training
 from sspyr_mm.cli import evaluate as cli
 from sspyr_mm.datasets.splits import read_split
 from sspyr_mm.datasets.toy_scenes import generate
@@ -238,7 +239,7 @@ def test_protocols_nobody_asked_for_are_left_out_where_images_are_few(checkpoint
             "sspyr_mm.benchmarks.evaluate.evaluate", lambda *a, **k: measured.append(a[1])
         )
         patch.setattr("sspyr_mm.cli.evaluate._show", lambda result: None)
-        patch.setattr("sspyr_mm.benchmarks.table.make_rows", lambda results: [])
+        patch.setattr("sspyr_mm.benchmarks.results.table.make_rows", lambda results: [])
         assert main(line) == 0
     assert measured == ["linear", "semi100", "asl"]
     shown = capsys.readouterr().err
@@ -257,16 +258,16 @@ def test_damaged_metrics_are_measured_again(content, tmp_path, monkeypatch, caps
     metrics = tmp_path / "metrics.json"
     metrics.write_text(content)
     written = '{"multi-label/mAP": 5.0}'
-    monkeypatch.setattr(finetune_process, "_train", lambda *_: metrics.write_text(written))
+    monkeypatch.setattr(training, "_train", lambda *_: metrics.write_text(written))
     cfg = Config(dict(work_dir=str(tmp_path)))
-    assert finetune_process.run_config(cfg, 1) == {"multi-label/mAP": 5.0}
+    assert training.run_config(cfg, 1) == {"multi-label/mAP": 5.0}
     assert f"{metrics} is damaged" in capsys.readouterr().err
 
 
 def test_a_worker_that_was_told_to_end_is_no_failure(tmp_path):
     ended = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"]
     with open(tmp_path / "lock", "w") as lock, pytest.raises(KeyboardInterrupt):
-        finetune_process._train(tmp_path, ended, lock.fileno())
+        training._train(tmp_path, ended, lock.fileno())
 
 
 def test_another_architectures_checkpoint_is_refused(scenes, tmp_path, capsys):
@@ -322,15 +323,15 @@ def test_killed_and_started_again_it_ends_with_the_same_figure(
 
 
 def test_two_runs_in_one_folder_are_refused(networks, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune_process, "_ORPHANS", 0.3)
+    monkeypatch.setattr(training, "_ORPHANS", 0.3)
 
     def meanwhile(folder, command, lock):
         message = rf"Another run \(process {os.getpid()} on .*\) is training in .*final"
         with pytest.raises(ValueError, match=message):
-            finetune_process.run_config(Config(dict(work_dir=str(folder))), 1)
+            training.run_config(Config(dict(work_dir=str(folder))), 1)
         (folder / "metrics.json").write_text('{"multi-label/mAP": NaN}')
 
-    monkeypatch.setattr(finetune_process, "_train", meanwhile)
+    monkeypatch.setattr(training, "_train", meanwhile)
     with pytest.raises(ValueError, match="Training diverged on all of the images"):
         run(networks[0], "asl", data, tmp_path)
 
@@ -369,7 +370,7 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
     protocol = finetune.FINETUNE["semi100"]
     make = finetune._ConfigMaker(protocol, start, data, 0, 2, 32, 1)
     cfg = make(str(tmp_path / "x"), str(ids), 8, (1e9, 1e9), (data.test_source, None))
-    figures = finetune_process.run_config(cfg, 1)
+    figures = training.run_config(cfg, 1)
     assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])
     assert not list((tmp_path / "x").glob("*.pth"))
 

@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.benchmarks.data import load_data, voc07_sources
-from sspyr_mm.benchmarks.finetune import load_recipe
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.evaluation.encoder import FrozenEncoder

@@ -1,6 +1,6 @@
 """Published figures, against the tables as the supplementary has them."""
 
-from sspyr_mm.benchmarks.published import PUBLISHED
+from sspyr_mm.benchmarks.results.published import PUBLISHED
 
 
 def test_ablations_are_there_once_and_say_their_tables():

@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import pytest
 
-from sspyr_mm.benchmarks.published import PUBLISHED
-from sspyr_mm.benchmarks.results import (
+from sspyr_mm.benchmarks.results.published import PUBLISHED
+from sspyr_mm.benchmarks.results.result import (
     Result,
     find_results,
     matches,
     read_result,
     write_result,
 )
-from sspyr_mm.benchmarks.table import make_rows, plot, to_csv, to_markdown
+from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
 from sspyr_mm.cli import results as command
 
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import sspyr_mm  # noqa: F401
-from sspyr_mm.benchmarks.finetune import FINETUNE
+from sspyr_mm.benchmarks.classification.finetune import FINETUNE
 from sspyr_mm.datasets.toy_scenes import generate
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 

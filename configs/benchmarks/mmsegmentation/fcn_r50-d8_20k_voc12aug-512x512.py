@@ -14,6 +14,7 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
+    pictures=dict(type="mmpretrain.PredictionPicturesHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
 randomness = dict(seed=0)

@@ -13,6 +13,7 @@ model = dict(
 )
 default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
+    pictures=dict(type="mmpretrain.PredictionPicturesHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
 randomness = dict(seed=0)

@@ -6,6 +6,7 @@ from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
 from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
 from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
 from sspyr_mm.engine.hooks.precise_bn_hook import PreciseBNBeforeValHook
+from sspyr_mm.engine.hooks.prediction_pictures_hook import PredictionPicturesHook
 from sspyr_mm.engine.hooks.progress_hook import ProgressBarHook
 from sspyr_mm.engine.hooks.prototype_hooks import (
     FreezePrototypesHook,
@@ -21,6 +22,7 @@ __all__ = [
     "LossWatchHook",
     "NormalizePrototypesHook",
     "PreciseBNBeforeValHook",
+    "PredictionPicturesHook",
     "ProgressBarHook",
     "PyramidLinkHook",
     "QueueHook",

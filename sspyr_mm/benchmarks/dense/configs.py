@@ -1,121 +1,25 @@
-"""Detection and segmentation: a config of ``configs/benchmarks`` per protocol, run by mmengine on mmdet and mmseg."""
+"""A protocol's config, filled in for a network, data and machine."""
 
 import inspect
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmpretrain.models import ResNet
 
-from sspyr_mm.benchmarks.dense_data import DenseData
-from sspyr_mm.benchmarks.finetune import load_recipe
-from sspyr_mm.benchmarks.finetune_process import run_config
+from sspyr_mm.benchmarks.dense.data import DenseData
+from sspyr_mm.benchmarks.dense.protocols import BATCH, DenseProtocol
+from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
 from sspyr_mm.checkpoints import BackboneCheckpoint
-from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS, TARGETS
-from sspyr_mm.files import whole_file
+from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS
 
 _OURS = ("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp")
 """Settings of a backbone that the protocol sets, not the checkpoint."""
-
-
-@dataclass(frozen=True)
-class DenseProtocol:
-    """How a network is measured.
-
-    Args:
-        config: File below ``configs/benchmarks``.
-        metric: The figure that counts.
-        scale: From the evaluator's figures to percent.
-    """
-
-    config: str
-    metric: str
-    scale: float
-
-
-DENSE = {
-    "mask_rcnn_coco": DenseProtocol(
-        "mmdetection/mask-rcnn_r50_fpn_15k_coco14.py", "segm_mAP", 100.0
-    ),
-    "fcn_voc": DenseProtocol("mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py", "mIoU", 1.0),
-}
-BATCH = 16
-"""Images a step. Source: paper, both protocols."""
 _CHECKPOINTS = 10
 """How often a run is saved, at least every thousand steps."""
-
-
-@dataclass(frozen=True)
-class DenseSettings:
-    """What may differ from the protocol.
-
-    Args:
-        iterations: Steps; the schedule keeps its proportions.
-        size: Shorter side of the images (COCO, 800), side of the crops (VOC, 512), in pixels.
-        batch_size: Images a step; the learning rate is scaled along.
-    """
-
-    iterations: int | None = None
-    size: int | None = None
-    batch_size: int | None = None
-
-
-def run_dense(
-    protocol: DenseProtocol,
-    checkpoint: BackboneCheckpoint,
-    data: DenseData,
-    *,
-    seed: int,
-    work_dir: str,
-    num_processes: int,
-    settings: DenseSettings,
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Trains and measures.
-
-    Args:
-        protocol: How.
-        checkpoint: The backbone it starts from, a ResNet.
-        data: Training and test images.
-        seed: Of everything random.
-        work_dir: For this network, data and settings only; a run that was stopped goes on.
-        num_processes: Devices, a process each; the batch is divided among them.
-        settings: What differs from the protocol.
-
-    Returns:
-        Figures in percent, and the numbers of the run.
-
-    Raises:
-        ValueError: If the backbone is no ResNet, or the batch can't be divided.
-        ChildProcessError: If the run fails; the message shows the end of its log.
-    """
-    weights = os.path.join(os.path.abspath(work_dir), "backbone.pth")
-    cfg = make_config(
-        protocol, checkpoint, data, weights=weights, num_processes=num_processes, settings=settings
-    )
-    cfg.work_dir = os.path.join(work_dir, "final")
-    cfg.randomness = dict(seed=seed)
-    state = TARGETS["mmdet"].translate(checkpoint.backbone, checkpoint.state_dict)
-    with whole_file(weights) as partial:
-        torch.save({"state_dict": state}, partial)
-    metrics = run_config(cfg, num_processes)
-    os.remove(weights)
-    figures = {
-        name.removeprefix("coco/"): protocol.scale * value
-        for name, value in metrics.items()
-        if isinstance(value, (int, float))
-    }
-    used = {
-        "config": protocol.config,
-        "processes": num_processes,
-        "iterations": cfg.train_cfg.max_iters,
-        "batch": cfg.train_dataloader.batch_size * num_processes,
-        "optimizer": dict(cfg.optim_wrapper.optimizer),
-    }
-    return figures, used
 
 
 def make_config(
@@ -125,7 +29,7 @@ def make_config(
     *,
     weights: str,
     num_processes: int,
-    settings: DenseSettings,
+    settings: Settings,
 ) -> Config:
     """Fills in a protocol's config.
 
@@ -138,7 +42,7 @@ def make_config(
         settings: What differs from the protocol.
 
     Raises:
-        ValueError: As :func:`run_dense`.
+        ValueError: If the batch can't be divided, or an option has no place.
     """
     cfg = load_recipe(protocol.config)
     _set_backbone(cfg, checkpoint, weights)
@@ -152,17 +56,12 @@ def make_config(
     cfg.default_hooks.checkpoint.update(
         interval=max(1, min(1000, steps // _CHECKPOINTS)), max_keep_ckpts=2
     )
-    # mmengine would go on drawing one picture in so many; the report draws what it wants.
-    cfg.default_hooks.pop("visualization")
+    apply_options(cfg, settings.options)
     return cfg
 
 
 def _set_backbone(cfg: Config, checkpoint: BackboneCheckpoint, weights: str) -> None:
     backbone = checkpoint.backbone
-    if backbone["type"] not in RESNET_VARIANTS:
-        raise ValueError(
-            f"{os.path.basename(cfg.filename)} is for ResNets; this is a {backbone['type']}"
-        )
     given = {
         k: v for k, v in {**RESNET_VARIANTS[backbone["type"]], **backbone}.items() if k not in _OURS
     }
@@ -210,7 +109,7 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
     common = dict(
         type="mmseg.BaseSegDataset",
         data_root=data.root,
-        metainfo=dict(classes=names, palette=[[i, i, i] for i in range(len(names))]),
+        metainfo=dict(classes=names, palette=_colours(len(names))),
     )
     parts = [
         dict(
@@ -232,6 +131,14 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
         )
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.num_classes = len(names)
+
+
+def _colours(count: int) -> list[list[int]]:
+    """Colours of VOC's own masks: the bits of a class's number, spread over the high bits of red, green and blue."""
+    return [
+        [sum((number >> (3 * bit + c) & 1) << (7 - bit) for bit in range(8)) for c in range(3)]
+        for number in range(count)
+    ]
 
 
 def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:

@@ -1,4 +1,4 @@
-"""One fine-tuning run in a process of its own: ``python -m sspyr_mm.benchmarks.finetune_worker CONFIG``.
+"""One fine-tuning run in a process of its own: ``python -m sspyr_mm.benchmarks.training.worker CONFIG``.
 
 Trains the config, going on where an earlier process was stopped, and leaves the metrics of the last epoch in
 ``metrics.json`` of its work dir. With ``--launcher pytorch``, under torchrun, on several devices.

@@ -12,6 +12,8 @@ from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
 from sspyr_mm.benchmarks.data import MeasuredData, coco_sources
 
+_INSTANCE = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
+"""What pycocotools reads of an annotation."""
 _CLASS_NAMES = "ImageSets/Segmentation/class_names.txt"
 
 
@@ -132,13 +134,16 @@ def _read_coco(file: Path) -> Mapping[str, Any]:
         for key in ("images", "annotations", "categories"):
             if not content[key]:
                 raise ValueError(f"{key} is empty")
-        [image["file_name"] for image in content["images"]]
-        [category["name"] for category in content["categories"]]
-        [(one["bbox"], one["segmentation"], one["iscrowd"]) for one in content["annotations"]]
+        [(image["id"], image["file_name"]) for image in content["images"]]
+        [(category["id"], category["name"]) for category in content["categories"]]
+        for one in content["annotations"]:
+            [one[key] for key in _INSTANCE]
+        if all(one["iscrowd"] for one in content["annotations"]):
+            raise ValueError("all annotations are crowds, nothing is there to be found")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{file} is not a COCO json of instances: it needs images, categories, and annotations with bbox, "
-            f"segmentation and iscrowd ({type(error).__name__}: {error})"
+            f"{file} is not a COCO json of instances: it needs images, categories, and annotations with "
+            f"{', '.join(_INSTANCE)} ({type(error).__name__}: {error})"
         ) from error
     return content
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from sspyr_mm.benchmarks.data import BenchmarkData, Source
-from sspyr_mm.benchmarks.finetune_process import run_config
+from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.training.process import run_config
+from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
 from sspyr_mm.datasets.splits import rank_ids, write_ids
-from sspyr_mm.files import configs_dir
 
 HELD_OUT_PERCENT = 20
 """Part of the training images that chooses the learning rates; then all of them train."""
@@ -93,15 +93,6 @@ class Start:
     custom_imports: Sequence[str] = ()
 
 
-def load_recipe(name: str) -> Config:
-    """A config of ``configs/benchmarks``.
-
-    Args:
-        name: Its file below that folder.
-    """
-    return Config.fromfile(configs_dir() / "benchmarks" / name)
-
-
 def run_finetune(
     protocol: FinetuneProtocol,
     start: Start,
@@ -110,8 +101,7 @@ def run_finetune(
     seed: int,
     work_dir: str,
     num_processes: int,
-    epochs: int | None = None,
-    size: int | None = None,
+    settings: Settings | None = None,
 ) -> Outcome:
     """Chooses learning rates on held-out training images, then trains on all of the protocol's images.
 
@@ -125,8 +115,7 @@ def run_finetune(
         seed: Of lists, starting point and augmentation.
         work_dir: Where runs and checkpoints go; to be used for this network, data and settings only.
         num_processes: Devices to train on, a process each; the batch is divided among them.
-        epochs: Other than the protocol's.
-        size: Side of crops in pixels, other than the protocol's.
+        settings: What differs from the protocol.
 
     Returns:
         Metrics, settings and what was chosen.
@@ -137,7 +126,7 @@ def run_finetune(
     """
     ids, held_out = choose_images(protocol, data, seed)
     os.makedirs(work_dir, exist_ok=True)
-    make = _ConfigMaker(protocol, start, data, seed, epochs, size or protocol.size, num_processes)
+    make = _ConfigMaker(protocol, start, data, seed, settings or Settings(), num_processes)
     chosen: dict[str, Any] = {"train_images": len(ids)}
     rates = None
     if protocol.grid:
@@ -169,11 +158,11 @@ def run_finetune(
     metrics = run_config(cfg, num_processes)
     if not math.isfinite(metrics["multi-label/mAP"]):
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
-    settings = {"config": protocol.config, "processes": num_processes, **_settings_of(cfg)}
-    settings["batch"] = cfg.train_dataloader.batch_size * num_processes
+    used = {"config": protocol.config, "processes": num_processes, **_settings_of(cfg)}
+    used["batch"] = cfg.train_dataloader.batch_size * num_processes
     if protocol.grid:
-        del settings["optimizer"]["lr"]  # chosen, not set: seeds of one table row may differ
-    return Outcome(metrics, settings, chosen)
+        del used["optimizer"]["lr"]  # chosen, not set: seeds of one table row may differ
+    return Outcome(metrics, used, chosen)
 
 
 def choose_images(
@@ -237,8 +226,7 @@ class _ConfigMaker:
     start: Start
     data: BenchmarkData
     seed: int
-    epochs: int | None
-    size: int | None
+    settings: Settings
     num_processes: int
 
     def __call__(
@@ -269,12 +257,13 @@ class _ConfigMaker:
         if rates is not None:
             cfg.optim_wrapper.optimizer.lr = rates[1]
             cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = rates[0] / rates[1]
-        if self.epochs is not None:
-            self._shorten(cfg, self.epochs)
-        if self.size is not None:
+        if self.settings.epochs is not None:
+            self._shorten(cfg, self.settings.epochs)
+        if size := self.settings.size or self.protocol.size:
             for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-                _resize(loader.dataset.pipeline, self.size)
+                _resize(loader.dataset.pipeline, size)
         self._average_sooner(cfg, num_train)
+        apply_options(cfg, self.settings.options)
         return cfg
 
     def _set_model(self, cfg: Config) -> None:
@@ -327,8 +316,3 @@ def _side(pipeline: list[dict[str, Any]]) -> int:
     sized = [t for t in pipeline if t["type"] in ("CenterCrop", "RandomResizedCrop", "Resize")]
     planned = sized[-1].get("crop_size") or sized[-1]["scale"]
     return planned if isinstance(planned, int) else planned[0]
-
-
-def default_processes() -> int:
-    """A process per GPU, but as many as divide the protocols' batches of 32 and 128; or one."""
-    return 2 ** int(math.log2(min(32, max(1, torch.cuda.device_count()))))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -14,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 
-from sspyr_mm.benchmarks.finetune_worker import METRICS_FILE, STARTED_BY
+from sspyr_mm.benchmarks.training.worker import METRICS_FILE, STARTED_BY
 
 _STOPPED = 130
 """Exit status of a worker that has saved because it was told to stop; see :class:`InterruptHook`."""
@@ -30,7 +32,7 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
     """Trains in processes of their own, unless that was done.
 
     Args:
-        cfg: What :mod:`sspyr_mm.benchmarks.finetune_worker` runs; its work dir is this run's alone.
+        cfg: What :mod:`sspyr_mm.benchmarks.training.worker` runs; its work dir is this run's alone.
         num_processes: Devices to train on, a process each.
 
     Returns:
@@ -48,7 +50,7 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
         if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
             cfg.dump(config)
-            command = ["-m", "sspyr_mm.benchmarks.finetune_worker", str(config)]
+            command = ["-m", "sspyr_mm.benchmarks.training.worker", str(config)]
             if num_processes > 1:
                 torchrun = ["torch.distributed.run", "--standalone"]
                 command = ["-m", *torchrun, f"--nproc_per_node={num_processes}", *command]
@@ -58,6 +60,15 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
     if known is None:
         raise ChildProcessError(f"Training ended without metrics; its log: {folder}/log.txt")
     return known
+
+
+def default_processes(largest: int = 32) -> int:
+    """A process per GPU, but as many as divide the batches of the protocols, or one.
+
+    Args:
+        largest: At most so many; the protocols' smallest batch.
+    """
+    return 2 ** int(math.log2(min(largest, max(1, torch.cuda.device_count()))))
 
 
 def _read_metrics(path: Path) -> dict[str, float] | None:

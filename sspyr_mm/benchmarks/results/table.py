@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from sspyr_mm.benchmarks.published import PUBLISHED
-from sspyr_mm.benchmarks.results import Result
+from sspyr_mm.benchmarks.results.published import PUBLISHED
+from sspyr_mm.benchmarks.results.result import Result
 from sspyr_mm.files import whole_file
 
 

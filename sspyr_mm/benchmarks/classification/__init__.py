@@ -1,0 +1,1 @@
+"""Multi-label classification: linear on frozen features, or fine-tuned as a whole."""

@@ -1,0 +1,1 @@
+"""Detection, instance segmentation and semantic segmentation."""

@@ -1,0 +1,1 @@
+"""Training of a config in processes of its own."""
