@@ -18,12 +18,14 @@ from mmengine.config import Config
 from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
+from sspyr_mm.benchmarks import checks
 from sspyr_mm.benchmarks import evaluate as evaluation
 from sspyr_mm.benchmarks.classification import finetune
 from sspyr_mm.benchmarks.classification.linear import choose_rate
 from sspyr_mm.benchmarks.data import BenchmarkData, coco_sources, load_data, voc07_sources
-from sspyr_mm.benchmarks.evaluate import Settings, each, evaluate
+from sspyr_mm.benchmarks.evaluate import each, evaluate
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training import process as training
 from sspyr_mm.cli import evaluate as cli
 from sspyr_mm.datasets.splits import read_split
@@ -125,7 +127,7 @@ def test_too_few_images_and_rates_that_diverge():
 
 
 def test_the_command_offers_every_protocol():
-    assert cli.PROTOCOLS == evaluation.PROTOCOLS
+    assert cli.PROTOCOLS == checks.PROTOCOLS
 
 
 def test_a_grid_of_another_protocol_is_refused_before_any_work(networks, data, tmp_path):
@@ -239,6 +241,7 @@ def test_protocols_nobody_asked_for_are_left_out_where_images_are_few(checkpoint
             "sspyr_mm.benchmarks.evaluate.evaluate", lambda *a, **k: measured.append(a[1])
         )
         patch.setattr("sspyr_mm.cli.evaluate._show", lambda result: None)
+        patch.setattr("sspyr_mm.cli.evaluate._draw_pictures", lambda results, work_dir: None)
         patch.setattr("sspyr_mm.benchmarks.results.table.make_rows", lambda results: [])
         assert main(line) == 0
     assert measured == ["linear", "semi100", "asl"]
@@ -368,7 +371,7 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
     ids.write_text("\n".join(data.train.image_ids[:8]))
     start = finetune.Start(networks[0].checkpoint.backbone, None, (120, 110, 100), (58, 57, 56), 64)
     protocol = finetune.FINETUNE["semi100"]
-    make = finetune._ConfigMaker(protocol, start, data, 0, 2, 32, 1)
+    make = finetune._ConfigMaker(protocol, start, data, 0, Settings(32, 2), 1)
     cfg = make(str(tmp_path / "x"), str(ids), 8, (1e9, 1e9), (data.test_source, None))
     figures = training.run_config(cfg, 1)
     assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])

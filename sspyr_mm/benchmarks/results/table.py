@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any
 
 from sspyr_mm.benchmarks.results.published import PUBLISHED
-from sspyr_mm.benchmarks.results.result import Result
+from sspyr_mm.benchmarks.results.result import Result, fingerprint
 from sspyr_mm.files import whole_file
 
 
@@ -149,9 +149,14 @@ def _images(result: Result) -> str:
 
 def _plain(value: Any) -> str:
     """The same text for the tuple that was measured and the list that was read."""
+    if isinstance(value, Mapping):
+        listed = ", ".join(f"{key}={one}" for key, one in value.items())
+        return listed if len(value) <= _SHOWN else f"{len(value)}, {fingerprint(value)[:8]}"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+_SHOWN = 3
+"""Options that a row lists; of more it has the number and a hash. The file has them all."""
 _KINDS = ("measured", "measured, other data", "measured, other settings", "published")
 _COLOURS = dict(zip(_KINDS, ("tab:blue", "tab:green", "tab:cyan", "0.85"), strict=True))
 _COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")
