@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import gc
 import logging
 import os
 import subprocess
@@ -121,6 +123,14 @@ def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
     os.environ.update(RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=local_rank)
     limit = None if timeout is None else datetime.timedelta(seconds=timeout)
     torch_dist.init_process_group("gloo", timeout=limit)
+    atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    """Ends gloo's threads: one that asks for the interpreter's lock when it is being finalised aborts the process."""
+    if torch_dist.is_initialized():
+        torch_dist.destroy_process_group()
+        gc.collect()  # a wrapped model that is left in a cycle keeps the group
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:

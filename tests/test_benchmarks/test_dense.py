@@ -2,6 +2,11 @@
 
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -193,6 +198,26 @@ def check_pictures(work_dir, result, count):
     (sheet,) = work_dir.glob("predictions-*.jpg")
     height, width = cv2.imread(str(sheet)).shape[:2]
     assert width == 2 * 240 + 6 and height > count * 240
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_from_its_last_checkpoint(checkpoint, pictures, tmp_path):
+    options = ["--voc-masks", pictures, "--work-dir", str(tmp_path), "--size", "64"]
+    line = [sys.executable, "-m", "sspyr_mm", "evaluate", checkpoint, *options]
+    line += ["--iterations", "40", "--batch-size", "2"]
+    process = subprocess.Popen(line, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.rglob("iter_8.pth")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("result-*.json"))
+    subprocess.run(line, check=True, capture_output=True)
+    (log,) = tmp_path.rglob("log.txt")
+    (start,) = re.findall(r"resumed epoch: \d+, iter: (\d+)", log.read_text())
+    assert 4 <= int(start) < 40
+    assert len(list(tmp_path.glob("result-*.json"))) == 1 and not list(tmp_path.rglob("*.pth"))
 
 
 @pytest.mark.slow

@@ -1,24 +1,17 @@
 """The detection and segmentation configs: what the protocols fix, and training at reduced size by a real Runner."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.models import ResNet
+from small_dense import CONFIGS, read, small_detector, small_fcn
 
 import sspyr_mm  # noqa: F401
 from sspyr_mm.checkpoints import export_backbone
-from sspyr_mm.datasets.toy_scenes import generate
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 
-ROOT = Path(__file__).resolve().parents[2]
-DETECTION = ROOT / "configs/benchmarks/mmdetection"
-SEGMENTATION = ROOT / "configs/benchmarks/mmsegmentation"
-CONFIGS = sorted([*DETECTION.glob("*.py"), *SEGMENTATION.glob("*.py")])
 SYNC = {"type": "SyncBN", "requires_grad": True}
 SGD = {"type": "SGD", "momentum": 0.9}
 
@@ -28,27 +21,6 @@ def _scope():
     """mmengine keeps the scope of the last runner for the whole process: other tests are to find ours."""
     yield
     init_default_scope("mmpretrain")
-
-
-def read(name):
-    return Config.fromfile(next(path for path in CONFIGS if path.stem.startswith(name)))
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    generate(str(root), num_train=8, num_val=4, size=96)
-    return root
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    """A whole checkpoint of torchvision's layout, brought over by `export`."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights")
-    torch.save(ResNet(18, stem_channels=8, base_channels=8).state_dict(), folder / "source.pth")
-    export_backbone(folder / "source.pth", folder / "backbone.pth", target="mmdet")
-    return folder / "backbone.pth"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -86,8 +58,7 @@ def test_mask_rcnn_is_the_protocols(name, steps):
     assert warm_up.end == 1000 and warm_up.start_factor == 0.001
     assert drops.milestones == [60000, 80000] and drops.gamma == 0.1
     assert cfg.auto_scale_lr.base_batch_size == 16 == 8 * cfg.train_dataloader.batch_size
-    (resize,) = (t for t in cfg.train_dataloader.dataset.pipeline if "Resize" in t.type)
-    assert [side for _, side in resize.scales] == [640, 672, 704, 736, 768, 800]
+    check_coco_training_images(cfg)
     assert cfg.train_dataloader.dataset.ann_file == "annotations/instances_train2014.json"
     assert cfg.val_dataloader.dataset.ann_file == "annotations/instances_val2014.json"
     assert cfg.test_dataloader.dataset.data_prefix == {"img": "val2014/"}
@@ -97,6 +68,99 @@ def test_mask_rcnn_is_the_protocols(name, steps):
         "type": "mmpretrain.PreciseBNBeforeValHook",
         "num_iters": 200,
     }
+
+
+def check_coco_training_images(cfg):
+    pipeline = {t.type: t for t in cfg.train_dataloader.dataset.pipeline}
+    sides = [640, 672, 704, 736, 768, 800]
+    assert pipeline["RandomChoiceResize"].scales == [(1333, side) for side in sides]
+    assert pipeline["RandomChoiceResize"].keep_ratio and pipeline["RandomFlip"].prob == 0.5
+    (resize,) = (t for t in cfg.val_dataloader.dataset.pipeline if t.type == "Resize")
+    assert resize.scale == (1333, 800) and resize.keep_ratio
+
+
+def test_mask_rcnns_heads_are_detectron2s():
+    model = read("mask-rcnn_r50_fpn_15k").model
+    assert model.neck.out_channels == 256 and model.neck.num_outs == 5
+    assert model.rpn_head.anchor_generator.scales == [8]
+    assert model.rpn_head.anchor_generator.strides == [4, 8, 16, 32, 64]
+    heads, train, test = model.roi_head, model.train_cfg, model.test_cfg
+    assert heads.mask_head.num_convs == 4 and heads.bbox_head.num_classes == 80
+    assert heads.bbox_roi_extractor.roi_layer == {
+        "type": "RoIAlign",
+        "output_size": 7,
+        "sampling_ratio": 0,
+    }
+    assert heads.mask_roi_extractor.roi_layer.output_size == 14
+    assert train.rpn.sampler.num == 256 and train.rpn_proposal.nms_pre == 2000
+    assert train.rcnn.sampler.num == 512 and train.rcnn.sampler.pos_fraction == 0.25
+    assert (test.rcnn.score_thr, test.rcnn.nms.iou_threshold) == (0.05, 0.5)
+    assert test.rcnn.max_per_img == 100 and test.rpn.nms_pre == test.rpn.max_per_img == 1000
+
+
+def test_norm_layers_of_detectors_have_no_weight_decay():
+    for name in ("mask-rcnn_r50_fpn_90k", "retinanet", "faster-rcnn"):
+        assert read(name).optim_wrapper.paramwise_cfg == {"norm_decay_mult": 0.0}, name
+
+
+def test_retinanet_is_detectron2s():
+    cfg = read("retinanet")
+    assert cfg.model.backbone.norm_cfg == cfg.model.neck.norm_cfg == SYNC
+    assert cfg.model.backbone.frozen_stages == -1 and not cfg.model.backbone.norm_eval
+    assert cfg.optim_wrapper.optimizer == {**SGD, "lr": 0.01, "weight_decay": 1e-4}
+    assert cfg.train_cfg.max_iters == 90000 and cfg.param_scheduler[1].milestones == [60000, 80000]
+    assert cfg.train_dataloader.batch_size * 8 == 16 and cfg.val_evaluator.metric == "bbox"
+    check_coco_training_images(cfg)
+
+
+def test_faster_rcnn_c4_is_that_of_moco():
+    cfg = read("faster-rcnn")
+    model, head = cfg.model, cfg.model.roi_head.shared_head
+    for part in (model.backbone, head):
+        assert part.norm_cfg == SYNC and not part.norm_eval and part.style == "pytorch"
+    assert model.backbone.frozen_stages == -1 and model.backbone.out_indices == (2,)
+    assert model.roi_head.bbox_head.num_classes == 20
+    assert cfg.optim_wrapper.optimizer == {**SGD, "lr": 0.02, "weight_decay": 1e-4}
+    assert cfg.train_cfg.max_iters == 24000 and cfg.train_dataloader.batch_size * 8 == 16
+    warm_up, drops = cfg.param_scheduler
+    assert warm_up.end == 100 and drops.milestones == [18000, 22000]
+    repeated = cfg.train_dataloader.dataset
+    assert repeated.times == 1
+    parts = repeated.dataset.datasets
+    assert [p.ann_file for p in parts] == [
+        f"VOC{year}/ImageSets/Main/trainval.txt" for year in (2007, 2012)
+    ]
+    for part in parts:
+        steps = {t.type: t for t in part.pipeline}
+        sides = [side for _, side in steps["RandomChoiceResize"].scales]
+        assert sides == list(range(480, 801, 32)) and steps["RandomFlip"].prob == 0.5
+        assert "bbox_min_size" not in part.filter_cfg
+    assert cfg.val_dataloader.dataset.ann_file == "VOC2007/ImageSets/Main/test.txt"
+    assert cfg.val_evaluator.eval_mode == cfg.test_evaluator.eval_mode == "11points"
+    thresholds = cfg.val_evaluator.iou_thrs
+    assert thresholds == pytest.approx([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95])
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "crop", "classes"),
+    [
+        ("fcn_r50-d8_40k_cityscapes", 40000, (769, 769), 19),
+        ("fcn_r50-d8_80k_ade20k", 80000, (512, 512), 150),
+    ],
+)
+def test_other_segmenters_are_mmsegs(name, steps, crop, classes):
+    cfg = read(name)
+    model = cfg.model
+    assert model.backbone.type == "ResNet" and model.pretrained is None
+    assert model.backbone.dilations == (1, 1, 2, 4) and model.backbone.contract_dilation
+    for part in (model.backbone, model.decode_head, model.auxiliary_head):
+        assert part.norm_cfg == SYNC
+    assert model.decode_head.num_classes == model.auxiliary_head.num_classes == classes
+    assert model.data_preprocessor.size == crop
+    assert cfg.train_cfg.max_iters == steps == cfg.param_scheduler[0].end
+    assert cfg.train_dataloader.batch_size * 4 == 16
+    assert cfg.optim_wrapper.optimizer == {**SGD, "lr": 0.01, "weight_decay": 5e-4}
+    assert model.test_cfg.mode == ("slide" if "cityscapes" in name else "whole")
 
 
 def test_fcn_is_the_protocols():
@@ -124,6 +188,8 @@ def test_fcn_is_the_protocols():
         assert steps["RandomCrop"].crop_size == (512, 512)
         assert steps["RandomCrop"].cat_max_ratio == 0.75
         assert steps["RandomFlip"].prob == 0.5 and "PhotoMetricDistortion" in steps
+    assert cfg.val_dataloader.dataset.ann_file == "ImageSets/Segmentation/val.txt"
+    assert cfg.val_evaluator.iou_metrics == ["mIoU"]
     assert cfg.model.test_cfg.mode == "whole"
     assert "TestTimeAug" not in str(cfg.val_dataloader)
 
@@ -145,77 +211,6 @@ def test_builds_at_full_size_and_takes_a_whole_resnet50(path, tmp_path, monkeypa
         found |= model.roi_head.shared_head.state_dict()
     assert found.keys() == source.keys()
     assert all(torch.equal(found[name], source[name]) for name in source)
-
-
-def classes_of(scenes):
-    content = json.loads((scenes / "annotations/instances_train2017.json").read_text())
-    return tuple(category["name"] for category in content["categories"])
-
-
-def shrink_backbone(cfg, backbone):
-    cfg.model.backbone.update(depth=18, base_channels=8, stem_channels=8)
-    cfg.model.backbone.init_cfg.checkpoint = str(backbone)
-
-
-def small_detector(name, scenes, backbone):
-    cfg = read(name)
-    shrink_backbone(cfg, backbone)
-    cfg.model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
-    if name.startswith("mask"):
-        roi = cfg.model.roi_head
-        cfg.model.rpn_head.update(in_channels=16, feat_channels=16)
-        roi.bbox_roi_extractor.out_channels = roi.mask_roi_extractor.out_channels = 16
-        roi.bbox_head.update(
-            in_channels=16, num_classes=12, conv_out_channels=16, fc_out_channels=16
-        )
-        roi.mask_head.update(in_channels=16, num_classes=12, conv_out_channels=16)
-        cfg.model.test_cfg.rcnn.score_thr = 0.0
-    else:
-        cfg.model.bbox_head.update(in_channels=16, feat_channels=16, num_classes=12)
-        cfg.model.test_cfg.score_thr = 0.0
-    for part, loader in (("train", cfg.train_dataloader), ("val", cfg.val_dataloader)):
-        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-        loader.dataset.update(
-            data_root=str(scenes),
-            ann_file=f"annotations/instances_{part}2017.json",
-            data_prefix=dict(img=f"{part}2017/"),
-            metainfo=dict(classes=classes_of(scenes)),
-        )
-        for step in loader.dataset.pipeline:
-            if "Resize" in step.type:
-                step.update(dict(scales=[(96, 96)]) if "scales" in step else dict(scale=(96, 96)))
-    cfg.val_evaluator.ann_file = str(scenes / "annotations/instances_val2017.json")
-    cfg.default_hooks.precise_bn.num_iters = 2
-    return cfg
-
-
-def small_fcn(scenes, backbone):
-    cfg = read("fcn_r50-d8_20k_voc12aug")
-    shrink_backbone(cfg, backbone)
-    cfg.model.data_preprocessor.size = (64, 64)
-    cfg.model.decode_head.update(in_channels=64, channels=16, num_classes=13)
-    cfg.model.auxiliary_head.update(in_channels=32, channels=16, num_classes=13)
-    pipeline = cfg.train_dataloader.dataset.datasets[0].pipeline
-    for step in pipeline:
-        if step.type == "RandomResize":
-            step.scale = (96, 96)
-        for size in ("crop_size", "size"):
-            if size in step:
-                step[size] = (64, 64)
-    common = dict(
-        type="BaseSegDataset",
-        data_root=str(scenes / "VOC2007"),
-        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
-        metainfo=dict(
-            classes=("background", *classes_of(scenes)), palette=[[i, i, i] for i in range(13)]
-        ),
-    )
-    for loader, split in ((cfg.train_dataloader, "trainval"), (cfg.val_dataloader, "test")):
-        steps = pipeline if split == "trainval" else loader.dataset.pipeline
-        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-        listed = f"ImageSets/Segmentation/{split}.txt"
-        loader.dataset = dict(common, ann_file=listed, pipeline=steps)
-    return cfg
 
 
 def make_runner(cfg, tmp_path, steps=2):

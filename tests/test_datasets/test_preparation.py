@@ -1,5 +1,6 @@
 """Downloads from a real server that breaks off, extraction that stays inside, data sets verified and completed."""
 
+import gzip
 import hashlib
 import http.server
 import io
@@ -13,10 +14,22 @@ import threading
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
+from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from sspyr_mm.datasets.preparation import CocoSplit, VocSplit, coco_parts, prepare, voc_parts
+from sspyr_mm.datasets.preparation import (
+    CocoSplit,
+    MaskCounts,
+    VocSplit,
+    coco_parts,
+    prepare,
+    voc12_parts,
+    voc_parts,
+)
 from sspyr_mm.datasets.preparation.archives import extract
 from sspyr_mm.datasets.preparation.download import DownloadError, download
 from sspyr_mm.datasets.preparation.voc import SPLITS as VOC_SPLITS
@@ -313,7 +326,78 @@ def test_voc_is_completed(server, tmp_path, capsys):
     assert "can't be read" in capsys.readouterr().out
 
 
+def sbd_mask(path, mask):
+    """As SBD's: a MATLAB struct of masks and boundaries."""
+    savemat(path, {"GTcls": {"Segmentation": mask, "Boundaries": np.zeros((20, 1))}})
+    return path.read_bytes()
+
+
+def voc12_set(tmp_path):
+    """Parts of a tiny VOC 2012 and SBD, the files their servers have, and SBD's masks."""
+    lists = {"train": "a b", "val": "c"}
+    tree = {f"ImageSets/Segmentation/{name}.txt": ids.encode() for name, ids in lists.items()}
+    tree |= {f"JPEGImages/{one}.jpg": b"jpeg" for one in "abcdef"}
+    tree |= {f"SegmentationClass/{one}.png": b"png" for one in "abc"}
+    voc = make_tar({f"VOCdevkit/VOC2012/{k}": v for k, v in tree.items()})
+    generator = np.random.default_rng(0)
+    masks = {one: generator.integers(0, 21, (4, 6), np.uint8) for one in "bcdef"}
+    files = {
+        f"cls/{one}.mat": sbd_mask(tmp_path / f"{one}.mat", mask) for one, mask in masks.items()
+    }
+    files |= {"train.txt": b"f\nb\nd\n", "val.txt": b"c\ne\n"}
+    sbd = gzip.compress(make_tar({f"benchmark_RELEASE/dataset/{k}": v for k, v in files.items()}))
+    parts = voc12_parts(MaskCounts(2, 1, 3), voc_md5=md5(voc), sbd_md5=md5(sbd))
+    return parts, {"/VOCtrainval_11-May-2012.tar": voc, "/benchmark.tgz": sbd}, masks
+
+
+def test_voc12_gets_the_masks_of_sbd(server, tmp_path, capsys):
+    parts, server.files, masks = voc12_set(tmp_path)
+    data = tmp_path / "data"
+    assert prepare(data, parts, mirror=server.url) == 0
+    tree = data / "VOCdevkit/VOC2012"
+    assert (tree / "ImageSets/Segmentation/aug.txt").read_text().split() == ["d", "e", "f"]
+    written = {path.stem: np.asarray(Image.open(path)) for path in tree.glob("*Aug/*")}
+    assert written.keys() == set("def")
+    assert all(np.array_equal(written[one], masks[one]) for one in written)
+    assert "SBD: aug: 3 images and 3 masks" in capsys.readouterr().out
+    # A lost mask, or list, is made anew from what is unpacked, without its archive.
+    (data / "benchmark.tgz").unlink()
+    (tree / "SegmentationClassAug/e.png").unlink()
+    (tree / "ImageSets/Segmentation/aug.txt").unlink()
+    assert prepare(data, parts, may_download=False) == 0
+    assert "converting 1 masks" in capsys.readouterr().out
+    assert prepare(data, parts, may_download=False) == 0
+    assert "converting" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", [b"text", np.full((4, 6), 21, np.uint8), {"other": 1}])
+def test_a_mask_of_sbd_that_is_none(server, tmp_path, capsys, bad):
+    parts, server.files, _ = voc12_set(tmp_path)
+    data = tmp_path / "data"
+    assert prepare(data, parts, mirror=server.url) == 0
+    path = data / "benchmark_RELEASE/dataset/cls/e.mat"
+    if isinstance(bad, bytes):
+        path.write_bytes(bad)
+    elif isinstance(bad, dict):
+        savemat(path, bad)
+    else:
+        sbd_mask(path, bad)
+    (data / "VOCdevkit/VOC2012/SegmentationClassAug/e.png").unlink()
+    (data / "VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt").unlink()
+    assert prepare(data, parts, may_download=False) == 2
+    done = capsys.readouterr()
+    assert re.search(r"e\.mat is not a mask of SBD \(.*: remove benchmark_RELEASE", done.err)
+    assert not (data / "VOCdevkit/VOC2012/ImageSets/Segmentation/aug.txt").exists()
+    assert "Incomplete: SBD." in done.out and not list(data.rglob("*.partial"))
+
+
 def test_checksums_are_the_well_known_ones():
+    voc12, sbd = voc12_parts()
+    official = DATASET_YEAR_DICT["2012"]
+    assert (voc12.url, voc12.md5) == (official["url"], official["md5"])
+    assert (sbd.url, sbd.md5) == (SBDataset.url, SBDataset.md5)
+    counts = MaskCounts()  # mmsegmentation's AUG_LEN, and the devkit's documentation
+    assert counts.train + counts.aug == 10582 and counts.train + counts.val == 2913
     for split, year in (("trainval", "2007"), ("test", "2007-test")):
         assert VOC_SPLITS[split].md5 == DATASET_YEAR_DICT[year]["md5"]
         (part,) = voc_parts({split: VOC_SPLITS[split]})
@@ -339,6 +423,14 @@ def test_checksums_are_the_well_known_ones():
             [
                 f"http://host.robots.ox.ac.uk/pascal/VOC/voc2007/VOC{split}_06-Nov-2007.tar"
                 for split in ("trainval", "test")
+            ],
+        ),
+        (
+            "prepare_voc12.py",
+            [
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+                "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
+                "semantic_contours/benchmark.tgz",
             ],
         ),
     ],

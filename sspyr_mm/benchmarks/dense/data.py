@@ -110,8 +110,7 @@ def read_voc_masks(root: str) -> DenseData:
     if not found:
         raise FileNotFoundError(
             f"No VOC tree with masks in {root} (looked for SegmentationClass/ in it and in {', '.join(names)}): "
-            "unpack VOCtrainval_11-May-2012.tar there; with SegmentationClassAug/ and ImageSets/Segmentation/aug.txt "
-            "it is train_aug"
+            "tools/dataset_converters/prepare_voc12.py makes one"
         )
     tree = found[0].rstrip("/")
     listed = Path(tree, _CLASS_NAMES)

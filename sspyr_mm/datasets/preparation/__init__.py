@@ -3,5 +3,15 @@
 from sspyr_mm.datasets.preparation.coco import CocoSplit, coco_parts
 from sspyr_mm.datasets.preparation.parts import Part, prepare
 from sspyr_mm.datasets.preparation.voc import VocSplit, voc_parts
+from sspyr_mm.datasets.preparation.voc12 import MaskCounts, voc12_parts
 
-__all__ = ["CocoSplit", "Part", "VocSplit", "coco_parts", "prepare", "voc_parts"]
+__all__ = [
+    "CocoSplit",
+    "MaskCounts",
+    "Part",
+    "VocSplit",
+    "coco_parts",
+    "prepare",
+    "voc12_parts",
+    "voc_parts",
+]

@@ -18,12 +18,14 @@ class Part:
         url: Official address.
         md5: Checksum of the archive.
         find: Folder of the data set -> (whether the part is complete, what was found).
+        build: Makes what ``find`` looks for of what the archive holds, as far as that is unpacked.
     """
 
     name: str
     url: str
     md5: str
     find: Callable[[Path], tuple[bool, str]]
+    build: Callable[[Path], None] | None = None
 
     @property
     def file_name(self) -> str:
@@ -60,12 +62,10 @@ def prepare(
 
 def _complete(folder: Path, part: Part, may_download: bool, mirror: str | None) -> bool:
     """Brings one part into the folder, if it can be had."""
-    done, found = part.find(folder)
-    print(f"{part.name}: {found}", flush=True)
-    if done:
-        return True
     archive = folder / part.file_name
     try:
+        if _is_complete(folder, part):
+            return True
         if archive.is_file():
             print(f"  verifying {archive}", flush=True)
             if (md5 := file_md5(archive)) != part.md5:
@@ -80,10 +80,18 @@ def _complete(folder: Path, part: Part, may_download: bool, mirror: str | None) 
             return False
         print(f"  extracting {archive}", flush=True)
         extract(archive, folder)
+        return _is_complete(folder, part)
     except (DownloadError, ValueError) as error:
         print(f"  {error}", file=sys.stderr, flush=True)
         return False
+
+
+def _is_complete(folder: Path, part: Part) -> bool:
+    """Whether a part is there, after building what can be built without its archive."""
     done, found = part.find(folder)
+    if not done and part.build is not None:
+        part.build(folder)
+        done, found = part.find(folder)
     print(f"{part.name}: {found}", flush=True)
     return done
 
