@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +108,9 @@ def _convert_all(source: Path, target: Path, ids: Sequence[str]) -> None:
         import scipy.io  # noqa: F401
     except ImportError as error:
         raise ValueError(f"SBD's masks are read by scipy: pip install scipy ({error})") from error
-    workers = min(8, os.cpu_count() or 1, 1 + len(ids) // 100)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for _ in pool.map(partial(_convert, source, target), ids, chunksize=16):
-            pass
+    # Threads: most of it is zlib's work, and a process would first import torch.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        list(pool.map(partial(_convert, source, target), ids))
 
 
 def _convert(source: Path, target: Path, name: str) -> None:
