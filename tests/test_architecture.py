@@ -27,6 +27,7 @@ ALLOWED = {
     "checkpoints": BASE | {"models", "registration"},
     "evaluation": BASE | {"models", "models.layers", "datasets"},
     "reports": BASE | {"models", "datasets"},
+    "speed": BASE | {"models", "datasets", "engine", "registration"},
     "benchmarks": BASE | {"datasets", "engine", "registration", "checkpoints", "evaluation"},
     "cli": BASE
     | {
@@ -38,6 +39,7 @@ ALLOWED = {
         "evaluation",
         "reports",
         "benchmarks",
+        "speed",
     },
     "__init__": BASE | {"registration"},
     "__main__": BASE | {"cli"},

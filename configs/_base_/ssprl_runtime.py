@@ -3,6 +3,7 @@ _base_ = "mmpretrain::_base_/default_runtime.py"
 
 custom_imports = dict(imports=["sspyr_mm"], allow_failed_imports=False)
 default_hooks = dict(
+    runtime_info=dict(type="DeferredRuntimeInfoHook"),
     logger=dict(interval=50),
     checkpoint=dict(interval=10, max_keep_ckpts=3),
     pyramid_link=dict(type="PyramidLinkHook"),
@@ -10,6 +11,7 @@ default_hooks = dict(
     data_check=dict(type="DataCheckHook"),
     normalize_prototypes=dict(type="NormalizePrototypesHook"),
     loss_watch=dict(type="LossWatchHook"),
+    throughput=dict(type="ThroughputHook"),
     interrupt=dict(type="InterruptHook"),
 )
 randomness = dict(seed=0)

@@ -9,6 +9,7 @@ train_dataloader = dict(
 )
 train_cfg = dict(max_epochs=26)
 default_hooks = dict(
+    logger=dict(interval=10),
     progress=dict(type="ProgressBarHook"),
     checkpoint=dict(interval=5, max_keep_ckpts=2, save_last=True),
 )

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from collectives import CountCollectives
 from torch.nn import functional as F
 
 from sspyr_mm.models import SSPRLHead
+from sspyr_mm.speed.counters import OperatorCounter
 
 B, D = 6, 8  # images over all ranks
 QUEUES = {"s0": 9, "s1": 20}  # longer than a batch of 6, shorter than one of 24
@@ -102,18 +102,18 @@ def test_queues_saved_on_two_ranks_go_on_with_one_and_three(ranks, saved_after, 
 
 
 def count_collectives(rank, world_size, num_scales, queues, num_iterations, active):
-    """Collectives of each of three steps, forward and backward."""
+    """Collectives of each of three steps, forward and backward, and the bytes this rank gives in the last."""
     pyramid = make_pyramid(num_scales, queues=queues, crops=False)
     head = make_head(pyramid, assigner=dict(num_iterations=num_iterations))
     head.queues_active = active
     counts = []
     for step in range(3):
         embeddings = make_embeddings(step, num_scales, crops=False)
-        with CountCollectives() as collectives:
+        with OperatorCounter() as counter:
             losses = head.loss({n: z[:, rank * 3 : rank * 3 + 3] for n, z in embeddings.items()})
             sum(v for n, v in losses.items() if n.startswith("loss")).backward()
-        counts.append(len(collectives.calls))
-    return counts
+        counts.append(len(counter.counts.collectives))
+    return counts, counter.counts.bytes_given
 
 
 @pytest.mark.parametrize("num_scales", [1, 3])
@@ -131,4 +131,11 @@ def count_collectives(rank, world_size, num_scales, queues, num_iterations, acti
 def test_collectives_per_step(ranks, num_scales, num_iterations, queues, active, more):
     """One per Sinkhorn iteration, one more with queues, whatever the number of scales and the fill."""
     results = ranks.run(2, count_collectives, num_scales, queues, num_iterations, active)
-    assert results == [[num_iterations + more] * 3] * 2
+    assert [counts for counts, _ in results] == [[num_iterations + more] * 3] * 2
+    # Sinkhorn: sums of K prototypes and two views in float64; queues: the batch's embeddings in float32.
+    scales = make_head(make_pyramid(num_scales, queues=queues, crops=False)).spec.scales
+    given = num_iterations * sum(2 * s.num_prototypes for s in scales) * 8
+    if active and queues:
+        queued = [s.num_patches for s in scales if s.name in queues]
+        given += sum(2 * 3 * num_patches for num_patches in queued) * D * 4
+    assert [bytes_given for _, bytes_given in results] == [given] * 2

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from collectives import CountCollectives
 from references.sinkhorn import sinkhorn_reference
 from torch.nn import functional as F
 
 from sspyr_mm.models import SinkhornAssigner
+from sspyr_mm.speed.counters import OperatorCounter
 
 K = 12
 SIZES = {
@@ -32,9 +32,9 @@ def make_scores(num_samples, seed, num_prototypes=K, dim=16):
 def assign_on_rank(rank, world_size, problems, epsilon, num_iterations):
     """Codes and number of collectives; problems[p][rank] are the scores of this rank."""
     assigner = SinkhornAssigner(epsilon, num_iterations)
-    with CountCollectives() as collectives:
+    with OperatorCounter() as counter:
         codes = assigner.assign_many([problem[rank] for problem in problems])
-    return codes, len(collectives.calls)
+    return codes, len(counter.counts.collectives)
 
 
 def check(ranks, problems, epsilon, num_iterations=3):

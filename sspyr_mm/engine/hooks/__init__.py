@@ -13,10 +13,13 @@ from sspyr_mm.engine.hooks.prototype_hooks import (
     NormalizePrototypesHook,
     QueueHook,
 )
+from sspyr_mm.engine.hooks.runtime_info_hook import DeferredRuntimeInfoHook
+from sspyr_mm.engine.hooks.throughput_hook import ThroughputHook
 
 __all__ = [
     "CompleteWeightsHook",
     "DataCheckHook",
+    "DeferredRuntimeInfoHook",
     "FreezePrototypesHook",
     "InterruptHook",
     "LossWatchHook",
@@ -26,5 +29,6 @@ __all__ = [
     "ProgressBarHook",
     "PyramidLinkHook",
     "QueueHook",
+    "ThroughputHook",
     "ViewSeedHook",
 ]

@@ -1,5 +1,6 @@
 """The parts of a runner that hooks talk to."""
 
+from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
@@ -29,3 +30,8 @@ def accumulative_counts(runner: Runner) -> int:
     """Iterations whose gradients are added up for one step of the optimiser; 1 where each has its own."""
     # mmengine has no public name for it.
     return getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+
+
+def log_interval(runner: Runner) -> int:
+    """Iterations between lines of the log; 1 where nothing is logged."""
+    return min((h.interval for h in runner.hooks if isinstance(h, LoggerHook)), default=1)

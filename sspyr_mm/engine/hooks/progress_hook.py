@@ -10,6 +10,9 @@ from mmpretrain.registry import HOOKS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_RATIO = "train/ce_ratio_"
+_WINDOW = 10
+
 
 @HOOKS.register_module()
 class ProgressBarHook(Hook):
@@ -21,7 +24,6 @@ class ProgressBarHook(Hook):
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task: Any = None
-        self._ratios: dict[str, float] = {}
         self._since = 0.0
 
     def before_train(self, runner: Runner) -> None:
@@ -43,25 +45,17 @@ class ProgressBarHook(Hook):
         )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Starts the epoch's means."""
-        self._ratios, self._since = {}, time.monotonic()
+        """Starts the epoch's clock."""
+        self._since = time.monotonic()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Moves the bar."""
-        ratios = {
-            k.removeprefix("ce_ratio_"): v
-            for k, v in (outputs or {}).items()
-            if k.startswith("ce_ratio_")
-        }
-        for name, value in ratios.items():
-            old = self._ratios.get(name, float(value))
-            self._ratios[name] = 0.9 * old + 0.1 * float(value)
         if self._bar is not None:
             epoch = f"{runner.epoch + 1}/{runner.max_epochs}"
             self._bar.update(
-                self._task, completed=runner.iter + 1, epoch=epoch, ratios=self._text()
+                self._task, completed=runner.iter + 1, epoch=epoch, ratios=_ratios(runner)
             )
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -69,7 +63,7 @@ class ProgressBarHook(Hook):
         if self._bar is None and is_main_process():
             seconds = time.monotonic() - self._since
             print(
-                f"epoch {runner.epoch + 1}/{runner.max_epochs}  {seconds:.0f} s  {self._text()}",
+                f"epoch {runner.epoch + 1}/{runner.max_epochs}  {seconds:.0f} s  {_ratios(runner)}",
                 flush=True,
             )
 
@@ -83,7 +77,13 @@ class ProgressBarHook(Hook):
             self._bar.stop()
             self._bar = None
 
-    def _text(self) -> str:
-        return "loss / ln K: " + "  ".join(
-            f"{name} {value:.3f}" for name, value in self._ratios.items()
-        )
+
+def _ratios(runner: Runner) -> str:
+    """Of the last iterations that the log knows of: reading the losses themselves would wait for the device."""
+    scalars = runner.message_hub.log_scalars
+    means = {
+        name.removeprefix(_RATIO): buffer.mean(_WINDOW)
+        for name, buffer in scalars.items()
+        if name.startswith(_RATIO)
+    }
+    return "loss / ln K: " + "  ".join(f"{name} {value:.3f}" for name, value in means.items())

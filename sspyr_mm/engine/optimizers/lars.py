@@ -104,7 +104,13 @@ class ForeachLARS(Optimizer):
         updates = torch._foreach_mul(grads, grad_scale)
         if decay:
             torch._foreach_add_(updates, torch._foreach_mul(params, decay_scale))
-        buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
+        buffers = [self._momentum_buffer(p) for p in params]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, updates)
         torch._foreach_add_(params, buffers, alpha=-group["lr"])
+
+    def _momentum_buffer(self, param: Tensor) -> Tensor:
+        state = self.state[param]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(param)
+        return state["momentum_buffer"]

@@ -1,0 +1,159 @@
+"""Data that does not fit, and the way of the pyramid into the transforms."""
+
+import logging
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import ConcatDataset, RepeatDataset
+from small_runs import BATCH, NUM_IMAGES, train, warnings_of
+
+from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages, set_epoch, set_pyramid
+from sspyr_mm.engine.hooks.data_check_hook import batch_messages, size_messages
+from sspyr_mm.pyramid import PyramidSpec
+
+
+def test_what_is_too_large_for_the_data():
+    spec = PyramidSpec.from_config(
+        dict(
+            s0=dict(region=8, patch=8, num_prototypes=21, alpha=1.0, queue_length=20),
+            s1=dict(
+                region=8, patch=4, grid=2, num_prototypes=80, alpha=0.5, beta=0.5, queue_length=81
+            ),
+        )
+    )
+    assert size_messages(spec, 20) == [
+        "s0 has 21 prototypes for 20 patches (20 images): most will stay empty. "
+        "Set model.pyramid.s0.num_prototypes to 2 or less.",
+        "The queue of s1 (81) is longer than an epoch (80 patches): it would hold the same patches more than once. "
+        "Set model.pyramid.s1.queue_length to 40 or less.",
+    ]
+    assert size_messages(spec, 21) == []
+
+
+def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_path, log):
+    options = {
+        "train_cfg.max_epochs": 1,
+        "model.pyramid.s0.num_prototypes": NUM_IMAGES + 1,
+        "model.pyramid.s1.queue_length": 4 * NUM_IMAGES + 1,
+        "auto_scale_lr": dict(base_batch_size=128),
+    }
+    train(config, tmp_path, options)
+    found = warnings_of(log)
+    assert f"s0 has {NUM_IMAGES + 1} prototypes for {NUM_IMAGES} patches" in found[0]
+    assert f"The queue of s1 ({4 * NUM_IMAGES + 1}) is longer than an epoch" in found[1]
+    assert found[2] == (
+        "The schedule is made for batches of 128; this run has 4 x 1 process(es) = 4. Scale its learning rate "
+        "(--auto-scale-lr) or set train_dataloader.batch_size=128."
+    )
+    first_loss = next(i for i, (_, m) in enumerate(log) if "loss_pyr_s0" in m)
+    assert all(log.index((logging.WARNING, m)) < first_loss for m in found[:3])
+
+
+@pytest.mark.parametrize(
+    "scaling", [None, dict(base_batch_size=BATCH), dict(base_batch_size=128, enable=True)]
+)
+def test_data_that_fits_is_not_reported(config, tmp_path, log, scaling):
+    options = {"train_cfg.max_epochs": 1, "auto_scale_lr": scaling}
+    train(config, tmp_path, options)
+    assert not [m for m in warnings_of(log) if "batch" in m or "prototypes" in m or "queue" in m]
+
+
+def test_accumulated_gradients_count_in_the_batch():
+    base = dict(base_batch_size=128)
+    assert batch_messages(base, 16, 8) == []
+    (message,) = batch_messages(base, 16, 4)
+    assert "this run has 16 x 1 process(es) x 4 accumulated = 64. " in message
+    assert message.endswith("or set train_dataloader.batch_size=32.")
+    assert batch_messages(dict(base, enable=True), 16, 1) == []
+    (message,) = batch_messages(dict(base, enable=True), 16, 4)
+    assert "leaves out that gradients of 4 of them make a step" in message
+    assert message.endswith("set auto_scale_lr.base_batch_size=32 (128 / 4).")
+    assert batch_messages({}, 16, 4) == []
+
+
+def test_no_full_batch(config, tmp_path):
+    # Without schedulers: mmengine's own refuse an epoch of no iterations before any hook is asked.
+    options = {"train_dataloader.batch_size": NUM_IMAGES + 1, "param_scheduler": None}
+    message = (
+        f"{NUM_IMAGES} images do not fill one batch of {NUM_IMAGES + 1} on each of 1 process(es): "
+        "set train_dataloader.batch_size lower (--cfg-options train_dataloader.batch_size=N)"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(config, tmp_path, options)
+
+
+# ---- the pyramid's way to the transforms
+
+
+def test_the_models_pyramid_reaches_the_transform(config, tmp_path):
+    runner = train(config, tmp_path, {"train_cfg.max_epochs": 1})
+    transform = runner.train_dataloader.dataset.pipeline.transforms[1]
+    assert isinstance(transform, PyramidViewTransform)
+    assert transform.spec is runner.model.pyramid
+
+
+def set_transform(cfg_options, **transform):
+    return {
+        **cfg_options,
+        "train_dataloader.dataset.pipeline": [
+            dict(type="LoadRGBImage"),
+            dict(type="PyramidViewTransform", **transform),
+            dict(type="PackPyramidInputs"),
+        ],
+    }
+
+
+def test_a_transform_with_another_pyramid_is_refused(config, tmp_path):
+    other = dict(s0=dict(region=32, patch=32, num_prototypes=7, alpha=1.0))
+    with pytest.raises(
+        ValueError,
+        match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove ",
+    ):
+        train(config, tmp_path, set_transform({}, pyramid=other))
+
+
+def test_a_transform_with_the_same_pyramid_is_fine(config, tmp_path):
+    same = Config.fromfile(config).model.pyramid.to_dict()
+    train(config, tmp_path, set_transform({"train_cfg.max_epochs": 1}, pyramid=same))
+
+
+def test_a_transform_without_a_pyramid_needs_the_hook(config, tmp_path):
+    with pytest.raises(ValueError, match=r"PyramidViewTransform has no pyramid: give pyramid="):
+        train(config, tmp_path, without="pyramid_link")
+
+
+def test_transforms_of_wrapped_data_sets_are_found(images):
+    transforms = [PyramidViewTransform() for _ in range(4)]
+    inner = [UnlabelledImages(images, pipeline=[t]) for t in transforms]
+    spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=2, alpha=1.0)))
+    set_pyramid(ConcatDataset(inner[:3]), spec)
+    assert [t.spec for t in transforms[:3]] == [spec] * 3
+    with pytest.raises(ValueError, match="has no pyramid"):
+        _ = transforms[3].spec
+    set_epoch(RepeatDataset(inner[0], 2), 3, seed=5)
+    assert [t._clock.tolist() for t in transforms[:2]] == [[5, 3], [-1, -1]]
+    set_epoch(torch.arange(3), 3, seed=5)  # nothing to tell
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        lambda inner: dict(type="RepeatDataset", times=2, dataset=inner),
+        lambda inner: dict(type="ConcatDataset", datasets=[inner, inner]),
+    ],
+)
+def test_repeats_of_an_image_within_an_epoch_are_refused(config, tmp_path, wrapper):
+    """Their views would be the same: all that tells them apart is the index within the inner data set."""
+    inner = Config.fromfile(config).train_dataloader.dataset.to_dict()
+    options = {"train_dataloader.dataset": dict(wrapper(inner), _delete_=True)}
+    message = (
+        r"needs one data set, got (Repeat|Concat)Dataset, .* data_root=\[A, B\], and in place of "
+        r"repeats train_cfg\.max_epochs=N"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path, options)
+
+
+# ---- resuming

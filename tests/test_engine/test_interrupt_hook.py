@@ -1,0 +1,143 @@
+"""Signals, and the checkpoints they leave."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_runs import (
+    ITERS,
+    NUM_IMAGES,
+    ROOT,
+    assert_equal,
+    train,
+)
+
+from sspyr_mm.engine.hooks import (
+    InterruptHook,
+)
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
+@pytest.mark.parametrize("after_a_failed_run", [False, True])
+def test_a_second_signal_ends_at_once(config, tmp_path, after_a_failed_run):
+    if after_a_failed_run:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="division by zero"):
+                train(config, tmp_path, before_train_iter=lambda _: 1 / 0)
+
+    def stop(runner):
+        if runner.iter == 1:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("is not reached")
+
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        train(config, tmp_path, before_train_iter=stop)
+    assert not (tmp_path / "interrupted.pth").exists()
+
+
+def test_the_checkpoint_of_a_stop_goes_once_there_is_a_later_one(config, tmp_path, log):
+    def stop(runner):
+        if runner.iter == ITERS + 1:
+            signal.raise_signal(signal.SIGINT)
+
+    stale, pointer = tmp_path / "interrupted.pth", tmp_path / "last_checkpoint"
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, before_train_iter=stop)
+    assert stale.is_file() and pointer.read_text() == str(stale)
+    there = []
+    options = {"resume": True, "default_hooks.checkpoint.interval": 3, "train_cfg.max_epochs": 3}
+    train(config, tmp_path, options, before_train_epoch=lambda _: there.append(stale.is_file()))
+    assert there == [True, True]  # epoch 2 has left none
+    assert not stale.exists()
+    assert pointer.read_text() == str(tmp_path / "epoch_3.pth")
+
+
+def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_left(
+    config, tmp_path, log
+):
+    def stop_at(iteration):
+        def stop(runner):
+            seen.append((stale.exists(), (tmp_path / "last_checkpoint").exists()))
+            if runner.iter == iteration:
+                signal.raise_signal(signal.SIGINT)
+
+        return stop
+
+    stale, earlier, seen = tmp_path / "interrupted.pth", tmp_path / "interrupted_earlier.pth", []
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, before_train_iter=stop_at(3))
+    kept = stale.read_bytes()
+    seen.clear()
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, before_train_iter=stop_at(1))
+    # Until it has one of its own, --resume finds none.
+    assert seen == [(False, False)] * 2
+    assert earlier.read_bytes() == kept and stale.read_bytes() != kept
+    assert any(m.endswith(f"To go on from that one instead: --resume {earlier}") for _, m in log)
+
+
+def test_an_interrupt_hook_needs_a_time():
+    with pytest.raises(ValueError, match=r"seconds must be > 0, got 0; usual is 2"):
+        InterruptHook(seconds=0)
+
+
+def start(config, work_dir, *options):
+    command = [sys.executable, "tools/train.py", config, "--work-dir", work_dir, *options]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # Ctrl-C reaches the whole group: the loader's workers, too
+    )
+
+
+def test_too_few_images_are_named_before_a_schedule_of_nothing_is_built(config, tmp_path):
+    process = start(
+        config, tmp_path, "--cfg-options", f"train_dataloader.batch_size={NUM_IMAGES + 1}"
+    )
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith(
+        f"train: {NUM_IMAGES} images do not fill one batch of {NUM_IMAGES + 1} on each of 1 process(es): set "
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "num_workers"),
+    [
+        (signal.SIGINT, 2),
+        (signal.SIGTERM, 2),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_all_processes_and_resume_from_the_command_line(
+    config, tmp_path, uninterrupted, number, num_workers
+):
+    options = ["--cfg-options", f"train_dataloader.num_workers={num_workers}"]
+    process = start(config, tmp_path, *options)
+    output = []
+    for line in process.stdout:
+        output.append(line)
+        if re.search(rf"Epoch\(train\) +\[2\]\[1/{ITERS}\]", line):
+            os.killpg(process.pid, number)
+    assert process.wait(timeout=300) == 130, "".join(output[-40:])
+    assert (tmp_path / "interrupted.pth").is_file(), "".join(output[-40:])
+    said = "".join(output)
+    assert "Stopping after this iteration, with a checkpoint; once more to stop without." in said
+    assert "Traceback" not in said
+
+    process = start(config, tmp_path, "--resume", *options)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-4000:]
+    assert re.search(r"Epoch 2 goes on after iteration \d of", said)
+    weights = torch.load(tmp_path / "epoch_3.pth", map_location="cpu", weights_only=False)
+    assert_equal(weights["state_dict"], uninterrupted.state)

@@ -1,0 +1,84 @@
+"""A loss that stands still is reported."""
+
+import math
+import re
+from types import SimpleNamespace
+
+import torch
+from small_runs import (
+    train,
+    warnings_of,
+)
+
+from sspyr_mm.engine.hooks import (
+    LossWatchHook,
+    loss_watch_hook,
+)
+
+
+def test_a_run_stuck_at_ln_k_is_reported_with_the_remedy(config, tmp_path, log):
+    options = {
+        "train_cfg.max_epochs": 2,
+        "model.head.assigner.epsilon": 50.0,  # codes are uniform
+        "model.head.temperature": 10.0,  # and so are predictions
+        "default_hooks.loss_watch": dict(type="LossWatchHook", patience=4, interval=2),
+    }
+    train(config, tmp_path, options)
+    found = [m for m in warnings_of(log) if m.startswith("The loss of ")]
+    # Ten iterations: reported after 4 and once more after 8.
+    assert [m.split()[3] for m in found] == ["s0", "s1"] * 2
+    assert re.search(
+        r"^The loss of s0 has stood at ln K for 4 iterations \(ratio (0\.99\d|1\.0\d\d)\): its codes are "
+        r"uniform and nothing is learned there\. Set model\.head\.assigner\.epsilon lower \(now 50; 0\.01 "
+        r"say\), use AdamW with lr 0\.003 .*See docs/small_batches\.md\.$",
+        found[0],
+    )
+
+
+def test_a_run_that_is_not_stuck_is_not_reported(config, tmp_path, log):
+    options = {
+        "train_cfg.max_epochs": 3,
+        "default_hooks.loss_watch": dict(type="LossWatchHook", patience=4, interval=1),
+    }
+    train(config, tmp_path, options)
+    assert not [m for m in warnings_of(log) if m.startswith("The loss of ")]
+
+
+def watched(ratios, monkeypatch, **arguments):
+    """Iterations (from 1) at whose end a warning was given."""
+    hook = LossWatchHook(**{"interval": 1, **arguments})
+    warned = []
+    head = SimpleNamespace(assigner=SimpleNamespace(epsilon=0.05))
+    monkeypatch.setattr(loss_watch_hook, "head_of", lambda _: head)
+    for iteration, ratio in enumerate(ratios):
+        logger = SimpleNamespace(warning=lambda _, n=iteration: warned.append(n + 1))
+        runner = SimpleNamespace(iter=iteration, logger=logger)
+        outputs = {"loss": torch.tensor(3.0), "ce_ratio_s0": torch.tensor(ratio)}
+        hook.after_train_iter(runner, 0, outputs=outputs)
+    return warned
+
+
+def test_when_a_stuck_loss_is_reported(monkeypatch):
+    assert watched([1.0] * 12, monkeypatch, patience=5) == [5, 10]
+    assert watched([0.98] * 12, monkeypatch, patience=5) == []
+    # One look below the threshold starts the count anew.
+    assert watched([1.0] * 4 + [0.9] + [1.0] * 7, monkeypatch, patience=5) == [10]
+    assert watched([0.5] * 6 + [0.995] * 6, monkeypatch, patience=5) == [11]
+    assert watched([0.95] * 5, monkeypatch, patience=5, threshold=0.9) == [5]
+    # Confident and wrong, as at the start: not at ln K, and a lower epsilon is not the remedy.
+    assert watched([2.5] * 8, monkeypatch, patience=5) == []
+    assert watched([1.5, 1.2, 1.05] + [1.005] * 6, monkeypatch, patience=5) == [8]
+    assert watched([1.0] * 12, monkeypatch, patience=6, interval=3) == [6, 12]
+
+
+def test_a_diverged_run_is_told_apart_from_a_stuck_one(monkeypatch):
+    said = []
+    runner = SimpleNamespace(iter=49, logger=SimpleNamespace(warning=said.append))
+    LossWatchHook(interval=50).after_train_iter(
+        runner, 0, outputs={"ce_ratio_s1": torch.tensor(math.nan)}
+    )
+    (message,) = said
+    assert message.startswith("The loss of s1 is nan: training has diverged.")
+
+
+# ---- data that does not fit

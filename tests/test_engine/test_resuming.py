@@ -1,0 +1,183 @@
+"""Runs that are stopped and go on, equal to those that were not."""
+
+import re
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_runs import BATCH, ITERS, assert_equal, state, train
+
+from sspyr_mm.engine.hooks import (
+    data_hooks,
+)
+
+
+def head_counts(runner):
+    return {name: q.num_pushed for name, q in runner.model.head.queues.items()}
+
+
+def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted):
+    losses = []
+    runner = train(
+        config,
+        tmp_path,
+        {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")},
+        after_train_iter=lambda r: losses.append(
+            float(r.message_hub.get_scalar("train/loss").current())
+        ),
+    )
+    assert losses == uninterrupted.losses[ITERS:]
+    assert_equal(state(runner), uninterrupted.state)
+    assert head_counts(runner) == dict(s0=3 * ITERS * BATCH, s1=3 * ITERS * BATCH * 4)
+
+
+@pytest.mark.parametrize(
+    ("number", "num_workers", "iteration"),
+    [
+        (signal.SIGINT, 2, ITERS + 2),
+        (signal.SIGTERM, 0, ITERS + 2),
+        (signal.SIGINT, 0, 2 * ITERS - 1),
+    ],
+)
+def test_resuming_within_an_epoch_equals_going_on(
+    config, tmp_path, uninterrupted, log, handlers, number, num_workers, iteration
+):
+    """Also when the signal came in the last iteration of an epoch."""
+    options = {
+        "train_dataloader.num_workers": num_workers,
+        "train_dataloader.persistent_workers": num_workers > 0,
+    }
+
+    def stop(runner):
+        if runner.iter == iteration:
+            signal.raise_signal(number)
+
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, options, before_train_iter=stop)
+    assert {n: signal.getsignal(n) for n in handlers} == handlers
+    target = tmp_path / "interrupted.pth"
+    assert (tmp_path / "last_checkpoint").read_text() == str(target)
+    assert any(
+        m == f"Stopped; {target} holds iteration {iteration + 1}. Add --resume to go on from it."
+        for _, m in log
+    )
+    assert not list(tmp_path.glob("*.partial"))
+
+    log.clear()
+    losses = []
+    runner = train(
+        config,
+        tmp_path,
+        {**options, "resume": True},
+        after_train_iter=lambda r: losses.append(
+            float(r.message_hub.get_scalar("train/loss").current())
+        ),
+    )
+    done = iteration + 1 - ITERS
+    assert any(m == f"Epoch 2 goes on after iteration {done} of {ITERS}." for _, m in log)
+    assert losses == uninterrupted.losses[iteration + 1 :]
+    assert_equal(state(runner), uninterrupted.state)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(
+    config, tmp_path, seed
+):
+    """Drop path draws from torch's generator; a seed that mmengine draws is the checkpoint's."""
+    options = {
+        "model.backbone.drop_path_rate": 0.5,
+        "train_cfg.max_epochs": 2,
+        "randomness.seed": seed,
+    }
+
+    def stop(runner):
+        if runner.iter == ITERS + 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path / "stopped", options, before_train_iter=stop)
+    path = tmp_path / "stopped/interrupted.pth"
+    drawn = torch.load(path, map_location="cpu", weights_only=False)["meta"]["seed"]
+    resumed = train(config, tmp_path / "stopped", {**options, "resume": True})
+    whole = train(config, tmp_path / "whole", {**options, "randomness.seed": drawn})
+    assert resumed.iter == whole.iter == 2 * ITERS
+    assert_equal(state(resumed), state(whole))
+
+
+def test_ranks_share_the_seed_of_views_and_not_that_of_the_network(monkeypatch):
+    drawn = []
+    for rank in range(3):
+        monkeypatch.setattr(data_hooks, "get_rank", lambda rank=rank: rank)
+        for apart in (False, True):
+            cfg = dict(randomness=dict(seed=7, diff_rank_seed=apart))
+            runner = SimpleNamespace(cfg=cfg, seed=7 + rank * apart, iter=4)
+            assert data_hooks._run_seed(runner) == 7
+        data_hooks.ViewSeedHook().before_train_iter(runner, 0)
+        drawn.append(torch.rand(()).item())
+    assert len(set(drawn)) == 3
+
+
+def test_resuming_within_an_epoch_needs_a_sampler_that_can(config, tmp_path):
+    options = {"train_dataloader.sampler": dict(type="DefaultSampler", shuffle=True)}
+
+    def stop(runner):
+        if runner.iter == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(config, tmp_path, options, before_train_iter=stop)
+    with pytest.raises(
+        TypeError,
+        match=r"Resuming within an epoch needs ResumableSampler, got DefaultSampler: set ",
+    ):
+        train(config, tmp_path, {**options, "resume": True})
+
+
+def test_a_loop_without_epochs_is_refused(config, tmp_path):
+    options = {"train_cfg": dict(_delete_=True, by_epoch=False, max_iters=20)}
+    message = "every one of an IterBasedTrainLoop would show the same views: set train_cfg=dict(by_"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(config, tmp_path, options)
+
+
+def test_without_the_seed_hook_it_would_not_be_equal(config, tmp_path, uninterrupted):
+    """The equality above is not a matter of course."""
+    options = {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")}
+    weights = state(train(config, tmp_path, options, without="view_seed"))
+    assert any(not torch.equal(weights[k], v) for k, v in uninterrupted.state.items())
+
+
+@pytest.mark.parametrize(
+    "options", [{"model.pyramid.s0.num_prototypes": 7}, {"model.pyramid.s1": None}]
+)
+def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrupted, options):
+    key = next(iter(options))
+    line = {
+        "model.pyramid.s0.num_prototypes": (
+            "  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) here"
+        ),
+        "model.pyramid.s1": "  head.prototypes.s1.weight: in the checkpoint, not here",
+    }[key]
+    checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
+    with pytest.raises(
+        ValueError,
+        match=r"trained with another pyramid, variant or queue:\n(?s:.*)"
+        + re.escape(line)
+        + r"(?s:.*)Train with the config it was made with, or take over the backbone alone",
+    ):
+        train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
+
+
+@pytest.mark.parametrize(
+    "options", [{"train_cfg.max_epochs": 5}, {"train_dataloader.batch_size": BATCH // 2}]
+)
+def test_resuming_a_run_of_another_schedule_is_refused(config, tmp_path, uninterrupted, options):
+    checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
+    with pytest.raises(
+        ValueError, match=r"its schedule does not fit. Resume with the old settings"
+    ):
+        train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
+
+
+# ---- the program as a user starts and stops it
