@@ -31,7 +31,7 @@ COMMANDS = {
     ),
     "evaluate": (
         "sspyr_mm.cli.evaluate",
-        "the paper's multi-label protocols on checkpoints of any known format",
+        "classification, detection and segmentation protocols on checkpoints of any known format",
     ),
     "results": (
         "sspyr_mm.cli.results",

@@ -5,9 +5,13 @@ Everything here reads metadata only: neither mmpretrain, mmdet nor mmseg is impo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+import io
 import re
+import sys
+from collections.abc import Iterator
 
 __all__ = [
     "check_versions",
@@ -16,6 +20,7 @@ __all__ = [
     "has_originals",
     "is_importable",
     "mixed_distributions",
+    "quiet_imports",
     "register_forks",
     "release",
     "remedy",
@@ -106,6 +111,19 @@ def register_forks() -> list[str]:
         MODULE2PACKAGE[module] = module
         changed.append(module)
     return changed
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Imports inside print to stderr: stdout is for what a command answers, such as JSON.
+
+    Forks print which optional parts they lack; that of one of their own products, which nobody else has, is left out.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        yield
+    for line in printed.getvalue().splitlines():
+        if not line.startswith("Could not import OneDL"):
+            print(line, file=sys.stderr)
 
 
 def check_versions() -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
 from sspyr_mm.engine.hooks.data_check_hook import check_full_batch
-from sspyr_mm.engine.launch import fill_dataloaders, prepare_config, set_data_root
+from sspyr_mm.engine.launch import batch_notice, fill_dataloaders, prepare_config, set_data_root
 
 
 def parse_args() -> argparse.Namespace:
@@ -109,15 +110,26 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    if notice := batch_notice(cfg, get_world_size()):
+        runner.logger.warning(notice)
     runner.register_hook(started, priority="LOWEST")
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         check_full_batch(runner.train_dataloader)
     runner.train()
 
 
+_LIST_IS_MISSING = "Failed to load `ann_file`"
+"""What mmseg asserts."""
+_PREPARED_BY = {
+    "data/coco": "prepare_coco.py data/coco",
+    "VOCdevkit/VOC2012": "prepare_voc12.py data",
+    "VOCdevkit/VOC2007": "prepare_voc07.py data",
+}
+
+
 def is_about_settings(error: Exception) -> bool:
     """Whether a message says what to mend: of a missing file, or raised by this package or mmengine itself."""
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or _LIST_IS_MISSING in str(error):
         return True
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
@@ -127,7 +139,10 @@ def is_about_settings(error: Exception) -> bool:
 
 
 def hint(error: Exception, cfg: Config) -> str:
-    """What to do about weights that are not there."""
+    """What to do about weights or data that are not there."""
+    for place, tool in _PREPARED_BY.items():
+        if place in str(error):
+            return f" `python tools/dataset_converters/{tool}` brings the data set there"
     init: Any = ((cfg.get("model") or {}).get("backbone") or {}).get("init_cfg")
     for one in init if isinstance(init, (list, tuple)) else [init or {}]:
         file = one.get("checkpoint")
@@ -145,7 +160,7 @@ def main() -> None:
     try:
         cfg = Config.fromfile(args.config)
         train(cfg, args, started)
-    except (FileNotFoundError, TypeError, ValueError) as error:
+    except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
         if started.reached or not is_about_settings(error):
             raise
         print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)

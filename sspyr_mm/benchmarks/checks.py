@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sspyr_mm.benchmarks.classification.finetune import FINETUNE, choose_images
 from sspyr_mm.benchmarks.data import BenchmarkData
 from sspyr_mm.benchmarks.dense.data import DenseData
-from sspyr_mm.benchmarks.dense.protocols import DENSE, check_backbone
+from sspyr_mm.benchmarks.dense.protocols import DENSE, check_backbone, check_compiled_ops
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
@@ -78,11 +78,13 @@ def check_run(
     Raises:
         ValueError: If the protocol does not have a setting, there are too few images for it, or it is for other
             networks.
+        ImportError: If it needs compiled ops, and mmcv has none.
     """
     check_settings(protocol, settings)
     if isinstance(data, BenchmarkData) and protocol in FINETUNE:
         for seed in seeds:
             choose_images(FINETUNE[protocol], data, seed)
     if protocol in DENSE:
+        check_compiled_ops(protocol)
         for network in networks:
             check_backbone(protocol, network.checkpoint.backbone, network.name)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -45,11 +46,16 @@ class MeasuredData:
     classes: Any
     labels_digest: Any
 
-    @property
+    @cached_property
     def is_official(self) -> bool:
-        """Whether this is the published data set, and all of it."""
+        """Whether this is the published data set, all of it, no test image among those that are learned."""
         counts = len(self.train.paths), len(self.test.paths)
-        return _OFFICIAL_COUNTS.get(self.name) == counts
+        return _OFFICIAL_COUNTS.get(self.name) == counts and not self.shared_files
+
+    @cached_property
+    def shared_files(self) -> set[str]:
+        """Images that are in both parts, whatever links lead to them."""
+        return _files(self.train.paths) & _files(self.test.paths)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -117,14 +123,25 @@ def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
     learned, measured = train.read(), test.read()
     _check_part("train", train, learned)
     _check_part("test", test, measured)
-    if shared := _files(learned) & _files(measured):
+    data = BenchmarkData(name, train, test, learned, match_classes(learned, measured))
+    warn_of_shared_files(data, train.source, test.source)
+    return data
+
+
+def warn_of_shared_files(data: MeasuredData, train: str, test: str) -> None:
+    """Warns where test images are learned.
+
+    Args:
+        data: Both parts.
+        train: Where the training images are from.
+        test: Where the test images are from.
+    """
+    if shared := data.shared_files:
         warnings.warn(
-            f"{len(shared)} of {len(measured.paths)} test images ({test.source}) are training images, too "
-            f"({train.source}), such as {min(shared)}: what is measured on them says nothing about others. Give two "
-            "parts that share no image",
-            stacklevel=2,
+            f"{len(shared)} of {len(data.test.paths)} test images ({test}) are training images, too ({train}), such as "
+            f"{min(shared)}: what is measured on them says nothing about others. Give two parts that share no image",
+            stacklevel=3,
         )
-    return BenchmarkData(name, train, test, learned, match_classes(learned, measured))
 
 
 def _check_part(name: str, source: Source, part: LabelledImages) -> None:
@@ -142,11 +159,11 @@ def _check_part(name: str, source: Source, part: LabelledImages) -> None:
         )
 
 
-def _files(part: LabelledImages) -> set[str]:
-    """Where the images lie, whatever links lead there."""
+def _files(paths: Iterable[str]) -> set[str]:
+    """Where images lie, whatever links lead there."""
     folder_of = cache(os.path.realpath)  # else every part of every path is looked at
     files = set()
-    for path in part.paths:
+    for path in paths:
         folder, name = os.path.split(path)
         file = os.path.join(folder_of(folder), name)
         files.add(os.path.realpath(file) if os.path.islink(file) else file)

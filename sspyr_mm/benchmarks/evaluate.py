@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -30,6 +31,7 @@ from sspyr_mm.benchmarks.training.process import default_processes
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.checkpoints.formats.networks import code_digests
+from sspyr_mm.compat import find_distribution
 from sspyr_mm.evaluation.metrics import (
     average_precision,
     classification_counts,
@@ -83,6 +85,7 @@ def evaluate(
         asdict(settings),
         # A version that measures otherwise must not take over what another one measured.
         package_versions()["sspyr_mm"],
+        *_measured_by(protocol),
     )
     path = os.path.join(work_dir, f"result-{protocol}-{data.name}-{key}.json")
     known = _known(path)
@@ -116,6 +119,12 @@ def evaluate(
     )
     write_result(result, path)
     return result
+
+
+def _measured_by(protocol: str) -> list[tuple[str, str] | None]:
+    """Packages of others that hold a protocol's networks and metrics."""
+    packages = ("mmdet", "mmseg", "pycocotools") if protocol in DENSE else ()
+    return [find_distribution(name) for name in packages]
 
 
 def _known(path: str) -> Result | None:
@@ -204,7 +213,7 @@ def _finetune(job: _Job) -> _Measured:
         num_processes=default_processes(),
         settings=settings,
     )
-    os.remove(weights)
+    Path(weights).unlink(missing_ok=True)  # the same command, given twice, has done so
     figures: dict[str, Any] = {
         name.removeprefix("multi-label/"): value for name, value in outcome.metrics.items()
     }

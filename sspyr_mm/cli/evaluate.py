@@ -1,6 +1,7 @@
-"""``python -m sspyr_mm evaluate``: the paper's multi-label protocols on checkpoints of any known format."""
+"""``python -m sspyr_mm evaluate``: classification, detection and segmentation with checkpoints of any known format."""
 
 import argparse
+import json
 import math
 import os
 import re
@@ -165,15 +166,23 @@ def _show(result: "Result") -> None:
 
 
 def _draw_pictures(results: "Sequence[Result]", work_dir: str) -> None:
-    """A sheet of predictions for each protocol that has pictures, of all networks and their first seed."""
+    """A sheet for each protocol with pictures: networks of now and of before, measured alike, with their first seed."""
+    from sspyr_mm.benchmarks.results.result import find_results
     from sspyr_mm.reports.pictures import write_picture
     from sspyr_mm.reports.prediction_sheet import draw_prediction_sheet
 
+    drawn = [result for result in results if "pictures" in result.beside]
     sheets: dict[str, dict[str, str]] = {}
-    for result in results:
-        if "pictures" in result.beside:
-            columns = sheets.setdefault(f"predictions-{result.protocol}-{result.data}.jpg", {})
-            columns.setdefault(result.network, os.path.join(work_dir, result.beside["pictures"]))
+    for result in drawn:
+        columns = sheets.setdefault(f"predictions-{result.protocol}-{result.data}.jpg", {})
+        columns.setdefault(result.network, os.path.join(work_dir, result.beside["pictures"]))
+    if drawn:
+        now = {_measured_how(result): result for result in drawn}
+        for earlier in find_results([work_dir]):
+            folder = os.path.join(work_dir, earlier.beside.get("pictures", "none"))
+            if _measured_how(earlier) in now and os.path.isdir(folder):
+                name = f"predictions-{earlier.protocol}-{earlier.data}.jpg"
+                sheets[name].setdefault(earlier.network, folder)
     for name, folders in sheets.items():
         try:
             sheet = draw_prediction_sheet(folders)
@@ -185,11 +194,19 @@ def _draw_pictures(results: "Sequence[Result]", work_dir: str) -> None:
         print(f"Predictions beside the truth: {path}")
 
 
+def _measured_how(result: "Result") -> tuple[str, ...]:
+    """Equal for results whose pictures can stand side by side."""
+    changed = json.dumps(result.settings.get("changed"), sort_keys=True)
+    return (result.protocol, result.data_sha256, changed)
+
+
 def _runs(args: argparse.Namespace) -> "list[tuple[str, BenchmarkData | DenseData]]":
     """Protocols, each with the data it is measured on."""
-    from sspyr_mm.benchmarks.dense.data import read_coco_instances, read_voc_masks
+    from sspyr_mm.benchmarks.dense.read_coco import read_coco_instances
+    from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
 
     chosen = args.protocol or []
+    _check_data_is_used(args, chosen)
     labelled = [protocol for protocol in chosen if protocol not in _DENSE]
     runs: list[tuple[str, BenchmarkData | DenseData]] = []
     if labelled or (not chosen and (_has_labels(args) or not args.voc_masks)):
@@ -205,6 +222,25 @@ def _runs(args: argparse.Namespace) -> "list[tuple[str, BenchmarkData | DenseDat
             raise ValueError("fcn_voc is measured on VOC with masks: give --voc-masks DIR")
         runs.append(("fcn_voc", read_voc_masks(args.voc_masks)))
     return runs
+
+
+def _check_data_is_used(args: argparse.Namespace, chosen: Sequence[str]) -> None:
+    """Refuses data that no chosen protocol reads: a figure of other data than somebody meant."""
+    if not chosen:
+        return
+    classified = any(protocol not in _DENSE for protocol in chosen)
+    used = {
+        "voc": classified,
+        "train": classified,
+        "test": classified,
+        "coco": classified or "mask_rcnn_coco" in chosen,
+        "voc_masks": "fcn_voc" in chosen,
+    }
+    for name, is_used in used.items():
+        if getattr(args, name) and not is_used:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is read by none of {', '.join(chosen)}: leave it out, or add a protocol"
+            )
 
 
 def _possible(

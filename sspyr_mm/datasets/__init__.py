@@ -1,10 +1,8 @@
 """Data sets and transforms. Importing the package registers all of them."""
 
-import sys
-from contextlib import redirect_stdout
+from sspyr_mm.compat import quiet_imports
 
-# Forks print which optional parts they lack; stdout is for what a command answers, such as JSON.
-with redirect_stdout(sys.stderr):
+with quiet_imports():
     import mmpretrain.datasets  # noqa: F401
 
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages

@@ -1,5 +1,6 @@
 """Detection and segmentation through `evaluate`: what is filled into the configs, and runs in real processes."""
 
+import importlib.util
 import json
 import os
 import re
@@ -16,9 +17,11 @@ from mmpretrain.models import ConvNeXt, ResNet
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.benchmarks.dense.configs import make_config
-from sspyr_mm.benchmarks.dense.data import read_coco_instances, read_voc_masks
-from sspyr_mm.benchmarks.dense.protocols import DENSE
+from sspyr_mm.benchmarks.dense.protocols import DENSE, check_backbone, check_compiled_ops
+from sspyr_mm.benchmarks.dense.read_coco import read_coco_instances
+from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
 from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.training.process import default_processes
 from sspyr_mm.benchmarks.training.recipes import parse_options
 from sspyr_mm.checkpoints import read_backbone
 from sspyr_mm.datasets.toy_scenes import generate
@@ -130,6 +133,26 @@ def test_other_networks_are_refused_before_the_first_is_trained(
             "param_scheduler.9.end=1 does",
         ),
         (["--coco", "@", "--protocol", "linear", "--cfg-options", "a=1"], "`linear` runs none"),
+        (
+            ["--voc-masks", "@", "--cfg-options", "model.rpn_head.in_channels=8"],
+            "there is no model.rpn_head",
+        ),
+        (
+            ["--voc-masks", "@", "--cfg-options", "optim_wraper.optimizer.lr=1"],
+            "there is no optim_wraper; is optim_wrapper meant?",
+        ),
+        (
+            ["--voc-masks", "@", "--cfg-options", "model.backbone.init_cfg.checkpoint=x.pth"],
+            "would change what is measured",
+        ),
+        (
+            ["--voc-masks", "@", "--cfg-options", "randomness.seed=7"],
+            "would change what is measured",
+        ),
+        (
+            ["--voc-masks", "@", "--coco", "@", "--protocol", "fcn_voc"],
+            "--coco is read by none of fcn_voc",
+        ),
     ],
 )
 def test_command_says_what_is_wrong(checkpoint, pictures, options, message, capsys):
@@ -153,6 +176,46 @@ def test_options_are_read_and_must_have_a_key(checkpoint, pictures, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", checkpoint, "--voc-masks", pictures, "--cfg-options", "text"])
     assert "must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_the_first_steps_of_1x_become_all_of_it(checkpoint, pictures):
+    data = read_coco_instances(pictures)
+    cfg = config("mask_rcnn_coco", checkpoint, data, Settings(iterations=90000))
+    assert cfg.train_cfg.max_iters == 90000 and cfg.param_scheduler[0].end == 1000
+    assert cfg.param_scheduler[1].milestones == [60000, 80000]
+    cfg = config("mask_rcnn_coco", checkpoint, data, Settings(iterations=15))
+    assert [schedule.type for schedule in cfg.param_scheduler] == [
+        "MultiStepLR"
+    ]  # no warm-up of one step
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(iterations=40000))
+    assert cfg.param_scheduler[0].end == 40000
+
+
+def test_strides_are_the_protocols(pictures, tmp_path):
+    backbone = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8)
+    state = {"state_dict": ResNet(18, stem_channels=8, base_channels=8).state_dict()}
+    usual = dict(backbone, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), num_stages=4)
+    torch.save({**state, "meta": {"backbone": usual}}, tmp_path / "usual.pth")
+    cfg = config("fcn_voc", tmp_path / "usual.pth", read_voc_masks(pictures))
+    assert cfg.model.backbone.strides == (1, 2, 1, 1)
+    assert cfg.model.backbone.dilations == (1, 1, 2, 4)
+    with pytest.raises(ValueError, match=r"fcn_voc sets the strides of its network itself"):
+        check_backbone("fcn_voc", dict(backbone, strides=(1, 2, 2, 1)), "x")
+
+
+def test_detection_needs_compiled_ops(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="mask_rcnn_coco needs mmcv's compiled ops"):
+        check_compiled_ops("mask_rcnn_coco")
+    check_compiled_ops("fcn_voc")
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch", "processes"), [(8, 16, 8), (6, 16, 4), (8, 12, 6), (0, 5, 1), (3, 9, 3)]
+)
+def test_as_many_processes_as_divide_the_batch(monkeypatch, devices, batch, processes):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    assert default_processes(batch) == processes
 
 
 def test_crowds_alone_are_nothing_to_find(pictures, tmp_path):
@@ -188,6 +251,26 @@ def test_fcn_is_measured(checkpoint, pictures, tmp_path, capsys):
     check_pictures(tmp_path, result, count=4)
     (log,) = tmp_path.rglob("log.txt")
     assert "SyncBatchNorm (SyncBN) layers in the model will be automatically" in log.read_text()
+    assert {"mmdet", "mmsegmentation"} & {n.removeprefix("onedl-") for n in result["versions"]}
+
+
+def test_networks_of_two_commands_stand_side_by_side(checkpoint, pictures, tmp_path):
+    other = tmp_path / "other.pth"
+    torch.save(ResNet(18, stem_channels=8, base_channels=8).state_dict(), other)
+    for network in (checkpoint, str(other)):
+        line = ["evaluate", network, "--work-dir", str(tmp_path / "work"), "--size", "64"]
+        line += ["--iterations", "2", "--batch-size", "2", "--voc-masks", pictures]
+        assert main(line) == 0
+    (sheet,) = (tmp_path / "work").glob("predictions-*.jpg")
+    assert cv2.imread(str(sheet)).shape[1] == 3 * 240 + 2 * 6
+
+
+def test_a_diverged_run_has_no_figure(checkpoint, pictures, tmp_path, capsys):
+    options = ["--voc-masks", pictures, "--iterations", "4", "--batch-size", "2", "--size", "64"]
+    options += ["--cfg-options", "optim_wrapper.optimizer.lr=1e30", "--work-dir", str(tmp_path)]
+    assert main(["evaluate", checkpoint, *options]) == 2
+    assert "training has diverged. Lower the learning rate" in capsys.readouterr().err
+    assert not list(tmp_path.glob("result-*.json"))
 
 
 def check_pictures(work_dir, result, count):

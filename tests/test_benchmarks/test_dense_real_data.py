@@ -12,9 +12,10 @@ from pycocotools.cocoeval import COCOeval
 
 from sspyr_mm.__main__ import main
 
-pytestmark = [pytest.mark.real_data, pytest.mark.slow]
+pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 NUM_IMAGES = 8
+NARROW_FCN = ["model.decode_head.channels=128", "model.auxiliary_head.channels=64"]
 NARROW = [  # heads that a CPU can train
     "model.train_cfg.rcnn.sampler.num=64",
     "model.train_cfg.rpn_proposal.max_per_img=200",
@@ -87,13 +88,13 @@ def independent_miou(truths, predictions, num_classes):
     return 100 * (matrix.diagonal()[occur] / union[occur]).mean()
 
 
-def test_eight_images_segmented_by_heart(few_masks, torchvision_file, tmp_path):
+def test_eight_images_segmented_by_heart(few_masks, narrow_file, tmp_path):
     written = tmp_path / "masks"
     result = evaluate(
-        torchvision_file,
+        narrow_file,
         tmp_path / "work",
         *["--voc-masks", few_masks, "--size", 160, "--iterations", 300, "--batch-size", 8],
-        *["--cfg-options", f"val_evaluator.output_dir={written}"],
+        *["--cfg-options", *NARROW_FCN, f"val_evaluator.output_dir={written}"],
     )
     assert result["value"] > 50
     curve = losses(tmp_path)
@@ -112,7 +113,7 @@ def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
         narrow_file,
         tmp_path / "work",
         *["--coco", few_instances, "--protocol", "mask_rcnn_coco"],
-        *["--size", 160, "--iterations", 300, "--batch-size", 4],
+        *["--size", 160, "--iterations", 700, "--batch-size", 4],
         *["--cfg-options", *NARROW, f"val_evaluator.outfile_prefix={written}"],
     )
     assert result["beside"]["bbox_mAP_50"] > 50 and result["beside"]["segm_mAP_50"] > 50
@@ -132,25 +133,15 @@ def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
 @pytest.mark.parametrize("protocol", ["fcn_voc", "mask_rcnn_coco"])
 def test_a_protocol_on_real_files(real_data, narrow_file, tmp_path, protocol):
     data = {
-        "fcn_voc": ["--voc-masks", real_data / "voc_mini"],
+        "fcn_voc": ["--voc-masks", real_data / "voc_mini", "--cfg-options", *NARROW_FCN],
         "mask_rcnn_coco": ["--coco", real_data / "coco_mini", "--cfg-options", *NARROW],
     }[protocol]
     quick = ["--size", 64, "--iterations", 4, "--batch-size", 4, "--protocol", protocol]
     result = evaluate(narrow_file, tmp_path, *quick, *data)
     assert 0 <= result["value"] < 60 and not result["as_published"]
-    counts = {"fcn_voc": (160, 105, 20), "mask_rcnn_coco": (165, 70, 80)}[protocol]
+    counts = {"fcn_voc": (156, 109, 20), "mask_rcnn_coco": (165, 70, 80)}[protocol]
     assert tuple(result["counts"].values()) == counts
     assert Path(tmp_path, f"predictions-{protocol}-{result['data']}.jpg").is_file()
-
-
-@pytest.fixture(scope="module")
-def torchvision_file(tmp_path_factory):
-    import torchvision
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoint") / "resnet18.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), path)
-    return str(path)
 
 
 @pytest.fixture(scope="module")

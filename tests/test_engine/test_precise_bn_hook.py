@@ -17,7 +17,8 @@ class Numbers(BaseDataset):
     """Eight rows of three numbers, each row another."""
 
     def load_data_list(self):
-        return [dict(x=torch.arange(3.0) * (i + 1) ** 2) for i in range(8)]
+        rows = [dict(x=torch.arange(3.0) * (i + 1) ** 2) for i in range(8)]
+        return [row | dict(width=1 + i % 2, height=2 - i % 2) for i, row in enumerate(rows)]
 
 
 class Network(BaseModel):
@@ -32,7 +33,7 @@ class Network(BaseModel):
         self.frozen.eval()
         return self
 
-    def forward(self, x, sample_idx=None, mode="tensor"):
+    def forward(self, x, mode="tensor", **of_no_interest):
         if self.training:
             self.seen.append((mode, torch.is_grad_enabled(), x.clone()))
         y = self.frozen(self.bn(x))
@@ -51,7 +52,7 @@ class Statistics(BaseMetric):
         return {"mean": float(results[0].sum())}
 
 
-def make_runner(tmp_path, *, num_iters=2, **changes):
+def make_runner(tmp_path, *, num_iters=2, batch=None, **changes):
     network = Network()
     metric = Statistics()
     metric.network = network
@@ -62,13 +63,17 @@ def make_runner(tmp_path, *, num_iters=2, **changes):
         collate_fn=dict(type="default_collate"),
         dataset=Numbers(),
     )
+    if batch:
+        loader["batch_sampler"] = batch
     options = dict(
         model=network,
         work_dir=str(tmp_path),
         train_dataloader=loader,
         train_cfg=dict(type="IterBasedTrainLoop", max_iters=4, val_interval=2),
         optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
-        val_dataloader=dict(loader, sampler=dict(type="DefaultSampler", shuffle=False)),
+        val_dataloader=dict(
+            loader, sampler=dict(type="DefaultSampler", shuffle=False), batch_sampler=None
+        ),
         val_cfg=dict(),
         val_evaluator=[metric],
         custom_hooks=[PreciseBNBeforeValHook(num_iters)],
@@ -107,6 +112,16 @@ def test_no_more_batches_than_there_are(tmp_path):
     assert len(measured) == 4
     everything = torch.stack([row["x"] for row in Numbers().load_data_list()])
     assert torch.equal(torch.cat(measured[:2])[:, 1].sort().values, everything[:, 1])
+
+
+def test_batches_are_put_together_as_in_training(tmp_path):
+    """mmdet's keep portrait and landscape images apart; mixed ones would be padded to squares."""
+    runner = make_runner(tmp_path, num_iters=4, batch=dict(type="mmdet.AspectRatioBatchSampler"))
+    runner.train()
+    measured = [x for _, grad, x in runner.model.seen if not grad]
+    index = [x[:, 1].sqrt().round().long() - 1 for x in measured]  # of rows, from their numbers
+    assert len(index) == 4 and all(len(set((i % 2).tolist())) == 1 for i in index)
+    assert sorted(torch.cat(index[:2]).tolist()) == list(range(8))
 
 
 def test_wrong_loops_and_numbers_are_refused(tmp_path):

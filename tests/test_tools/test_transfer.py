@@ -1,5 +1,6 @@
 """detect.sh and segment.sh: the backbone goes in whole, options of one's own beside it."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -7,19 +8,29 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmpretrain.models import ResNet
+from mmengine.config import Config
+from mmpretrain.models import ConvNeXt, ResNet
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOW = """#!/usr/bin/env bash
-if [[ $1 == -m && $2 == sspyr_mm ]]; then exec "{python}" "$@"; fi
+if [[ $1 == *transfer_config.py ]]; then exec "{python}" "$@"; fi
 printf '%s\\n' "$@"
 """
+
+
+def save(path):
+    """A small network with a normalisation of its own."""
+    backbone = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8)
+    state = ResNet(18, stem_channels=8, base_channels=8).state_dict()
+    meta = dict(backbone=backbone, mean=[4.0, 5.0, 6.0], std=[1.0, 2.0, 3.0])
+    path.parent.mkdir(exist_ok=True)
+    torch.save({"state_dict": state, "meta": meta}, path)
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
     torch.manual_seed(0)
-    torch.save(ResNet(18, stem_channels=8, base_channels=8).state_dict(), tmp_path / "small.pth")
+    save(tmp_path / "small.pth")
     return tmp_path / "small.pth"
 
 
@@ -42,57 +53,122 @@ def run(tmp_path, *arguments, **variables):
     )
 
 
+def written_config(shown):
+    """The config that would be trained."""
+    (path,) = {line for line in shown if line.endswith(".py") and "work_dirs" in line}
+    return Path(path), Config.fromfile(path)
+
+
 @pytest.mark.parametrize(
-    ("tool", "config"),
+    ("tool", "config", "images"),
     [
-        ("detect", "mask-rcnn_r50_fpn_15k_coco14"),
-        ("segment", "fcn_r50-d8_20k_voc12aug-512x512"),
+        ("detect", "mask-rcnn_r50_fpn_15k_coco14", 16),
+        ("segment", "fcn_r50-d8_20k_voc12aug-512x512", 16),
     ],
 )
-def test_command(tool, config, checkpoint, tmp_path):
+def test_a_config_of_the_checkpoint_is_trained(tool, config, images, checkpoint, tmp_path):
     script = ROOT / f"tools/benchmarks/{tool}.sh"
-    done = run(
-        tmp_path, script, checkpoint, 2, "--amp", "--cfg-options", "train_cfg.max_iters=3", "a=b"
-    )
+    done = run(tmp_path, script, checkpoint, 2, "--amp", "--cfg-options", "a=b")
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
-    backbone = f"work_dirs/{config}/small/backbone.pth"
-    assert torch.load(tmp_path / backbone)["state_dict"]["conv1.weight"].shape == (8, 3, 7, 7)
-    assert "--nproc_per_node=2" in shown and "--amp" in shown
-    options = shown[shown.index("--cfg-options") + 1 :]
-    assert options == [
-        f"model.backbone.init_cfg.checkpoint={backbone}",
-        "train_cfg.max_iters=3",
-        "a=b",
-    ]
-    assert shown.count("--cfg-options") == 1
+    assert "--nproc_per_node=2" in shown and shown[-3:] == ["--amp", "--cfg-options", "a=b"]
+    path, cfg = written_config(shown)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:8]
+    assert path.parent == tmp_path / f"work_dirs/{config}/small-{digest}"
+    assert shown[shown.index("--work-dir") + 1] == str(path.parent)
+    backbone = cfg.model.backbone
+    assert torch.load(backbone.init_cfg.checkpoint)["state_dict"]["conv1.weight"].shape[0] == 8
+    assert backbone.type == "ResNet" and backbone.depth == 18 and backbone.base_channels == 8
+    assert backbone.norm_cfg.type == "SyncBN"
+    assert cfg.model.data_preprocessor.std == [1.0, 2.0, 3.0]
+    if tool == "detect":
+        assert cfg.model.neck.in_channels == [8, 16, 32, 64]
+    else:
+        assert cfg.model.decode_head.in_channels == 64
+    # All images that the learning rate is for.
+    assert cfg.train_dataloader.batch_size * 2 == images == cfg.auto_scale_lr.base_batch_size
 
 
-def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(checkpoint, tmp_path):
+def test_checkpoints_of_one_name_do_not_meet(checkpoint, tmp_path):
+    folders = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save(tmp_path / f"{seed}" / "epoch_200.pth")
+        done = run(
+            tmp_path, ROOT / "tools/benchmarks/segment.sh", tmp_path / f"{seed}/epoch_200.pth"
+        )
+        folders.add(written_config(done.stdout.splitlines())[0].parent)
+    assert len(folders) == 2
+
+
+def test_blanks_in_paths(checkpoint, tmp_path):
+    done = run(
+        tmp_path,
+        ROOT / "tools/benchmarks/segment.sh",
+        checkpoint,
+        WORK_DIR=str(tmp_path / "work_dirs of, mine"),
+    )
+    assert done.returncode == 0, done.stderr
+    path, cfg = written_config(done.stdout.splitlines())
+    assert cfg.model.backbone.init_cfg.checkpoint == str(path.parent / "backbone.pth")
+    assert Path(cfg.model.backbone.init_cfg.checkpoint).is_file()
+
+
+def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
     srun = tmp_path / "srun"
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
-    done = run(
-        tmp_path,
-        ROOT / "tools/benchmarks/detect.sh",
-        checkpoint,
-        CONFIG="faster-rcnn_r50-c4_24k_voc0712.py",
-        PARTITION="gpus",
-        PATH=f"{tmp_path}:{os.environ['PATH']}",
-    )
+    torch.save(ResNet(50).state_dict(), tmp_path / "r50.pth")
+    config = str(ROOT / "configs/benchmarks/mmdetection/faster-rcnn_r50-c4_24k_voc0712.py")
+    options = dict(CONFIG=config, PARTITION="gpus", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    script = ROOT / "tools/benchmarks/detect.sh"
+    done = run(tmp_path, script, tmp_path / "r50.pth", "--resume", **options)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
-    assert "--partition=gpus" in shown and "--ntasks=8" in shown
-    assert shown[-2:] == [
-        f"{key}.init_cfg.checkpoint=work_dirs/faster-rcnn_r50-c4_24k_voc0712/small/backbone.pth"
-        for key in ("model.backbone", "model.roi_head.shared_head")
-    ]
+    assert "--partition=gpus" in shown and "--ntasks=8" in shown and shown[-1] == "--resume"
+    model = written_config(shown)[1].model
+    start = model.backbone.init_cfg.checkpoint
+    assert start == model.roi_head.shared_head.init_cfg.checkpoint and Path(start).is_file()
 
 
-def test_a_checkpoint_that_is_none_ends_it(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "variables", "message"),
+    [
+        ([], {}, "segment.sh: a checkpoint is missing\n\nFCN on VOC"),
+        (["--resume"], {}, "segment.sh: the checkpoint comes first, got --resume"),
+        (["@", "zero"], {}, "segment.sh: PROCESSES must be a number >= 1, got zero"),
+        (
+            ["@", "3"],
+            {},
+            "16 images a step, which the learning rate is for, can't be divided among 3",
+        ),
+        (["@"], {"CONFIG": "none.py"}, "none.py does not exist"),
+        (["none.pth"], {}, "none.pth does not exist"),
+        (["text.pth"], {}, "text.pth is not a checkpoint"),
+        (["@"], {"CONFIG": "faster-rcnn"}, "This config is for a ResNet-50, got a ResNet-18"),
+        (["convnext.pth"], {}, "is for ResNets; convnext.pth is a ConvNeXt"),
+    ],
+)
+def test_wrong_arguments_end_it_before_anything_is_written(
+    arguments, variables, message, checkpoint, tmp_path
+):
     (tmp_path / "text.pth").write_text("no checkpoint")
-    done = run(tmp_path, ROOT / "tools/benchmarks/segment.sh", tmp_path / "text.pth", 1)
-    assert done.returncode == 2 and "text.pth is not a checkpoint" in done.stderr
-    assert not list(tmp_path.rglob("backbone.pth"))
-    done = run(tmp_path, ROOT / "tools/benchmarks/detect.sh")
-    assert done.returncode == 2 and "usage: bash tools/benchmarks/detect.sh CKPT" in done.stderr
+    network = {"state_dict": ConvNeXt("atto").state_dict()}
+    torch.save(
+        network | {"meta": {"backbone": dict(type="ConvNeXt", arch="atto")}},
+        tmp_path / "convnext.pth",
+    )
+    if variables.get("CONFIG") == "faster-rcnn":
+        (path,) = ROOT.glob("configs/benchmarks/mmdetection/faster-rcnn*")
+        variables = {"CONFIG": str(path)}
+    arguments = [checkpoint if one == "@" else one for one in arguments]
+    done = run(tmp_path, ROOT / "tools/benchmarks/segment.sh", *arguments, **variables)
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "work_dirs").exists()
+
+
+def test_help(tmp_path):
+    done = run(tmp_path, ROOT / "tools/benchmarks/detect.sh", "--help")
+    assert (
+        done.returncode == 0 and "bash tools/benchmarks/detect.sh CKPT [PROCESSES]" in done.stdout
+    )

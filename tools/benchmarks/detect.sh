@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Mask R-CNN on COCO, 15 000 steps, from a checkpoint of any known format:
-# bash tools/benchmarks/detect.sh CKPT [GPUS, default 8] [options of train.py]
 #
-# CONFIG chooses another config, PARTITION runs it on Slurm; see transfer.sh for the rest.
+#   bash tools/benchmarks/detect.sh CKPT [PROCESSES] [options of train.py]
+#
+#   PROCESSES  one per GPU, a divisor of the 16 images of a step (default: 8); without a GPU they run on the CPU
+#
+#   CONFIG=configs/benchmarks/mmdetection/....py   another config
+#   PARTITION=NAME                                 on that partition of Slurm
+#   WORK_DIR=DIR                                   default: work_dirs/CONFIG/CKPT-SHA256
+#   and the variables of dist_train.sh and slurm_train.sh
 set -euo pipefail
 
-if [[ $# -lt 1 ]]; then
-    echo "usage: bash tools/benchmarks/detect.sh CKPT [GPUS] [options of train.py]" >&2
-    exit 2
-fi
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 config=${CONFIG:-$tools/../configs/benchmarks/mmdetection/mask-rcnn_r50_fpn_15k_coco14.py}
-checkpoint=$1 gpus=${2:-8}
-shift $(($# < 2 ? $# : 2))
-exec bash "$tools/benchmarks/transfer.sh" mmdet "$config" "$checkpoint" "$gpus" "$@"
+exec bash "$tools/benchmarks/transfer.sh" "${BASH_SOURCE[0]}" "$config" 8 "$@"

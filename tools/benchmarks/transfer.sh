@@ -1,41 +1,39 @@
 #!/usr/bin/env bash
-# Trains a detector or segmenter from a checkpoint of any known format; what detect.sh and segment.sh call:
-# bash tools/benchmarks/transfer.sh TARGET CONFIG CKPT GPUS [options of train.py]
-#
-# The backbone is exported into the work dir first; one that is not whole ends the script there.
-# WORK_DIR (default: work_dirs/CONFIG/CKPT), PARTITION (of Slurm; default: this machine), and the variables of dist_train.sh
-# and slurm_train.sh.
+# What detect.sh and segment.sh share: bash transfer.sh SCRIPT CONFIG DEFAULT_PROCESSES [CKPT [PROCESSES] [options]]
 set -euo pipefail
 
-if [[ $# -lt 4 || ! $4 =~ ^[1-9][0-9]*$ ]]; then
-    echo "usage: bash tools/benchmarks/transfer.sh TARGET CONFIG CKPT GPUS [options of train.py]" >&2
+script=$1 config=$2 processes=$3
+shift 3
+usage() { sed -n '2,/^set -/{/^#/!d;s/^# \{0,1\}//;p;}' "$script"; }
+wrong() {
+    printf '%s: %s\n\n' "$(basename "$script")" "$1" >&2
+    usage >&2
     exit 2
+}
+case ${1:-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+'') wrong "a checkpoint is missing" ;;
+-*) wrong "the checkpoint comes first, got $1" ;;
+esac
+checkpoint=$1
+shift
+if [[ $# -gt 0 && $1 != -* ]]; then
+    [[ $1 =~ ^[1-9][0-9]*$ ]] || wrong "PROCESSES must be a number >= 1, got $1"
+    processes=$1
+    shift
 fi
-target=$1 config=$2 checkpoint=$3 gpus=$4
-shift 4
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-name=$(basename "$config" .py)
-work_dir=${WORK_DIR:-work_dirs/$name/$(basename "$checkpoint" .pth)}
-backbone=$work_dir/backbone.pth
 export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
-"${PYTHON:-python}" -m sspyr_mm export "$checkpoint" "$backbone" --to "$target"
-
-start=("model.backbone.init_cfg.checkpoint=$backbone")
-if [[ $name == *-c4_* ]]; then
-    start+=("model.roi_head.shared_head.init_cfg.checkpoint=$backbone")
-fi
-options=() given=() last=''
-for option in "$@"; do # one --cfg-options: a second one would replace the first
-    case $option in
-    --cfg-options) last=cfg ;;
-    --*) last='' options+=("$option") ;;
-    *) if [[ $last == cfg ]]; then given+=("$option"); else options+=("$option"); fi ;;
-    esac
-done
-options+=(--cfg-options "${start[@]}" ${given[@]+"${given[@]}"})
+# The backbone, whole or not at all, and a config with its depth, width and normalisation.
+written=$("${PYTHON:-python}" "$tools/benchmarks/transfer_config.py" "$config" "$checkpoint" "$processes" \
+    ${WORK_DIR:+--work-dir "$WORK_DIR"})
+work_dir=$(dirname "$written")
 if [[ -n ${PARTITION:-} ]]; then
-    export GPUS=$gpus
-    exec bash "$tools/slurm_train.sh" "$PARTITION" "$name" "$config" "$work_dir" "${options[@]}"
+    export GPUS=$processes
+    exec bash "$tools/slurm_train.sh" "$PARTITION" "$(basename "$written" .py)" "$written" "$work_dir" "$@"
 fi
-exec bash "$tools/dist_train.sh" "$config" "$gpus" --work-dir "$work_dir" "${options[@]}"
+exec bash "$tools/dist_train.sh" "$written" "$processes" --work-dir "$work_dir" "$@"

@@ -19,5 +19,6 @@ model = dict(
         init_cfg=dict(type="Pretrained", checkpoint="backbone.pth"),
     ),
     neck=dict(norm_cfg=_norm),
+    bbox_head=dict(loss_bbox=dict(type="SmoothL1Loss", beta=0.1)),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -17,4 +17,5 @@ default_hooks = dict(
     pictures=dict(type="mmpretrain.PredictionPicturesHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=16)
 randomness = dict(seed=0)

@@ -16,7 +16,10 @@ from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
 from sspyr_mm.checkpoints import BackboneCheckpoint
 from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS
 
-_OURS = ("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp")
+_OURS = {
+    *("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp"),
+    *("strides", "dilations", "num_stages"),
+}
 """Settings of a backbone that the protocol sets, not the checkpoint."""
 _CHECKPOINTS = 10
 """How often a run is saved, at least every thousand steps."""
@@ -45,7 +48,7 @@ def make_config(
         ValueError: If the batch can't be divided, or an option has no place.
     """
     cfg = load_recipe(protocol.config)
-    _set_backbone(cfg, checkpoint, weights)
+    cfg.merge_from_dict({"model": backbone_settings(cfg, checkpoint, weights)})
     (_set_coco if cfg.default_scope == "mmdet" else _set_voc)(cfg, data)
     _set_batch(cfg, settings.batch_size or BATCH, num_processes)
     if settings.iterations is not None:
@@ -60,19 +63,42 @@ def make_config(
     return cfg
 
 
-def _set_backbone(cfg: Config, checkpoint: BackboneCheckpoint, weights: str) -> None:
-    backbone = checkpoint.backbone
-    given = {
-        k: v for k, v in {**RESNET_VARIANTS[backbone["type"]], **backbone}.items() if k not in _OURS
-    }
-    cfg.model.backbone.update(given, init_cfg=dict(type="Pretrained", checkpoint=weights))
-    cfg.model.data_preprocessor.update(mean=list(checkpoint.mean), std=list(checkpoint.std))
+def backbone_settings(
+    cfg: Config, checkpoint: BackboneCheckpoint, weights: str
+) -> dict[str, dict[str, Any]]:
+    """What of a config's ``model`` follows from the network that it starts from.
+
+    Args:
+        cfg: A config of ``configs/benchmarks/mmdetection`` or ``mmsegmentation``.
+        checkpoint: The network, a ResNet.
+        weights: File of its weights, under mmdet's names.
+
+    Returns:
+        Changes by part of the model: the backbone's shape and start, normalisation, and the input of what is behind.
+
+    Raises:
+        ValueError: If the config is for another depth: heads of C4 are stages of a ResNet-50.
+    """
+    backbone = {**RESNET_VARIANTS[checkpoint.backbone["type"]], **checkpoint.backbone}
+    start = dict(type="Pretrained", checkpoint=weights)
     channels = _channels(backbone)
+    changes: dict[str, dict[str, Any]] = {
+        "backbone": {**{k: v for k, v in backbone.items() if k not in _OURS}, "init_cfg": start},
+        "data_preprocessor": dict(mean=list(checkpoint.mean), std=list(checkpoint.std)),
+    }
     if "neck" in cfg.model:
-        cfg.model.neck.in_channels = channels
+        changes["neck"] = dict(in_channels=channels)
+    elif "decode_head" in cfg.model:
+        changes["decode_head"] = dict(in_channels=channels[-1])
+        changes["auxiliary_head"] = dict(in_channels=channels[-2])
     else:
-        cfg.model.decode_head.in_channels = channels[-1]
-        cfg.model.auxiliary_head.in_channels = channels[-2]
+        if backbone["depth"] != 50 or channels[-1] != 2048:
+            raise ValueError(
+                f"This config is for a ResNet-50, got a ResNet-{backbone['depth']} that ends in {channels[-1]} "
+                "channels: choose one with a feature pyramid (mask-rcnn, retinanet)"
+            )
+        changes["roi_head"] = dict(shared_head=dict(init_cfg=start))
+    return changes
 
 
 def _channels(backbone: Mapping[str, Any]) -> list[int]:
@@ -94,7 +120,7 @@ def _set_coco(cfg: Config, data: DenseData) -> None:
             data_root=data.root,
             ann_file=part.annotations[0],
             data_prefix=dict(img=part.images),
-            metainfo=dict(classes=data.classes),
+            metainfo=dict(classes=data.classes, palette=_colours(len(data.classes))),
         )
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = os.path.join(data.root, data.test.annotations[0])
@@ -143,7 +169,10 @@ def _colours(count: int) -> list[list[int]]:
 
 def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:
     if batch % num_processes:
-        raise ValueError(f"{batch} images a step can't be divided among {num_processes} processes")
+        raise ValueError(
+            f"{batch} images a step can't be divided among {num_processes} processes: choose a number of processes "
+            "that divides them"
+        )
     cfg.train_dataloader.batch_size = batch // num_processes
     cfg.optim_wrapper.optimizer.lr *= batch / BATCH
     workers = min(4, max(1, (os.cpu_count() or 1) // 2))
@@ -152,14 +181,22 @@ def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:
 
 
 def _set_iterations(cfg: Config, iterations: int) -> None:
-    """The schedule in the same proportions."""
-    factor = iterations / cfg.train_cfg.max_iters
+    """The schedule in the same proportions; what ends at a step of its own stays there in a longer one.
+
+    So Mask R-CNN's 15 000 steps, the first of 1x, become all of 1x with 90 000.
+    """
+    before = cfg.train_cfg.max_iters
+    factor = iterations / before
     cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
     for schedule in cfg.param_scheduler:
+        if factor > 1 and schedule.end != before:
+            continue
         for name in ("end", "begin"):
             schedule[name] = math.ceil(schedule.get(name, 0) * factor)
         if "milestones" in schedule:
             schedule.milestones = [math.ceil(m * factor) for m in schedule.milestones]
+    # A warm-up of one step would never end: a schedule's first value is that of its first step.
+    cfg.param_scheduler = [s for s in cfg.param_scheduler if s.end - s.begin > 1]
     if "precise_bn" in cfg.default_hooks:
         hook = cfg.default_hooks.precise_bn
         hook.num_iters = max(1, min(hook.num_iters, iterations))

@@ -1,15 +1,18 @@
 """Detection and segmentation: a config of ``configs/benchmarks`` per protocol, run by mmengine on mmdet and mmseg."""
 
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from sspyr_mm.benchmarks.dense.configs import make_config
 from sspyr_mm.benchmarks.dense.data import DenseData
-from sspyr_mm.benchmarks.dense.protocols import DENSE, check_backbone
+from sspyr_mm.benchmarks.dense.protocols import BATCH, DENSE, check_backbone
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.process import run_config
+from sspyr_mm.benchmarks.training.worker import NOTHING_FOUND
 from sspyr_mm.checkpoints import BackboneCheckpoint
 from sspyr_mm.checkpoints.formats.targets import TARGETS
 from sspyr_mm.files import whole_file
@@ -50,12 +53,20 @@ def run_dense(
         protocol, checkpoint, data, weights=weights, num_processes=num_processes, settings=settings
     )
     cfg.work_dir = os.path.join(work_dir, "final")
-    cfg.randomness = dict(seed=seed)
+    cfg.randomness.seed = seed
     state = TARGETS["mmdet"].translate(checkpoint.backbone, checkpoint.state_dict)
     with whole_file(weights) as partial:
         torch.save({"state_dict": state}, partial)
+    print(
+        f"{data.name} {name}: {cfg.train_cfg.max_iters} steps of {settings.batch_size or BATCH} images, "
+        f"{num_processes} process(es); log: {cfg.work_dir}/log.txt",
+        file=sys.stderr,
+        flush=True,
+    )
     metrics = run_config(cfg, num_processes)
-    os.remove(weights)
+    if NOTHING_FOUND in metrics:
+        metrics = {protocol.metric: 0.0}
+    Path(weights).unlink(missing_ok=True)  # the same command, given twice, has done so
     figures = {
         name.removeprefix("coco/"): protocol.scale * value
         for name, value in metrics.items()

@@ -6,13 +6,16 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from sspyr_mm.compat import find_distribution
 from sspyr_mm.files import whole_file
 
-_VERSIONED = ("torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "numpy")
+_VERSIONED = (
+    *("torch", "torchvision", "numpy", "pycocotools"),
+    *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"),
+)
 
 _TYPES = {
     **dict.fromkeys(("network", "protocol", "data", "metric", "data_sha256"), str),
@@ -66,13 +69,7 @@ def package_versions() -> dict[str, str]:
     import sspyr_mm
 
     versions = {"python": platform.python_version(), "sspyr_mm": sspyr_mm.__version__}
-    for name in _VERSIONED:
-        for distribution in (name, f"onedl-{name}"):
-            try:
-                versions[distribution] = metadata.version(distribution)
-            except metadata.PackageNotFoundError:
-                continue
-    return versions
+    return versions | dict(filter(None, map(find_distribution, _VERSIONED)))
 
 
 def fingerprint(*parts: Any) -> str:

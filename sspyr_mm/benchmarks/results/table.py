@@ -77,7 +77,7 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
         by_seed = sorted(runs, key=lambda run: run[0])
         one = group[0]
         note = _note(
-            one,
+            group,
             [seed for seed, _ in by_seed],
             name_labels=len(labels[one.data, one.metric]) > 1,
         )
@@ -123,9 +123,19 @@ def _changed(result: Result) -> Mapping[str, Any]:
     return result.settings.get("changed") or {}
 
 
-def _note(result: Result, seeds: Sequence[int], *, name_labels: bool) -> str:
-    """What tells a measured figure from others of its name."""
+_BESIDE = {"segm_mAP": ("bbox_mAP",)}
+"""Figures that are expected beside a metric; means over seeds."""
+
+
+def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool) -> str:
+    """What tells a measured figure from others of its name, and what is looked for beside it."""
+    result = group[0]
     parts = [
+        f"{name} {mean(one.beside[name] for one in group):.1f}"
+        for name in _BESIDE.get(result.metric, ())
+        if all(name in one.beside for one in group)
+    ]
+    parts += [
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
         f"sha256 {str(result.checkpoint.get('sha256'))[:8]}",
         _images(result),

@@ -1,8 +1,7 @@
-"""Fine-tuning runs as processes: started, kept apart, waited for, stopped."""
+"""Training runs as processes: started, kept apart, waited for, stopped."""
 
 import fcntl
 import json
-import math
 import os
 import signal
 import socket
@@ -62,13 +61,14 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
     return known
 
 
-def default_processes(largest: int = 32) -> int:
-    """A process per GPU, but as many as divide the batches of the protocols, or one.
+def default_processes(batch: int = 32) -> int:
+    """A process per GPU, but only as many as divide the batch, or one.
 
     Args:
-        largest: At most so many; the protocols' smallest batch.
+        batch: Images a step; default: the smallest one of the classification protocols, which divides their others.
     """
-    return 2 ** int(math.log2(min(largest, max(1, torch.cuda.device_count()))))
+    devices = max(1, torch.cuda.device_count())
+    return max(number for number in range(1, devices + 1) if batch % number == 0)
 
 
 def _read_metrics(path: Path) -> dict[str, float] | None:
@@ -127,7 +127,7 @@ def _train(folder: Path, command: list[str], lock: int) -> None:
             log.seek(0)
             end = "".join(log.readlines()[-15:])
             raise ChildProcessError(
-                f"Fine-tuning failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
+                f"Training failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
             )
     for checkpoint in folder.glob("*.pth"):  # gigabytes in a grid; the figures are what is wanted
         checkpoint.unlink()

@@ -1,4 +1,4 @@
-"""One fine-tuning run in a process of its own: ``python -m sspyr_mm.benchmarks.training.worker CONFIG``.
+"""One training run in a process of its own: ``python -m sspyr_mm.benchmarks.training.worker CONFIG``.
 
 Trains the config, going on where an earlier process was stopped, and leaves the metrics of the last epoch in
 ``metrics.json`` of its work dir. With ``--launcher pytorch``, under torchrun, on several devices.
@@ -17,10 +17,13 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.engine.hooks import DivergenceHook
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.files import whole_file
 
 METRICS_FILE = "metrics.json"
+NOTHING_FOUND = "nothing_found"
+"""What stands in place of all metrics where an evaluator was given no object at all."""
 STARTED_BY = "SSPYR_MM_STARTED_BY"
 """Environment variable with the process that wants the metrics."""
 
@@ -48,8 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
     loop.val_begin = 1 + (loop.max_epochs if "max_epochs" in loop else loop.max_iters)
     fill_dataloaders(cfg)
     runner = Runner.from_cfg(prepare_config(cfg, args.launcher))
+    runner.register_hook(DivergenceHook(), priority="HIGH")  # before a checkpoint is written
     runner.train()
-    metrics = runner.val_loop.run()
+    # mmdet's COCO metric has no figures for a network that finds nothing.
+    metrics = runner.val_loop.run() or {NOTHING_FOUND: 0.0}
     if is_main_process():
         with whole_file(os.path.join(cfg.work_dir, METRICS_FILE)) as partial:
             partial.write_text(json.dumps({k: float(v) for k, v in metrics.items()}, indent=1))

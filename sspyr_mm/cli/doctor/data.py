@@ -12,6 +12,8 @@ from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, last_line
 DATA_LINKS = {
     "data/coco": "configs/ssprl/r50_coco_*.py",
     "data/imagenet": "configs/ssprl/r50_in1k_*.py",
+    "data/VOCdevkit/VOC2007": "linear_voc07 and faster-rcnn of configs/benchmarks",
+    "data/VOCdevkit/VOC2012": "fcn and faster-rcnn of configs/benchmarks",
 }
 NUM_DECODED = 8
 
@@ -30,6 +32,8 @@ def check_links() -> Iterator[Finding]:
         elif not path.exists():
             remedy = f"{use} read it: ln -s /path/to/{path.name} {name}"
             yield Finding(name, NOTE, "not there", remedy)
+        elif path.is_dir() and not any(path.iterdir()):
+            yield Finding(name, NOTE, "empty", f"{use} read it: fill it, or remove it and link")
         elif not os.access(path, os.R_OK | os.X_OK):
             yield Finding(name, NOTE, "not readable", f"chmod -R u+rX {path.resolve()}")
         else:

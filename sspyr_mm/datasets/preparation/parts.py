@@ -47,7 +47,8 @@ def prepare(
     Returns:
         0 if the data set is complete, else 2; what was found and what is to be done was printed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if may_download:
+        folder.mkdir(parents=True, exist_ok=True)
     missing = [part for part in parts if not _complete(folder, part, may_download, mirror)]
     if not missing:
         return 0

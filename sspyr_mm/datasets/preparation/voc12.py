@@ -148,6 +148,8 @@ def _count(tree: Path, masks: str, name: str, wanted: int) -> tuple[bool, str]:
     if not path.is_file():
         return False, f"no {path}"
     ids = _ids([path])
+    if name == "aug" and (shared := ids & _ids([path.with_name("val.txt")])):
+        return False, f"{path} names {len(shared)} images of val, such as {min(shared)}: remove it"
     images = sum((tree / "JPEGImages" / f"{one}.jpg").is_file() for one in ids)
     masked = sum((tree / masks / f"{one}.png").is_file() for one in ids)
     found = f"{name}: {images} images and {masked} masks in {tree}"

@@ -82,15 +82,20 @@ class PreciseBNBeforeValHook(Hook):
 
 
 def _batches(runner: Runner) -> DataLoader:
-    """Shuffled training batches, from a loader of their own."""
+    """Shuffled training batches, from a loader of their own.
+
+    Put together as training's: mmdet's sampler of batches keeps portrait and landscape images apart, without which
+    batches are padded to squares and zeros would be part of the statistics.
+    """
     train = runner.train_dataloader
     size = train.batch_size or train.batch_sampler.batch_size
+    sampler = DefaultSampler(train.dataset, shuffle=True, seed=runner.iter)
+    # The last batch of a data set that is used up stays, as it may be the only one.
+    batches = type(train.batch_sampler)(sampler, size, False)
     return DataLoader(
         train.dataset,
-        batch_size=size,
-        sampler=DefaultSampler(train.dataset, shuffle=True, seed=runner.iter),
+        batch_sampler=batches,
         num_workers=train.num_workers,
         collate_fn=train.collate_fn,
         worker_init_fn=train.worker_init_fn,
-        drop_last=len(train.dataset) >= size,
     )

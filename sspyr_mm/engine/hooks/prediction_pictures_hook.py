@@ -59,11 +59,20 @@ class PredictionPicturesHook(Hook):
             if stem := self._files.get(sample.img_path):
                 image = mmcv.imread(sample.img_path, channel_order="rgb")
                 for file, truth in ((f"{stem}.jpg", False), (f"{stem}_truth.jpg", True)):
-                    runner.visualizer.add_datasample(
-                        "prediction",
-                        image,
-                        data_sample=sample,
-                        draw_gt=truth,
-                        draw_pred=not truth,
-                        out_file=file,
-                    )
+                    _draw(runner, image, sample, file, truth=truth)
+
+
+def _draw(
+    runner: Runner, image: object, sample: BaseDataElement, file: str, *, truth: bool
+) -> None:
+    try:
+        runner.visualizer.add_datasample(
+            "prediction",
+            image,
+            data_sample=sample,
+            draw_gt=truth,
+            draw_pred=not truth,
+            out_file=file,
+        )
+    except Exception as error:  # a picture is not worth a run's figures
+        runner.logger.warning(f"{file} is not drawn: {type(error).__name__}: {error}")
