@@ -20,7 +20,7 @@ OPTIMIZERS = {
 QUEUES = {"s0": 6, "s1": 10}
 
 
-def build_model(variant, queues, crops):
+def build_model(variant, queues, crops, recompute=None):
     torch.manual_seed(0)
     gn = dict(type="GN", num_groups=2)
     pyramid = dict(
@@ -44,6 +44,7 @@ def build_model(variant, queues, crops):
             type="PyramidProjector", in_channels=64, hid_channels=16, out_channels=8, norm_cfg=gn
         ),
         head=dict(type="SSPRLHead", embed_dims=8, variant=variant),
+        recompute=recompute,
     )
     model.init_weights()
     return model
@@ -58,9 +59,9 @@ def make_patches(step, model):
     }
 
 
-def train(rank, world_size, variant, optimizer_name, queues, crops):
+def train(rank, world_size, variant, optimizer_name, queues, crops, recompute=None):
     """Losses per step, the trained state, and how far each weight has moved."""
-    model = build_model(variant, queues, crops)
+    model = build_model(variant, queues, crops, recompute)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     wrapped = DistributedDataParallel(model) if world_size > 1 else model
     optimizer = OPTIMIZERS[optimizer_name](model.parameters())
@@ -88,8 +89,16 @@ def train(rank, world_size, variant, optimizer_name, queues, crops):
     ids=["paper", "paper_queues", "release_queues_crops"],
 )
 def test_equals_one_process(ranks, variant, queues, crops, optimizer):
-    args = (variant, optimizer, queues, crops)
-    results = ranks.run(2, train, *args)
+    check_equal_to_one_process(ranks, (variant, optimizer, queues, crops))
+
+
+@pytest.mark.parametrize("recompute", ["scale", "stage"])
+def test_equals_one_process_where_activations_are_computed_again(ranks, recompute):
+    check_equal_to_one_process(ranks, ("paper", "lars", QUEUES, True), recompute)
+
+
+def check_equal_to_one_process(ranks, args, recompute=None):
+    results = ranks.run(2, train, *args, recompute)
     history, state, moved = train(0, 1, *args)
     for step, wanted in enumerate(history):
         for name, value in wanted.items():

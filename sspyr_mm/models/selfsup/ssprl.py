@@ -1,6 +1,7 @@
 """SS-PRL: regions -> patches -> backbone -> projector -> head."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from sspyr_mm.models.layers import pool
+from sspyr_mm.models.layers import pool, recompute_stages, recomputed
 from sspyr_mm.models.selfsup.state_check import check_complete
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -40,11 +41,15 @@ class SSPRL(BaseSelfSupervisor):
         data_preprocessor: :class:`PyramidAugment`.
         channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only.
             Convolutions on tensor cores and on CPUs are faster so.
+        recompute: What is computed again in the backward pass in place of being kept: nothing; of one ``scale`` after
+            the other all of it, so that activations of one are in memory at a time; or every ``stage`` of the backbone,
+            which takes least memory. Gradients are the same. Either costs one forward pass more.
         pretrained: Checkpoint to start from.
         init_cfg: Initialisation.
 
     Raises:
-        ValueError: If neck and head state different sizes of an embedding.
+        ValueError: If neck and head state different sizes of an embedding; if ``recompute`` is unknown, or the
+            backbone has no stages.
 
     Source: Algorithm 1.
     """
@@ -58,9 +63,12 @@ class SSPRL(BaseSelfSupervisor):
         data_preprocessor: dict | None = None,
         *,
         channels_last: bool = False,
+        recompute: str | None = None,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if recompute not in (None, "scale", "stage"):
+            raise ValueError(f"recompute must be None, 'scale' or 'stage', got {recompute!r}")
         spec = PyramidSpec.from_config(pyramid)
         neck, head = _with_one_size(neck, head)
         preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
@@ -75,6 +83,9 @@ class SSPRL(BaseSelfSupervisor):
         self.pyramid = spec
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
+        self.recompute = recompute
+        if recompute == "stage":
+            recompute_stages(self.backbone)
         self.backbone._register_load_state_dict_pre_hook(check_complete, with_module=True)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,13 +100,16 @@ class SSPRL(BaseSelfSupervisor):
         embeddings = {}
         for group in self.pyramid.groups:
             patches = inputs[group.name]
-            feats = pool(
-                self.backbone(patches.flatten(0, 2).contiguous(memory_format=self.memory_format))
-            )
-            embeddings[group.name] = self.neck(feats, group.scale.name).unflatten(
-                0, patches.shape[:3]
-            )
+            encode = partial(self._encode, scale=group.scale.name)
+            if self.recompute == "scale":
+                encode = partial(recomputed, encode, self)
+            embeddings[group.name] = encode(patches.flatten(0, 2)).unflatten(0, patches.shape[:3])
         return embeddings
+
+    def _encode(self, patches: Tensor, *, scale: str) -> Tensor:
+        """Embeddings (N, D) of patches (N, 3, P, P)."""
+        feats = self.backbone(patches.contiguous(memory_format=self.memory_format))
+        return self.neck(pool(feats), scale)
 
     def loss(
         self, inputs: Mapping[str, Tensor], data_samples: list | None = None

@@ -1,0 +1,141 @@
+"""Activations that are computed again: the same gradients and state, in less memory."""
+
+import copy
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+
+import sspyr_mm  # noqa: F401
+from sspyr_mm.models import SSPRL
+from sspyr_mm.models.layers import recompute_stages
+from sspyr_mm.speed.memory import LiveBytes, step_bytes
+
+PYRAMID = dict(
+    s0=dict(region=48, patch=48, num_prototypes=6, alpha=1.0),
+    s1=dict(grid=2, region=80, patch=32, num_prototypes=5, alpha=0.25, beta=0.25),
+)
+BACKBONES = {
+    "resnet": (dict(type="ResNet", depth=18, stem_channels=8, base_channels=8), 64),
+    "resnet_drop_path": (
+        dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, drop_path_rate=0.5),
+        64,
+    ),
+    "convnext": (
+        dict(
+            type="ConvNeXt",
+            arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16]),
+            drop_path_rate=0.5,
+        ),
+        16,
+    ),
+    "swin": (
+        dict(
+            type="SwinTransformer",
+            arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+            img_size=48,
+            pad_small_map=True,
+        ),
+        64,
+    ),
+    "vit": (
+        dict(
+            type="VisionTransformer",
+            arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+            img_size=48,
+            patch_size=8,
+            out_type="cls_token",
+        ),
+        16,
+    ),
+}
+
+
+def build(backbone, recompute):
+    config, channels = BACKBONES[backbone]
+    torch.manual_seed(0)
+    neck = dict(type="PyramidProjector", in_channels=channels, hid_channels=16, out_channels=8)
+    head = dict(type="SSPRLHead")
+    model = SSPRL(PYRAMID, copy.deepcopy(config), neck, head, recompute=recompute)
+    model.init_weights()
+    return model.train()
+
+
+def step(model, *, lowered=False):
+    """Losses of one forward and backward pass."""
+    rng = torch.Generator().manual_seed(1)
+    patches = {
+        g.name: torch.randn(g.num_views, 3, g.num_patches, 3, g.patch, g.patch, generator=rng)
+        for g in model.pyramid.groups
+    }
+    torch.manual_seed(2)  # of drop path
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered):
+        losses = model.loss(patches)
+    total = sum(value for name, value in losses.items() if name.startswith("loss"))
+    total.backward()
+    return total.detach()
+
+
+@pytest.mark.parametrize("lowered", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("recompute", ["scale", "stage"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradients_and_state_are_those_of_the_plain_step(backbone, recompute, lowered):
+    plain, saving = build(backbone, None), build(backbone, recompute)
+    assert plain.state_dict().keys() == saving.state_dict().keys()
+    for _ in range(2):  # running averages of the first step must not differ for the second
+        assert torch.equal(step(plain, lowered=lowered), step(saving, lowered=lowered))
+    for (name, wanted), found in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        if (
+            lowered
+        ):  # autocast's cache adds up gradients of two passes in bfloat16, which this does without
+            apart = (found.grad - wanted.grad).norm() / wanted.grad.norm().clamp(min=1e-6)
+            assert apart < 2e-2, name
+        else:
+            torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-5, atol=1e-7, msg=name)
+    for name, wanted in plain.named_buffers():  # running averages and counts of batches
+        assert torch.equal(saving.get_buffer(name), wanted), name
+
+
+@pytest.mark.parametrize("recompute", ["scale", "stage"])
+def test_averages_would_move_twice_without_care(recompute, monkeypatch):
+    from contextlib import nullcontext
+
+    from sspyr_mm.models.layers import recompute as module
+
+    monkeypatch.setattr(module, "_averages_stand", lambda _: nullcontext())
+    plain, saving = build("resnet", None), build("resnet", recompute)
+    step(plain), step(saving)
+    name = "backbone.layer1.0.bn1.num_batches_tracked"
+    assert saving.get_buffer(name) == 2 * plain.get_buffer(name)
+
+
+def test_memory_of_the_papers_step_fits_24_gib():
+    """ResNet-50, paper views, 128 images, bfloat16: counted with fake tensors, nothing is computed."""
+    from mmengine.config import Config
+
+    found = {}
+    for recompute in (None, "scale", "stage"):
+        cfg = Config.fromfile("configs/ssprl/r50_coco_200e.py").model
+        cfg.update(recompute=recompute)
+        cfg.backbone.norm_cfg = cfg.neck.norm_cfg = dict(type="BN")
+        model = MODELS.build(cfg).train()
+        found[recompute] = step_bytes(model, 128, dtype=torch.bfloat16) / 2**30
+    assert found[None] > 36 and found["scale"] < 20 and found["stage"] < 16
+
+
+def test_bytes_come_and_go():
+    with LiveBytes() as live:
+        x = torch.zeros(1000)  # 4000 bytes
+        y = x + 1
+        del y
+        z = x.view(10, 100).mul_(2)
+        assert live.now == 4000
+    assert live.peak == 8000 and z.shape == (10, 100)
+
+
+def test_what_it_can_not_do_is_said():
+    with pytest.raises(ValueError, match="recompute must be None, 'scale' or 'stage', got 'all'"):
+        build("resnet", "all")
+    with pytest.raises(ValueError, match="needs a backbone with stages, Linear has none"):
+        recompute_stages(nn.Linear(2, 2))
