@@ -37,6 +37,10 @@ COMMANDS = {
         "sspyr_mm.cli.results",
         "tables and plots of what `evaluate` measured, beside published figures",
     ),
+    "bench": (
+        "sspyr_mm.cli.bench",
+        "speed of workers, augmentation and training on this machine, beside others",
+    ),
     "probe": (
         "sspyr_mm.cli.probe",
         "linear probe of checkpoints (and of a random backbone) on a labelled set",

@@ -51,11 +51,15 @@ class OperatorCounter(TorchDispatchMode):
 
     Tells the same of a step on a CPU as on a GPU, where ``torch.cuda.set_sync_debug_mode`` can confirm it; but for
     ``tolist``, which on a CPU is no operator.
+
+    Args:
+        on_host: Tensors that lie on the host wherever the step runs: reading them is no waiting.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_host: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self.counts = Counts()
+        self._on_host = {_storage(tensor) for tensor in on_host}
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
@@ -70,7 +74,8 @@ class OperatorCounter(TorchDispatchMode):
             self.counts.bytes_given += sum(x.numel() * x.element_size() for x in handed)
             return result
         self.counts.operators[name] += 1
-        if _waits(name, args, given, result):
+        read_on_host = bool(given) and all(_storage(x) in self._on_host for x in given)
+        if _waits(name, args, given, result) and not read_on_host:
             self.counts.host_syncs[name] += 1
         known = {_storage(tensor) for tensor in given}
         new = {_storage(x): x.untyped_storage().nbytes() for x in _tensors(result)}

@@ -1,0 +1,44 @@
+"""``python -m sspyr_mm bench``: how fast this machine trains, and what of it goes where."""
+
+import argparse
+
+from sspyr_mm.cli.arguments import positive_int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("--quick", action="store_true", help="a minute, for a first look")
+    parser.add_argument("--json", metavar="OUT", help="also write the figures there")
+    parser.add_argument("--config", help="pre-training config (default: the paper's on a GPU)")
+    parser.add_argument("--images", metavar="DIR", help="your images (default: generated ones)")
+    parser.add_argument("--batch-size", type=positive_int, help="default: the config's")
+    parser.add_argument("--num-workers", type=positive_int, help="default: all cores but one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures and prints the table.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: If the config or images can't be used.
+    """
+    import json
+
+    import sspyr_mm.registration  # noqa: F401
+    from sspyr_mm.files import whole_file
+    from sspyr_mm.speed.bench import FULL, QUICK, run_bench, to_table
+
+    found = run_bench(
+        config=args.config,
+        images=args.images,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        size=QUICK if args.quick else FULL,
+    )
+    print(to_table(found))
+    if args.json:
+        with whole_file(args.json) as partial:
+            partial.write_text(json.dumps(found, indent=1) + "\n")
+    return 0

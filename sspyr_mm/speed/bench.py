@@ -1,0 +1,224 @@
+"""All of it, as one table."""
+
+import platform
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from sspyr_mm.compat import find_distribution
+from sspyr_mm.files import configs_dir
+from sspyr_mm.models import PyramidAugment
+from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.speed.images import find_images, make_images
+from sspyr_mm.speed.pipelines import (
+    Ours,
+    PlainPhotometric,
+    PlainPipeline,
+    decode,
+    lightly_swav,
+    mmpretrain_swav,
+)
+from sspyr_mm.speed.timing import cpu_ms, wall_ms
+from sspyr_mm.speed.training import Setting, default_workers, measure_training
+
+_VERSIONED = ("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long it takes.
+
+    Args:
+        images: That workers are timed on.
+        rounds: Steps.
+        augmented: Images of a batch whose augmentation is timed.
+    """
+
+    images: int
+    rounds: int
+    augmented: int
+
+
+QUICK, FULL = Size(16, 3, 2), Size(160, 20, 8)
+
+
+def run_bench(
+    *,
+    config: str | None = None,
+    images: str | None = None,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    size: Size = FULL,
+) -> dict[str, Any]:
+    """Measures workers, augmentation and training on this machine.
+
+    Args:
+        config: Pre-training config that is trained; default: the paper's on a GPU, the CPU-size one without.
+        images: Whatever ``UnlabelledImages`` reads; default: generated ones.
+        batch_size: Images a step; default: the config's.
+        num_workers: Of loaders; default: all cores but one.
+        size: How long it takes.
+
+    Returns:
+        Plain values; workers and augmentation are timed on the paper's views, training on the config's.
+
+    Raises:
+        ValueError: If there are no images.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    folder = configs_dir() / "ssprl"
+    path = Path(
+        config or folder / f"{'r50_coco_200e' if device.type == 'cuda' else 'r18_small_50e'}.py"
+    )
+    cfg = Config.fromfile(path)
+    spec = PyramidSpec.from_config(Config.fromfile(folder / "r50_coco_200e.py").model.pyramid)
+    with tempfile.TemporaryDirectory() as made:
+        paths = find_images(images, size.images) if images else make_images(Path(made), size.images)
+        setting = Setting(
+            cfg,
+            device,
+            batch_size or cfg.train_dataloader.batch_size,
+            default_workers() if num_workers is None else num_workers,
+            paths,
+            size.rounds,
+        )
+        return {
+            **measure_workers(spec, paths),
+            **measure_augmentation(spec, paths[: size.augmented], device, size.rounds),
+            **measure_training(setting),
+            "config": path.stem,
+            "batch_size": setting.batch_size,
+            "num_workers": setting.num_workers,
+            "num_images": len(paths),
+            "images": "given" if images else "generated",
+            "device": device_name(device),
+            "num_threads": torch.get_num_threads(),
+            "versions": versions(),
+        }
+
+
+def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
+    """What an image costs a worker of one core; milliseconds of CPU time, medians."""
+    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    ours = Ours(spec)
+    functions: dict[str, Callable[[str], object]] = {
+        "decode": decode,
+        "ours": ours,
+        "plain": PlainPipeline(spec),
+        "mmpretrain": mmpretrain_swav(),
+    }
+    if (other := lightly_swav()) is not None:
+        functions["lightly"] = other
+    try:
+        ms = cpu_ms(functions, paths)
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(opencv)
+    inputs = ours(paths[0])["inputs"]
+    return {
+        "worker_ms": ms["ours"],
+        "worker_ratio_vs_pil": ms["plain"] / ms["ours"],
+        "decode_ms": ms["decode"],
+        "pil_worker_ms": ms["plain"],
+        "mmpretrain_worker_ms": ms["mmpretrain"],
+        "lightly_worker_ms": ms.get("lightly"),
+        "worker_bytes": sum(x.numel() * x.element_size() for x in inputs.values()),
+    }
+
+
+def measure_augmentation(
+    spec: PyramidSpec, paths: Sequence[str], device: torch.device, rounds: int
+) -> dict[str, Any]:
+    """Photometric part of all patches of some images: ours on the device, Pillow's on one core, in turn.
+
+    Without a GPU ours has one thread, too.
+    """
+    augment = PyramidAugment(spec).to(device)
+    ours = Ours(spec)
+    samples = [ours(path)["inputs"] for path in paths]
+    batch = {"inputs": {n: torch.stack([s[n] for s in samples]) for n in samples[0]}}
+    sides = [g.patch for g in spec.groups for _ in range(g.num_views * g.num_patches)]
+    pictures = [Image.open(path).convert("RGB").resize((s, s)) for path in paths for s in sides]
+    plain = PlainPhotometric()
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        ms = wall_ms(
+            {
+                "ours": lambda: augment(batch, True),
+                "plain": lambda: [plain(picture) for picture in pictures],
+            },
+            rounds=rounds,
+            device=device,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "augment_ms": ms["ours"] / len(paths),
+        "pil_augment_ms": ms["plain"] / len(paths),
+        "augment_ratio_vs_pil": ms["plain"] / ms["ours"],
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """What it is called."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of what speed depends on."""
+    return {"python": platform.python_version()} | dict(
+        filter(None, map(find_distribution, _VERSIONED))
+    )
+
+
+_ROWS = (  # key, what it is, unit
+    ("worker_ms", "worker, an image: decode, cut regions, pack", "ms"),
+    ("decode_ms", "of this decoding", "ms"),
+    ("worker_ratio_vs_pil", "plain Pillow pipeline, the same views", "x"),
+    ("mmpretrain_worker_ms", "mmpretrain's SwAV pipeline, 8 views", "ms"),
+    ("lightly_worker_ms", "lightly's SwAV pipeline, 8 views", "ms"),
+    ("worker_bytes", "from a worker to the device, an image", "bytes"),
+    ("augment_ms", "augmentation, an image", "ms"),
+    ("augment_ratio_vs_pil", "Pillow's on one core, the same patches", "x"),
+    ("images_per_s", "training from files", "images/s"),
+    ("bound_images_per_s", "bound: patches on the device already", "images/s"),
+    ("release_images_per_s", "plain implementation, the same views", "images/s"),
+    ("step_ms", "a step", "ms"),
+    ("augment_share", "augmentation in it", "share"),
+    ("sinkhorn_share", "codes in it", "share"),
+    ("optimizer_share", "optimiser in it", "share"),
+    ("host_syncs_per_step", "times the host waits for the device", ""),
+    ("collectives_per_step", "collectives, besides gradients", ""),
+    ("collective_bytes_per_step", "bytes a process gives to them", "bytes"),
+)
+
+
+def to_table(found: Mapping[str, Any]) -> str:
+    """Figures for people.
+
+    Args:
+        found: What :func:`run_bench` returned.
+    """
+    lines = [
+        f"{found['device']}, {found['num_threads']} thread(s), {found['num_workers']} worker(s), {found['config']}, "
+        f"batch {found['batch_size']}, {found['num_images']} {found['images']} images",
+        *(
+            f"{what:46} {found[key]:12,.{0 if isinstance(found[key], int) else 3}f} {unit}"
+            for key, what, unit in _ROWS
+            if found.get(key) is not None
+        ),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,209 @@
+"""A training step: how fast, what of it goes where, how it compares with its bound and with a plain implementation."""
+
+import copy
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModule, revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sspyr_mm.engine.launch import prepare_config
+from sspyr_mm.models import SSPRL
+from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.speed.counters import OperatorCounter
+from sspyr_mm.speed.pipelines import Ours, PlainPipeline
+from sspyr_mm.speed.ranks import count_collectives
+from sspyr_mm.speed.release_step import ReleaseStep, stack_views
+from sspyr_mm.speed.timing import wait_for, wall_ms
+
+
+class _Images(Dataset):
+    """A pipeline's output for images, over and over."""
+
+    def __init__(
+        self, pipeline: Callable[[str], object], paths: Sequence[str], length: int
+    ) -> None:
+        self.pipeline, self.paths, self.length = pipeline, paths, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> object:
+        return self.pipeline(self.paths[index % len(self.paths)])
+
+
+@dataclass
+class Setting:
+    """What is trained, on what.
+
+    Args:
+        cfg: A pre-training config.
+        device: Where.
+        batch_size: Images a step.
+        num_workers: Of loaders.
+        paths: Images.
+        rounds: Steps that are timed.
+    """
+
+    cfg: Config
+    device: torch.device
+    batch_size: int
+    num_workers: int
+    paths: Sequence[str]
+    rounds: int
+
+    @property
+    def spec(self) -> PyramidSpec:
+        """The pyramid."""
+        return PyramidSpec.from_config(self.cfg.model.pyramid)
+
+    def build(self) -> SSPRL:
+        """The network, in training mode."""
+        torch.manual_seed(0)
+        logging.disable(logging.INFO)  # a line for each parameter that is initialised
+        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(self.cfg.model)))
+        if isinstance(model, BaseModule):
+            model.init_weights()
+        logging.disable(logging.NOTSET)
+        return model.to(self.device).train()
+
+    def loader(self, pipeline: Callable[[str], object], steps: int, collate: Any) -> DataLoader:
+        """Batches of a pipeline."""
+        return DataLoader(
+            _Images(pipeline, self.paths, steps * self.batch_size),
+            self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            drop_last=True,
+        )
+
+
+def _collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = samples[0]["inputs"]
+    return {"inputs": {n: torch.stack([s["inputs"][n] for s in samples]) for n in names}}
+
+
+def measure_training(setting: Setting) -> dict[str, Any]:
+    """Speeds and shares of a step.
+
+    Args:
+        setting: What and where.
+
+    Returns:
+        ``images_per_s`` from files to updated weights; ``bound_images_per_s`` of the same network on patches that are
+        on the device already; ``release_images_per_s`` of a plain implementation on the same views; ``step_ms``;
+        ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``;
+        ``collectives_per_step`` and ``collective_bytes_per_step`` of codes and queues; ``allocated_mib_per_step``;
+        ``operators_per_step``.
+    """
+    cfg = prepare_config(copy.deepcopy(setting.cfg))
+    model = setting.build()
+    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    batch = next(iter(setting.loader(Ours(setting.spec), 1, _collate)))
+    patches = model.data_preprocessor(batch, True)["inputs"]
+
+    def on_patches() -> None:
+        with wrapper.optim_context(model):
+            losses = model.loss(patches)
+        wrapper.update_params(model.parse_losses(losses)[0])
+        model.head.normalize_()
+
+    def from_regions(given: Mapping[str, Any] = batch) -> None:
+        model.train_step(given, wrapper)
+        model.head.normalize_()
+
+    embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
+    gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
+
+    def update() -> None:
+        for param, gradient in zip(model.parameters(), gradients, strict=True):
+            param.grad = gradient
+        wrapper.optimizer.step()
+        wrapper.zero_grad()
+
+    from_regions()  # state of the optimiser is there
+    parts: dict[str, Callable[[], object]] = {
+        "bound": on_patches,
+        "step": from_regions,
+        "augment": partial(model.data_preprocessor, batch, True),
+        "sinkhorn": partial(model.head.assign_codes, embeddings),
+        "optimizer": update,
+    }
+    ms = wall_ms(parts, rounds=setting.rounds, device=setting.device)
+    # Step counts of torch's optimisers lie on the host.
+    steps = [state["step"] for state in wrapper.optimizer.state.values() if "step" in state]
+    with OperatorCounter(on_host=steps) as counter:
+        from_regions()
+    counts, collectives = counter.counts, count_collectives(setting.cfg)
+    images = setting.batch_size
+    return {
+        "images_per_s": _images_per_s(
+            setting, setting.loader(Ours(setting.spec), _steps(setting), _collate), from_regions
+        ),
+        "bound_images_per_s": 1e3 * images / ms["bound"],
+        "release_images_per_s": _release_images_per_s(setting),
+        "step_ms": ms["step"],
+        "augment_share": ms["augment"] / ms["step"],
+        "sinkhorn_share": ms["sinkhorn"] / ms["step"],
+        "optimizer_share": ms["optimizer"] / ms["step"],
+        "host_syncs_per_step": counts.host_syncs.total(),
+        "collectives_per_step": len(collectives.collectives),
+        "collective_bytes_per_step": collectives.bytes_given,
+        "allocated_mib_per_step": counts.allocated / 2**20,
+        "operators_per_step": counts.operators.total(),
+    }
+
+
+def _steps(setting: Setting) -> int:
+    """Steps of a run from files: the first are not timed, workers are started in them."""
+    return setting.rounds + _WARM_UP
+
+
+_WARM_UP = 2
+
+
+def _images_per_s(setting: Setting, loader: DataLoader, step: Callable[[Any], object]) -> float:
+    batches: Iterator[Any] = iter(loader)
+    for _ in range(_WARM_UP):
+        step(next(batches))
+    wait_for(setting.device)
+    start, count = time.perf_counter(), 0
+    for batch in batches:
+        step(batch)
+        count += setting.batch_size
+    wait_for(setting.device)
+    return count / (time.perf_counter() - start)
+
+
+def _release_images_per_s(setting: Setting) -> float | None:
+    """None where the pyramid has what the plain implementation has not: multi-crops."""
+    if any(scale.multi_crop for scale in setting.spec.scales):
+        return None
+    model = setting.build()
+    take = ReleaseStep(model)
+
+    def step(patches: Mapping[str, Tensor]) -> None:
+        take({n: x.to(setting.device, non_blocking=True) for n, x in patches.items()})
+
+    collate = partial(stack_views, spec=setting.spec)
+    loader = setting.loader(PlainPipeline(setting.spec), _steps(setting), collate)
+    return _images_per_s(setting, loader, step)
+
+
+def default_workers() -> int:
+    """Workers of a loader: a core each, one left for the process that trains."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, cores - 1)

@@ -1,0 +1,44 @@
+"""`python -m sspyr_mm bench`, for real, and what must not grow: counts, not seconds."""
+
+import json
+
+import pytest
+
+from sspyr_mm.__main__ import main
+
+KEYS = {
+    *("worker_ms", "worker_ratio_vs_pil", "augment_ratio_vs_pil", "collectives_per_step"),
+    *("host_syncs_per_step", "optimizer_share", "sinkhorn_share", "images_per_s"),
+    *("bound_images_per_s", "release_images_per_s", "device", "versions"),
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "bench.json"
+    assert main(["bench", "--quick", "--batch-size", "4", "--json", str(path)]) == 0
+    return json.loads(path.read_text())
+
+
+def test_figures_are_there(found, capsys):
+    assert found.keys() >= KEYS
+    for key in KEYS - {"device", "versions", "host_syncs_per_step"}:
+        assert found[key] > 0, key
+    assert found["versions"]["torch"] and found["device"]
+    assert found["config"] == "r18_small_50e" and found["batch_size"] == 4
+
+
+def test_what_must_not_grow(found):
+    assert found["host_syncs_per_step"] == 0
+    assert found["collectives_per_step"] == 3  # one an iteration of Sinkhorn, whatever the scales
+    # Two views of 60 and 60 prototypes, float64, three times.
+    assert found["collective_bytes_per_step"] == 3 * 2 * (60 + 60) * 8
+    # The paper's views: regions of 2 x 224, 314 and 383 px, three bytes a pixel, and a seed.
+    assert found["worker_bytes"] == 3 * (2 * 224**2 + 314**2 + 383**2) + 8 <= 1.2e6
+    assert found["operators_per_step"] < 2600
+    assert found["allocated_mib_per_step"] < 260
+
+
+def test_images_that_are_not_there(tmp_path, capsys):
+    assert main(["bench", "--quick", "--images", str(tmp_path)]) == 2
+    assert "mage" in capsys.readouterr().err
