@@ -171,6 +171,19 @@ def test_the_module_equals_torchvision_from_regions_to_normalised_patches():
             assert (got[v, b, m] - expected).abs().max() <= LEVEL / min(x / 255 for x in std)
 
 
+def test_the_batches_of_a_device_are_the_patches_of_a_cpu():
+    """Two ways, one for devices and one for CPUs: the same crops and flips, colours and blur to a rounding."""
+    module, seeds = PyramidAugment(SPEC, **PLAIN), list(range(40))
+    batch = batch_of(seeds)
+    found = module(batch)["inputs"]
+    params = draw_params(seeds, SPEC.groups, module.config)
+    for group in SPEC.groups:
+        cut = cut_patches(batch["inputs"][group.name], group, params[group.name])
+        wanted = photometric.augment(cut, params[group.name])
+        worst = (found[group.name].flatten(0, 2) - wanted).abs().max()
+        assert worst < 5e-5, group.name
+
+
 def test_crops_and_flips_are_exact():
     module = PyramidAugment(PYRAMID, **PLAIN, jitter_prob=0, gray_prob=0, blur_prob=0)
     seeds = [7, 8, 9]

@@ -14,7 +14,8 @@ from torch import Tensor
 from sspyr_mm.models.data_preprocessors.augment_params import PatchParams
 
 # ITU-R 601 luma, as torchvision and PIL round it.
-_LUMA = (0.2989, 0.587, 0.114)
+LUMA = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue."""
 
 
 def augment(patches: Tensor, params: PatchParams) -> Tensor:
@@ -68,7 +69,7 @@ def to_gray(patches: Tensor) -> Tensor:
         (N, 1, H, W).
     """
     red, green, blue = patches.unbind(1)
-    return (_LUMA[0] * red).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2]).unsqueeze(1)
+    return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).unsqueeze(1)
 
 
 def adjust_brightness(patches: Tensor, factor: Tensor) -> Tensor:

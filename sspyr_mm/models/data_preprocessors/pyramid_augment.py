@@ -15,6 +15,7 @@ from sspyr_mm.models.data_preprocessors.augment_params import (
     PatchParams,
     draw_params,
 )
+from sspyr_mm.models.data_preprocessors.photometric_cpu import augment_patch
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 
 
@@ -111,10 +112,48 @@ class PyramidAugment(BaseDataPreprocessor):
         Returns:
             (V, B, M, 3, P, P) float32, normalised.
         """
-        with torch.autocast(regions.device.type, enabled=False):
-            patches = photometric.augment(cut_patches(regions, group, params), params)
-            patches = (patches - self.mean) / self.std
+        if regions.device.type == "cpu":
+            patches = self._augment_on_cpu(regions, group, params)
+        else:
+            with torch.autocast(regions.device.type, enabled=False):
+                patches = photometric.augment(cut_patches(regions, group, params), params)
+                patches = (patches - self.mean) / self.std
         return patches.unflatten(0, (group.num_views, regions.shape[0], group.num_patches))
+
+    def _augment_on_cpu(self, regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
+        """Patches (N, 3, P, P), one after the other."""
+        source = regions.numpy()
+        patches = torch.empty(len(params.flip), 3, group.patch, group.patch)
+        mean, std = self.mean.numpy(), self.std.numpy()
+        places = place_patches(regions.shape[0], group, params)
+        for row, (image, region, top, left) in enumerate(zip(*places, strict=True)):
+            window = slice(top, top + group.patch), slice(left, left + group.patch)
+            patch = augment_patch(source[image, region][window], params, row)
+            out = patches[row].numpy()
+            np.subtract(patch.transpose(2, 0, 1), mean, out=out)
+            out /= std
+        return patches
+
+
+def place_patches(
+    num_images: int, group: GroupSpec, params: PatchParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where patches lie.
+
+    Args:
+        num_images: B.
+        group: The group; cell m lies in row ``m // grid`` and column ``m % grid``.
+        params: Parameters of N = V * B * M patches.
+
+    Returns:
+        Image, region, top and left of each patch, (N,) int64.
+    """
+    shape = (group.num_views, num_images, group.num_patches)
+    view, image, cell = (i.reshape(-1) for i in np.indices(shape))
+    region = view if group.num_regions > 1 else np.zeros_like(view)
+    top = cell // group.grid * group.cell + params.offset_y
+    left = cell % group.grid * group.cell + params.offset_x
+    return image, region, top, left
 
 
 def cut_patches(regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
@@ -122,23 +161,19 @@ def cut_patches(regions: Tensor, group: GroupSpec, params: PatchParams) -> Tenso
 
     Args:
         regions: (B, R, H, W, 3) uint8.
-        group: The group; cell m lies in row ``m // grid`` and column ``m % grid``.
+        group: The group.
         params: Parameters of N = V * B * M patches.
 
     Returns:
         (N, 3, P, P) float32 in [0, 1].
     """
-    shape = (group.num_views, regions.shape[0], group.num_patches)
-    view, image, cell = (i.reshape(-1) for i in np.indices(shape))
-    top = cell // group.grid * group.cell + params.offset_y
-    left = cell % group.grid * group.cell + params.offset_x
+    image, region, top, left = place_patches(regions.shape[0], group, params)
     along = np.arange(group.patch)
     columns = np.where(params.flip[:, None], along[::-1], along) + left[:, None]
 
     def index(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(regions.device, non_blocking=True)
 
-    region = view if group.num_regions > 1 else np.zeros_like(view)
     patches = regions[
         index(image)[:, None, None],
         index(region)[:, None, None],
