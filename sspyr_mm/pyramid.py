@@ -167,6 +167,24 @@ class PyramidSpec:
                 groups.append(GroupSpec(name, s, num, num, 1, side, side, crops.area))
         return tuple(groups)
 
+    def reduction(self, size: tuple[int, int]) -> int:
+        """By how much an image may be shrunk before regions are cut, so that none of them has to be enlarged for it.
+
+        Args:
+            size: Height and width of the image, in pixels.
+
+        Returns:
+            The greatest of 1, 2, 4 and 8, the scales JPEG decoders have, at which the narrowest crop of least area
+            still has a pixel for every pixel of its region.
+        """
+        side = math.sqrt(size[0] * size[1])
+        least = min(
+            math.sqrt(group.area[0] * min(group.scale.aspect[0], 1 / group.scale.aspect[1]))
+            / group.region
+            for group in self.groups
+        )
+        return max(factor for factor in (1, 2, 4, 8) if factor == 1 or side * least >= factor)
+
     @classmethod
     def from_config(cls, pyramid: PyramidSpec | Mapping[str, Any]) -> PyramidSpec:
         """Builds and checks the spec of a config dict.

@@ -11,18 +11,48 @@ from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageOps
 
+from sspyr_mm.pyramid import PyramidSpec
+
 # OpenCV 4.11 and later spare a pass over the pixels.
 _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 
 
-def decode_rgb(data: bytes) -> np.ndarray | None:
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Segments of a JPEG that hold its size; those left out are tables."""
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width in a JPEG's header, before any EXIF orientation; None if it is none.
+
+    Args:
+        data: The file's bytes.
+    """
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _FRAME_MARKERS:
+            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
+            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
+        at += 2 + length
+    return None
+
+
+def decode_rgb(data: bytes, *, reduction: int = 1) -> np.ndarray | None:
     """Decodes an image file to RGB.
 
     Greyscale, palette, CMYK, alpha and 16-bit images are converted to 8-bit RGB, and EXIF orientation is applied.
 
     Args:
         data: The file's bytes.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at that part of its size, which leaves most of the work undone.
 
     Returns:
         (H, W, 3) uint8, or None if neither OpenCV nor Pillow can read it.
@@ -30,12 +60,14 @@ def decode_rgb(data: bytes) -> np.ndarray | None:
     if not data:
         return None
     # OpenCV is about a quarter faster than Pillow; Pillow knows some formats it does not (GIF, some TIFF and PNG).
+    mode = _REDUCED.get(reduction, _CV2_MODE)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _CV2_MODE)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:  # of a header that promises too many pixels, say
         image = None
     if image is not None:
-        return image if _DECODES_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+        is_rgb = _DECODES_RGB and mode == _CV2_MODE
+        return image if is_rgb else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     try:
         with Image.open(io.BytesIO(data)) as opened:
             return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
@@ -54,11 +86,28 @@ class LoadRGBImage(BaseTransform):
         backend_args: Of mmengine's file client, for images that are not on a local disk.
         skip_broken: Whether another image takes the place of a broken one. Without labels none is needed more than
             another; what has a label is.
+
+    Large JPEGs are decoded at a half, a quarter or an eighth of their size where a pyramid is known
+    (:class:`PyramidLinkHook` hands it over) and its regions have no use for more: see :meth:`PyramidSpec.reduction`.
     """
 
     def __init__(self, backend_args: dict | None = None, *, skip_broken: bool = True) -> None:
         self.backend_args = backend_args
         self.skip_broken = skip_broken
+        self._spec: PyramidSpec | None = None
+
+    def set_pyramid(self, spec: PyramidSpec) -> None:
+        """Takes over what regions are cut.
+
+        Args:
+            spec: The model's pyramid.
+        """
+        self._spec = spec
+
+    def _decode(self, data: bytes) -> np.ndarray | None:
+        size = jpeg_size(data) if self._spec is not None else None
+        reduction = self._spec.reduction(size) if self._spec is not None and size else 1
+        return decode_rgb(data, reduction=reduction)
 
     def _read(self, path: str) -> bytes:
         if self.backend_args is None and "://" not in path:
@@ -82,7 +131,7 @@ class LoadRGBImage(BaseTransform):
         """
         path = results["img_path"]
         try:
-            image = decode_rgb(self._read(path))
+            image = self._decode(self._read(path))
             problem = "not an image that can be decoded"
         except OSError as error:
             image, problem = None, str(error)
