@@ -74,6 +74,21 @@ def test_a_config_that_is_not_there(tmp_path):
     assert "none.py" in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("config", "tool"),
+    [
+        ("mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py", "prepare_voc12.py data"),
+        ("mmdetection/mask-rcnn_r50_fpn_15k_coco14.py", "prepare_coco.py data/coco"),
+    ],
+)
+def test_data_that_is_not_there_says_how_to_get_it(tmp_path, config, tool):
+    small = [*NETWORK, "model.backbone.init_cfg=None"]
+    config = ROOT / "configs/benchmarks" / config
+    result = train(tmp_path, "--cfg-options", *small, config=config)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert f"`python tools/dataset_converters/{tool}` brings" in result.stderr.splitlines()[-1]
+
+
 def test_errors_while_training_keep_their_traceback(tmp_path, data):
     options = [*SMALL, *data, "model.backbone.init_cfg=None", "model.head.in_channels=2048"]
     result = train(tmp_path, "--cfg-options", *options)
