@@ -44,12 +44,14 @@ class SSPRL(BaseSelfSupervisor):
         recompute: What is computed again in the backward pass in place of being kept: nothing; of one ``scale`` after
             the other all of it, so that activations of one are in memory at a time; or every ``stage`` of the backbone,
             which takes least memory. Gradients are the same. Either costs one forward pass more.
+        compile_backbone: Whether ``torch.compile`` makes the backbone's kernels: one graph for each size of patches, in
+            the first steps, which take minutes. Names in checkpoints stay.
         pretrained: Checkpoint to start from.
         init_cfg: Initialisation.
 
     Raises:
         ValueError: If neck and head state different sizes of an embedding; if ``recompute`` is unknown, or the
-            backbone has no stages.
+            backbone has no stages; if stages are to be computed again in a compiled backbone.
 
     Source: Algorithm 1.
     """
@@ -64,11 +66,16 @@ class SSPRL(BaseSelfSupervisor):
         *,
         channels_last: bool = False,
         recompute: str | None = None,
+        compile_backbone: bool = False,
         pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         if recompute not in (None, "scale", "stage"):
             raise ValueError(f"recompute must be None, 'scale' or 'stage', got {recompute!r}")
+        if compile_backbone and recompute == "stage":
+            raise ValueError(
+                "compile_backbone=True can't look into stages that are computed again: use recompute='scale'"
+            )
         spec = PyramidSpec.from_config(pyramid)
         neck, head = _with_one_size(neck, head)
         preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
@@ -86,6 +93,8 @@ class SSPRL(BaseSelfSupervisor):
         self.recompute = recompute
         if recompute == "stage":
             recompute_stages(self.backbone)
+        if compile_backbone:
+            self.backbone.compile(dynamic=False)
         self.backbone._register_load_state_dict_pre_hook(check_complete, with_module=True)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

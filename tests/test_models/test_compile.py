@@ -1,0 +1,64 @@
+"""A compiled backbone: one graph for each size of patches, none more later, and the same step."""
+
+import pytest
+import torch
+from test_recompute import BACKBONES, build, step
+from torch._dynamo.utils import counters
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(backbone, backend, **arguments):
+    plain = build(backbone, None)
+    model = build(backbone, arguments.get("recompute"))
+    model.backbone.compile(backend=backend, dynamic=False)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    return model, plain
+
+
+@pytest.mark.parametrize("recompute", [None, "scale"])
+@pytest.mark.parametrize("backbone", ["resnet", "convnext", "swin"])
+def test_no_graph_breaks_and_no_compilation_in_later_steps(backbone, recompute):
+    model, plain = compiled(backbone, "aot_eager", recompute=recompute)
+    assert torch.equal(step(model), step(plain))
+    graphs = counters["stats"]["unique_graphs"]
+    # Computed again, batch norm leaves its averages alone: another graph.
+    again = 2 if recompute and "BatchNorm" in str(model.backbone) else 1
+    assert graphs == again * len(model.pyramid.groups)
+    for _ in range(2):
+        assert torch.equal(step(model), step(plain))
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
+
+
+@pytest.mark.slow
+def test_compiled_kernels_compute_the_same_step():
+    model, plain = compiled("resnet", "inductor")
+    for _ in range(2):
+        torch.testing.assert_close(step(model), step(plain), rtol=1e-4, atol=1e-4)
+    for (name, wanted), found in zip(plain.named_parameters(), model.parameters(), strict=True):
+        apart = (found.grad - wanted.grad).norm() / wanted.grad.norm().clamp(
+            min=1e-3
+        )  # of some it is nought
+        assert apart < 1e-2, name
+
+
+def test_it_is_asked_for_in_the_config(monkeypatch):
+    from sspyr_mm.models import SSPRL
+
+    calls = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: calls.append((self, how)))
+    config, channels = BACKBONES["resnet"]
+    pyramid = dict(s0=dict(region=48, patch=48, num_prototypes=6, alpha=1.0))
+    neck = dict(type="PyramidProjector", in_channels=channels, hid_channels=16, out_channels=8)
+    head = dict(type="SSPRLHead")
+    model = SSPRL(pyramid, dict(config), neck, head, compile_backbone=True)
+    assert calls == [(model.backbone, dict(dynamic=False))]
+    with pytest.raises(ValueError, match="compile_backbone=True can't look into stages"):
+        SSPRL(pyramid, dict(config), neck, head, compile_backbone=True, recompute="stage")
