@@ -26,6 +26,9 @@ from sspyr_mm.speed.ranks import count_collectives
 from sspyr_mm.speed.release_step import ReleaseStep, stack_views
 from sspyr_mm.speed.timing import wait_for, wall_ms
 
+_PREFETCHED = 2
+"""Batches a worker makes in advance."""
+
 
 class _Images(Dataset):
     """A pipeline's output for images, over and over."""
@@ -85,6 +88,7 @@ class Setting:
             num_workers=self.num_workers,
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
+            prefetch_factor=_PREFETCHED if self.num_workers else None,
             drop_last=True,
         )
 
@@ -148,9 +152,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     counts, collectives = counter.counts, count_collectives(setting.cfg)
     images = setting.batch_size
     return {
-        "images_per_s": _images_per_s(
-            setting, setting.loader(Ours(setting.spec), _steps(setting), _collate), from_regions
-        ),
+        "images_per_s": _images_per_s(setting, Ours(setting.spec), _collate, from_regions),
         "bound_images_per_s": 1e3 * images / ms["bound"],
         "release_images_per_s": _release_images_per_s(setting),
         "step_ms": ms["step"],
@@ -165,17 +167,17 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _steps(setting: Setting) -> int:
-    """Steps of a run from files: the first are not timed, workers are started in them."""
-    return setting.rounds + _WARM_UP
+def _images_per_s(
+    setting: Setting, pipeline: Callable[[str], object], collate: Any, step: Callable[[Any], object]
+) -> float:
+    """From files to updated weights, once workers are at their own pace.
 
-
-_WARM_UP = 2
-
-
-def _images_per_s(setting: Setting, loader: DataLoader, step: Callable[[Any], object]) -> float:
-    batches: Iterator[Any] = iter(loader)
-    for _ in range(_WARM_UP):
+    The first steps do not count: in them workers are started, and then live on what they have made in advance.
+    """
+    ahead = 2 + _PREFETCHED * setting.num_workers
+    timed = max(setting.rounds, setting.num_workers)
+    batches: Iterator[Any] = iter(setting.loader(pipeline, ahead + timed, collate))
+    for _ in range(ahead):
         step(next(batches))
     wait_for(setting.device)
     start, count = time.perf_counter(), 0
@@ -197,8 +199,7 @@ def _release_images_per_s(setting: Setting) -> float | None:
         take({n: x.to(setting.device, non_blocking=True) for n, x in patches.items()})
 
     collate = partial(stack_views, spec=setting.spec)
-    loader = setting.loader(PlainPipeline(setting.spec), _steps(setting), collate)
-    return _images_per_s(setting, loader, step)
+    return _images_per_s(setting, PlainPipeline(setting.spec), collate, step)
 
 
 def default_workers() -> int:
