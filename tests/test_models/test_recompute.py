@@ -10,7 +10,7 @@ from torch import nn
 import sspyr_mm  # noqa: F401
 from sspyr_mm.models import SSPRL
 from sspyr_mm.models.layers import recompute_stages
-from sspyr_mm.speed.memory import LiveBytes, step_bytes
+from sspyr_mm.speed.fake_step import LiveBytes, step_bytes
 
 PYRAMID = dict(
     s0=dict(region=48, patch=48, num_prototypes=6, alpha=1.0),

@@ -1,7 +1,8 @@
-"""How many bytes of tensors are alive at the worst moment: the same number on every machine."""
+"""Memory and work of a step that is never computed: the same numbers on every machine."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from sspyr_mm.models import SSPRL
 
@@ -69,20 +71,60 @@ def step_bytes(model: SSPRL, batch_size: int, *, dtype: torch.dtype = torch.floa
     Returns:
         Bytes.
     """
+    with _fake(model, batch_size) as patches, LiveBytes() as live:
+        live.add([*model.parameters(), *model.buffers(), *patches.values()])
+        _step(model, patches, dtype)
+    return live.peak
+
+
+def step_flops(model: SSPRL, batch_size: int) -> int:
+    """Floating-point operations of matrix products and convolutions in a forward and a backward pass; none is done.
+
+    Args:
+        model: As of :func:`step_bytes`.
+        batch_size: Images.
+
+    Returns:
+        Operations; a multiplication and an addition are two.
+    """
+    with _fake(model, batch_size) as patches, _Flops() as counter:
+        _step(model, patches, torch.float32)
+    return counter.total
+
+
+class _Flops(TorchDispatchMode):
+    """torch's ``FlopCounterMode`` without its tree of modules, which wants the input to have a gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Counts one operator."""
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func.overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+@contextmanager
+def _fake(model: SSPRL, batch_size: int) -> Iterator[dict[str, Tensor]]:
+    """Replaces a model's tensors by fake ones; yields patches of that kind."""
     with FakeTensorMode() as fake:
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):
                 tensors.update(
                     {n: fake.from_tensor(t) for n, t in tensors.items() if t is not None}
                 )
-        patches = {
+        yield {
             g.name: torch.empty(g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch)
             for g in model.pyramid.groups
         }
-        lowered = torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32)
-        with LiveBytes() as live, lowered:
-            live.add([*model.parameters(), *model.buffers(), *patches.values()])
-            losses = model.loss(patches)
-            total = torch.stack([v for k, v in losses.items() if k.startswith("loss")]).sum()
-            total.backward()
-    return live.peak
+
+
+def _step(model: SSPRL, patches: dict[str, Tensor], dtype: torch.dtype) -> None:
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        losses = model.loss(patches)
+    torch.stack([v for k, v in losses.items() if k.startswith("loss")]).sum().backward()
