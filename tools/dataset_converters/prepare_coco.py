@@ -2,30 +2,22 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from sspyr_mm.datasets.preparation import coco_parts, prepare
+from sspyr_mm.datasets.preparation import coco_parts, run_tool
 from sspyr_mm.datasets.preparation.coco import SPLITS
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("data/coco"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train2014", "val2014"])
-    parser.add_argument("--no-download", action="store_true", help="only verify and extract")
-    parser.add_argument("--mirror", help="address that names of archives are appended to")
-    return parser.parse_args()
-
-
-def main() -> int:
-    args = parse_args()
-    parts = coco_parts(args.splits)
-    return prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except OSError as error:
-        print(f"prepare_coco: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(
+        run_tool(
+            "prepare_coco",
+            __doc__,
+            "data/coco",
+            lambda args: coco_parts(args.splits),
+            add_arguments,
+        )
+    )
