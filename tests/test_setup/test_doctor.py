@@ -58,7 +58,8 @@ def test_this_environment_can_pre_train(tmp_path, images):
 def test_json_names_versions_and_links(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "coco").symlink_to(tmp_path / "gone")
-    (tmp_path / "data" / "imagenet").mkdir()
+    (tmp_path / "data" / "imagenet" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "VOCdevkit" / "VOC2012").mkdir(parents=True)
     ready, found = report(cwd=tmp_path)
     assert ready
     assert found["mmpretrain"]["level"] == "ok" and found["torch"]["found"][0].isdigit()
@@ -66,6 +67,8 @@ def test_json_names_versions_and_links(tmp_path):
     assert "which is not there" in found["data/coco"]["found"]
     assert found["data/coco"]["remedy"] == "ln -sfn /path/to/coco data/coco"
     assert found["data/imagenet"]["level"] == "ok"
+    assert found["data/VOCdevkit/VOC2012"]["found"] == "empty"
+    assert found["data/VOCdevkit/VOC2007"]["found"] == "not there"
     assert int(found["cores"]["found"]) >= 1
 
 
