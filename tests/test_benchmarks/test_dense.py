@@ -60,6 +60,10 @@ def test_mask_rcnn_config_is_of_data_and_network(checkpoint, pictures):
     assert cfg.train_dataloader.batch_size == 16 and cfg.optim_wrapper.optimizer.lr == 0.02
     assert cfg.train_cfg.max_iters == 15000 and cfg.param_scheduler[0].end == 1000
     assert cfg.default_hooks.checkpoint.interval == 1000
+    colours = cfg.val_dataloader.dataset.metainfo.palette
+    assert len(set(colours)) == 12 and {type(one) for one in colours} == {
+        tuple
+    }  # mmdet draws no others
     assert os.path.samefile(
         cfg.val_evaluator.ann_file, f"{pictures}/annotations/instances_val2017.json"
     )

@@ -113,7 +113,7 @@ def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
         narrow_file,
         tmp_path / "work",
         *["--coco", few_instances, "--protocol", "mask_rcnn_coco"],
-        *["--size", 160, "--iterations", 700, "--batch-size", 4],
+        *["--size", 160, "--iterations", 1000, "--batch-size", 4],
         *["--cfg-options", *NARROW, f"val_evaluator.outfile_prefix={written}"],
     )
     assert result["beside"]["bbox_mAP_50"] > 50 and result["beside"]["segm_mAP_50"] > 50

@@ -120,7 +120,10 @@ def _set_coco(cfg: Config, data: DenseData) -> None:
             data_root=data.root,
             ann_file=part.annotations[0],
             data_prefix=dict(img=part.images),
-            metainfo=dict(classes=data.classes, palette=_colours(len(data.classes))),
+            # mmdet's visualiser takes tuples only, of COCO's own 80 colours if none are given.
+            metainfo=dict(
+                classes=data.classes, palette=[tuple(c) for c in _colours(len(data.classes))]
+            ),
         )
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = os.path.join(data.root, data.test.annotations[0])
