@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sspyr_mm"
 
-BASE = {"version", "compat", "files", "pyramid"}
+BASE = {"version", "compat", "files", "machine", "pyramid"}
 PARTS = {"models.layers", "models.assigners", "models.losses"}
 BLOCKS = {"models.necks", "models.heads", "models.data_preprocessors"}
 # Part of the package -> what it may import besides itself.
@@ -16,6 +16,7 @@ ALLOWED = {
     "version": set(),
     "compat": set(),
     "files": set(),
+    "machine": set(),
     "pyramid": set(),
     **dict.fromkeys(PARTS, BASE),
     **dict.fromkeys(BLOCKS, BASE | PARTS),

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sspyr_mm.engine.launch import prepare_config
+from sspyr_mm.machine import num_cores
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.counters import OperatorCounter
@@ -204,7 +204,4 @@ def _release_images_per_s(setting: Setting) -> float | None:
 
 def default_workers() -> int:
     """Workers of a loader: a core each, one left for the process that trains."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, cores - 1)
+    return max(1, num_cores() - 1)

@@ -1,6 +1,5 @@
 """VOC with masks of classes, checked before anything is trained on it."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,6 +17,7 @@ from sspyr_mm.benchmarks.dense.data import (
     read_ids,
     require_files,
 )
+from sspyr_mm.machine import num_cores
 
 _LISTS = "ImageSets/Segmentation"
 _VOID = 255
@@ -97,7 +97,7 @@ def _class_names(file: Path) -> tuple[str, ...]:
 def _check_masks(data: DenseData) -> None:
     """Refuses masks that training would stumble over, or an evaluator count wrong without a word."""
     files = [file for part in (data.train, data.test) for file in mask_files(data.root, part)]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:
         list(pool.map(partial(_check_mask, len(data.classes)), files))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sspyr_mm import compat
 from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, SETUP, Finding, last_line
+from sspyr_mm.machine import num_cores
 
 
 def check_torch() -> Iterator[Finding]:
@@ -58,8 +59,7 @@ def check_machine() -> Iterator[Finding]:
     Yields:
         Finding: One for each.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = num_cores()
     yield Finding("cores", OK, str(cores))
     memory = _memory_limit()
     if memory is not None:

@@ -1,6 +1,5 @@
 """Pascal VOC 2012 with masks of classes, and the further masks of SBD: train_aug and val."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from PIL import Image
 
 from sspyr_mm.datasets.preparation.parts import Part
 from sspyr_mm.files import whole_file
+from sspyr_mm.machine import num_cores
 
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
 VOC_MD5 = "6cd6e144f989b92b3379bac3b3de84fd"
@@ -109,7 +109,7 @@ def _convert_all(source: Path, target: Path, ids: Sequence[str]) -> None:
     except ImportError as error:
         raise ValueError(f"SBD's masks are read by scipy: pip install scipy ({error})") from error
     # Threads: most of it is zlib's work, and a process would first import torch.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:
         list(pool.map(partial(_convert, source, target), ids))
 
 

@@ -26,6 +26,7 @@ from sspyr_mm.datasets.toy_scenes.writers import (
     voc_xml,
     write_palette_png,
 )
+from sspyr_mm.machine import num_cores
 
 #: Raised whenever the same parameters would give other files than before.
 GENERATOR_VERSION = 1
@@ -189,9 +190,7 @@ def generate(
     check_whole("num_val", num_val, 1, limit, "a thousand are enough for a probe")
     check_whole("seed", seed, 0, 2**32 - 1, "any such number will do")
     check_whole("workers", workers, 0, 1024, "0 takes one process per core")
-    if not workers:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        workers = cores or 1
+    workers = workers or num_cores()
     parameters: dict[str, Any] = {
         "made_by": "sspyr_mm toy-scenes",
         "version": GENERATOR_VERSION,

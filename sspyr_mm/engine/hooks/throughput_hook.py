@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.model_access import log_interval
+from sspyr_mm.machine import num_cores
 
 
 @HOOKS.register_module()
@@ -62,11 +63,9 @@ def _images_per_step(runner: Runner) -> int:
 
 def _remedy(runner: Runner, waited: float) -> str:
     workers = runner.train_dataloader.num_workers
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     return (
-        f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: {cores} "
+        f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: "
+        f"{num_cores()} "
         f"for {_local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
         "look at the disk (`python -m sspyr_mm bench --images DIR` measures what a worker takes of an image), and "
         "shrink photographs that are much larger than the pyramid's regions."
