@@ -17,6 +17,10 @@ COMMANDS = {
         "sspyr_mm.cli.toy_scenes",
         "draw a labelled data set of multi-object scenes (COCO and VOC layout)",
     ),
+    "pack": (
+        "sspyr_mm.cli.pack",
+        "pack images into shards that training streams, from a disk or an object store",
+    ),
     "export": (
         "sspyr_mm.cli.export",
         "write the backbone of a checkpoint, ours or another's, for use elsewhere",

@@ -7,6 +7,7 @@ with quiet_imports():
 
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.samplers import ResumableSampler
+from sspyr_mm.datasets.streamed import StreamedImages
 from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 from sspyr_mm.datasets.views import set_epoch, set_pyramid
@@ -19,6 +20,7 @@ __all__ = [
     "PackPyramidInputs",
     "PyramidViewTransform",
     "ResumableSampler",
+    "StreamedImages",
     "UnlabelledImages",
     "answer_to_parent_only",
     "set_epoch",

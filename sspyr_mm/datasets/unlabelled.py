@@ -12,6 +12,8 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from sspyr_mm.datasets.shards import is_packed
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
 
 
@@ -72,6 +74,11 @@ class UnlabelledImages(BaseDataset):
             Paths.
         """
         paths = [path for root in self.roots for path in self._list_root(root)]
+        if not paths and any(is_packed(str(root)) for root in self.roots):
+            raise ValueError(
+                f"{self.roots[0]} holds packed shards: give it with tools/train.py --data-root, or set "
+                "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None"
+            )
         if not paths:
             raise ValueError(
                 f"No images in {', '.join(map(str, self.roots))}: looked for {', '.join(self.suffixes)}, also in "

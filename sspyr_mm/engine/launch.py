@@ -21,6 +21,7 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
+from sspyr_mm.datasets.shards import is_packed, is_url
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
 __all__ = [
@@ -139,16 +140,17 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 
     Args:
         cfg (Config): A config with a ``train_dataloader``. It is changed in place.
-        data_root (str): What the dataset takes as ``data_root``: a folder, a list file or an annotation file.
+        data_root (str): What the dataset takes as ``data_root``: a folder, a list file or an annotation file. For
+            packed shards, or a URL, ``StreamedImages`` take the place of ``UnlabelledImages``.
 
     Raises:
         FileNotFoundError: There is nothing at ``data_root``.
         ValueError: The config has no training dataset, or one of labelled images, which come in two parts.
     """
-    if not Path(data_root).exists():
+    if not is_url(data_root) and not Path(data_root).exists():
         raise FileNotFoundError(
             f"--data-root: there is nothing at {data_root!r} (seen from {os.getcwd()}); give a folder of "
-            "images, a list file or a COCO json"
+            "images, a list file, a COCO json, or what `python -m sspyr_mm pack` made"
         )
     dataset = (cfg.get("train_dataloader") or {}).get("dataset")
     if not isinstance(dataset, dict):
@@ -164,7 +166,22 @@ def set_data_root(cfg: Config, data_root: str) -> None:
             "val_dataloader.dataset.data_root=VAL (of COCO the two jsons of annotations/, of VOC the same tree with "
             "another dataset.split)"
         )
+    if is_packed(data_root):
+        _stream(cfg, dataset)
     dataset["data_root"] = data_root
+
+
+def _stream(cfg: Config, dataset: dict) -> None:
+    """Replaces files by shards: another data set, which has an order of its own and so no sampler."""
+    name = _plain(str(dataset.get("type")))
+    if name not in ("UnlabelledImages", "StreamedImages"):
+        raise ValueError(
+            f"--data-root: packed shards are images without labels, the config's data set is {name}; give what it reads"
+        )
+    pipeline = dataset.get("pipeline", [])
+    dataset.clear()
+    dataset.update(type="StreamedImages", pipeline=pipeline)
+    cfg.train_dataloader["sampler"] = None
 
 
 def batch_notice(cfg: Config, num_processes: int) -> str | None:

@@ -79,8 +79,8 @@ def decode_rgb(data: bytes, *, reduction: int = 1) -> np.ndarray | None:
 class LoadRGBImage(BaseTransform):
     """Reads and decodes an image; a broken one is reported and left out, not fatal.
 
-    Required keys: ``img_path``. Modified keys: none. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``,
-    ``img_shape``.
+    Required keys: ``img_path``. Modified keys: none; ``img_bytes``, where a data set has read the file already, is
+    removed. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
 
     Args:
         backend_args: Of mmengine's file client, for images that are not on a local disk.
@@ -131,7 +131,8 @@ class LoadRGBImage(BaseTransform):
         """
         path = results["img_path"]
         try:
-            image = self._decode(self._read(path))
+            data = results["img_bytes"] if "img_bytes" in results else self._read(path)
+            image = self._decode(data)
             problem = "not an image that can be decoded"
         except OSError as error:
             image, problem = None, str(error)
@@ -147,4 +148,5 @@ class LoadRGBImage(BaseTransform):
             )
             return None
         shape = image.shape[:2]
-        return {**results, "img": image, "ori_shape": shape, "img_shape": shape}
+        rest = {key: value for key, value in results.items() if key != "img_bytes"}
+        return {**rest, "img": image, "ori_shape": shape, "img_shape": shape}

@@ -33,7 +33,7 @@ class DataCheckHook(Hook):
         """
         loader = runner.train_dataloader
         check_full_batch(loader)
-        num_images, batch = len(loader.dataset), loader.batch_size * get_world_size()
+        num_images, batch = count_images(loader), loader.batch_size * get_world_size()
         messages = size_messages(model_of(runner).pyramid, num_images)
         messages += batch_messages(
             runner.cfg.get("auto_scale_lr") or {}, loader.batch_size, accumulative_counts(runner)
@@ -41,6 +41,12 @@ class DataCheckHook(Hook):
         for message in messages:
             runner.logger.warning(message)
         _check_resumed(runner, {"images": num_images, "batch": batch, "epochs": runner.max_epochs})
+
+
+def count_images(loader: DataLoader) -> int:
+    """Images of the data set, over all processes; a streamed one's length is that of this process's part."""
+    dataset: Any = loader.dataset
+    return getattr(dataset, "num_images", None) or len(dataset)
 
 
 def check_full_batch(loader: DataLoader) -> None:
@@ -55,7 +61,7 @@ def check_full_batch(loader: DataLoader) -> None:
     Raises:
         ValueError: If there are fewer images than a batch has.
     """
-    num_images = len(loader.dataset)  # type: ignore[arg-type]
+    num_images = count_images(loader)
     if len(loader) == 0:
         raise ValueError(
             f"{num_images} images do not fill one batch of {loader.batch_size} on each of {get_world_size()} "

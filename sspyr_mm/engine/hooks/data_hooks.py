@@ -15,6 +15,9 @@ from sspyr_mm.engine.hooks.model_access import model_of
 _EPOCH_START = "ssprl_epoch_start"
 """Key in the message hub, which is part of the checkpoint: (epoch, iteration it began at)."""
 
+_STREAM = "ssprl_stream"
+"""Key in the message hub: what a streamed data set needs to go on within an epoch."""
+
 
 @HOOKS.register_module()
 class PyramidLinkHook(Hook):
@@ -65,13 +68,12 @@ class ViewSeedHook(Hook):
             loader.sampler.seed = seed
         set_epoch(loader.dataset, runner.epoch, seed=seed)
         started = tuple(runner.message_hub.runtime_info.get(_EPOCH_START, (-1, 0)))
-        if started[0] == runner.epoch and (done := runner.iter - started[1]) > 0:
-            if not hasattr(loader.sampler, "skip"):
-                raise TypeError(
-                    f"Resuming within an epoch needs ResumableSampler, got {type(loader.sampler).__name__}: set "
-                    "train_dataloader.sampler.type to it, or resume from an epoch_N.pth"
-                )
-            loader.sampler.skip(done * loader.batch_size)
+        done = runner.iter - started[1] if started[0] == runner.epoch else 0
+        if hasattr(loader.dataset, "start_epoch"):
+            _start_stream(runner, seed, done)
+        elif done:
+            _skip(loader, done)
+        if done:
             runner.logger.info(
                 f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}."
             )
@@ -82,6 +84,29 @@ class ViewSeedHook(Hook):
         """Seeds torch, on every rank with another number: generators are in no checkpoint."""
         entropy = np.random.SeedSequence((_run_seed(runner), get_rank(), runner.iter))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+
+def _start_stream(runner: Runner, seed: int, done: int) -> None:
+    """Tells a streamed data set, which has no sampler, what epoch it is and where to begin."""
+    loader, hub = runner.train_dataloader, runner.message_hub
+    begun = loader.dataset.start_epoch(
+        runner.epoch,
+        seed=seed,
+        batch_size=loader.batch_size,
+        num_workers=loader.num_workers,
+        done=done,
+        begun=hub.runtime_info.get(_STREAM) if done else None,
+    )
+    hub.update_info(_STREAM, begun)
+
+
+def _skip(loader: Any, done: int) -> None:
+    if not hasattr(loader.sampler, "skip"):
+        raise TypeError(
+            f"Resuming within an epoch needs ResumableSampler, got {type(loader.sampler).__name__}: set "
+            "train_dataloader.sampler.type to it, or resume from an epoch_N.pth"
+        )
+    loader.sampler.skip(done * loader.batch_size)
 
 
 def _run_seed(runner: Runner) -> int:

@@ -1,0 +1,89 @@
+"""``python -m sspyr_mm pack IMAGES OUT``: packs images into shards that training can stream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from sspyr_mm.cli.arguments import positive_int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments.
+
+    Args:
+        parser: The command's parser.
+    """
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="folders, .txt lists or COCO jsons, as --data-root of tools/train.py takes them",
+    )
+    parser.add_argument(
+        "out",
+        metavar="OUT",
+        help="folder to make, or a URL: s3://bucket/name, gs://..., azure://...",
+    )
+    parser.add_argument(
+        "--shard-mb",
+        type=positive_int,
+        default=64,
+        help="size of a shard, MB (default %(default)s)",
+    )
+    parser.add_argument(
+        "--num-workers", type=positive_int, default=None, help="processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the order in shards (default %(default)s)"
+    )
+    parser.add_argument(
+        "--storage-options",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help='of an object store, e.g. \'{"endpoint_url": "http://localhost:9000"}\'; keys come from its environment',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command.
+
+    Args:
+        args: As :func:`add_arguments` defines them.
+
+    Returns:
+        Exit status: 0 packed, 130 interrupted, 2 wrong arguments or images.
+    """
+    from sspyr_mm.datasets.shards import pack
+    from sspyr_mm.datasets.unlabelled import UnlabelledImages
+
+    start = time.monotonic()
+    try:
+        paths = UnlabelledImages(args.images, lazy_init=True).list_images()
+        left_out = pack(
+            paths,
+            args.out,
+            shard_bytes=args.shard_mb * 10**6,
+            num_workers=args.num_workers or 0,
+            seed=args.seed,
+            storage_options=args.storage_options,
+        )
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f"pack: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\npack: interrupted, {args.out} was not made; run the same command again",
+            file=sys.stderr,
+        )
+        return 130
+    for line in left_out:
+        print(f"pack: left out {line}", file=sys.stderr)
+    told = f", {len(left_out)} left out" if left_out else ""
+    print(
+        f"{args.out}: {len(paths) - len(left_out)} images{told} in {time.monotonic() - start:.1f} s"
+    )
+    return 0

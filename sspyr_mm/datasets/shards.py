@@ -1,0 +1,170 @@
+"""Packing a folder of images into shards that can be streamed."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from sspyr_mm.datasets.transforms.loading import decode_rgb
+from sspyr_mm.machine import num_cores
+
+INDEX = "index.json"
+"""Written when all shards are there: a folder without it is no data set."""
+
+
+def is_url(path: str) -> bool:
+    """Whether shards are fetched from there before they are read: an object store, or ``local:`` and a slow folder."""
+    return "://" in path or path.startswith("local:")
+
+
+def is_packed(path: str) -> bool:
+    """Whether ``path`` holds shards: a URL, or a folder with their index.
+
+    Args:
+        path: A folder or URL.
+    """
+    return is_url(path) or ((Path(path) / INDEX).is_file() and any(Path(path).glob("chunk-*.bin")))
+
+
+def import_litdata() -> Any:
+    """The library that reads and writes shards.
+
+    Raises:
+        ImportError: If it is not installed; with what to install.
+    """
+    try:
+        import litdata
+    except ImportError as error:
+        raise ImportError(
+            "Streaming needs litdata: pip install 'litdata>=0.2.76,<0.3', or pip install 'sspyr_mm[streaming]'"
+        ) from error
+    return litdata
+
+
+class _Packer:
+    """Reads one image of a list; what can't be decoded is left out and written down."""
+
+    def __init__(self, paths: Sequence[str], left_out: Path) -> None:
+        self.paths = paths
+        self.root = os.path.commonpath([os.path.dirname(path) for path in paths])
+        self.left_out = left_out
+
+    def __call__(self, index: int) -> Iterator[dict[str, Any]]:
+        cv2.setNumThreads(0)  # its pool of threads does not survive a fork
+        path = self.paths[index]
+        try:
+            data, problem = Path(path).read_bytes(), "not an image that can be decoded"
+        except OSError as error:
+            data, problem = b"", str(error)
+        # An eighth of the size needs the whole file read all the same.
+        if decode_rgb(data, reduction=8) is None:
+            with open(self.left_out, "a", encoding="utf-8") as file:  # one short line: not torn
+                file.write(f"{path}: {problem}\n")
+            return
+        yield {"index": index, "name": os.path.relpath(path, self.root), "image": data}
+
+
+def pack(
+    paths: Sequence[str],
+    out: str,
+    *,
+    shard_bytes: int,
+    num_workers: int = 0,
+    seed: int = 0,
+    storage_options: dict | None = None,
+) -> list[str]:
+    """Packs image files as they are, in an order mixed once, for images of a shard are seen near to each other.
+
+    Args:
+        paths: Of the images.
+        out: Folder that does not exist yet or is empty, or a URL without data set; it appears when it is whole.
+        shard_bytes: Size of a shard, in bytes.
+        num_workers: Processes; 0: one per core.
+        seed: Of the order.
+        storage_options: Of an object store.
+
+    Returns:
+        What was left out: a line with path and problem for each image that can't be decoded.
+
+    Raises:
+        FileExistsError: If ``out`` is not empty.
+        ValueError: If none of the images can be decoded.
+        RuntimeError: If a process ended early.
+    """
+    litdata = import_litdata()
+    paths = list(paths)
+    random.Random(seed).shuffle(paths)
+    options = storage_options or {}
+    with _target(out) as (target, scratch), _litdata_settings(scratch):
+        left_out = Path(scratch) / "left_out.txt"
+        litdata.optimize(
+            _Packer(paths, left_out),
+            list(range(len(paths))),
+            output_dir=target,
+            chunk_bytes=shard_bytes,
+            num_workers=min(num_workers or num_cores(), len(paths)),
+            reorder_files=False,
+            start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
+            storage_options=options,
+            verbose=False,
+        )
+        lines = left_out.read_text(encoding="utf-8").splitlines() if left_out.exists() else []
+        if len(lines) == len(paths):
+            raise ValueError(f"None of {len(paths)} images can be decoded, e.g. {lines[0]}")
+        packed = len(litdata.StreamingDataset(target, storage_options=options))
+        if packed + len(lines) != len(paths):  # litdata says nothing of a worker that was killed
+            raise RuntimeError(
+                f"Only {packed} of {len(paths)} images were packed: a process ended early, perhaps for want of memory; "
+                "pack again, with fewer --num-workers"
+            )
+    return lines
+
+
+@contextmanager
+def _target(out: str) -> Iterator[tuple[str, str]]:
+    """Where to write, and a folder for what is on its way; a local ``out`` appears at the end of the block."""
+    if is_url(out):
+        with tempfile.TemporaryDirectory(prefix="pack-") as scratch:
+            yield out, scratch
+        return
+    folder = Path(out).expanduser()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is there already: remove it, or give another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside it: shards are then moved, not copied.
+    with tempfile.TemporaryDirectory(
+        prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent
+    ) as scratch:
+        partial = Path(scratch) / "shards"
+        yield str(partial), scratch
+        if folder.exists():
+            folder.rmdir()
+        shutil.move(partial, folder)
+
+
+@contextmanager
+def _litdata_settings(folder: str) -> Iterator[None]:
+    """Keeps litdata's temporary files in a folder of our own: two packings would share its default one.
+
+    It also sets how this process starts others, for good; that is taken back.
+    """
+    names = {"DATA_OPTIMIZER_CACHE_FOLDER": "chunks", "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "data"}
+    before = {name: os.environ.get(name) for name in names}
+    method = multiprocessing.get_start_method(allow_none=True)
+    os.environ.update({name: os.path.join(folder, part) for name, part in names.items()})
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,249 @@
+"""Shards: what is packed, what order it comes in, where a stopped epoch goes on."""
+
+import multiprocessing
+import os
+import re
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from sspyr_mm.__main__ import main
+from sspyr_mm.datasets import StreamedImages, UnlabelledImages, set_epoch, set_pyramid
+from sspyr_mm.datasets.shards import _Packer, pack
+from sspyr_mm.pyramid import PyramidSpec
+
+NUM_IMAGES, BATCH = 61, 4
+PYRAMID = dict(s0=dict(grid=1, region=32, patch=32, num_prototypes=6, area=(0.2, 1.0), alpha=1.0))
+PIPELINE = [
+    dict(type="mmpretrain.LoadRGBImage"),
+    dict(type="mmpretrain.PyramidViewTransform"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Images in two folders, no two alike, and two files that are none."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for index in range(NUM_IMAGES):
+        path = folder / "ab"[index % 2] / f"{index:02}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
+    (folder / "a/text.jpg").write_text("no image")
+    (folder / "a/empty.png").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    paths = UnlabelledImages(str(images)).list_images()
+    left_out = pack(paths, str(out), shard_bytes=1500, num_workers=2)
+    assert sorted(left_out) == [
+        f"{images}/a/{name}: not an image that can be decoded" for name in ("empty.png", "text.jpg")
+    ]
+    assert len(list(out.glob("chunk-*.bin"))) > 8
+    return out
+
+
+def item(results):
+    return results
+
+
+def make_loader(shards, num_workers, batch_size=BATCH, **kwargs):
+    dataset = StreamedImages(str(shards), pipeline=[item], **kwargs)
+    return DataLoader(
+        dataset,
+        batch_size,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        drop_last=True,
+        collate_fn=list,
+    )
+
+
+def epoch_of(loader, epoch, **kwargs):
+    """Batches of indices, and what a checkpoint would keep."""
+    begun = loader.dataset.start_epoch(
+        epoch, seed=3, batch_size=loader.batch_size, num_workers=loader.num_workers, **kwargs
+    )
+    return [[results["sample_idx"] for results in batch] for batch in loader], begun
+
+
+def close(loader):
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
+
+
+def flat(batches):
+    return [index for batch in batches for index in batch]
+
+
+def test_files_are_packed_as_they_are_and_mixed(images, shards):
+    packed = [results for batch in make_loader(shards, 0, 1, shuffle=False) for results in batch]
+    names = [results["img_path"] for results in packed]
+    on_disk = sorted(str(p.relative_to(images)) for p in images.rglob("*.png") if p.stat().st_size)
+    assert sorted(names) == on_disk
+    assert names != on_disk
+    assert 15 < sum(name.startswith("a/") for name in names[:NUM_IMAGES]) < 46
+    first_half = sum(name.startswith("a/") for name in names[: NUM_IMAGES // 2])
+    assert 5 < first_half < 25  # not one folder after the other
+    assert all(r["img_bytes"] == (images / r["img_path"]).read_bytes() for r in packed)
+    assert len({results["sample_idx"] for results in packed}) == NUM_IMAGES
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
+def test_an_epoch_has_every_image_at_most_once_in_an_order_of_its_own(shards, num_workers):
+    loader = make_loader(shards, num_workers)
+    assert multiprocessing.get_start_method() == "fork"  # as it was before packing
+    assert len(loader.dataset) == loader.dataset.num_images == NUM_IMAGES
+    epochs = [epoch_of(loader, epoch)[0] for epoch in (0, 1, 2)]
+    assert [len(epoch) for epoch in epochs] == [len(loader)] * 3 == [NUM_IMAGES // BATCH] * 3
+    assert all(len(set(flat(epoch))) == NUM_IMAGES // BATCH * BATCH for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    # In any order, and again: the epoch decides, not what came before.
+    assert [epoch_of(loader, epoch)[0] for epoch in (2, 0)] == [epochs[2], epochs[0]]
+    close(loader)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("local", [True, False], ids=["in_place", "fetched"])
+def test_a_stopped_epoch_goes_on_exactly(shards, tmp_path, num_workers, local):
+    root = shards if local else f"local:{shards}"
+    options = {} if local else {"cache_dir": str(tmp_path)}
+    whole = make_loader(root, num_workers, **options)
+    (second, begun), third = epoch_of(whole, 1), epoch_of(whole, 2)[0]
+    close(whole)
+    for done in (1, 2, 5, 7, len(second) - 1):
+        loader = make_loader(root, num_workers, **options)
+        rest, kept = epoch_of(loader, 1, done=done, begun=begun)
+        assert rest == second[done:]
+        assert kept == begun
+        assert epoch_of(loader, 2)[0] == third
+        close(loader)
+    assert local or list(tmp_path.rglob("chunk-*.bin"))
+
+
+def test_other_workers_go_on_with_what_is_left(shards):
+    """Twice, and back to as many as at the start: never an image again."""
+    loader = make_loader(shards, 2)
+    batches, begun = epoch_of(loader, 0)
+    seen, done = flat(batches[:3]), 3
+    for num_workers, more in ((3, 4), (2, 3), (1, 100)):
+        loader = make_loader(shards, num_workers)
+        rest, begun = epoch_of(loader, 0, done=done, begun=begun)
+        assert begun["dealt_anew"]
+        assert len(batches) - done - num_workers < len(rest) <= len(batches) - done
+        assert not set(seen) & set(flat(rest))
+        seen, done = seen + flat(rest[:more]), done + more
+        close(loader)
+    assert len(seen) == len(set(seen)) > NUM_IMAGES - 3 * BATCH
+
+
+def test_views_are_those_of_the_file(images, shards):
+    """Of the same seed, epoch and index."""
+    spec = PyramidSpec.from_config(PYRAMID)
+    streamed = StreamedImages(str(shards), pipeline=PIPELINE)
+    files = UnlabelledImages(str(images), pipeline=PIPELINE)
+    for dataset in (streamed, files):
+        set_pyramid(dataset, spec)
+        set_epoch(dataset, 1, seed=5)
+    results = next(iter(streamed))
+    path = str(images / results["img_path"])
+    same = files.pipeline(dict(img_path=path, sample_idx=results["sample_idx"]))
+    assert results["view_seed"] == same["view_seed"]
+    np.testing.assert_array_equal(results["regions"]["s0"], same["regions"]["s0"])
+    assert "img_bytes" not in results
+
+
+@pytest.fixture
+def damaged(images, shards, tmp_path):
+    """A copy in which some images are overwritten; returns how to make it."""
+
+    def damage(names):
+        left = set(names)
+        for path in shards.iterdir():
+            data = path.read_bytes()
+            for name in names:
+                image = (images / name).read_bytes()
+                if image in data:
+                    data = data.replace(image, bytes(len(image)))
+                    left.discard(name)
+            (tmp_path / path.name).write_bytes(data)
+        assert not left
+        return tmp_path
+
+    return damage
+
+
+def test_another_image_takes_the_place_of_a_damaged_one(images, damaged, caplog):
+    root = damaged(["a/04.png", "b/05.png"])
+    dataset = StreamedImages(str(root), pipeline=PIPELINE[:1])
+    results = list(dataset)
+    assert len(results) == NUM_IMAGES
+    assert len({r["sample_idx"] for r in results}) == NUM_IMAGES
+    names = {r["img_path"] for r in results}
+    assert len(names) == NUM_IMAGES - 2
+    assert not names & {"a/04.png", "b/05.png"}
+
+
+def test_damaged_shards_are_an_error(images, damaged):
+    root = damaged([str(p.relative_to(images)) for p in images.rglob("*.png") if p.stat().st_size])
+    with pytest.raises(RuntimeError, match=r"The last 61 image\(s\) of a worker can't be read: "):
+        list(StreamedImages(str(root), pipeline=PIPELINE[:1]))
+
+
+def test_a_folder_of_images_is_no_packed_set(images, shards, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no shards \(no index\.json.*sspyr_mm pack"):
+        StreamedImages(str(images))
+    with pytest.raises(FileNotFoundError, match=r"nowhere holds no shards"):
+        StreamedImages(str(tmp_path / "nowhere"))
+    with pytest.raises(FileNotFoundError, match=r"No shards can be read at local:.*nowhere"):
+        StreamedImages(f"local:{tmp_path}/nowhere", cache_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=r"holds packed shards: give it with .*--data-root"):
+        UnlabelledImages(str(shards))
+
+
+def test_without_the_library_it_is_named(shards, monkeypatch):
+    monkeypatch.setitem(sys.modules, "litdata", None)
+    with pytest.raises(ImportError, match=r"needs litdata: pip install 'litdata>=0\.2\.76,<0\.3'"):
+        StreamedImages(str(shards))
+
+
+def test_the_command_packs(images, tmp_path, capsys):
+    out = tmp_path / "deep/er/packed"
+    assert main(["pack", str(images / "a"), str(images / "b"), str(out), "--num-workers", "2"]) == 0
+    assert re.search(
+        rf"{out}: {NUM_IMAGES} images, 2 left out in [\d.]+ s", capsys.readouterr().out
+    )
+    assert [path.name for path in out.parent.iterdir()] == ["packed"]
+    assert len(StreamedImages(str(out))) == NUM_IMAGES
+
+    assert main(["pack", str(images), str(out)]) == 2
+    assert f"{out} is there already: remove it, or give another" in capsys.readouterr().err
+
+
+def test_nothing_is_left_where_nothing_could_be_packed(images, tmp_path, capsys):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{images}/a/text.jpg\n{images}/a/empty.png\n")
+    assert main(["pack", str(listed), str(tmp_path / "out")]) == 2
+    assert "None of 2 images can be decoded, e.g." in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
+
+
+def test_a_killed_process_is_told(images, tmp_path, monkeypatch):
+    """litdata itself would say nothing."""
+
+    def die_at_ten(self, index):
+        if index == 10:
+            os._exit(1)
+        yield {"index": index, "name": "", "image": b""}
+
+    monkeypatch.setattr(_Packer, "__call__", die_at_ten)
+    paths = UnlabelledImages(str(images)).list_images()
+    with pytest.raises(RuntimeError, match=r"Only \d+ of 63 images were packed: a process ended"):
+        pack(paths, str(tmp_path / "out"), shard_bytes=1500, num_workers=2)
+    assert not list(tmp_path.iterdir())
