@@ -84,6 +84,7 @@ setup(
     extras_require={
         "lint": read_requirements("lint"),
         "mminstall": read_requirements("mminstall"),
+        "streaming": read_requirements("streaming"),
         "tests": read_requirements("tests"),
         "torch": read_requirements("torch"),
     },

@@ -162,7 +162,7 @@ def assign(name, value):
     print(f"{name}={shlex.quote(str(value))}")
 
 pins = requirements / "pins.txt"
-lists = [requirements / f"{name}.txt" for name in ("mminstall", "runtime", "tests", "lint", "build")]
+lists = [requirements / f"{name}.txt" for name in ("mminstall", "runtime", "streaming", "tests", "lint", "build")]
 package = [root / name for name in ("setup.py", "pyproject.toml", "requirements/runtime.txt", "sspyr_mm/version.py")]
 originals = ("mmengine", "mmengine-lite", "mmcv", "mmcv-lite", "mmcv-full", "mmpretrain", "mmdet", "mmsegmentation")
 torch = there.get("torch", "")
@@ -302,7 +302,7 @@ install_stack() {
         say "OpenMMLab stack, dependencies and test tools"
     fi
     pip_install "$network_remedy" -c "$scratch/constraints.txt" -r "$scratch/mminstall.txt" \
-        -r "$requirements/runtime.txt" -r "$requirements/tests.txt" -r "$requirements/lint.txt" -r "$requirements/build.txt"
+        -r "$requirements/runtime.txt" -r "$requirements/streaming.txt" -r "$requirements/tests.txt" -r "$requirements/lint.txt" -r "$requirements/build.txt"
     rm -rf "$scratch"
     scratch=
     finish stack "$want_stack"

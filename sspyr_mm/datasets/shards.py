@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,11 @@ def is_packed(path: str) -> bool:
     return is_url(path) or ((Path(path) / INDEX).is_file() and any(Path(path).glob("chunk-*.bin")))
 
 
-def import_litdata() -> Any:
+def import_litdata(storage_options: Mapping[str, Any] | None = None) -> Any:
     """The library that reads and writes shards.
+
+    Args:
+        storage_options: Of an object store; ``endpoint_url`` may be ``http://``, as of a store within a cluster.
 
     Raises:
         ImportError: If it is not installed; with what to install.
@@ -45,6 +48,11 @@ def import_litdata() -> Any:
         raise ImportError(
             "Streaming needs litdata: pip install 'litdata>=0.2.76,<0.3', or pip install 'sspyr_mm[streaming]'"
         ) from error
+    if str((storage_options or {}).get("endpoint_url", "")).startswith("http://"):
+        from litdata.streaming import downloader
+
+        # litdata 0.2.76 has no option for it, and its transfers refuse what is not encrypted.
+        downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
     return litdata
 
 
@@ -98,10 +106,10 @@ def pack(
         ValueError: If none of the images can be decoded.
         RuntimeError: If a process ended early.
     """
-    litdata = import_litdata()
+    options = storage_options or {}
+    litdata = import_litdata(options)
     paths = list(paths)
     random.Random(seed).shuffle(paths)
-    options = storage_options or {}
     with _target(out) as (target, scratch), _litdata_settings(scratch):
         left_out = Path(scratch) / "left_out.txt"
         litdata.optimize(

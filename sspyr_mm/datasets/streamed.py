@@ -56,7 +56,7 @@ class StreamedImages(IterableDataset):
             shuffle=shuffle,
             cache_dir=cache_dir,
             max_cache_size=max_cache_size,
-            storage_options=storage_options or {},
+            storage_options=dict(storage_options or {}),
             drop_last=True,
         )
         self._length = self._stream.get_len(1, 1)
@@ -193,7 +193,7 @@ def _open(data_root: str, **options: Any) -> Any:
             f"{data_root} holds no shards (no {INDEX}, which is written last): give a folder or URL that "
             "`python -m sspyr_mm pack IMAGES OUT` made, or UnlabelledImages for a folder of images"
         )
-    litdata = import_litdata()
+    litdata = import_litdata(options["storage_options"])
     root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
     try:
         return litdata.StreamingDataset(root, **options)

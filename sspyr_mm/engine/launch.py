@@ -35,6 +35,9 @@ __all__ = [
 
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
+# What StreamedImages share with files, and what --cfg-options may have said of them already.
+_STREAMED = ("pipeline", "shuffle", "cache_dir", "max_cache_size", "storage_options")
+
 # Where each launcher tells a process its place: (rank, world size, local rank).
 _PLACE = {
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
@@ -178,9 +181,9 @@ def _stream(cfg: Config, dataset: dict) -> None:
         raise ValueError(
             f"--data-root: packed shards are images without labels, the config's data set is {name}; give what it reads"
         )
-    pipeline = dataset.get("pipeline", [])
+    kept = {key: value for key, value in dataset.items() if key in _STREAMED}
     dataset.clear()
-    dataset.update(type="StreamedImages", pipeline=pipeline)
+    dataset.update(kept, type="StreamedImages")
     cfg.train_dataloader["sampler"] = None
 
 
