@@ -15,6 +15,7 @@ from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.process import run_config
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
 from sspyr_mm.datasets.splits import rank_ids, write_ids
+from sspyr_mm.machine import num_cores
 
 HELD_OUT_PERCENT = 20
 """Part of the training images that chooses the learning rates; then all of them train."""
@@ -251,7 +252,7 @@ class _ConfigMaker:
         loader = cfg.train_dataloader
         loader.batch_size //= self.num_processes
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-            loader.num_workers = min(loader.num_workers, max(1, (os.cpu_count() or 1) // 2))
+            loader.num_workers = min(loader.num_workers, max(1, num_cores() // 2))
         if self.num_processes > 1:
             cfg.sync_bn = "torch"
         if rates is not None:

@@ -15,6 +15,7 @@ from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
 from sspyr_mm.checkpoints import BackboneCheckpoint
 from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS
+from sspyr_mm.machine import num_cores
 
 _OURS = {
     *("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp"),
@@ -178,7 +179,7 @@ def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:
         )
     cfg.train_dataloader.batch_size = batch // num_processes
     cfg.optim_wrapper.optimizer.lr *= batch / BATCH
-    workers = min(4, max(1, (os.cpu_count() or 1) // 2))
+    workers = min(4, max(1, num_cores() // 2))
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.num_workers = workers
 

@@ -68,7 +68,7 @@ class ViewSeedHook(Hook):
             loader.sampler.seed = seed
         set_epoch(loader.dataset, runner.epoch, seed=seed)
         started = tuple(runner.message_hub.runtime_info.get(_EPOCH_START, (-1, 0)))
-        done = runner.iter - started[1] if started[0] == runner.epoch else 0
+        done = max(0, runner.iter - started[1]) if started[0] == runner.epoch else 0
         if hasattr(loader.dataset, "start_epoch"):
             _start_stream(runner, seed, done)
         elif done:
