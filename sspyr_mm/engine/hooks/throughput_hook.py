@@ -65,8 +65,9 @@ def _remedy(runner: Runner, waited: float) -> str:
     workers = runner.train_dataloader.num_workers
     return (
         f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: "
-        f"{num_cores()} for {_local_processes()} process(es). Raise train_dataloader.num_workers as long "
-        "as there are cores; then look at the disk (`python -m sspyr_mm bench --images DIR` measures what a worker takes of an image), and "
+        f"{num_cores()} "
+        f"for {_local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
+        "look at the disk (`python -m sspyr_mm bench --images DIR` measures what a worker takes of an image), and "
         "shrink photographs that are much larger than the pyramid's regions."
     )
 
