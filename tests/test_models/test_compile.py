@@ -62,3 +62,26 @@ def test_it_is_asked_for_in_the_config(monkeypatch):
     assert calls == [(model.backbone, dict(dynamic=False))]
     with pytest.raises(ValueError, match="compile_backbone=True can't look into stages"):
         SSPRL(pyramid, dict(config), neck, head, compile_backbone=True, recompute="stage")
+
+
+def test_a_compiled_augmentation_has_one_kernel_of_each_operation_for_all_sizes():
+    """`fullgraph` refuses graph breaks; numbers of patches differ from step to step, sizes from scale to scale."""
+    from test_pyramid_augment import PAPER, SPEC, batch_of, draw_params
+
+    from sspyr_mm.models import PyramidAugment
+
+    plain, module = PyramidAugment(SPEC), PyramidAugment(SPEC, compiled=True)
+
+    def apart(seeds):
+        inputs, params = batch_of(seeds)["inputs"], draw_params(seeds, SPEC.groups, PAPER)
+        wanted = plain.augment_in_batches(inputs, params)
+        found = module.augment_in_batches(inputs, params)
+        return max(float((found[name] - wanted[name]).abs().max()) for name in wanted)
+
+    assert apart(range(64)) < 1e-4
+    # Had an operation met one patch, or as many as channels, it would be compiled once more for others.
+    assert counters["stats"]["unique_graphs"] == len(module.operations) == 6
+    for epoch in range(1, 4):
+        assert apart(range(100 * epoch, 100 * epoch + 64)) < 1e-4
+    assert counters["stats"]["unique_graphs"] == 6
+    assert not counters["graph_break"]

@@ -18,7 +18,12 @@ from sspyr_mm.models.data_preprocessors.augment_params import (
     PatchParams,
     draw_params,
 )
-from sspyr_mm.models.data_preprocessors.pyramid_augment import PyramidAugment, cut_patches
+from sspyr_mm.models.data_preprocessors.pyramid_augment import (
+    PyramidAugment,
+    cut_patches,
+    list_pixels,
+    move_together,
+)
 from sspyr_mm.pyramid import PyramidSpec
 
 PYRAMID = dict(
@@ -60,6 +65,21 @@ def regions(batch=4, seed=0):
 def batch_of(seeds, seed=0):
     inputs = regions(len(seeds), seed)
     return dict(inputs={**inputs, "seed": torch.tensor(seeds)}, data_samples=["kept"])
+
+
+CPU = torch.device("cpu")
+
+
+def cut(inputs, group, params):
+    """Patches before colours."""
+    regions = inputs[group.name]
+    return cut_patches(regions, move_together(list_pixels(len(regions), group, params), CPU))
+
+
+def colour(patches, params):
+    """Colours and blur in batches."""
+    steps = move_together(photometric.list_steps(params), CPU)
+    return photometric.augment(patches, steps, photometric.operations(params.max_sigma))
 
 
 # ---- one operation at a time
@@ -137,9 +157,9 @@ def test_whole_chains_equal_torchvisions_at_each_patchs_parameters():
     orders, kinds = set(), set()
     for group in SPEC.groups:
         p = params[group.name]
-        cut = cut_patches(inputs[group.name], group, p)
-        expected = [reference_chain(patch, p, n) for n, patch in enumerate(cut.clone())]
-        got = photometric.augment(cut, p)
+        patches = cut(inputs, group, p)
+        expected = [reference_chain(patch, p, n) for n, patch in enumerate(patches.clone())]
+        got = colour(patches, p)
         assert (got - torch.stack(expected)).abs().max() <= LEVEL
         orders |= {tuple(order) for order, used in zip(p.order, p.jitter, strict=True) if used}
         kinds |= set(zip(p.jitter.tolist(), p.gray.tolist(), p.blur.tolist(), strict=True))
@@ -173,15 +193,42 @@ def test_the_module_equals_torchvision_from_regions_to_normalised_patches():
 
 def test_the_batches_of_a_device_are_the_patches_of_a_cpu():
     """Two ways, one for devices and one for CPUs: the same crops and flips, colours and blur to a rounding."""
-    module, seeds = PyramidAugment(SPEC, **PLAIN), list(range(40))
+    module, seeds = PyramidAugment(SPEC), list(range(40))
     batch = batch_of(seeds)
     found = module(batch)["inputs"]
     params = draw_params(seeds, SPEC.groups, module.config)
-    for group in SPEC.groups:
-        cut = cut_patches(batch["inputs"][group.name], group, params[group.name])
-        wanted = photometric.augment(cut, params[group.name])
-        worst = (found[group.name].flatten(0, 2) - wanted).abs().max()
-        assert worst < 5e-5, group.name
+    wanted = module.augment_in_batches(batch["inputs"], params)
+    for name in found:
+        assert (found[name] - wanted[name]).abs().max() < 5e-5 / 0.22, name
+
+
+def test_parameters_reach_the_device_in_two_copies(monkeypatch):
+    module, seeds = PyramidAugment(SPEC), list(range(4))
+    batch, params = batch_of(seeds), draw_params(seeds, SPEC.groups, module.config)
+    moved, to = [], torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda self, *a, **k: (moved.append(a), to(self, *a, **k))[1]
+    )
+    module.augment_in_batches(batch["inputs"], params)
+    assert sum(isinstance(a[0], torch.device) for a in moved) == 2
+
+
+def test_arrays_that_move_together_keep_their_places():
+    rng = np.random.default_rng(0)
+    tree = {
+        "a": (rng.integers(0, 9, (3, 1, 2)), rng.random(4, dtype=np.float32)),
+        "b": [photometric.Step("hue", rng.integers(0, 9, 5), rng.random((2, 3), dtype=np.float32))],
+    }
+    found = move_together(tree, CPU)
+    assert found["b"][0].name == "hue"
+    for wanted, got in [
+        (tree["a"][0], found["a"][0]),
+        (tree["a"][1], found["a"][1]),
+        (tree["b"][0].rows, found["b"][0].rows),
+        (tree["b"][0].values, found["b"][0].values),
+    ]:
+        np.testing.assert_array_equal(got.numpy(), wanted)
+        assert got.numpy().dtype == wanted.dtype
 
 
 def test_crops_and_flips_are_exact():
@@ -286,8 +333,8 @@ def test_the_operation_named_first_is_done_first():
     order = np.array([[0, 2, 1, 3], [2, 0, 1, 3]])
     params = PatchParams(**one, flip=off, jitter=~off, factors=factors, order=order, gray=off,
                          blur=off, sigma=np.ones(2, np.float32), max_sigma=1.0)  # fmt: skip
-    colour = torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1).expand(2, 3, 8, 8).clone()
-    got = photometric.augment(colour, params)[:, 0, 0, 0].tolist()
+    reddish = torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1).expand(2, 3, 8, 8).clone()
+    got = colour(reddish, params)[:, 0, 0, 0].tolist()
     # First: red clamps to 1, then grey of (1, .2, .2). Second: grey of (.8, .1, .1), doubled.
     assert got == pytest.approx(
         [0.2989 * 1 + 0.701 * 0.2, 2 * (0.2989 * 0.8 + 0.701 * 0.1)], abs=2e-3

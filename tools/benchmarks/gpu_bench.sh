@@ -36,6 +36,8 @@ variant float32 ''
 variant bfloat16 "$bf16"
 variant bfloat16_channels_last "$bf16
 model = dict(channels_last=True)"
+variant bfloat16_channels_last_compiled "$bf16
+model = dict(channels_last=True, compile_backbone=True, data_preprocessor=dict(compiled=True))"
 variant bfloat16_channels_last_recompute_scale "$bf16
 model = dict(channels_last=True, recompute=\"scale\")"
 variant bfloat16_channels_last_recompute_stage "$bf16

@@ -5,7 +5,9 @@ same name at the same parameters.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,47 +18,72 @@ from sspyr_mm.models.data_preprocessors.augment_params import PatchParams
 # ITU-R 601 luma, as torchvision and PIL round it.
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue."""
+Operation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
-def augment(patches: Tensor, params: PatchParams) -> Tensor:
-    """Colour jitter in each patch's own order, greyscale and blur.
+class Step(NamedTuple):
+    """One operation on some of the patches, which the host has chosen: no synchronisation.
+
+    Args:
+        name: A key of :func:`operations`.
+        rows: (n,) which patches, int64.
+        values: (n,) the operation's parameter of each, float32.
+    """
+
+    name: str
+    rows: Any
+    values: Any
+
+
+def list_steps(params: PatchParams) -> list[Step]:
+    """What :func:`augment` has to do: colour jitter in each patch's own order, greyscale and blur.
+
+    Args:
+        params: Parameters of the patches.
+
+    Returns:
+        Steps that concern at least one patch; arrays on the host.
+    """
+    chosen = [
+        (name, params.jitter & (params.order[:, turn] == column), params.factors[:, column])
+        for turn in range(len(_JITTER))
+        for column, name in enumerate(_JITTER)
+    ]
+    chosen += [("gray", params.gray, params.sigma), ("blur", params.blur, params.sigma)]
+    return [Step(name, np.flatnonzero(on), values[on]) for name, on, values in chosen if on.any()]
+
+
+def operations(max_sigma: float, *, compiled: bool = False) -> dict[str, Operation]:
+    """Operations by name, each of (n, 3, H, W) patches and (n, 1, 1, 1) parameters.
+
+    Args:
+        max_sigma: Upper bound of the blur's sigma, in pixels.
+        compiled: Whether ``torch.compile`` makes one kernel of each: for any number and size of patches the same one.
+    """
+    blur = partial(gaussian_blur, radius=math.ceil(3 * max_sigma))
+    found: dict[str, Operation] = {**_JITTER, "gray": turn_gray, "blur": blur}
+    if not compiled:
+        return found
+    return {name: torch.compile(f, dynamic=True, fullgraph=True) for name, f in found.items()}
+
+
+def augment(patches: Tensor, steps: Sequence[Step], functions: Mapping[str, Operation]) -> Tensor:
+    """Does what was chosen.
 
     Args:
         patches: (N, 3, H, W), changed in place.
-        params: Parameters of the N patches.
+        steps: Of :func:`list_steps`; tensors on the patches' device.
+        functions: Of :func:`operations`.
 
     Returns:
         (N, 3, H, W).
     """
-    for step in range(4):
-        for op, function in enumerate(_JITTER):
-            _apply(
-                patches,
-                params.jitter & (params.order[:, step] == op),
-                function,
-                params.factors[:, op],
-            )
-    _apply(patches, params.gray, lambda x, _: to_gray(x).expand_as(x), params.sigma)
-    radius = math.ceil(3 * params.max_sigma)
-    _apply(
-        patches, params.blur, lambda x, sigma: gaussian_blur(x, sigma, radius=radius), params.sigma
-    )
+    for step in steps:
+        done = functions[step.name](
+            patches.index_select(0, step.rows), step.values.view(-1, 1, 1, 1)
+        )
+        patches.index_copy_(0, step.rows, done)
     return patches
-
-
-def _apply(
-    patches: Tensor,
-    chosen: np.ndarray,
-    function: Callable[[Tensor, Tensor], Tensor],
-    values: np.ndarray,
-) -> None:
-    """Runs ``function(patches, values)`` on the chosen rows, in place. The choice is the host's: no synchronisation."""
-    rows = np.flatnonzero(chosen)
-    if rows.size == 0:
-        return
-    index = torch.from_numpy(rows).to(patches.device, non_blocking=True)
-    factor = torch.from_numpy(values[rows]).to(patches.device, non_blocking=True).view(-1, 1, 1, 1)
-    patches.index_copy_(0, index, function(patches.index_select(0, index), factor))
 
 
 def to_gray(patches: Tensor) -> Tensor:
@@ -70,6 +97,11 @@ def to_gray(patches: Tensor) -> Tensor:
     """
     red, green, blue = patches.unbind(1)
     return (LUMA[0] * red).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).unsqueeze(1)
+
+
+def turn_gray(patches: Tensor, _: Tensor) -> Tensor:
+    """Luma in all channels; there is no parameter."""
+    return to_gray(patches).expand_as(patches)
 
 
 def adjust_brightness(patches: Tensor, factor: Tensor) -> Tensor:
@@ -103,13 +135,18 @@ def adjust_hue(patches: Tensor, shift: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    offsets = torch.tensor([5.0, 3.0, 1.0]).to(patches.device, non_blocking=True).view(1, 3, 1, 1)
+    offsets = torch.arange(5.0, 0.0, -2.0, device=patches.device).view(1, 3, 1, 1)  # 5, 3, 1
     k = (hue.unsqueeze(1) + 6 * shift + offsets).remainder_(6)
     weight = torch.minimum(k, 4 - k).clamp_(0, 1)
     return (value.unsqueeze(1) - chroma.unsqueeze(1) * weight).clamp_(0, 1)
 
 
-_JITTER = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+_JITTER: dict[str, Operation] = {  # in the order of the columns of PatchParams.factors
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}
 
 
 def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
@@ -142,14 +179,12 @@ def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
 def _blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:
     """(N, size, size): row i holds the normalised kernel around i, weights outside of the patch reflected into it."""
     radius = min(radius, size - 1)
-    taps = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (taps.to(sigma.device, non_blocking=True) / sigma[:, None]) ** 2)
+    taps = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
     kernel = kernel / kernel.sum(1, keepdim=True)
-    source = torch.arange(size)[:, None] + taps
-    source = (size - 1) - ((size - 1) - source.abs()).abs()
-    target = (
-        (torch.arange(size)[:, None] * size + source).view(-1).to(sigma.device, non_blocking=True)
-    )
+    row = torch.arange(size, device=sigma.device)[:, None]
+    source = (size - 1) - ((size - 1) - (row + taps).abs()).abs()
+    target = (row * size + source).view(-1)
     weights = kernel[:, None].expand(-1, size, -1).reshape(sigma.shape[0], -1)
     matrix = sigma.new_zeros(sigma.shape[0], size * size)
     return matrix.index_add_(1, target, weights).view(-1, size, size)

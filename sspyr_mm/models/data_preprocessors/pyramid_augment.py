@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from mmpretrain.registry import MODELS
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sspyr_mm.models.data_preprocessors import photometric
 from sspyr_mm.models.data_preprocessors.augment_params import (
@@ -39,6 +40,7 @@ class PyramidAugment(BaseDataPreprocessor):
         blur_prob: Probability of Gaussian blur.
         blur_sigma: Least and greatest sigma, in pixels.
         non_blocking: Whether copies to the device may overlap with other work.
+        compiled: Whether ``torch.compile`` makes the kernels of a GPU, in the first step; a CPU has its own way.
 
     Raises:
         ValueError: If a probability or strength is out of its range.
@@ -60,6 +62,7 @@ class PyramidAugment(BaseDataPreprocessor):
         blur_prob: float = 0.5,
         blur_sigma: Sequence[float] = (0.1, 2.0),
         non_blocking: bool = True,
+        compiled: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
         self.spec = PyramidSpec.from_config(pyramid)
@@ -71,6 +74,7 @@ class PyramidAugment(BaseDataPreprocessor):
             blur_prob=blur_prob,
             blur_sigma=tuple(blur_sigma),
         )
+        self.operations = photometric.operations(self.config.blur_sigma[1], compiled=compiled)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) / 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) / 255, persistent=False)
 
@@ -95,30 +99,53 @@ class PyramidAugment(BaseDataPreprocessor):
         seeds = inputs["seed"].tolist()
         params = draw_params(seeds, self.spec.groups, self.config)
         regions = self.cast_data({group.name: inputs[group.name] for group in self.spec.groups})
-        patches = {
-            g.name: self.augment(regions[g.name], g, params[g.name]) for g in self.spec.groups
-        }
+        on_cpu = self.mean.device.type == "cpu"
+        patches = (self.augment_one_by_one if on_cpu else self.augment_in_batches)(regions, params)
         return {"inputs": patches, "data_samples": data.get("data_samples")}
 
     @torch.no_grad()
-    def augment(self, regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
-        """Patches of one group.
+    def augment_in_batches(
+        self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]
+    ) -> dict[str, Tensor]:
+        """Patches of all groups, an operation at a time on all that it applies to: what GPUs are good at.
 
         Args:
-            regions: (B, R, H, W, 3) uint8, R being 1 where views share the region.
-            group: The group.
-            params: Parameters of its V * B * M patches, in this order.
+            regions: Per group's name, (B, R, H, W, 3) uint8, R being 1 where views share the region.
+            params: Per group's name, parameters of its V * B * M patches, in this order.
 
         Returns:
-            (V, B, M, 3, P, P) float32, normalised.
+            Per group's name, (V, B, M, 3, P, P) float32, normalised.
         """
-        if regions.device.type == "cpu":
-            patches = self._augment_on_cpu(regions, group, params)
-        else:
-            with torch.autocast(regions.device.type, enabled=False):
-                patches = photometric.augment(cut_patches(regions, group, params), params)
-                patches = (patches - self.mean) / self.std
-        return patches.unflatten(0, (group.num_views, regions.shape[0], group.num_patches))
+        num_images = len(regions[self.spec.groups[0].name])
+        chosen = {
+            g.name: (
+                list_pixels(num_images, g, params[g.name]),
+                photometric.list_steps(params[g.name]),
+            )
+            for g in self.spec.groups
+        }
+        patches = {}
+        with torch.autocast(self.mean.device.type, enabled=False):
+            chosen = move_together(chosen, self.mean.device)
+            for group in self.spec.groups:
+                pixels, steps = chosen[group.name]
+                cut = cut_patches(regions[group.name], pixels)
+                done = photometric.augment(cut, steps, self.operations)
+                shape = (group.num_views, num_images, group.num_patches)
+                patches[group.name] = done.sub_(self.mean).div_(self.std).unflatten(0, shape)
+        return patches
+
+    @torch.no_grad()
+    def augment_one_by_one(
+        self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]
+    ) -> dict[str, Tensor]:
+        """The same, a patch at a time: what the cache of a CPU is good at. See :meth:`augment_in_batches`."""
+        return {
+            g.name: self._augment_on_cpu(regions[g.name], g, params[g.name]).unflatten(
+                0, (g.num_views, len(regions[g.name]), g.num_patches)
+            )
+            for g in self.spec.groups
+        }
 
     def _augment_on_cpu(self, regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
         """Patches (N, 3, P, P), one after the other."""
@@ -156,32 +183,64 @@ def place_patches(
     return image, region, top, left
 
 
-def cut_patches(regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
-    """Crops one patch from every cell and flips it where its parameters say so, in one gather.
+def list_pixels(
+    num_images: int, group: GroupSpec, params: PatchParams
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which pixels of the regions become patches: one crop of every cell, flipped where its parameters say so.
 
     Args:
-        regions: (B, R, H, W, 3) uint8.
+        num_images: B.
         group: The group.
         params: Parameters of N = V * B * M patches.
 
     Returns:
-        (N, 3, P, P) float32 in [0, 1].
+        Image (N, 1, 1), region (N, 1, 1), rows (N, P, 1) and columns (N, 1, P), int64.
     """
-    image, region, top, left = place_patches(regions.shape[0], group, params)
+    image, region, top, left = place_patches(num_images, group, params)
     along = np.arange(group.patch)
     columns = np.where(params.flip[:, None], along[::-1], along) + left[:, None]
-
-    def index(values: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(regions.device, non_blocking=True)
-
-    patches = regions[
-        index(image)[:, None, None],
-        index(region)[:, None, None],
-        index(top[:, None] + along)[:, :, None],
-        index(columns)[:, None, :],
-    ]
     return (
-        patches.permute(0, 3, 1, 2)
-        .to(torch.float32, memory_format=torch.contiguous_format)
-        .div_(255)
+        image[:, None, None],
+        region[:, None, None],
+        (top[:, None] + along)[:, :, None],
+        columns[:, None, :],
     )
+
+
+def cut_patches(regions: Tensor, pixels: Sequence[Tensor]) -> Tensor:
+    """Patches in one gather.
+
+    Args:
+        regions: (B, R, H, W, 3) uint8.
+        pixels: Of :func:`list_pixels`, on the regions' device.
+
+    Returns:
+        (N, 3, P, P) float32 in [0, 1].
+    """
+    patches = regions[tuple(pixels)].permute(0, 3, 1, 2)
+    return patches.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def move_together(tree: Any, device: torch.device) -> Any:
+    """Moves many small arrays in two copies: one of indices, one of parameters.
+
+    Args:
+        tree: Any nesting of tuples, lists, dicts and :class:`photometric.Step` with arrays, int64 or float32.
+        device: Where to.
+
+    Returns:
+        The same nesting, of tensors.
+    """
+    leaves, form = tree_flatten(tree)
+    for dtype in (np.int64, np.float32):
+        places = [k for k, x in enumerate(leaves) if isinstance(x, np.ndarray) and x.dtype == dtype]
+        if not places:
+            continue
+        arrays = [leaves[k] for k in places]
+        packed = torch.from_numpy(np.concatenate([x.ravel() for x in arrays]))
+        if device.type == "cuda":
+            packed = packed.pin_memory()
+        parts = packed.to(device, non_blocking=True).split([x.size for x in arrays])
+        for place, array, part in zip(places, arrays, parts, strict=True):
+            leaves[place] = part.view(array.shape)
+    return tree_unflatten(leaves, form)
