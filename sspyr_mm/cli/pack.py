@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="folder to make, or a URL: s3://bucket/name, gs://..., azure://...",
+        help="folder to make, or a URL: s3://bucket/name, gs://..., r2://...",
     )
     parser.add_argument(
         "--shard-mb",

@@ -1,5 +1,6 @@
 """Packing a folder of images into shards that can be streamed."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -17,6 +18,8 @@ from sspyr_mm.machine import num_cores
 
 INDEX = "index.json"
 """Written when all shards are there: a folder without it is no data set."""
+_WRITABLE = ("s3://", "gs://", "r2://")
+"""Object stores that litdata writes to; it reads from others, too."""
 
 
 def is_url(path: str) -> bool:
@@ -46,7 +49,8 @@ def import_litdata(storage_options: Mapping[str, Any] | None = None) -> Any:
         import litdata
     except ImportError as error:
         raise ImportError(
-            "Streaming needs litdata: pip install 'litdata>=0.2.76,<0.3', or pip install 'sspyr_mm[streaming]'"
+            "Streaming needs litdata: pip install 'sspyr_mm[streaming]', or in a checkout "
+            "pip install -r requirements/streaming.txt"
         ) from error
     if str((storage_options or {}).get("endpoint_url", "")).startswith("http://"):
         from litdata.streaming import downloader
@@ -95,7 +99,8 @@ def pack(
         out: Folder that does not exist yet or is empty, or a URL without data set; it appears when it is whole.
         shard_bytes: Size of a shard, in bytes.
         num_workers: Processes; 0: one per core.
-        seed: Of the order.
+        seed: Of the order; with several processes it depends on their pace as well, as whoever is free takes the next
+            image. (litdata's fixed shares would wait for ever for a process that was killed.)
         storage_options: Of an object store.
 
     Returns:
@@ -108,6 +113,11 @@ def pack(
     """
     options = storage_options or {}
     litdata = import_litdata(options)
+    if is_url(out) and not out.startswith(_WRITABLE):
+        raise ValueError(
+            f"OUT can't be {out}: shards are written to a folder or to {', '.join(_WRITABLE)}; pack into a folder and "
+            "copy that with the store's own tool"
+        )
     paths = list(paths)
     random.Random(seed).shuffle(paths)
     with _target(out) as (target, scratch), _litdata_settings(scratch):
@@ -132,7 +142,24 @@ def pack(
                 f"Only {packed} of {len(paths)} images were packed: a process ended early, perhaps for want of memory; "
                 "pack again, with fewer --num-workers"
             )
+        if is_url(target):
+            _check_uploaded(target, Path(scratch), options)
     return lines
+
+
+def _check_uploaded(url: str, scratch: Path, storage_options: dict) -> None:
+    """Looks for every shard of the index: litdata only logs that an upload failed."""
+    from litdata.streaming.fs_provider import _get_fs_provider
+
+    store = _get_fs_provider(url, storage_options)
+    store.download_file(f"{url.rstrip('/')}/{INDEX}", str(scratch / INDEX))
+    shards = [shard["filename"] for shard in json.loads((scratch / INDEX).read_text())["chunks"]]
+    missing = [name for name in shards if not store.exists(f"{url.rstrip('/')}/{name}")]
+    if missing:
+        raise RuntimeError(
+            f"{len(missing)} of {len(shards)} shards did not arrive at {url}, e.g. {missing[0]} (see the errors above): "
+            "check that the store's keys may write and that it has room, remove what is there, and pack again"
+        )
 
 
 @contextmanager

@@ -209,7 +209,7 @@ def test_a_folder_of_images_is_no_packed_set(images, shards, tmp_path):
 
 def test_without_the_library_it_is_named(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "litdata", None)
-    with pytest.raises(ImportError, match=r"needs litdata: pip install 'litdata>=0\.2\.76,<0\.3'"):
+    with pytest.raises(ImportError, match=r"needs litdata: pip install 'sspyr_mm\[streaming\]'"):
         StreamedImages(str(shards))
 
 

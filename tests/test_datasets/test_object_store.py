@@ -1,0 +1,160 @@
+"""Shards in an object store: packed there, read and trained from, over HTTP from a server of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import boto3
+import cv2
+import numpy as np
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from sspyr_mm.__main__ import main
+from sspyr_mm.datasets import StreamedImages, UnlabelledImages
+from sspyr_mm.datasets.shards import pack
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_IMAGES = 22
+
+
+class Store:
+    """A server that speaks S3; ``refuse`` is a part of the names of objects that nobody may write."""
+
+    def __init__(self):
+        self.refuse = None
+        self._s3 = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def _answer(self, environ, start_response):
+        writes = environ["REQUEST_METHOD"] in ("PUT", "POST")
+        if writes and self.refuse and self.refuse in environ["PATH_INFO"]:
+            start_response("403 Forbidden", [("Content-Type", "application/xml")])
+            return [b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"]
+        return self._s3(environ, start_response)
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def store():
+    server = Store()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _keys(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+
+
+@pytest.fixture
+def bucket(store, request):
+    name = f"bucket-{abs(hash(request.node.name))}"
+    boto3.client("s3", endpoint_url=store.url).create_bucket(Bucket=name)
+    yield name
+    store.refuse = None
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for index in range(NUM_IMAGES):
+        cv2.imwrite(
+            str(folder / f"{index:02}.png"), rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        )
+    return folder
+
+
+def epoch_of(dataset):
+    dataset.start_epoch(0, seed=3, batch_size=2, num_workers=0)
+    return [(r["sample_idx"], r["img_path"], r["img_bytes"]) for r in dataset]
+
+
+def item(results):
+    return results
+
+
+def test_what_is_packed_there_is_what_is_packed_on_a_disk(store, bucket, images, tmp_path):
+    options = {"endpoint_url": store.url}
+    paths = UnlabelledImages(str(images)).list_images()
+    url = f"s3://{bucket}/deep/shards"
+    assert not pack(paths, url, shard_bytes=30000, num_workers=1, storage_options=options)
+    assert not pack(paths, str(tmp_path / "local"), shard_bytes=30000, num_workers=1)
+    there = StreamedImages(
+        url, pipeline=[item], cache_dir=str(tmp_path / "cache"), storage_options=options
+    )
+    here = StreamedImages(str(tmp_path / "local"), pipeline=[item])
+    found = epoch_of(there)
+    assert found == epoch_of(here)
+    assert len(found) == NUM_IMAGES
+    for _, name, data in found:
+        assert (images / name).read_bytes() == data
+
+
+def test_a_shard_that_does_not_arrive_is_told(store, bucket, images, capfd):
+    """litdata writes the error to its log and ends well."""
+    store.refuse = "chunk-1-0"
+    arguments = ["pack", str(images), f"s3://{bucket}/shards", "--num-workers", "2"]
+    assert main([*arguments, "--storage-options", json.dumps({"endpoint_url": store.url})]) == 2
+    told = capfd.readouterr().err
+    assert "of 2 shards did not arrive at s3://" in told
+
+
+def test_stores_that_can_only_be_read_are_named(images, capsys):
+    assert main(["pack", str(images), "azure://container/shards"]) == 2
+    assert "shards are written to a folder or to s3://, gs://, r2://" in capsys.readouterr().err
+
+
+CONFIG = """
+_base_ = [
+    "{root}/configs/_base_/models/ssprl_r18_small.py",
+    "{root}/configs/_base_/datasets/unlabelled.py",
+    "{root}/configs/_base_/schedules/adamw.py",
+    "{root}/configs/_base_/ssprl_runtime.py",
+]
+model = dict(
+    pyramid=dict(
+        s0=dict(region=32, patch=32, num_prototypes=6),
+        s1=dict(region=52, patch=24, num_prototypes=5),
+    ),
+    backbone=dict(stem_channels=8, base_channels=8),
+    neck=dict(in_channels=64, hid_channels=16, out_channels=8),
+)
+train_dataloader = dict(batch_size=4, num_workers=2)
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+
+def test_training_from_it(store, bucket, images, tmp_path):
+    """The command of the documentation: every epoch its iterations, and a checkpoint at the end."""
+    url = f"s3://{bucket}/shards"
+    told = json.dumps({"endpoint_url": store.url})
+    assert main(["pack", str(images), url, "--num-workers", "1", "--storage-options", told]) == 0
+    (tmp_path / "config.py").write_text(CONFIG.format(root=ROOT))
+    done = subprocess.run(
+        [sys.executable, "tools/train.py", tmp_path / "config.py", "--work-dir", tmp_path / "work"]
+        + ["--data-root", url, "--cfg-options", f"train_dataloader.dataset.cache_dir={tmp_path}/c"]
+        + [f"train_dataloader.dataset.storage_options.endpoint_url={store.url}"],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "work/epoch_2.pth").is_file()
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "Epoch(train)" in line]
+    assert sum(f"[2][{NUM_IMAGES // 4}/{NUM_IMAGES // 4}]" in line for line in lines) == 1
