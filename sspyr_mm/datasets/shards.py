@@ -157,7 +157,7 @@ def _check_uploaded(url: str, scratch: Path, storage_options: dict) -> None:
     missing = [name for name in shards if not store.exists(f"{url.rstrip('/')}/{name}")]
     if missing:
         raise RuntimeError(
-            f"{len(missing)} of {len(shards)} shards did not arrive at {url}, e.g. {missing[0]} (see the errors above): "
+            f"{len(missing)} of {len(shards)} shards did not arrive at {url}, e.g. {missing[0]} (see above): "
             "check that the store's keys may write and that it has room, remove what is there, and pack again"
         )
 

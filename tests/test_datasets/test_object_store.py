@@ -145,10 +145,13 @@ def test_training_from_it(store, bucket, images, tmp_path):
     told = json.dumps({"endpoint_url": store.url})
     assert main(["pack", str(images), url, "--num-workers", "1", "--storage-options", told]) == 0
     (tmp_path / "config.py").write_text(CONFIG.format(root=ROOT))
+    options = [
+        f"train_dataloader.dataset.cache_dir={tmp_path}/cache",
+        f"train_dataloader.dataset.storage_options.endpoint_url={store.url}",
+    ]
+    command = [sys.executable, "tools/train.py", str(tmp_path / "config.py"), "--data-root", url]
     done = subprocess.run(
-        [sys.executable, "tools/train.py", tmp_path / "config.py", "--work-dir", tmp_path / "work"]
-        + ["--data-root", url, "--cfg-options", f"train_dataloader.dataset.cache_dir={tmp_path}/c"]
-        + [f"train_dataloader.dataset.storage_options.endpoint_url={store.url}"],
+        [*command, "--work-dir", str(tmp_path / "work"), "--cfg-options", *options],
         cwd=ROOT,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
