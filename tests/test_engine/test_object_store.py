@@ -5,21 +5,16 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import boto3
-import cv2
-import numpy as np
 import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
+from small_runs import ITERS, NUM_IMAGES, ROOT
 from werkzeug.serving import make_server
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages
 from sspyr_mm.datasets.shards import pack
-
-ROOT = Path(__file__).resolve().parents[2]
-NUM_IMAGES = 22
 
 
 class Store:
@@ -67,17 +62,6 @@ def bucket(store, request):
     store.refuse = None
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for index in range(NUM_IMAGES):
-        cv2.imwrite(
-            str(folder / f"{index:02}.png"), rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        )
-    return folder
-
-
 def epoch_of(dataset):
     dataset.start_epoch(0, seed=3, batch_size=2, num_workers=0)
     return [(r["sample_idx"], r["img_path"], r["img_bytes"]) for r in dataset]
@@ -91,8 +75,8 @@ def test_what_is_packed_there_is_what_is_packed_on_a_disk(store, bucket, images,
     options = {"endpoint_url": store.url}
     paths = UnlabelledImages(str(images)).list_images()
     url = f"s3://{bucket}/deep/shards"
-    assert not pack(paths, url, shard_bytes=30000, num_workers=1, storage_options=options)
-    assert not pack(paths, str(tmp_path / "local"), shard_bytes=30000, num_workers=1)
+    assert not pack(paths, url, shard_bytes=8000, num_workers=1, storage_options=options)
+    assert not pack(paths, str(tmp_path / "local"), shard_bytes=8000, num_workers=1)
     there = StreamedImages(
         url, pipeline=[item], cache_dir=str(tmp_path / "cache"), storage_options=options
     )
@@ -106,11 +90,11 @@ def test_what_is_packed_there_is_what_is_packed_on_a_disk(store, bucket, images,
 
 def test_a_shard_that_does_not_arrive_is_told(store, bucket, images, capfd):
     """litdata writes the error to its log and ends well."""
-    store.refuse = "chunk-1-0"
-    arguments = ["pack", str(images), f"s3://{bucket}/shards", "--num-workers", "2"]
+    store.refuse = "chunk-0-0"
+    arguments = ["pack", str(images), f"s3://{bucket}/shards", "--num-workers", "1"]
     assert main([*arguments, "--storage-options", json.dumps({"endpoint_url": store.url})]) == 2
     told = capfd.readouterr().err
-    assert "of 2 shards did not arrive at s3://" in told
+    assert "1 of 1 shards did not arrive at s3://" in told and "chunk-0-0.bin" in told
 
 
 def test_stores_that_can_only_be_read_are_named(images, capsys):
@@ -118,38 +102,18 @@ def test_stores_that_can_only_be_read_are_named(images, capsys):
     assert "shards are written to a folder or to s3://, gs://, r2://" in capsys.readouterr().err
 
 
-CONFIG = """
-_base_ = [
-    "{root}/configs/_base_/models/ssprl_r18_small.py",
-    "{root}/configs/_base_/datasets/unlabelled.py",
-    "{root}/configs/_base_/schedules/adamw.py",
-    "{root}/configs/_base_/ssprl_runtime.py",
-]
-model = dict(
-    pyramid=dict(
-        s0=dict(region=32, patch=32, num_prototypes=6),
-        s1=dict(region=52, patch=24, num_prototypes=5),
-    ),
-    backbone=dict(stem_channels=8, base_channels=8),
-    neck=dict(in_channels=64, hid_channels=16, out_channels=8),
-)
-train_dataloader = dict(batch_size=4, num_workers=2)
-train_cfg = dict(max_epochs=2)
-default_hooks = dict(logger=dict(interval=1))
-"""
-
-
-def test_training_from_it(store, bucket, images, tmp_path):
+def test_training_from_it(store, bucket, config, images, tmp_path):
     """The command of the documentation: every epoch its iterations, and a checkpoint at the end."""
     url = f"s3://{bucket}/shards"
     told = json.dumps({"endpoint_url": store.url})
     assert main(["pack", str(images), url, "--num-workers", "1", "--storage-options", told]) == 0
-    (tmp_path / "config.py").write_text(CONFIG.format(root=ROOT))
     options = [
+        "train_cfg.max_epochs=2",
+        "train_dataloader.num_workers=2",
         f"train_dataloader.dataset.cache_dir={tmp_path}/cache",
         f"train_dataloader.dataset.storage_options.endpoint_url={store.url}",
     ]
-    command = [sys.executable, "tools/train.py", str(tmp_path / "config.py"), "--data-root", url]
+    command = [sys.executable, "tools/train.py", str(config), "--data-root", url]
     done = subprocess.run(
         [*command, "--work-dir", str(tmp_path / "work"), "--cfg-options", *options],
         cwd=ROOT,
@@ -160,4 +124,4 @@ def test_training_from_it(store, bucket, images, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "work/epoch_2.pth").is_file()
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "Epoch(train)" in line]
-    assert sum(f"[2][{NUM_IMAGES // 4}/{NUM_IMAGES // 4}]" in line for line in lines) == 1
+    assert sum(f"[2][{ITERS}/{ITERS}]" in line for line in lines) == 1
