@@ -17,16 +17,11 @@ from sspyr_mm.files import configs_dir
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import (
-    Ours,
-    PlainPhotometric,
-    PlainPipeline,
-    decode,
-    lightly_swav,
-    mmpretrain_swav,
-)
+from sspyr_mm.speed.pipelines import Ours, PlainPhotometric, PlainPipeline, decode
+from sspyr_mm.speed.reading import measure_reading
+from sspyr_mm.speed.swav import has_lightly, lightly_pipeline, mmpretrain_pipeline
 from sspyr_mm.speed.timing import cpu_ms, wall_ms
-from sspyr_mm.speed.training import Setting, default_workers, measure_training
+from sspyr_mm.speed.training import Setting, default_workers, measure_swav, measure_training
 
 _VERSIONED = ("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy")
 
@@ -92,7 +87,9 @@ def run_bench(
         return {
             **measure_workers(spec, paths),
             **measure_augmentation(spec, paths[: size.augmented], device, size.rounds),
+            **measure_reading(spec, paths, num_workers=setting.num_workers, rounds=size.rounds),
             **measure_training(setting),
+            **measure_swav(setting),
             "config": path.stem,
             "batch_size": setting.batch_size,
             "num_workers": setting.num_workers,
@@ -114,10 +111,10 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
         "decode": decode,
         "ours": ours,
         "plain": PlainPipeline(spec),
-        "mmpretrain": mmpretrain_swav(),
+        "mmpretrain": mmpretrain_pipeline(),
     }
-    if (other := lightly_swav()) is not None:
-        functions["lightly"] = other
+    if has_lightly():
+        functions["lightly"] = lightly_pipeline()
     try:
         ms = cpu_ms(functions, paths)
     finally:
@@ -193,10 +190,17 @@ _ROWS = (  # key, what it is, unit
     ("worker_bytes", "from a worker to the device, an image", "bytes"),
     ("augment_ms", "augmentation, an image", "ms"),
     ("augment_ratio_vs_pil", "Pillow's on one core, the same patches", "x"),
+    ("files_images_per_s", "loader, images from files", "images/s"),
+    ("shards_images_per_s", "loader, images from packed shards", "images/s"),
     ("images_per_s", "training from files", "images/s"),
     ("bound_images_per_s", "bound: patches on the device already", "images/s"),
     ("release_images_per_s", "plain implementation, the same views", "images/s"),
+    ("mmpretrain_images_per_s", "mmpretrain's SwAV, the same backbone, 8 views", "images/s"),
+    ("lightly_images_per_s", "lightly's SwAV, the same backbone, 8 views", "images/s"),
+    ("pixels", "pixels the backbone sees of an image", ""),
+    ("swav_pixels", "pixels it sees of one in SwAV", ""),
     ("step_ms", "a step", "ms"),
+    ("recompute_ratio", "a step that recomputes, by scale", "x"),
     ("augment_share", "augmentation in it", "share"),
     ("sinkhorn_share", "codes in it", "share"),
     ("optimizer_share", "optimiser in it", "share"),

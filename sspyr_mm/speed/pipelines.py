@@ -1,17 +1,14 @@
-"""What a loader's worker does of an image: ours, and what others do, to be timed beside it."""
+"""What a loader's worker does of an image: ours, and a plain one that is timed beside it."""
 
-import importlib.util
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import TRANSFORMS
 from PIL import Image, ImageFilter
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision import transforms
 
 from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
@@ -53,6 +50,27 @@ class Ours:
                 raise ValueError(f"{path} is not an image: remove it from --images")
             results = done
         return results
+
+
+class PipelineOutputs(Dataset):
+    """A pipeline's output for images, over and over.
+
+    Args:
+        pipeline: Path of an image to whatever.
+        paths: Images.
+        length: Of an epoch.
+    """
+
+    def __init__(
+        self, pipeline: Callable[[str], object], paths: Sequence[str], length: int
+    ) -> None:
+        self.pipeline, self.paths, self.length = pipeline, paths, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> object:
+        return self.pipeline(self.paths[index % len(self.paths)])
 
 
 class PlainPipeline:
@@ -111,40 +129,3 @@ class PlainPhotometric:
         if random.random() < 0.5:
             patch = patch.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
         return self.normalize(patch)
-
-
-def mmpretrain_swav() -> Callable[[str], object]:
-    """Mmpretrain's own pipeline for SwAV: eight views."""
-    config = "mmpretrain::swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py"
-    steps = Config.fromfile(_file_of(config)).train_dataloader.dataset.pipeline
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        pipeline = [TRANSFORMS.build(step) for step in steps]
-
-    def run(path: str) -> object:
-        results: Any = {"img_path": path}
-        for step in pipeline:
-            results = step(results)
-        return results
-
-    return run
-
-
-def _file_of(config: str) -> str:
-    import mmpretrain
-
-    return str(Path(mmpretrain.__file__).parent / ".mim/configs" / config.partition("::")[2])
-
-
-def lightly_swav() -> Callable[[str], object] | None:
-    """Lightly's pipeline for SwAV, eight views; None where lightly is not installed."""
-    if importlib.util.find_spec("lightly") is None:
-        return None
-    from lightly.transforms import SwaVTransform
-
-    transform = SwaVTransform()
-
-    def run(path: str) -> object:
-        with Image.open(path) as opened:
-            return transform(opened.convert("RGB"))
-
-    return run

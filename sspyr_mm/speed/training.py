@@ -14,35 +14,28 @@ from mmengine.model import BaseModule, revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from sspyr_mm.engine.launch import prepare_config
 from sspyr_mm.machine import num_cores
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.counters import OperatorCounter
-from sspyr_mm.speed.pipelines import Ours, PlainPipeline
+from sspyr_mm.speed.pipelines import Ours, PipelineOutputs, PlainPipeline
 from sspyr_mm.speed.ranks import count_collectives
 from sspyr_mm.speed.release_step import ReleaseStep, stack_views
+from sspyr_mm.speed.swav import (
+    Swav,
+    has_lightly,
+    lightly_swav,
+    mmpretrain_swav,
+    scaled_sides,
+    view_pixels,
+)
 from sspyr_mm.speed.timing import wait_for, wall_ms
 
 _PREFETCHED = 2
 """Batches a worker makes in advance."""
-
-
-class _Images(Dataset):
-    """A pipeline's output for images, over and over."""
-
-    def __init__(
-        self, pipeline: Callable[[str], object], paths: Sequence[str], length: int
-    ) -> None:
-        self.pipeline, self.paths, self.length = pipeline, paths, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> object:
-        return self.pipeline(self.paths[index % len(self.paths)])
 
 
 @dataclass
@@ -83,7 +76,7 @@ class Setting:
     def loader(self, pipeline: Callable[[str], object], steps: int, collate: Any) -> DataLoader:
         """Batches of a pipeline."""
         return DataLoader(
-            _Images(pipeline, self.paths, steps * self.batch_size),
+            PipelineOutputs(pipeline, self.paths, steps * self.batch_size),
             self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
@@ -107,6 +100,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     Returns:
         ``images_per_s`` from files to updated weights; ``bound_images_per_s`` of the same network on patches that are
         on the device already; ``release_images_per_s`` of a plain implementation on the same views; ``step_ms``;
+        ``recompute_ratio`` of a step on patches that computes a scale's activations again to one that keeps them;
         ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``;
         ``collectives_per_step`` and ``collective_bytes_per_step`` of codes and queues; ``allocated_mib_per_step``;
         ``operators_per_step``.
@@ -127,6 +121,13 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         model.train_step(given, wrapper)
         model.head.normalize_()
 
+    def with_recomputing() -> None:
+        model.recompute, kept = "scale", model.recompute
+        try:
+            on_patches()
+        finally:
+            model.recompute = kept
+
     embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
     gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
 
@@ -144,6 +145,8 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         "sinkhorn": partial(model.head.assign_codes, embeddings),
         "optimizer": update,
     }
+    if model.recompute is None:
+        parts["recompute"] = with_recomputing
     ms = wall_ms(parts, rounds=setting.rounds, device=setting.device)
     # Step counts of torch's optimisers lie on the host.
     steps = [state["step"] for state in wrapper.optimizer.state.values() if "step" in state]
@@ -156,6 +159,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         "bound_images_per_s": 1e3 * images / ms["bound"],
         "release_images_per_s": _release_images_per_s(setting),
         "step_ms": ms["step"],
+        "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
         "augment_share": ms["augment"] / ms["step"],
         "sinkhorn_share": ms["sinkhorn"] / ms["step"],
         "optimizer_share": ms["optimizer"] / ms["step"],
@@ -200,6 +204,38 @@ def _release_images_per_s(setting: Setting) -> float | None:
 
     collate = partial(stack_views, spec=setting.spec)
     return _images_per_s(setting, PlainPipeline(setting.spec), collate, step)
+
+
+def measure_swav(setting: Setting) -> dict[str, Any]:
+    """SwAV by mmpretrain and by lightly, from files to updated weights, around the config's backbone.
+
+    Args:
+        setting: What and where.
+
+    Returns:
+        ``mmpretrain_images_per_s`` and ``lightly_images_per_s``, None where there is none: lightly is not installed,
+        or the backbone is no ResNet, for which mmpretrain's neck is made. ``pixels`` that the encoder sees of an image,
+        and ``swav_pixels``: they see fewer.
+    """
+    makers: dict[str, Callable[[Config, torch.device], Swav]] = {"mmpretrain": mmpretrain_swav}
+    if has_lightly():
+        makers["lightly"] = lightly_swav
+    if setting.cfg.model.backbone.type != "ResNet":
+        makers = {}
+    sides = scaled_sides(setting.spec.scales[0].patch)
+    return {
+        "pixels": sum(g.num_views * g.num_patches * g.patch**2 for g in setting.spec.groups),
+        "swav_pixels": view_pixels(sides),
+        "mmpretrain_images_per_s": None,
+        "lightly_images_per_s": None,
+        **{f"{name}_images_per_s": _swav_images_per_s(setting, makers[name]) for name in makers},
+    }
+
+
+def _swav_images_per_s(setting: Setting, make: Callable[[Config, torch.device], Swav]) -> float:
+    torch.manual_seed(0)
+    swav = make(setting.cfg, setting.device)
+    return _images_per_s(setting, swav.pipeline, swav.collate, swav.step)
 
 
 def default_workers() -> int:

@@ -10,6 +10,7 @@ KEYS = {
     *("worker_ms", "worker_ratio_vs_pil", "augment_ratio_vs_pil", "collectives_per_step"),
     *("host_syncs_per_step", "optimizer_share", "sinkhorn_share", "images_per_s"),
     *("bound_images_per_s", "release_images_per_s", "device", "versions"),
+    *("files_images_per_s", "shards_images_per_s", "mmpretrain_images_per_s", "recompute_ratio"),
 }
 
 
@@ -25,6 +26,10 @@ def test_figures_are_there(found, capsys):
     for key in KEYS - {"device", "versions", "host_syncs_per_step"}:
         assert found[key] > 0, key
     assert found["versions"]["torch"] and found["device"]
+    assert (
+        found["pixels"] == 2 * 64**2 + 2 * 4 * 40**2
+        and found["swav_pixels"] == 2 * 64**2 + 6 * 27**2
+    )
     assert found["config"] == "r18_small_50e" and found["batch_size"] == 4
 
 

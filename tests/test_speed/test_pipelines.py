@@ -9,8 +9,9 @@ from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed import timing
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import Ours, PlainPipeline, mmpretrain_swav
+from sspyr_mm.speed.pipelines import Ours, PlainPipeline
 from sspyr_mm.speed.release_step import ReleaseStep, stack_views
+from sspyr_mm.speed.swav import mmpretrain_pipeline
 
 PYRAMID = dict(
     s0=dict(region=32, patch=32, num_prototypes=5, alpha=1.0, area=(0.14, 1.0)),
@@ -54,7 +55,7 @@ def test_both_pipelines_make_the_same_views(ramp):
 def test_mmpretrains_pipeline_makes_eight_views(tmp_path):
     (path,) = make_images(tmp_path, 1)
     assert Image.open(path).size == (640, 480)
-    views = mmpretrain_swav()(path)["inputs"]
+    views = mmpretrain_pipeline()(path)["inputs"]
     assert [tuple(v.shape[1:]) for v in views] == [(224, 224)] * 2 + [(96, 96)] * 6
 
 

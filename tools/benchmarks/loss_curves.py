@@ -1,0 +1,179 @@
+"""What precision, layout and compiling do to the loss, beside what another seed does.
+
+    python tools/benchmarks/loss_curves.py --data-root DIR --out OUT [--config CONFIG] [--cfg-options KEY=VALUE ...]
+
+Trains the config once per seed and, with the first seed, once per setting; each run is a process of its own
+(tools/train.py). Two curves are as far apart as their losses on average, over all lines of the log. A setting passes if
+it is no farther from the first seed's curve than the two seeds that are farthest apart. Leaves OUT/loss_curves.json and
+loss_curves.svg; runs that are done stay in OUT/runs and are not repeated. Status 1: a setting did not pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from sspyr_mm.files import whole_file
+from sspyr_mm.speed.bench import device_name, versions
+
+ROOT = Path(__file__).parents[2]
+INTERVAL = 5
+"""Steps whose mean loss is a point of a curve."""
+PLAIN = ("model.channels_last=False", "optim_wrapper.type=OptimWrapper")
+SETTINGS = {
+    "bfloat16": ("optim_wrapper.type=AutocastOptimWrapper",),
+    "channels_last": ("model.channels_last=True",),
+    "compiled": ("model.compile_backbone=True", "model.data_preprocessor.compiled=True"),
+    "recompute": ("model.recompute=scale",),
+}
+ON_GPU = {"float16": ("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=float16")}
+
+Curve = list[float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Args:
+        name: Of its folder and of its line in the figure.
+        options: Settings of the config, ``KEY=VALUE``.
+    """
+
+    name: str
+    options: tuple[str, ...]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = {**SETTINGS, **ON_GPU}
+    usual = [*known] if torch.cuda.is_available() else [*SETTINGS]
+    parser.add_argument("--data-root", required=True, metavar="DIR", help="images to train on")
+    parser.add_argument("--out", required=True, metavar="DIR", type=Path)
+    parser.add_argument("--config", default=str(ROOT / "configs/ssprl/r18_toy_scenes_40e.py"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--settings", nargs="+", choices=known, default=usual)
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
+    args = parser.parse_args()
+    if len(set(args.seeds)) < 2:
+        parser.error(
+            f"--seeds {args.seeds}: two different ones at least, to have something to compare with"
+        )
+    return args
+
+
+def list_runs(args: argparse.Namespace) -> list[Run]:
+    """The seeds' runs, then the settings'."""
+    common = (*PLAIN, *args.cfg_options)
+    seeds = [Run(f"seed {seed}", (*common, f"randomness.seed={seed}")) for seed in args.seeds]
+    known = {**SETTINGS, **ON_GPU}
+    return seeds + [Run(name, seeds[0].options + known[name]) for name in args.settings]
+
+
+def train(run: Run, config: str, data_root: str, folder: Path) -> Curve:
+    """Trains once, or reads what an earlier call has left.
+
+    Raises:
+        SystemExit: If training ends with an error.
+    """
+    logging = (
+        *(f"default_hooks.logger.interval={INTERVAL}", f"log_processor.window_size={INTERVAL}"),
+        "default_hooks.checkpoint.interval=-1",
+    )
+    command = [sys.executable, str(ROOT / "tools/train.py"), config, "--data-root", data_root]
+    asked = [*command[2:], *run.options]
+    done = folder / "done.json"
+    if done.is_file() and (found := json.loads(done.read_text()))["asked"] == asked:
+        return found["curve"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "train.log", "w") as log:
+        status = subprocess.run(
+            [*command, "--work-dir", str(folder), "--cfg-options", *logging, *run.options],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ).returncode
+    if status:
+        raise SystemExit(f"loss_curves: {run.name} ended with status {status}, see {log.name}")
+    scalars = max(folder.glob("*/vis_data/scalars.json"))  # folders are named by their time
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    curve = [line["loss"] for line in lines if "loss" in line]
+    with whole_file(done) as partial:
+        partial.write_text(json.dumps({"asked": asked, "curve": curve}))
+    return curve
+
+
+def distance(one: Curve, other: Curve) -> float:
+    """Mean of the differences of two curves' losses; not a number counts as such."""
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def compare(seeds: Sequence[Curve], settings: Mapping[str, Curve]) -> dict[str, object]:
+    """How far seeds are apart, how far settings are from the first seed, and whether that is less."""
+    apart = [distance(one, other) for one, other in itertools.combinations(seeds, 2)]
+    changed = {name: distance(seeds[0], curve) for name, curve in settings.items()}
+    return {
+        "seeds_apart": apart,
+        "settings_from_first_seed": changed,
+        "passed": {name: value <= max(apart) for name, value in changed.items()},
+    }
+
+
+def draw(curves: Mapping[str, Curve], num_seeds: int, path: Path) -> None:
+    """Curves, and the differences from the first below them; seeds are grey."""
+    figure = Figure((8, 6), layout="constrained")
+    upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    first = next(iter(curves.values()))
+    steps = [INTERVAL * (index + 1) for index in range(len(first))]
+    for index, (name, curve) in enumerate(curves.items()):
+        style = {"color": "0.6", "lw": 3} if index < num_seeds else {"lw": 1.2}
+        (line,) = upper.plot(steps, curve, label=name, **style)
+        difference = [b - a for a, b in zip(first, curve, strict=True)]
+        lower.plot(steps, difference, **{**style, "color": line.get_color()})
+    upper.set_ylabel("loss")
+    lower.set(xlabel="step", ylabel=f"difference from {next(iter(curves))}")
+    upper.legend(frameon=False, ncols=2)
+    for axis in (upper, lower):
+        axis.spines[["top", "right"]].set_visible(False)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="svg", metadata={"Date": None})
+
+
+def main() -> int:
+    args = parse_args()
+    runs, curves = list_runs(args), {}
+    for run in runs:
+        folder = args.out / "runs" / run.name.replace(" ", "_")
+        curves[run.name] = train(run, args.config, args.data_root, folder)
+        print(f"{run.name:16} last loss {curves[run.name][-1]:.4f}", flush=True)
+    seeds, settings = list(curves)[: len(args.seeds)], list(curves)[len(args.seeds) :]
+    found = compare([curves[n] for n in seeds], {n: curves[n] for n in settings})
+    draw(curves, len(seeds), args.out / "loss_curves.svg")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    what = {
+        "config": Path(args.config).stem,
+        "options": {run.name: run.options for run in runs},
+        "steps_a_point": INTERVAL,
+        "device": device_name(device),
+        "versions": versions(),
+    }
+    with whole_file(args.out / "loss_curves.json") as partial:
+        partial.write_text(json.dumps({**found, **what, "curves": curves}, indent=1) + "\n")
+    print("seeds are apart by", ", ".join(f"{value:.4f}" for value in found["seeds_apart"]))
+    for name, value in found["settings_from_first_seed"].items():
+        print(f"{name:16} {value:.4f} {'' if found['passed'][name] else 'MORE THAN A SEED'}")
+    return 0 if all(found["passed"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
