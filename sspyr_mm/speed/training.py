@@ -21,6 +21,7 @@ from sspyr_mm.machine import num_cores
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.counters import OperatorCounter
+from sspyr_mm.speed.growth import pixels
 from sspyr_mm.speed.pipelines import Ours, PipelineOutputs, PlainPipeline
 from sspyr_mm.speed.ranks import count_collectives
 from sspyr_mm.speed.release_step import ReleaseStep, stack_views
@@ -224,7 +225,7 @@ def measure_swav(setting: Setting) -> dict[str, Any]:
         makers = {}
     sides = scaled_sides(setting.spec.scales[0].patch)
     return {
-        "pixels": sum(g.num_views * g.num_patches * g.patch**2 for g in setting.spec.groups),
+        "pixels": pixels(setting.spec),
         "swav_pixels": view_pixels(sides),
         "mmpretrain_images_per_s": None,
         "lightly_images_per_s": None,

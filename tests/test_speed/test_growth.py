@@ -4,45 +4,26 @@ import itertools
 
 import pytest
 from mmengine.config import Config
-from mmpretrain.registry import MODELS
 
 import sspyr_mm  # noqa: F401
+from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.fake_step import step_flops
-
-SCALES = {  # five of them: 1, 4, 9, 16 and 25 patches a view
-    "s0": dict(region=224, patch=224, num_prototypes=300, alpha=1.0),
-    "s1": dict(grid=2, region=314, patch=112, num_prototypes=150, alpha=0.25, beta=0.25),
-    "s2": dict(grid=3, region=383, patch=96, num_prototypes=150, alpha=0.25, beta=0.25),
-    "s3": dict(grid=4, region=448, patch=96, num_prototypes=150, alpha=0.25, beta=0.25),
-    "s4": dict(grid=5, region=560, patch=96, num_prototypes=150, alpha=0.25, beta=0.25),
-}
+from sspyr_mm.speed.growth import build_grown, grown_pyramid, pixels
 
 
 def flops(num_scales, *, batch=2, prototypes=None):
-    pyramid = {name: dict(SCALES[name]) for name in list(SCALES)[:num_scales]}
-    for name, count in (prototypes or {}).items():
-        pyramid[name]["num_prototypes"] = count
-    cfg = Config.fromfile("configs/ssprl/r50_coco_200e.py").model
-    norm = dict(type="BN")
-    model = MODELS.build(
-        dict(
-            type="SSPRL",
-            pyramid=pyramid,
-            backbone={**cfg.backbone, "norm_cfg": norm},
-            neck={**cfg.neck, "norm_cfg": norm},
-            head=dict(type="SSPRLHead"),
-        )
+    model = build_grown(
+        Config.fromfile("configs/ssprl/r50_coco_200e.py").model,
+        grown_pyramid(num_scales, prototypes),
     )
-    return step_flops(model.train(), batch)
-
-
-def pixels(num_scales):
-    shown = list(SCALES.values())[:num_scales]
-    return sum(scale.get("grid", 1) ** 2 * scale["patch"] ** 2 for scale in shown)
+    return step_flops(model, batch)
 
 
 def test_linear_in_the_pixels_of_patches():
-    per_pixel = [flops(count) / pixels(count) for count in range(1, 6)]
+    per_pixel = [
+        flops(count) / pixels(PyramidSpec.from_config(grown_pyramid(count)))
+        for count in range(1, 6)
+    ]
     assert per_pixel == pytest.approx([per_pixel[0]] * 5, rel=0.05)
 
 

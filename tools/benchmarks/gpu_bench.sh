@@ -3,8 +3,10 @@
 #
 #   bash tools/benchmarks/gpu_bench.sh OUT [--images DIR]
 #
-# Leaves a JSON file per setting in OUT; docs/benchmarks/README.md says what their keys mean.
-# BATCH (images a step, default 128), WORKERS (default: all cores but one), PYTHON (default: python)
+# Leaves a JSON file per setting in OUT, how the step grows (growth.json and .svg) and, with --images, what precision,
+# layout and compiling do to the loss (loss_curves.json and .svg); docs/benchmarks/README.md says what they mean.
+# BATCH (images a step, default 128), WORKERS (default: all cores but one), EPOCHS (of each loss curve, default 2),
+# PYTHON (default: python)
 set -euo pipefail
 
 if [[ $# -lt 1 || $1 == -* ]]; then
@@ -42,3 +44,11 @@ variant bfloat16_channels_last_recompute_scale "$bf16
 model = dict(channels_last=True, recompute=\"scale\")"
 variant bfloat16_channels_last_recompute_stage "$bf16
 model = dict(channels_last=True, recompute=\"stage\")"
+printf '%s\n' "== growth"
+"$python" "$root/tools/benchmarks/growth.py" --out "$out"
+if [[ ${images[0]:-} == --images ]]; then
+    printf '%s\n' "== loss curves"
+    "$python" "$root/tools/benchmarks/loss_curves.py" --config "$root/configs/ssprl/r50_coco_200e.py" --data-root "${images[1]}" \
+        --out "$out" --cfg-options "train_cfg.max_epochs=${EPOCHS:-2}" "train_dataloader.batch_size=${BATCH:-128}" \
+        ${WORKERS:+"train_dataloader.num_workers=$WORKERS"}
+fi

@@ -1,0 +1,107 @@
+"""Scripts that draw what speed costs and how it grows."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sspyr_mm.speed.images import make_images
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/benchmarks/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(ROOT / f"tools/benchmarks/{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+def test_a_setting_may_be_as_far_as_two_seeds_are():
+    curves = load("loss_curves")
+    seeds = [[3.0, 2.0, 1.0], [3.0, 2.5, 1.5], [3.0, 1.5, 0.5]]
+    settings = {
+        "same": [3.0, 2.0, 1.0],
+        "as far": [3.0, 3.0, 2.0],
+        "farther": [3.0, 3.0, 2.1],
+        "diverged": [3.0, math.nan, math.nan],
+    }
+    found = curves.compare(seeds, settings)
+    assert found["seeds_apart"] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
+    assert found["settings_from_first_seed"]["same"] == 0
+    assert found["passed"] == {"same": True, "as far": True, "farther": False, "diverged": False}
+
+
+def test_settings_change_one_thing_of_the_first_seeds_run():
+    curves = load("loss_curves")
+    sys.argv, kept = (
+        ["loss_curves", "--data-root", "D", "--out", "O", "--seeds", "4", "7"],
+        sys.argv,
+    )
+    try:
+        runs = {run.name: run.options for run in curves.list_runs(curves.parse_args())}
+    finally:
+        sys.argv = kept
+    assert set(runs) >= {"seed 4", "seed 7", *curves.SETTINGS}
+    for name, options in curves.SETTINGS.items():
+        assert runs[name] == runs["seed 4"] + options
+
+
+def test_one_seed_has_nothing_to_compare_with(tmp_path):
+    done = run("loss_curves", "--data-root", tmp_path, "--out", tmp_path, "--seeds", 0, 0)
+    assert done.returncode == 2 and "two different ones" in done.stderr
+
+
+@pytest.mark.slow
+def test_loss_curves(tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    make_images(images, 16)
+    asked = ("--data-root", images, "--out", out, "--seeds", 0, 1, "--settings", "channels_last")
+    options = ("--cfg-options", "train_cfg.max_epochs=2", "train_dataloader.batch_size=8")
+    done = run("loss_curves", *asked, *options)
+    found = json.loads((out / "loss_curves.json").read_text())
+    assert done.returncode == (0 if all(found["passed"].values()) else 1), done.stderr
+    assert {name: len(curve) for name, curve in found["curves"].items()} == {
+        "seed 0": 2,
+        "seed 1": 2,
+        "channels_last": 2,
+    }
+    assert found["curves"]["seed 0"] != found["curves"]["seed 1"]
+    # The same arithmetic in another order, over four steps.
+    assert found["curves"]["channels_last"] == pytest.approx(found["curves"]["seed 0"], rel=1e-4)
+    assert "<svg" in (out / "loss_curves.svg").read_text()
+    config = next((out / "runs/channels_last").glob("*/vis_data/config.py")).read_text()
+    assert "channels_last=True" in config
+    # What is done is kept; what was done otherwise is not.
+    times = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/done.json")}
+    assert run("loss_curves", *asked, *options).returncode == done.returncode
+    assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/done.json")} == times
+    wrong = run("loss_curves", *asked, *options, "model.head.epsilom=1")
+    assert wrong.returncode == 1 and "seed 0 ended with status" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    done = run(*("growth", "--out", tmp_path, "--rounds", 1, "--batch-size", 2, "--prototypes", 40))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "growth.json").read_text())
+    sizes = {name: panel["at"] for name, panel in found["grown"].items()}
+    assert sizes["images a step"] == [1, 2, 4, 6, 8]
+    assert sizes["global prototypes"] == [10, 20, 30, 40]
+    pixels = sizes["thousand pixels an image, S = 0 to 4"]
+    assert pixels[0] == pytest.approx(2 * 0.224**2 * 1e3)
+    assert pixels[2] - pixels[1] == pytest.approx(2 * 9 * 0.096**2 * 1e3)
+    assert all(ms > 0 for panel in found["grown"].values() for ms in panel["ms"])
+    assert "<svg" in (tmp_path / "growth.svg").read_text()
+    assert done.stdout.count("off the line at most") == 3
