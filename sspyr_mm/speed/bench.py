@@ -205,6 +205,8 @@ _ROWS = (  # key, what it is, unit
     ("sinkhorn_share", "codes in it", "share"),
     ("optimizer_share", "optimiser in it", "share"),
     ("host_syncs_per_step", "times the host waits for the device", ""),
+    ("sync_warnings_per_step", "the same, by torch's sync debug mode", ""),
+    ("peak_memory_gib", "most memory a step takes of the GPU", "GiB"),
     ("collectives_per_step", "collectives, besides gradients", ""),
     ("collective_bytes_per_step", "bytes a process gives to them", "bytes"),
 )

@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,7 +103,8 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         ``images_per_s`` from files to updated weights; ``bound_images_per_s`` of the same network on patches that are
         on the device already; ``release_images_per_s`` of a plain implementation on the same views; ``step_ms``;
         ``recompute_ratio`` of a step on patches that computes a scale's activations again to one that keeps them;
-        ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``;
+        ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``; on a GPU
+        ``sync_warnings_per_step`` of torch's sync debug mode and ``peak_memory_gib`` of tensors, None elsewhere;
         ``collectives_per_step`` and ``collective_bytes_per_step`` of codes and queues; ``allocated_mib_per_step``;
         ``operators_per_step``.
     """
@@ -129,6 +131,8 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         finally:
             model.recompute = kept
 
+    from_regions()  # state of the optimiser is there
+    on_gpu = _look_at_gpu(from_regions, setting.device)
     embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
     gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
 
@@ -138,7 +142,6 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         wrapper.optimizer.step()
         wrapper.zero_grad()
 
-    from_regions()  # state of the optimiser is there
     parts: dict[str, Callable[[], object]] = {
         "bound": on_patches,
         "step": from_regions,
@@ -164,11 +167,30 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         "augment_share": ms["augment"] / ms["step"],
         "sinkhorn_share": ms["sinkhorn"] / ms["step"],
         "optimizer_share": ms["optimizer"] / ms["step"],
+        **on_gpu,
         "host_syncs_per_step": counts.host_syncs.total(),
         "collectives_per_step": len(collectives.collectives),
         "collective_bytes_per_step": collectives.bytes_given,
         "allocated_mib_per_step": counts.allocated / 2**20,
         "operators_per_step": counts.operators.total(),
+    }
+
+
+def _look_at_gpu(step: Callable[[], object], device: torch.device) -> dict[str, Any]:
+    """What only CUDA knows of a step: how often the host waited for it, and how much memory it took."""
+    if device.type != "cuda":
+        return {"sync_warnings_per_step": None, "peak_memory_gib": None}
+    torch.cuda.reset_peak_memory_stats(device)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return {
+        "sync_warnings_per_step": sum("synchronizing" in str(w.message) for w in caught),
+        "peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30,
     }
 
 

@@ -1,9 +1,15 @@
 """A compiled backbone: one graph for each size of patches, none more later, and the same step."""
 
+import copy
+import pickle
+
 import pytest
 import torch
+from test_pyramid_augment import PAPER, SPEC, batch_of, draw_params
 from test_recompute import BACKBONES, build, step
 from torch._dynamo.utils import counters
+
+from sspyr_mm.models import PyramidAugment
 
 
 @pytest.fixture(autouse=True)
@@ -66,10 +72,6 @@ def test_it_is_asked_for_in_the_config(monkeypatch):
 
 def test_a_compiled_augmentation_has_one_kernel_of_each_operation_for_all_sizes():
     """`fullgraph` refuses graph breaks; numbers of patches differ from step to step, sizes from scale to scale."""
-    from test_pyramid_augment import PAPER, SPEC, batch_of, draw_params
-
-    from sspyr_mm.models import PyramidAugment
-
     plain, module = PyramidAugment(SPEC), PyramidAugment(SPEC, compiled=True)
 
     def apart(seeds):
@@ -85,3 +87,10 @@ def test_a_compiled_augmentation_has_one_kernel_of_each_operation_for_all_sizes(
         assert apart(range(100 * epoch, 100 * epoch + 64)) < 1e-4
     assert counters["stats"]["unique_graphs"] == 6
     assert not counters["graph_break"]
+
+
+def test_a_compiled_augmentation_can_be_pickled():
+    module = PyramidAugment(SPEC, compiled=True)
+    assert set(module.operations) == set(PyramidAugment(SPEC).operations)
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert copied.compiled and torch.equal(copied.mean, module.mean)

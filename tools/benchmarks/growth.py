@@ -39,7 +39,10 @@ def parse_args() -> argparse.Namespace:
         "--config", default=str(folder / f"{'r50_coco_200e' if gpu else 'r18_small_50e'}.py")
     )
     parser.add_argument(
-        "--batch-size", type=int, default=64 if gpu else 4, help="where it does not grow"
+        "--batch-size",
+        type=int,
+        default=16 if gpu else 4,
+        help="where it does not grow (four times as many at the most)",
     )
     parser.add_argument(
         "--prototypes", type=int, default=30000, help="global ones at the most (default 30000)"

@@ -1,6 +1,7 @@
 """Regions to patches, on the device: cells, crops, flip, colour, blur, normalisation."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,9 +75,18 @@ class PyramidAugment(BaseDataPreprocessor):
             blur_prob=blur_prob,
             blur_sigma=tuple(blur_sigma),
         )
-        self.operations = photometric.operations(self.config.blur_sigma[1], compiled=compiled)
+        self.compiled = compiled
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) / 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) / 255, persistent=False)
+
+    @cached_property
+    def operations(self) -> dict[str, photometric.Operation]:
+        """What is done to patches on a device, by name."""
+        return photometric.operations(self.config.blur_sigma[1], compiled=self.compiled)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Compiled functions can't be pickled; they are made again where they are needed.
+        return {name: value for name, value in self.__dict__.items() if name != "operations"}
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
         """Augments one collated batch.
