@@ -20,6 +20,7 @@ INDEX = "index.json"
 """Written when all shards are there: a folder without it is no data set."""
 _WRITABLE = ("s3://", "gs://", "r2://")
 """Object stores that litdata writes to; it reads from others, too."""
+_STORE_REMEDY = "check that the store's keys may write and that it has room, remove what is there, and pack again"
 
 
 def is_url(path: str) -> bool:
@@ -122,43 +123,72 @@ def pack(
     random.Random(seed).shuffle(paths)
     with _target(out) as (target, scratch), _litdata_settings(scratch):
         left_out = Path(scratch) / "left_out.txt"
-        litdata.optimize(
-            _Packer(paths, left_out),
-            list(range(len(paths))),
-            output_dir=target,
-            chunk_bytes=shard_bytes,
-            num_workers=min(num_workers or num_cores(), len(paths)),
-            reorder_files=False,
-            start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
-            storage_options=options,
-            verbose=False,
-        )
+        start_methods = multiprocessing.get_all_start_methods()
+        with _told_of_store(target):
+            litdata.optimize(
+                _Packer(paths, left_out),
+                list(range(len(paths))),
+                output_dir=target,
+                chunk_bytes=shard_bytes,
+                num_workers=min(num_workers or num_cores(), len(paths)),
+                reorder_files=False,
+                start_method="fork" if "fork" in start_methods else "spawn",
+                storage_options=options,
+                verbose=False,
+            )
         lines = left_out.read_text(encoding="utf-8").splitlines() if left_out.exists() else []
         if len(lines) == len(paths):
             raise ValueError(f"None of {len(paths)} images can be decoded, e.g. {lines[0]}")
-        packed = len(litdata.StreamingDataset(target, storage_options=options))
+        with _told_of_store(target):
+            shards = _read_shards(target, Path(scratch), options)
+        packed = sum(shard["chunk_size"] for shard in shards)
         if packed + len(lines) != len(paths):  # litdata says nothing of a worker that was killed
             raise RuntimeError(
                 f"Only {packed} of {len(paths)} images were packed: a process ended early, perhaps for want of memory; "
                 "pack again, with fewer --num-workers"
             )
         if is_url(target):
-            _check_uploaded(target, Path(scratch), options)
+            _check_uploaded(target, [shard["filename"] for shard in shards], options)
     return lines
 
 
-def _check_uploaded(url: str, scratch: Path, storage_options: dict) -> None:
-    """Looks for every shard of the index: litdata only logs that an upload failed."""
+@contextmanager
+def _told_of_store(target: str) -> Iterator[None]:
+    """What a store answers to what it will not do, as one error: each has classes of its own."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError):
+        raise
+    except Exception as error:
+        if not is_url(target):
+            raise
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        raise RuntimeError(f"{target}: {problem}: {_STORE_REMEDY}") from error
+
+
+def _read_shards(target: str, scratch: Path, storage_options: dict) -> list[dict[str, Any]]:
+    """The index: of every shard ``filename`` and, as ``chunk_size``, how many images it holds."""
+    index = Path(target) / INDEX
+    if is_url(target):
+        index = scratch / INDEX
+        _store(target, storage_options).download_file(f"{target.rstrip('/')}/{INDEX}", str(index))
+    return json.loads(index.read_text())["chunks"]
+
+
+def _store(url: str, storage_options: dict) -> Any:
     from litdata.streaming.fs_provider import _get_fs_provider
 
-    store = _get_fs_provider(url, storage_options)
-    store.download_file(f"{url.rstrip('/')}/{INDEX}", str(scratch / INDEX))
-    shards = [shard["filename"] for shard in json.loads((scratch / INDEX).read_text())["chunks"]]
+    return _get_fs_provider(url, storage_options)
+
+
+def _check_uploaded(url: str, shards: Sequence[str], storage_options: dict) -> None:
+    """Looks for every shard of the index: litdata only logs that an upload failed."""
+    store = _store(url, storage_options)
     missing = [name for name in shards if not store.exists(f"{url.rstrip('/')}/{name}")]
     if missing:
         raise RuntimeError(
             f"{len(missing)} of {len(shards)} shards did not arrive at {url}, e.g. {missing[0]} (see above): "
-            "check that the store's keys may write and that it has room, remove what is there, and pack again"
+            f"{_STORE_REMEDY}"
         )
 
 
