@@ -1,6 +1,9 @@
 """Command-line arguments that several commands have."""
 
 import argparse
+import json
+import tempfile
+from pathlib import Path
 
 
 def positive_int(text: str) -> int:
@@ -12,6 +15,46 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
     return int(text)
+
+
+def check_writable(option: str, path: str) -> None:
+    """Finds out before hours of work whether their result can be written; makes its folder.
+
+    Args:
+        option: Of the command line, for the message.
+        path: Of the file.
+
+    Raises:
+        OSError: If it can't.
+    """
+    folder = Path(path).expanduser().absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if Path(path).is_dir():
+            raise IsADirectoryError("it is a folder")
+    except OSError as error:
+        raise OSError(
+            f"{option} {path} can't be written ({error}): give the path of a file in a folder of yours"
+        ) from error
+
+
+def json_object(text: str) -> dict:
+    """A JSON object.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(
+            f'must be a JSON object such as \'{{"endpoint_url": "http://localhost:9000"}}\', got {text!r}'
+        )
+    return found
 
 
 def add_custom_import(parser: argparse.ArgumentParser) -> None:

@@ -22,14 +22,18 @@ def run(args: argparse.Namespace) -> int:
         0.
 
     Raises:
+        OSError: If ``--json`` can't be written.
         ValueError: If the config or images can't be used.
     """
     import json
 
     import sspyr_mm.registration  # noqa: F401
+    from sspyr_mm.cli.arguments import check_writable
     from sspyr_mm.files import whole_file
     from sspyr_mm.speed.bench import FULL, QUICK, run_bench, to_table
 
+    if args.json:
+        check_writable("--json", args.json)
     found = run_bench(
         config=args.config,
         images=args.images,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 
-from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.cli.arguments import json_object, positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--storage-options",
-        type=json.loads,
+        type=json_object,
         default={},
         metavar="JSON",
         help='of an object store, e.g. \'{"endpoint_url": "http://localhost:9000"}\'; keys come from its environment',

@@ -5,10 +5,12 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import cv2
@@ -65,8 +67,8 @@ class _Packer:
     """Reads one image of a list; what can't be decoded is left out and written down."""
 
     def __init__(self, paths: Sequence[str], left_out: Path) -> None:
-        self.paths = paths
-        self.root = os.path.commonpath([os.path.dirname(path) for path in paths])
+        self.paths = [os.path.abspath(path) for path in paths]
+        self.root = os.path.commonpath([os.path.dirname(path) for path in self.paths])
         self.left_out = left_out
 
     def __call__(self, index: int) -> Iterator[dict[str, Any]]:
@@ -218,14 +220,15 @@ def _target(out: str) -> Iterator[tuple[str, str]]:
 def _litdata_settings(folder: str) -> Iterator[None]:
     """Keeps litdata's temporary files in a folder of our own: two packings would share its default one.
 
-    It also sets how this process starts others, for good; that is taken back.
+    It also sets how this process starts others, and how it ends, for good; both are taken back.
     """
     names = {"DATA_OPTIMIZER_CACHE_FOLDER": "chunks", "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "data"}
     before = {name: os.environ.get(name) for name in names}
     method = multiprocessing.get_start_method(allow_none=True)
     os.environ.update({name: os.path.join(folder, part) for name, part in names.items()})
     try:
-        yield
+        with _interruptible():
+            yield
     finally:
         multiprocessing.set_start_method(method, force=True)
         for name, value in before.items():
@@ -233,3 +236,33 @@ def _litdata_settings(folder: str) -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, and no process of litdata's is left behind.
+
+    Its own handler ends this process on the spot, as if all had gone well, and leaves half a data set.
+    """
+    from litdata.processing.data_processor import DataProcessor
+
+    owner, others = os.getpid(), set(multiprocessing.active_children())
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a child, which has inherited this
+            os._exit(128 + signum)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, interrupt) for number in signals}
+    theirs = DataProcessor._signal_handler
+    DataProcessor._signal_handler = lambda self, signum, frame: interrupt(signum, frame)
+    try:
+        yield
+    finally:
+        DataProcessor._signal_handler = theirs
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+            child.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

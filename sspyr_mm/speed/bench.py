@@ -17,13 +17,22 @@ from sspyr_mm.files import configs_dir
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import Ours, PlainPhotometric, PlainPipeline, decode
+from sspyr_mm.speed.pipelines import Decode, Ours, PlainPhotometric, PlainPipeline
 from sspyr_mm.speed.reading import measure_reading
+from sspyr_mm.speed.setting import Setting
 from sspyr_mm.speed.swav import has_lightly, lightly_pipeline, mmpretrain_pipeline
 from sspyr_mm.speed.timing import cpu_ms, wall_ms
-from sspyr_mm.speed.training import Setting, default_workers, measure_swav, measure_training
+from sspyr_mm.speed.training import (
+    default_workers,
+    measure_release,
+    measure_swav,
+    measure_training,
+)
 
-_VERSIONED = ("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy")
+_VERSIONED = (
+    *("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy"),
+    *("opencv-python", "opencv-python-headless", "pillow", "litdata", "lightly"),
+)
 
 
 @dataclass(frozen=True)
@@ -65,14 +74,14 @@ def run_bench(
         Plain values; workers and augmentation are timed on the paper's views, training on the config's.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If there are no images, or the config is not one of pre-training.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = configs_dir() / "ssprl"
     path = Path(
         config or folder / f"{'r50_coco_200e' if device.type == 'cuda' else 'r18_small_50e'}.py"
     )
-    cfg = Config.fromfile(path)
+    cfg = _read_config(path)
     spec = PyramidSpec.from_config(Config.fromfile(folder / "r50_coco_200e.py").model.pyramid)
     with tempfile.TemporaryDirectory() as made:
         paths = find_images(images, size.images) if images else make_images(Path(made), size.images)
@@ -89,6 +98,7 @@ def run_bench(
             **measure_augmentation(spec, paths[: size.augmented], device, size.rounds),
             **measure_reading(spec, paths, num_workers=setting.num_workers, rounds=size.rounds),
             **measure_training(setting),
+            **measure_release(setting),
             **measure_swav(setting),
             "config": path.stem,
             "batch_size": setting.batch_size,
@@ -101,6 +111,23 @@ def run_bench(
         }
 
 
+def _read_config(path: Path) -> Config:
+    """A pre-training config that updates weights in every step, and states the size of an embedding at the neck."""
+    cfg = Config.fromfile(path)
+    problems = [f"no {n}" for n in ("train_dataloader", "optim_wrapper") if n not in cfg]
+    if cfg.get("model", {}).get("type") != "SSPRL":
+        problems.append("its model is not SSPRL")
+    if problems:
+        raise ValueError(
+            f"{path} is no pre-training config ({', '.join(problems)}): give one of configs/ssprl, or one that "
+            "inherits from it"
+        )
+    cfg.optim_wrapper.accumulative_counts = 1
+    if "embed_dims" in cfg.model.head:
+        cfg.model.neck.setdefault("out_channels", cfg.model.head.embed_dims)
+    return cfg
+
+
 def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
     """What an image costs a worker of one core; milliseconds of CPU time, medians."""
     threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
@@ -108,7 +135,7 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
     cv2.setNumThreads(0)
     ours = Ours(spec)
     functions: dict[str, Callable[[str], object]] = {
-        "decode": decode,
+        "decode": Decode(spec),
         "ours": ours,
         "plain": PlainPipeline(spec),
         "mmpretrain": mmpretrain_pipeline(),

@@ -1,9 +1,11 @@
 """Images to measure with: a user's, or generated ones that take as long to decode as photographs."""
 
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from sspyr_mm.datasets import UnlabelledImages
 
@@ -12,7 +14,7 @@ SIZE = (640, 480)
 
 
 def find_images(place: str, count: int) -> list[str]:
-    """Paths of a user's images.
+    """Paths of a user's images that every pipeline can read; others are passed over, and told.
 
     Args:
         place: Whatever ``UnlabelledImages`` reads.
@@ -21,10 +23,29 @@ def find_images(place: str, count: int) -> list[str]:
     Raises:
         ValueError: If there is none.
     """
-    found = UnlabelledImages(place, lazy_init=True).list_images()
+    listed = iter(UnlabelledImages(place, lazy_init=True).list_images())
+    found: list[str] = []
+    passed_over: list[str] = []
+    while len(found) < count and (path := next(listed, None)) is not None:
+        (found if _can_be_read(path) else passed_over).append(path)
+    if passed_over:
+        print(
+            f"Passed over {len(passed_over)} unreadable image(s), e.g. {passed_over[0]}",
+            file=sys.stderr,
+        )
     if not found:
-        raise ValueError(f"No image in {place}: give a folder of pictures")
-    return found[:count]
+        raise ValueError(f"No image in {place} can be read: give a folder of pictures")
+    return found
+
+
+def _can_be_read(path: str) -> bool:
+    """By OpenCV and by Pillow: what is compared uses the one or the other."""
+    try:
+        with Image.open(path) as opened:
+            opened.convert("RGB")
+        return cv2.imread(path) is not None
+    except Exception:  # Pillow's readers raise whatever a broken file makes them trip over
+        return False
 
 
 def make_images(folder: Path, count: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,27 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
-from sspyr_mm.datasets.transforms.loading import decode_rgb
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
-def decode(path: str) -> np.ndarray:
-    """What all of them have to do.
+class Decode:
+    """What all of them have to do, at the size that our regions have a use for.
 
-    Raises:
-        ValueError: If the file is no image.
+    Args:
+        spec: The pyramid.
     """
-    image = decode_rgb(Path(path).read_bytes())
-    if image is None:
-        raise ValueError(f"{path} is not an image: remove it from --images")
-    return image
+
+    def __init__(self, spec: PyramidSpec) -> None:
+        self.load = LoadRGBImage(skip_broken=False)
+        self.load.set_pyramid(spec)
+
+    def __call__(self, path: str) -> np.ndarray:
+        """(H, W, 3) uint8.
+
+        Raises:
+            ValueError: If the file is no image.
+        """
+        return self.load({"img_path": path})["img"]
 
 
 class Ours:
@@ -36,8 +42,10 @@ class Ours:
     """
 
     def __init__(self, spec: PyramidSpec) -> None:
-        self.steps: list[Callable[[dict[str, Any]], dict[str, Any] | None]] = [
-            LoadRGBImage(),
+        load = LoadRGBImage(skip_broken=False)
+        load.set_pyramid(spec)  # as PyramidLinkHook does it
+        self.steps: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+            load,
             PyramidViewTransform(spec),
             PackPyramidInputs(),
         ]
@@ -46,9 +54,7 @@ class Ours:
         """Packed regions of one image."""
         results: dict[str, Any] = {"img_path": path}
         for step in self.steps:
-            if (done := step(results)) is None:
-                raise ValueError(f"{path} is not an image: remove it from --images")
-            results = done
+            results = step(results)
         return results
 
 

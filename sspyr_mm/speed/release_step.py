@@ -4,7 +4,8 @@ Written from a description of that code: one Sinkhorn per view and scale, each w
 by view; an optimiser that reads two norms back per parameter; every loss read back after the step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,7 @@ class ReleaseStep:
         epsilon: Of Sinkhorn.
         temperature: Of the predictions.
         lr: Learning rate.
+        precision: Context of the forward pass; losses and codes are float32.
     """
 
     def __init__(
@@ -32,10 +34,12 @@ class ReleaseStep:
         epsilon: float = 0.05,
         temperature: float = 0.1,
         lr: float = 0.1,
+        precision: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         self.model = model
         self.epsilon = epsilon
         self.temperature = temperature
+        self.precision = precision
         self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-6)
 
     def __call__(self, patches: Mapping[str, Tensor]) -> list[float]:
@@ -48,7 +52,8 @@ class ReleaseStep:
             The losses, read back.
         """
         self.model.head.normalize_()
-        embeddings = self.model.embed(patches)
+        with self.precision():
+            embeddings = self.model.embed(patches)
         losses: list[Tensor] = []
         global_codes: list[Tensor] = []
         for scale in self.model.pyramid.scales:

@@ -11,13 +11,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.model import revert_sync_batchnorm
-from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
 from sspyr_mm.models.layers import pool
+from sspyr_mm.speed.setting import Setting
 
 SIDES = (224, 96)
 """Of the two large and the six small views, in pixels: those of SwAV's paper."""
@@ -86,32 +87,35 @@ def mmpretrain_pipeline(sides: tuple[int, int] = SIDES) -> Callable[[str], dict[
     return run
 
 
-def mmpretrain_swav(cfg: Config, device: torch.device) -> Swav:
+def mmpretrain_swav(setting: Setting) -> Swav:
     """Mmpretrain's model, loss and optimiser around a config's backbone.
 
     Args:
-        cfg: Pre-training config: its backbone, sizes of neck and global prototypes, sides of views and precision.
-        device: Where.
+        setting: Backbone, sizes of neck and global prototypes, sides of views, precision and memory format; where.
     """
-    theirs, neck = mmpretrain_config(), cfg.model.neck
-    theirs.model.backbone = cfg.model.backbone
+    theirs, neck = mmpretrain_config(), setting.cfg.model.neck
+    size, prototypes = neck.out_channels, setting.spec.scales[0].num_prototypes
+    theirs.model.backbone = setting.cfg.model.backbone
     theirs.model.neck.update(
-        {n: neck[n] for n in ("in_channels", "hid_channels", "out_channels", "norm_cfg")}
+        in_channels=neck.in_channels, hid_channels=neck.hid_channels, out_channels=size
     )
-    theirs.model.head.loss.update(
-        feat_dim=neck.out_channels, num_prototypes=cfg.model.pyramid.s0.num_prototypes
-    )
+    theirs.model.head.loss.update(feat_dim=size, num_prototypes=prototypes)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         built = MODELS.build({**theirs.model, "data_preprocessor": theirs.data_preprocessor})
-        model = revert_sync_batchnorm(built).to(device).train()
-        wrapper = build_optim_wrapper(
-            model, {**theirs.optim_wrapper, "type": cfg.optim_wrapper.type}
-        )
+    model = _as_set(setting, built)
+    wrapper = setting.wrap(model, theirs.optim_wrapper.optimizer)
     return Swav(
-        mmpretrain_pipeline(scaled_sides(cfg.model.pyramid.s0.patch)),
+        mmpretrain_pipeline(scaled_sides(setting.spec.scales[0].patch)),
         default_collate,
         partial(_mmpretrain_step, model, wrapper),
     )
+
+
+def _as_set(setting: Setting, model: nn.Module) -> nn.Module:
+    """A network in training mode, in the config's memory format: weights' format becomes that of activations."""
+    last = setting.cfg.model.get("channels_last", False)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return revert_sync_batchnorm(model).to(setting.device, memory_format=layout).train()
 
 
 def _mmpretrain_step(model: Any, wrapper: OptimWrapper, batch: Mapping[str, Any]) -> None:
@@ -140,37 +144,33 @@ def lightly_pipeline(sides: tuple[int, int] = SIDES) -> Callable[[str], list[Ten
     return run
 
 
-def lightly_swav(cfg: Config, device: torch.device) -> Swav:
+def lightly_swav(setting: Setting) -> Swav:
     """Lightly's head, loss and Sinkhorn around a config's backbone, with torch's Adam, as its example has it.
 
     Args:
-        cfg: As of :func:`mmpretrain_swav`.
-        device: Where.
+        setting: As of :func:`mmpretrain_swav`.
     """
-    model = _LightlyModel(cfg).to(device).train()
-    with DefaultScope.overwrite_default_scope("mmpretrain"):
-        wrapper = build_optim_wrapper(
-            model, {"type": cfg.optim_wrapper.type, "optimizer": {"type": "Adam", "lr": 1e-3}}
-        )
+    model = _as_set(setting, _LightlyModel(setting))
+    wrapper = setting.wrap(model, {"type": "Adam", "lr": 1e-3})
     return Swav(
-        lightly_pipeline(scaled_sides(cfg.model.pyramid.s0.patch)),
+        lightly_pipeline(scaled_sides(setting.spec.scales[0].patch)),
         torch.utils.data.default_collate,
-        partial(_lightly_step, model, wrapper, device),
+        partial(_lightly_step, model, wrapper, setting.device),
     )
 
 
 class _LightlyModel(nn.Module):
-    def __init__(self, cfg: Config) -> None:
+    def __init__(self, setting: Setting) -> None:
         super().__init__()
         from lightly.loss import SwaVLoss
         from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
 
-        neck = cfg.model.neck
+        neck = setting.cfg.model.neck
         with DefaultScope.overwrite_default_scope("mmpretrain"):
-            self.backbone = revert_sync_batchnorm(MODELS.build(dict(cfg.model.backbone)))
+            self.backbone = MODELS.build(dict(setting.cfg.model.backbone))
         self.projector = SwaVProjectionHead(neck.in_channels, neck.hid_channels, neck.out_channels)
         self.prototypes = SwaVPrototypes(
-            neck.out_channels, n_prototypes=cfg.model.pyramid.s0.num_prototypes
+            neck.out_channels, n_prototypes=setting.spec.scales[0].num_prototypes
         )
         self.criterion = SwaVLoss()
 

@@ -1,31 +1,22 @@
-"""A training step: how fast, what of it goes where, how it compares with its bound and with a plain implementation."""
+"""A training step: how fast, what of it goes where, how it compares with its bound and with other implementations."""
 
 import copy
-import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseModule, revert_sync_batchnorm
-from mmengine.optim import build_optim_wrapper
-from mmpretrain.registry import MODELS
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from sspyr_mm.engine.launch import prepare_config
 from sspyr_mm.machine import num_cores
-from sspyr_mm.models import SSPRL
-from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.counters import OperatorCounter
 from sspyr_mm.speed.growth import pixels
-from sspyr_mm.speed.pipelines import Ours, PipelineOutputs, PlainPipeline
+from sspyr_mm.speed.pipelines import Ours, PlainPipeline
 from sspyr_mm.speed.ranks import count_collectives
 from sspyr_mm.speed.release_step import ReleaseStep, stack_views
+from sspyr_mm.speed.setting import Setting
 from sspyr_mm.speed.swav import (
     Swav,
     has_lightly,
@@ -34,58 +25,7 @@ from sspyr_mm.speed.swav import (
     scaled_sides,
     view_pixels,
 )
-from sspyr_mm.speed.timing import wait_for, wall_ms
-
-_PREFETCHED = 2
-"""Batches a worker makes in advance."""
-
-
-@dataclass
-class Setting:
-    """What is trained, on what.
-
-    Args:
-        cfg: A pre-training config.
-        device: Where.
-        batch_size: Images a step.
-        num_workers: Of loaders.
-        paths: Images.
-        rounds: Steps that are timed.
-    """
-
-    cfg: Config
-    device: torch.device
-    batch_size: int
-    num_workers: int
-    paths: Sequence[str]
-    rounds: int
-
-    @property
-    def spec(self) -> PyramidSpec:
-        """The pyramid."""
-        return PyramidSpec.from_config(self.cfg.model.pyramid)
-
-    def build(self) -> SSPRL:
-        """The network, in training mode."""
-        torch.manual_seed(0)
-        logging.disable(logging.INFO)  # a line for each parameter that is initialised
-        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(self.cfg.model)))
-        if isinstance(model, BaseModule):
-            model.init_weights()
-        logging.disable(logging.NOTSET)
-        return model.to(self.device).train()
-
-    def loader(self, pipeline: Callable[[str], object], steps: int, collate: Any) -> DataLoader:
-        """Batches of a pipeline."""
-        return DataLoader(
-            PipelineOutputs(pipeline, self.paths, steps * self.batch_size),
-            self.batch_size,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            prefetch_factor=_PREFETCHED if self.num_workers else None,
-            drop_last=True,
-        )
+from sspyr_mm.speed.timing import wall_ms
 
 
 def _collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -101,7 +41,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
 
     Returns:
         ``images_per_s`` from files to updated weights; ``bound_images_per_s`` of the same network on patches that are
-        on the device already; ``release_images_per_s`` of a plain implementation on the same views; ``step_ms``;
+        on the device already; ``step_ms``;
         ``recompute_ratio`` of a step on patches that computes a scale's activations again to one that keeps them;
         ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``; on a GPU
         ``sync_warnings_per_step`` of torch's sync debug mode and ``peak_memory_gib`` of tensors, None elsewhere;
@@ -110,18 +50,21 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     """
     cfg = prepare_config(copy.deepcopy(setting.cfg))
     model = setting.build()
-    wrapper = build_optim_wrapper(model, copy.deepcopy(cfg.optim_wrapper))
+    wrapper = setting.wrap(model, cfg.optim_wrapper.optimizer)
     batch = next(iter(setting.loader(Ours(setting.spec), 1, _collate)))
+
+    def from_regions(given: Mapping[str, Any] = batch) -> None:
+        model.train_step(given, wrapper)
+        model.head.normalize_()
+
+    from_regions()  # state of the optimiser is there
+    on_gpu = _look_at_gpu(from_regions, setting.device)
     patches = model.data_preprocessor(batch, True)["inputs"]
 
     def on_patches() -> None:
         with wrapper.optim_context(model):
             losses = model.loss(patches)
         wrapper.update_params(model.parse_losses(losses)[0])
-        model.head.normalize_()
-
-    def from_regions(given: Mapping[str, Any] = batch) -> None:
-        model.train_step(given, wrapper)
         model.head.normalize_()
 
     def with_recomputing() -> None:
@@ -131,8 +74,6 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         finally:
             model.recompute = kept
 
-    from_regions()  # state of the optimiser is there
-    on_gpu = _look_at_gpu(from_regions, setting.device)
     embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
     gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
 
@@ -159,9 +100,8 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     counts, collectives = counter.counts, count_collectives(setting.cfg)
     images = setting.batch_size
     return {
-        "images_per_s": _images_per_s(setting, Ours(setting.spec), _collate, from_regions),
+        "images_per_s": setting.images_per_s(Ours(setting.spec), _collate, from_regions),
         "bound_images_per_s": 1e3 * images / ms["bound"],
-        "release_images_per_s": _release_images_per_s(setting),
         "step_ms": ms["step"],
         "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
         "augment_share": ms["augment"] / ms["step"],
@@ -194,53 +134,45 @@ def _look_at_gpu(step: Callable[[], object], device: torch.device) -> dict[str, 
     }
 
 
-def _images_per_s(
-    setting: Setting, pipeline: Callable[[str], object], collate: Any, step: Callable[[Any], object]
-) -> float:
-    """From files to updated weights, once workers are at their own pace.
+def measure_release(setting: Setting) -> dict[str, Any]:
+    """A step as the authors' released code takes it, from files, in the config's precision and memory format.
 
-    The first steps do not count: in them workers are started, and then live on what they have made in advance.
+    Args:
+        setting: What and where.
+
+    Returns:
+        ``release_images_per_s``; None where the pyramid has what the plain implementation has not, multi-crops, or the
+        GPU has too little memory: nothing is computed again there.
     """
-    ahead = 2 + _PREFETCHED * setting.num_workers
-    timed = max(setting.rounds, setting.num_workers)
-    batches: Iterator[Any] = iter(setting.loader(pipeline, ahead + timed, collate))
-    for _ in range(ahead):
-        step(next(batches))
-    wait_for(setting.device)
-    start, count = time.perf_counter(), 0
-    for batch in batches:
-        step(batch)
-        count += setting.batch_size
-    wait_for(setting.device)
-    return count / (time.perf_counter() - start)
-
-
-def _release_images_per_s(setting: Setting) -> float | None:
-    """None where the pyramid has what the plain implementation has not: multi-crops."""
     if any(scale.multi_crop for scale in setting.spec.scales):
-        return None
-    model = setting.build()
-    take = ReleaseStep(model)
+        return {"release_images_per_s": None}
+    return {"release_images_per_s": _if_it_fits(partial(_release_images_per_s, setting))}
+
+
+def _release_images_per_s(setting: Setting) -> float:
+    model = setting.build(recompute=None, compile_backbone=False)
+    wrapper = setting.wrap(model, {"type": "SGD", "lr": 0.1})
+    take = ReleaseStep(model, precision=partial(wrapper.optim_context, model))
 
     def step(patches: Mapping[str, Tensor]) -> None:
         take({n: x.to(setting.device, non_blocking=True) for n, x in patches.items()})
 
     collate = partial(stack_views, spec=setting.spec)
-    return _images_per_s(setting, PlainPipeline(setting.spec), collate, step)
+    return setting.images_per_s(PlainPipeline(setting.spec), collate, step)
 
 
 def measure_swav(setting: Setting) -> dict[str, Any]:
-    """SwAV by mmpretrain and by lightly, from files to updated weights, around the config's backbone.
+    """SwAV by mmpretrain and by lightly, from files, around the config's backbone, in its precision and memory format.
 
     Args:
         setting: What and where.
 
     Returns:
         ``mmpretrain_images_per_s`` and ``lightly_images_per_s``, None where there is none: lightly is not installed,
-        or the backbone is no ResNet, for which mmpretrain's neck is made. ``pixels`` that the encoder sees of an image,
-        and ``swav_pixels``: they see fewer.
+        the backbone is no ResNet, for which mmpretrain's neck is made, or the GPU has too little memory. ``pixels``
+        that the encoder sees of an image, and ``swav_pixels``: they see fewer.
     """
-    makers: dict[str, Callable[[Config, torch.device], Swav]] = {"mmpretrain": mmpretrain_swav}
+    makers: dict[str, Callable[[Setting], Swav]] = {"mmpretrain": mmpretrain_swav}
     if has_lightly():
         makers["lightly"] = lightly_swav
     if setting.cfg.model.backbone.type != "ResNet":
@@ -251,14 +183,28 @@ def measure_swav(setting: Setting) -> dict[str, Any]:
         "swav_pixels": view_pixels(sides),
         "mmpretrain_images_per_s": None,
         "lightly_images_per_s": None,
-        **{f"{name}_images_per_s": _swav_images_per_s(setting, makers[name]) for name in makers},
+        **{
+            f"{name}_images_per_s": _if_it_fits(partial(_swav_images_per_s, setting, make))
+            for name, make in makers.items()
+        },
     }
 
 
-def _swav_images_per_s(setting: Setting, make: Callable[[Config, torch.device], Swav]) -> float:
+def _swav_images_per_s(setting: Setting, make: Callable[[Setting], Swav]) -> float:
     torch.manual_seed(0)
-    swav = make(setting.cfg, setting.device)
-    return _images_per_s(setting, swav.pipeline, swav.collate, swav.step)
+    swav = make(setting)
+    return setting.images_per_s(swav.pipeline, swav.collate, swav.step)
+
+
+def _if_it_fits(measure: Callable[[], float]) -> float | None:
+    """None where the GPU's memory is too small for it: what was measured before is not lost."""
+    try:
+        return measure()
+    except torch.cuda.OutOfMemoryError:
+        return None
+    finally:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def default_workers() -> int:

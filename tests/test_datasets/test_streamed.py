@@ -3,11 +3,15 @@
 import multiprocessing
 import os
 import re
+import signal
+import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from sspyr_mm.__main__ import main
@@ -247,3 +251,44 @@ def test_a_killed_process_is_told(images, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match=r"Only \d+ of 63 images were packed: a process ended"):
         pack(paths, str(tmp_path / "out"), shard_bytes=1500, num_workers=2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_an_interrupted_packing_leaves_nothing(tmp_path, number, whole_group):
+    """litdata itself would end with status 0, and leave half a data set and its processes behind."""
+    images, folder = tmp_path / "images", tmp_path / "made"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    cv2.imwrite(str(images / "0.png"), pixels)
+    for index in range(1, 4000):
+        os.link(images / "0.png", images / f"{index}.png")
+    command = [sys.executable, "-m", "sspyr_mm", "pack", str(images), str(folder / "out")]
+    options = ["--num-workers", "2", "--shard-mb", "1"]
+    process = subprocess.Popen(
+        [*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(folder.glob("*.partial/**/*.bin")) and process.poll() is None:
+        time.sleep(0.05)
+    assert process.poll() is None, "packing was done before it could be interrupted"
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "pack: interrupted" in told
+    assert not list(folder.iterdir())
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_folders_may_be_named_either_way(images, tmp_path, monkeypatch):
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "more/x.png")
+    monkeypatch.chdir(tmp_path)
+    assert main(["pack", "more", str(images), "out", "--num-workers", "1"]) == 0
+    assert len(StreamedImages("out")) == NUM_IMAGES + 1
+
+
+@pytest.mark.parametrize("text", ["[1]", "nothing"])
+def test_storage_options_are_an_object(text, capsys):
+    with pytest.raises(SystemExit):
+        main(["pack", "images", "out", "--storage-options", text])
+    assert 'must be a JSON object such as \'{"endpoint_url"' in capsys.readouterr().err

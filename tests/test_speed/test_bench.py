@@ -1,10 +1,16 @@
 """`python -m sspyr_mm bench`, for real, and what must not grow: counts, not seconds."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from sspyr_mm.__main__ import main
+from sspyr_mm.speed.images import make_images
+
+ROOT = Path(__file__).parents[2]
 
 KEYS = {
     *("worker_ms", "worker_ratio_vs_pil", "augment_ratio_vs_pil", "collectives_per_step"),
@@ -42,6 +48,45 @@ def test_what_must_not_grow(found):
     assert found["worker_bytes"] == 3 * (2 * 224**2 + 314**2 + 383**2) + 8 <= 1.2e6
     assert found["operators_per_step"] < 2600
     assert found["allocated_mib_per_step"] < 260
+
+
+def test_the_papers_optimiser_and_bfloat16_in_a_process_of_their_own(tmp_path):
+    """Where no runner has set mmengine's scope, as on a command line; two images, one of which is none."""
+    path, out, images = tmp_path / "small.py", tmp_path / "new/bench.json", tmp_path / "images"
+    images.mkdir()
+    make_images(images, 1)
+    (images / "empty.jpg").touch()
+    path.write_text(
+        f'_base_ = "{ROOT}/configs/ssprl/r18_small_50e.py"\n'
+        'optim_wrapper = dict(type="AutocastOptimWrapper", accumulative_counts=4, optimizer=dict('
+        'type="ForeachLARS", lr=0.6, momentum=0.9, weight_decay=1e-6, _delete_=True))\n'
+        'model = dict(recompute="scale")\n'
+    )
+    command = [sys.executable, "-m", "sspyr_mm", "bench", "--quick", "--config", str(path)]
+    options = ["--batch-size", "2", "--images", str(images), "--json", str(out)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert f"Passed over 1 unreadable image(s), e.g. {images}/empty.jpg" in done.stderr
+    found = json.loads(out.read_text())
+    assert found["host_syncs_per_step"] == 0 and found["recompute_ratio"] is None
+    assert found["release_images_per_s"] > 0 and found["mmpretrain_images_per_s"] > 0
+    assert found["optimizer_share"] > 0 and found["num_images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--config", "configs/_base_/schedules/adamw.py"],
+            "adamw.py is no pre-training config (no train_",
+        ),
+        (["--json", "README.md/x.json"], "--json README.md/x.json can't be written"),
+        (["--json", "configs"], "--json configs can't be written"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_measured(arguments, message, capsys):
+    assert main(["bench", "--quick", *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_images_that_are_not_there(tmp_path, capsys):

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed import timing
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import Ours, PlainPipeline
+from sspyr_mm.speed.pipelines import Decode, Ours, PlainPipeline
 from sspyr_mm.speed.release_step import ReleaseStep, stack_views
 from sspyr_mm.speed.swav import mmpretrain_pipeline
 
@@ -102,3 +103,13 @@ def test_images_of_ones_own(tmp_path):
     assert len(find_images(str(tmp_path), 2)) == 2
     with pytest.raises((ValueError, FileNotFoundError), match="nothing"):
         find_images(str(tmp_path / "nothing"), 2)
+
+
+def test_large_photographs_are_decoded_as_in_training(tmp_path):
+    """At a quarter of their size, where regions have no use for more."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    path = str(tmp_path / "large.jpg")
+    Image.fromarray(pixels).resize((4000, 3000)).save(path)
+    spec = PyramidSpec.from_config(Config.fromfile("configs/ssprl/r50_coco_200e.py").model.pyramid)
+    assert Decode(spec)(path).shape == Ours(spec).steps[0]({"img_path": path})["img"].shape
+    assert Decode(spec)(path).shape == (750, 1000, 3)

@@ -7,6 +7,7 @@ from torch.utils.data import default_collate
 
 import sspyr_mm  # noqa: F401
 from sspyr_mm.speed.images import make_images
+from sspyr_mm.speed.setting import Setting
 from sspyr_mm.speed.swav import (
     lightly_swav,
     mmpretrain_config,
@@ -14,23 +15,59 @@ from sspyr_mm.speed.swav import (
     scaled_sides,
     view_pixels,
 )
+from sspyr_mm.speed.training import measure_release
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def cfg():
-    return Config.fromfile("configs/ssprl/r18_small_50e.py")
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_images(tmp_path, 4)
+def setting(tmp_path):
+    cfg = Config.fromfile("configs/ssprl/r18_small_50e.py")
+    return Setting(cfg, CPU, batch_size=4, num_workers=0, paths=make_images(tmp_path, 4), rounds=1)
 
 
 def test_views_of_the_paper():
     assert scaled_sides(224) == (224, 96) and scaled_sides(64) == (64, 27)
     assert view_pixels((224, 96)) == 2 * 224**2 + 6 * 96**2
+
+
+def seen_by(layer, step, batch):
+    """Type and memory format of what a layer gives in a step."""
+    seen = []
+    handle = layer.register_forward_hook(lambda module, given, result: seen.append(result))
+    step(batch)
+    handle.remove()
+    return {x.dtype for x in seen}, all(
+        x.is_contiguous(memory_format=torch.channels_last) for x in seen
+    )
+
+
+@pytest.mark.parametrize("name", ["mmpretrain", "lightly", "release"])
+@pytest.mark.parametrize("last", [True, False])
+def test_all_have_the_configs_precision_and_memory_format(setting, name, last):
+    setting.cfg.optim_wrapper.type = "AutocastOptimWrapper"
+    setting.cfg.model.channels_last = last
+    steps = []
+    setting.images_per_s = lambda pipeline, collate, step: (
+        steps.append((pipeline, collate, step)) or 1.0
+    )
+    if name == "release":
+        built = []
+        build, setting.build = (
+            setting.build,
+            lambda **changes: built.append(build(**changes)) or built[-1],
+        )
+        measure_release(setting)
+        layer = built[0].backbone.layer1
+    else:
+        if name == "lightly":
+            pytest.importorskip("lightly")
+        made = {"mmpretrain": mmpretrain_swav, "lightly": lightly_swav}[name](setting)
+        steps.append((made.pipeline, made.collate, made.step))
+        layer = made.step.args[0].backbone.layer1
+    ((pipeline, collate, step),) = steps
+    batch = collate([pipeline(path) for path in setting.paths])
+    assert seen_by(layer, step, batch) == ({torch.bfloat16}, last)
 
 
 def trained(step, batch, parameters):
@@ -39,9 +76,9 @@ def trained(step, batch, parameters):
     return all(not torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
 
 
-def test_mmpretrains_step_trains_the_configs_backbone(cfg, paths):
-    swav = mmpretrain_swav(cfg, CPU)
-    batch = swav.collate([swav.pipeline(path) for path in paths])
+def test_mmpretrains_step_trains_the_configs_backbone(setting):
+    swav = mmpretrain_swav(setting)
+    batch = swav.collate([swav.pipeline(path) for path in setting.paths])
     assert [tuple(v.shape) for v in batch["inputs"]] == [(4, 3, 64, 64)] * 2 + [(4, 3, 27, 27)] * 6
     model = swav.step.args[0]
     assert model.backbone.base_channels == 16 and type(model.backbone).__name__ == "ResNet"
@@ -53,10 +90,10 @@ def test_mmpretrains_step_trains_the_configs_backbone(cfg, paths):
     )
 
 
-def test_lightlys_step_trains_the_configs_backbone(cfg, paths):
+def test_lightlys_step_trains_the_configs_backbone(setting):
     pytest.importorskip("lightly")
-    swav = lightly_swav(cfg, CPU)
-    batch = default_collate([swav.pipeline(path) for path in paths])
+    swav = lightly_swav(setting)
+    batch = default_collate([swav.pipeline(path) for path in setting.paths])
     assert [tuple(v.shape) for v in batch] == [(4, 3, 64, 64)] * 2 + [(4, 3, 27, 27)] * 6
     model = swav.step.args[0]
     assert trained(swav.step, batch, [model.backbone.conv1.weight, *model.projector.parameters()])

@@ -57,6 +57,17 @@ def test_settings_change_one_thing_of_the_first_seeds_run():
         assert runs[name] == runs["seed 4"] + options
 
 
+@pytest.mark.parametrize("name", ["loss_curves", "growth"])
+def test_wrong_paths_are_told_before_anything_is_measured(name, tmp_path):
+    data = ["--data-root", tmp_path] if name == "loss_curves" else []
+    (tmp_path / "file").touch()
+    done = run(name, *data, "--out", tmp_path / "file")
+    assert done.returncode and f"--out {tmp_path}/file/{name}.json can't be written" in done.stderr
+    done = run(name, *data, "--out", tmp_path / "new", "--config", "nothing.py")
+    assert done.returncode == 2 and "--config nothing.py: no such file" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_one_seed_has_nothing_to_compare_with(tmp_path):
     done = run("loss_curves", "--data-root", tmp_path, "--out", tmp_path, "--seeds", 0, 0)
     assert done.returncode == 2 and "two different ones" in done.stderr
@@ -77,6 +88,7 @@ def test_loss_curves(tmp_path):
         "seed 1": 2,
         "channels_last": 2,
     }
+    assert found["steps"] == [2, 4]  # two epochs of two
     assert found["curves"]["seed 0"] != found["curves"]["seed 1"]
     # The same arithmetic in another order, over four steps.
     assert found["curves"]["channels_last"] == pytest.approx(found["curves"]["seed 0"], rel=1e-4)

@@ -15,26 +15,30 @@ if [[ $# -lt 1 || $1 == -* ]]; then
 fi
 out=$1
 shift
+if [[ $# -ne 0 && ($# -ne 2 || $1 != --images) ]]; then
+    echo "gpu_bench: got '$*' after OUT, wanted nothing or --images DIR" >&2
+    exit 2
+fi
+images=("$@")
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-python}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
 "$python" -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "gpu_bench: torch sees no GPU here; on a CPU use `python -m sspyr_mm bench`")'
 
-measure() { # NAME CONFIG
+failed=()
+attempt() { # NAME COMMAND...: one that fails, perhaps for want of memory, does not keep the others from being measured
     printf '%s\n' "== $1"
-    "$python" -m sspyr_mm bench --config "$2" --batch-size "${BATCH:-128}" ${WORKERS:+--num-workers "$WORKERS"} \
-        --json "$out/$1.json" "${images[@]+"${images[@]}"}"
+    "${@:2}" || failed+=("$1")
 }
-images=("$@")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 variant() { # NAME LINES: the paper's config with changes
     printf '_base_ = "%s"\n%s\n' "$root/configs/ssprl/r50_coco_200e.py" "$2" >"$scratch/$1.py"
-    measure "$1" "$scratch/$1.py"
+    attempt "$1" "$python" -m sspyr_mm bench --config "$scratch/$1.py" --batch-size "${BATCH:-128}" \
+        ${WORKERS:+--num-workers "$WORKERS"} --json "$out/$1.json" "${images[@]+"${images[@]}"}"
 }
 bf16='optim_wrapper = dict(type="AutocastOptimWrapper")'
-variant float32 ''
 variant bfloat16 "$bf16"
 variant bfloat16_channels_last "$bf16
 model = dict(channels_last=True)"
@@ -44,11 +48,15 @@ variant bfloat16_channels_last_recompute_scale "$bf16
 model = dict(channels_last=True, recompute=\"scale\")"
 variant bfloat16_channels_last_recompute_stage "$bf16
 model = dict(channels_last=True, recompute=\"stage\")"
-printf '%s\n' "== growth"
-"$python" "$root/tools/benchmarks/growth.py" --out "$out"
-if [[ ${images[0]:-} == --images ]]; then
-    printf '%s\n' "== loss curves"
-    "$python" "$root/tools/benchmarks/loss_curves.py" --config "$root/configs/ssprl/r50_coco_200e.py" --data-root "${images[1]}" \
-        --out "$out" --cfg-options "train_cfg.max_epochs=${EPOCHS:-2}" "train_dataloader.batch_size=${BATCH:-128}" \
+variant float32 '' # 76 GiB of tensors at 128 images: last
+attempt growth "$python" "$root/tools/benchmarks/growth.py" --out "$out"
+if [[ ${#images[@]} -ne 0 ]]; then
+    attempt loss_curves "$python" "$root/tools/benchmarks/loss_curves.py" \
+        --config "$root/configs/ssprl/r50_coco_200e.py" --data-root "${images[1]}" --out "$out" \
+        --cfg-options "train_cfg.max_epochs=${EPOCHS:-2}" "train_dataloader.batch_size=${BATCH:-128}" \
         ${WORKERS:+"train_dataloader.num_workers=$WORKERS"}
+fi
+if [[ ${#failed[@]} -ne 0 ]]; then
+    echo "gpu_bench: failed: ${failed[*]}" >&2
+    exit 1
 fi

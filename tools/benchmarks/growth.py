@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.cli.arguments import check_writable
 from sspyr_mm.files import configs_dir, whole_file
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.bench import device_name, versions
@@ -51,6 +52,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if min(args.batch_size // 2, args.prototypes // 4, args.rounds) < 1:
         parser.error("--batch-size must be 2 or more, --prototypes 4 or more, --rounds 1 or more")
+    if not Path(args.config).is_file():
+        parser.error(f"--config {args.config}: no such file; give a config of configs/ssprl")
+    check_writable("--out", str(args.out / "growth.json"))
     args.device = torch.device("cuda" if gpu else "cpu")
     return args
 
@@ -121,7 +125,6 @@ def draw(found: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     found = measure(args)
     draw(found, args.out / "growth.svg")
     what = {

@@ -21,13 +21,15 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
+from sspyr_mm.cli.arguments import check_writable
 from sspyr_mm.files import whole_file
 from sspyr_mm.speed.bench import device_name, versions
 
 ROOT = Path(__file__).parents[2]
 INTERVAL = 5
-"""Steps whose mean loss is a point of a curve."""
+"""Steps whose mean loss is a point of a curve; an epoch's last point has what is left of it."""
 PLAIN = ("model.channels_last=False", "optim_wrapper.type=OptimWrapper")
 SETTINGS = {
     "bfloat16": ("optim_wrapper.type=AutocastOptimWrapper",),
@@ -38,6 +40,7 @@ SETTINGS = {
 ON_GPU = {"float16": ("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=float16")}
 
 Curve = list[float]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     known = {**SETTINGS, **ON_GPU}
-    usual = [*known] if torch.cuda.is_available() else [*SETTINGS]
+    usual = [*known] if DEVICE.type == "cuda" else [*SETTINGS]
     parser.add_argument("--data-root", required=True, metavar="DIR", help="images to train on")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--config", default=str(ROOT / "configs/ssprl/r18_toy_scenes_40e.py"))
@@ -66,10 +69,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", choices=known, default=usual)
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
+    if not Path(args.config).is_file():
+        parser.error(f"--config {args.config}: no such file; give a config of configs/ssprl")
     if len(set(args.seeds)) < 2:
         parser.error(
             f"--seeds {args.seeds}: two different ones at least, to have something to compare with"
         )
+    check_writable("--out", str(args.out / "loss_curves.json"))
     return args
 
 
@@ -81,22 +87,31 @@ def list_runs(args: argparse.Namespace) -> list[Run]:
     return seeds + [Run(name, seeds[0].options + known[name]) for name in args.settings]
 
 
-def train(run: Run, config: str, data_root: str, folder: Path) -> Curve:
-    """Trains once, or reads what an earlier call has left.
+def train(run: Run, config: str, data_root: str, folder: Path) -> dict[str, list]:
+    """Trains once, or reads what an earlier call with the same config, images, versions and device has left.
+
+    Returns:
+        ``loss``, and at which ``step``.
 
     Raises:
         SystemExit: If training ends with an error.
     """
+    asked = {
+        "config": Config.fromfile(config).pretty_text,
+        "data_root": str(Path(data_root).resolve()),
+        "options": list(run.options),
+        "device": device_name(DEVICE),
+        "versions": versions(),
+    }
+    done = folder / "done.json"
+    if done.is_file() and (found := json.loads(done.read_text()))["asked"] == asked:
+        return found["curve"]
+    folder.mkdir(parents=True, exist_ok=True)
     logging = (
         *(f"default_hooks.logger.interval={INTERVAL}", f"log_processor.window_size={INTERVAL}"),
         "default_hooks.checkpoint.interval=-1",
     )
     command = [sys.executable, str(ROOT / "tools/train.py"), config, "--data-root", data_root]
-    asked = [*command[2:], *run.options]
-    done = folder / "done.json"
-    if done.is_file() and (found := json.loads(done.read_text()))["asked"] == asked:
-        return found["curve"]
-    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "train.log", "w") as log:
         status = subprocess.run(
             [*command, "--work-dir", str(folder), "--cfg-options", *logging, *run.options],
@@ -107,7 +122,7 @@ def train(run: Run, config: str, data_root: str, folder: Path) -> Curve:
         raise SystemExit(f"loss_curves: {run.name} ended with status {status}, see {log.name}")
     scalars = max(folder.glob("*/vis_data/scalars.json"))  # folders are named by their time
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
-    curve = [line["loss"] for line in lines if "loss" in line]
+    curve = {name: [line[name] for line in lines if "loss" in line] for name in ("step", "loss")}
     with whole_file(done) as partial:
         partial.write_text(json.dumps({"asked": asked, "curve": curve}))
     return curve
@@ -129,12 +144,11 @@ def compare(seeds: Sequence[Curve], settings: Mapping[str, Curve]) -> dict[str, 
     }
 
 
-def draw(curves: Mapping[str, Curve], num_seeds: int, path: Path) -> None:
+def draw(curves: Mapping[str, Curve], steps: Sequence[int], num_seeds: int, path: Path) -> None:
     """Curves, and the differences from the first below them; seeds are grey."""
     figure = Figure((8, 6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     first = next(iter(curves.values()))
-    steps = [INTERVAL * (index + 1) for index in range(len(first))]
     for index, (name, curve) in enumerate(curves.items()):
         style = {"color": "0.6", "lw": 3} if index < num_seeds else {"lw": 1.2}
         (line,) = upper.plot(steps, curve, label=name, **style)
@@ -151,21 +165,21 @@ def draw(curves: Mapping[str, Curve], num_seeds: int, path: Path) -> None:
 
 def main() -> int:
     args = parse_args()
-    runs, curves = list_runs(args), {}
+    runs, curves, steps = list_runs(args), {}, []
     for run in runs:
         folder = args.out / "runs" / run.name.replace(" ", "_")
-        curves[run.name] = train(run, args.config, args.data_root, folder)
+        trained = train(run, args.config, args.data_root, folder)
+        curves[run.name], steps = trained["loss"], trained["step"]
         print(f"{run.name:16} last loss {curves[run.name][-1]:.4f}", flush=True)
     seeds, settings = list(curves)[: len(args.seeds)], list(curves)[len(args.seeds) :]
     found = compare([curves[n] for n in seeds], {n: curves[n] for n in settings})
-    draw(curves, len(seeds), args.out / "loss_curves.svg")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    draw(curves, steps, len(seeds), args.out / "loss_curves.svg")
     what = {
         "config": Path(args.config).stem,
         "options": {run.name: run.options for run in runs},
-        "steps_a_point": INTERVAL,
-        "device": device_name(device),
+        "device": device_name(DEVICE),
         "versions": versions(),
+        "steps": steps,
     }
     with whole_file(args.out / "loss_curves.json") as partial:
         partial.write_text(json.dumps({**found, **what, "curves": curves}, indent=1) + "\n")
