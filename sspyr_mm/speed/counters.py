@@ -13,9 +13,11 @@ from torch.utils._pytree import tree_leaves
 _READS_A_VALUE = {
     "aten._local_scalar_dense",  # item(), float(), tolist() of one, `if tensor`
     "aten._unique2",
+    "aten.bincount",
     "aten.equal",
     "aten.masked_select",
     "aten.nonzero",
+    "aten.repeat_interleave",  # by a tensor of counts; by a number it is other operators
     "aten.unique_consecutive",
     "aten.unique_dim",
 }
@@ -50,7 +52,7 @@ class OperatorCounter(TorchDispatchMode):
     """Counts what runs inside, backward passes and collectives included: see :class:`Counts`.
 
     Tells the same of a step on a CPU as on a GPU, where ``torch.cuda.set_sync_debug_mode`` can confirm it; but for
-    ``tolist``, which on a CPU is no operator.
+    ``tolist``, which on a CPU is no operator, and for copies between host and device, of which a CPU has none.
 
     Args:
         on_host: Tensors that lie on the host wherever the step runs: reading them is no waiting.

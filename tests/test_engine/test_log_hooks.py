@@ -81,16 +81,18 @@ class SlowTransform(BaseTransform):
         return results
 
 
-def test_waiting_for_data_is_told_with_its_remedies(config, tmp_path, log):
-    runner = make_runner(config, tmp_path, {"default_hooks.logger.interval": 2})
+@pytest.mark.parametrize(("interval", "times"), [(2, 3), (50, 2)])
+def test_waiting_for_data_is_told_with_its_remedies(config, tmp_path, log, interval, times):
+    """Once an epoch; where a line is an epoch, not in the first, in which workers are started."""
+    runner = make_runner(config, tmp_path, {"default_hooks.logger.interval": interval})
     runner.train_dataloader.dataset.pipeline.transforms.insert(1, SlowTransform())
     runner.train()
     told = [text for text in warnings_of(log) if "training waits for its images" in text]
-    assert len(told) == 3  # once an epoch
+    assert len(told) == times
     assert "Workers: 0, cores of this machine:" in told[0] and "num_workers" in told[0]
     scalars = runner.message_hub.log_scalars
     assert scalars["train/data_wait"].current() > 10
-    per_step = scalars["train/time"].mean(1)  # the last line is of one step
+    per_step = scalars["train/time"].mean(ITERS % interval)  # those of the last line
     assert scalars["train/images_per_s"].current() == pytest.approx(BATCH / per_step)
 
 

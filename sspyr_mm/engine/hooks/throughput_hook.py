@@ -21,7 +21,7 @@ class ThroughputHook(Hook):
 
     Args:
         max_wait: Percent from which on the remedies are named, once an epoch. The first line of an epoch has no say:
-            workers are started in it.
+            workers are started in it. Where an epoch has but one line, that holds for the run's first epoch only.
     """
 
     priority = "NORMAL"  # behind IterTimerHook, which the runner registers first; before LoggerHook
@@ -32,10 +32,12 @@ class ThroughputHook(Hook):
         self.max_wait = max_wait
         self._interval = 1
         self._told_in_epoch = -1
+        self._first_epoch = 0
 
     def before_train(self, runner: Runner) -> None:
         """Looks up how often lines are due."""
         self._interval = log_interval(runner)
+        self._first_epoch = runner.epoch
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -50,10 +52,18 @@ class ThroughputHook(Hook):
         waited = 100 * hub.get_scalar("train/data_time").mean(count) / seconds
         hub.update_scalar("train/images_per_s", _images_per_step(runner) / seconds)
         hub.update_scalar("train/data_wait", waited)
-        first_line = batch_idx < self._interval
-        if waited > self.max_wait and not first_line and self._told_in_epoch != runner.epoch:
+        if (
+            waited > self.max_wait
+            and not self._workers_started(runner, batch_idx)
+            and self._told_in_epoch != runner.epoch
+        ):
             self._told_in_epoch = runner.epoch
             runner.logger.warning(_remedy(runner, waited))
+
+    def _workers_started(self, runner: Runner, batch_idx: int) -> bool:
+        """Whether a line tells of the start of workers more than of their pace."""
+        has_others = len(runner.train_dataloader) > self._interval
+        return batch_idx < self._interval and (has_others or runner.epoch == self._first_epoch)
 
 
 def _images_per_step(runner: Runner) -> int:
