@@ -12,6 +12,7 @@ from mmpretrain.registry import DATASETS
 import sspyr_mm  # noqa: F401
 from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets import set_epoch, set_pyramid
+from sspyr_mm.datasets.shards import is_packed
 from sspyr_mm.engine.launch import set_data_root
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
@@ -44,6 +45,11 @@ def write_sheet(args: argparse.Namespace) -> None:
     cfg.merge_from_dict(args.cfg_options or {})
     if args.data_root:
         set_data_root(cfg, args.data_root)
+    root = cfg.train_dataloader.dataset.data_root
+    if isinstance(root, str) and is_packed(root):
+        raise ValueError(
+            f"{root} holds packed shards: give the folder of images that was packed, by --data-root"
+        )
     init_default_scope("mmpretrain")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -1,5 +1,6 @@
 """Images without labels out of packed shards, from a disk, a file server or an object store."""
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class StreamedImages(IterableDataset):
     Raises:
         ImportError: If litdata is not installed.
         FileNotFoundError: If there are no shards at ``data_root``.
+        ValueError: If ``storage_options`` are no dict, nor the text of one.
     """
 
     metainfo: dict[str, Any] = {}
@@ -47,7 +49,7 @@ class StreamedImages(IterableDataset):
         shuffle: bool = True,
         cache_dir: str | None = None,
         max_cache_size: str | None = None,
-        storage_options: dict | None = None,
+        storage_options: dict | str | None = None,
     ) -> None:
         self.data_root = str(data_root)
         self.pipeline = Compose(list(pipeline))
@@ -56,7 +58,7 @@ class StreamedImages(IterableDataset):
             shuffle=shuffle,
             cache_dir=cache_dir,
             max_cache_size=max_cache_size,
-            storage_options=dict(storage_options or {}),
+            storage_options=_as_options(storage_options),
             drop_last=True,
         )
         self._length = self._stream.get_len(1, 1)
@@ -159,6 +161,22 @@ class StreamedImages(IterableDataset):
 
             rank = (info.id + first_worker) % info.num_workers
             stream._forced_worker_env = _WorkerEnv(world_size=info.num_workers, rank=rank)
+
+
+def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """A command line hands a dict over as text: JSON, or Python's."""
+    found: object = given or {}
+    if isinstance(given, str):
+        try:
+            found = ast.literal_eval(given)
+        except (SyntaxError, ValueError):
+            found = given
+    if not isinstance(found, Mapping):
+        raise ValueError(
+            f"storage_options must be a dict such as {{'endpoint_url': 'https://...'}}, got {given!r}; on a command "
+            "line: train_dataloader.dataset.storage_options.endpoint_url=https://..."
+        )
+    return dict(found)
 
 
 def _deal_anew(begun: Mapping[str, Any], done: int) -> dict[str, Any]:

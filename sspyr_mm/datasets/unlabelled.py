@@ -77,7 +77,8 @@ class UnlabelledImages(BaseDataset):
         if not paths and any(is_packed(str(root)) for root in self.roots):
             raise ValueError(
                 f"{self.roots[0]} holds packed shards: give it with tools/train.py --data-root, or set "
-                "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None"
+                "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None; other commands want "
+                "the folder of images that was packed"
             )
         if not paths:
             raise ValueError(

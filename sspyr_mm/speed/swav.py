@@ -17,7 +17,6 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
-from sspyr_mm.models.layers import pool
 from sspyr_mm.speed.setting import Setting
 
 SIDES = (224, 96)
@@ -180,7 +179,7 @@ class _LightlyModel(nn.Module):
         return self.criterion(scores[: NUM_CROPS[0]], scores[NUM_CROPS[0] :])
 
     def _embed(self, view: Tensor) -> Tensor:
-        return nn.functional.normalize(self.projector(pool(self.backbone(view))), dim=1)
+        return nn.functional.normalize(self.projector(self.backbone(view)[-1].mean((2, 3))), dim=1)
 
 
 def _lightly_step(

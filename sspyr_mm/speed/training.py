@@ -41,7 +41,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
 
     Returns:
         ``images_per_s`` from files to updated weights; ``bound_images_per_s`` of the same network on patches that are
-        on the device already; ``step_ms``;
+        on the device already; ``step_ms``, and ``step_images_per_s``, from regions to updated weights;
         ``recompute_ratio`` of a step on patches that computes a scale's activations again to one that keeps them;
         ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``; on a GPU
         ``sync_warnings_per_step`` of torch's sync debug mode and ``peak_memory_gib`` of tensors, None elsewhere;
@@ -102,6 +102,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     return {
         "images_per_s": setting.images_per_s(Ours(setting.spec), _collate, from_regions),
         "bound_images_per_s": 1e3 * images / ms["bound"],
+        "step_images_per_s": 1e3 * images / ms["step"],
         "step_ms": ms["step"],
         "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
         "augment_share": ms["augment"] / ms["step"],

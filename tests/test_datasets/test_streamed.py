@@ -292,3 +292,10 @@ def test_storage_options_are_an_object(text, capsys):
     with pytest.raises(SystemExit):
         main(["pack", "images", "out", "--storage-options", text])
     assert 'must be a JSON object such as \'{"endpoint_url"' in capsys.readouterr().err
+
+
+def test_options_of_a_store_may_come_as_text(shards):
+    assert len(StreamedImages(str(shards), storage_options="{'a': '1'}")) == NUM_IMAGES
+    for wrong in ("endpoint_url", "[1]"):
+        with pytest.raises(ValueError, match="storage_options must be a dict such as"):
+            StreamedImages(str(shards), storage_options=wrong)

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from sspyr_mm.__main__ import main
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/ssprl/r18_small_50e.py"
 
@@ -65,3 +67,12 @@ def test_a_config_that_is_not_there(browse, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         browse("/no/config.py")
     assert "/no/config.py" in capsys.readouterr().err
+
+
+def test_packed_shards_are_refused(browse, images, tmp_path, capsys):
+    assert main(["pack", str(images), str(tmp_path / "shards"), "--num-workers", "1"]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        browse(CONFIG, "--data-root", tmp_path / "shards", "--out", tmp_path / "views.png")
+    assert stopped.value.code == 2
+    assert "shards holds packed shards: give the folder of images" in capsys.readouterr().err
+    assert not (tmp_path / "views.png").exists()

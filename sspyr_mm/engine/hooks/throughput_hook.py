@@ -77,8 +77,9 @@ def _remedy(runner: Runner, waited: float) -> str:
         f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: "
         f"{num_cores()} "
         f"for {_local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
-        "look at the disk (`python -m sspyr_mm bench --images DIR` measures what a worker takes of an image), and "
-        "shrink photographs that are much larger than the pyramid's regions."
+        "shrink photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
+        "measures what a worker's core takes of an image). Where more workers do not help, storage is slow: copy the "
+        "images to a local disk, or pack them into shards and stream these (`python -m sspyr_mm pack`)."
     )
 
 
