@@ -65,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data-root", required=True, metavar="DIR", help="images to train on")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--config", default=str(ROOT / "configs/ssprl/r18_toy_scenes_40e.py"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="N")
     parser.add_argument("--settings", nargs="+", choices=known, default=usual)
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
