@@ -11,7 +11,8 @@ set -euo pipefail
 
 if [[ $# -lt 1 || $1 == -* ]]; then
     sed -n '2,/^set -/{/^#/!d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
-    exit 2
+    [[ ${1:-} == -h || ${1:-} == --help ]] || exit 2
+    exit 0
 fi
 out=$1
 shift
@@ -24,6 +25,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-python}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
+"$python" -c 'import torch' 2>/dev/null || { echo "gpu_bench: $python has no torch: activate the environment, or set PYTHON" >&2; exit 2; }
 "$python" -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "gpu_bench: torch sees no GPU here; on a CPU use `python -m sspyr_mm bench`")'
 
 failed=()

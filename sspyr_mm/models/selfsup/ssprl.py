@@ -97,6 +97,12 @@ class SSPRL(BaseSelfSupervisor):
             self.backbone.compile(dynamic=False)
         self.backbone._register_load_state_dict_pre_hook(check_complete, with_module=True)
 
+    def init_weights(self) -> None:
+        """Initialises; random numbers are dealt by place in memory, and ``channels_last`` is to change none of them."""
+        self.backbone.to(memory_format=torch.contiguous_format)
+        super().init_weights()
+        self.backbone.to(memory_format=self.memory_format)
+
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings of every group; one backbone pass each, so that scales never share batch statistics.
 
