@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import setuptools  # noqa: F401  before a test imports the standard library's distutils: it refuses to be loaded after it
 import torch
 
 torch.set_num_threads(1)
