@@ -91,7 +91,7 @@ def test_loss_curves(tmp_path):
     assert found["steps"] == [2, 4]  # two epochs of two
     assert found["curves"]["seed 0"] != found["curves"]["seed 1"]
     # The same arithmetic in another order, over four steps.
-    assert found["curves"]["channels_last"] == pytest.approx(found["curves"]["seed 0"], rel=1e-4)
+    assert found["curves"]["channels_last"] == pytest.approx(found["curves"]["seed 0"], rel=1e-3)
     assert "<svg" in (out / "loss_curves.svg").read_text()
     config = next((out / "runs/channels_last").glob("*/vis_data/config.py")).read_text()
     assert "channels_last=True" in config
