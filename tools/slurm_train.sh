@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Trains on a Slurm cluster: bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of train.py]
 #
-# GPUS (all processes, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (10: a loader's 8 workers and two), SRUN_ARGS (further
-# options of srun),
-# PYTHON (interpreter, default: python).
+# GPUS (all processes, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (10: a loader's 8 workers and two),
+# SRUN_ARGS (further options of srun), PYTHON (interpreter, default: python).
 # Two minutes before the time limit Slurm sends SIGTERM, on which training saves a checkpoint and ends; --resume goes on.
 set -euo pipefail
 

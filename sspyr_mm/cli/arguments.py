@@ -27,7 +27,7 @@ def check_writable(option: str, path: str) -> None:
     Raises:
         OSError: If it can't.
     """
-    folder = Path(path).expanduser().absolute().parent
+    folder = Path(path).absolute().parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

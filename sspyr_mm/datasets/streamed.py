@@ -164,7 +164,7 @@ class StreamedImages(IterableDataset):
 
 
 def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """A command line hands a dict over as text: JSON, or Python's."""
+    """A command line hands a dict over as Python's text of it; JSON reads the same where values are strings."""
     found: object = given or {}
     if isinstance(given, str):
         try:

@@ -17,7 +17,7 @@ from sspyr_mm.files import configs_dir
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import Decode, Ours, PlainPhotometric, PlainPipeline
+from sspyr_mm.speed.pipelines import Ours, PlainPhotometric, PlainPipeline
 from sspyr_mm.speed.reading import measure_reading
 from sspyr_mm.speed.setting import Setting
 from sspyr_mm.speed.swav import has_lightly, lightly_pipeline, mmpretrain_pipeline
@@ -135,7 +135,7 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
     cv2.setNumThreads(0)
     ours = Ours(spec)
     functions: dict[str, Callable[[str], object]] = {
-        "decode": Decode(spec),
+        "decode": ours.decode,
         "ours": ours,
         "plain": PlainPipeline(spec),
         "mmpretrain": mmpretrain_pipeline(),

@@ -1,6 +1,6 @@
 """Steps of growing size: more scales, more images, more prototypes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,13 +34,14 @@ def grown_pyramid(num_scales: int, prototypes: dict[str, int] | None = None) -> 
     return pyramid
 
 
-def pixels(pyramid: PyramidSpec) -> int:
+def pixels(pyramid: PyramidSpec | Mapping[str, Any]) -> int:
     """Pixels the encoder sees of an image.
 
     Args:
-        pyramid: Views, patches and their sides.
+        pyramid: Views, patches and their sides: a spec or its config.
     """
-    return sum(g.num_views * g.num_patches * g.patch**2 for g in pyramid.groups)
+    groups = PyramidSpec.from_config(pyramid).groups
+    return sum(g.num_views * g.num_patches * g.patch**2 for g in groups)
 
 
 def build_grown(model: Any, pyramid: dict[str, Any]) -> SSPRL:

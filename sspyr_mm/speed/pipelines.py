@@ -14,26 +14,6 @@ from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransf
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
-class Decode:
-    """What all of them have to do, at the size that our regions have a use for.
-
-    Args:
-        spec: The pyramid.
-    """
-
-    def __init__(self, spec: PyramidSpec) -> None:
-        self.load = LoadRGBImage(skip_broken=False)
-        self.load.set_pyramid(spec)
-
-    def __call__(self, path: str) -> np.ndarray:
-        """(H, W, 3) uint8.
-
-        Raises:
-            ValueError: If the file is no image.
-        """
-        return self.load({"img_path": path})["img"]
-
-
 class Ours:
     """The pipeline of the shipped configs: decoded, regions cut, packed.
 
@@ -49,6 +29,10 @@ class Ours:
             PyramidViewTransform(spec),
             PackPyramidInputs(),
         ]
+
+    def decode(self, path: str) -> np.ndarray:
+        """The first step alone, which all pipelines have to take; (H, W, 3) uint8."""
+        return self.steps[0]({"img_path": path})["img"]
 
     def __call__(self, path: str) -> dict[str, Any]:
         """Packed regions of one image."""

@@ -20,10 +20,24 @@ from sspyr_mm.speed.training import measure_release
 CPU = torch.device("cpu")
 
 
+class KeptSetting(Setting):
+    """Keeps what would be timed."""
+
+    def build(self, **changes):
+        self.built = super().build(**changes)
+        return self.built
+
+    def images_per_s(self, *measured):
+        self.measured = measured
+        return 1.0
+
+
 @pytest.fixture
 def setting(tmp_path):
     cfg = Config.fromfile("configs/ssprl/r18_small_50e.py")
-    return Setting(cfg, CPU, batch_size=4, num_workers=0, paths=make_images(tmp_path, 4), rounds=1)
+    return KeptSetting(
+        cfg, CPU, batch_size=4, num_workers=0, paths=make_images(tmp_path, 4), rounds=1
+    )
 
 
 def test_views_of_the_paper():
@@ -47,25 +61,15 @@ def seen_by(layer, step, batch):
 def test_all_have_the_configs_precision_and_memory_format(setting, name, last):
     setting.cfg.optim_wrapper.type = "AutocastOptimWrapper"
     setting.cfg.model.channels_last = last
-    steps = []
-    setting.images_per_s = lambda pipeline, collate, step: (
-        steps.append((pipeline, collate, step)) or 1.0
-    )
     if name == "release":
-        built = []
-        build, setting.build = (
-            setting.build,
-            lambda **changes: built.append(build(**changes)) or built[-1],
-        )
         measure_release(setting)
-        layer = built[0].backbone.layer1
+        (pipeline, collate, step), layer = setting.measured, setting.built.backbone.layer1
     else:
         if name == "lightly":
             pytest.importorskip("lightly")
         made = {"mmpretrain": mmpretrain_swav, "lightly": lightly_swav}[name](setting)
-        steps.append((made.pipeline, made.collate, made.step))
-        layer = made.step.args[0].backbone.layer1
-    ((pipeline, collate, step),) = steps
+        pipeline, collate, step = made.pipeline, made.collate, made.step
+        layer = step.args[0].backbone.layer1
     batch = collate([pipeline(path) for path in setting.paths])
     assert seen_by(layer, step, batch) == ({torch.bfloat16}, last)
 

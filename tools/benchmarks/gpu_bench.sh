@@ -25,8 +25,17 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${PYTHON:-python}
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
-"$python" -c 'import torch' 2>/dev/null || { echo "gpu_bench: $python has no torch: activate the environment, or set PYTHON" >&2; exit 2; }
-"$python" -c 'import torch, sys; sys.exit(None if torch.cuda.is_available() else "gpu_bench: torch sees no GPU here; on a CPU use `python -m sspyr_mm bench`")'
+"$python" - "$python" <<'PY'
+import sys
+
+try:
+    import torch
+except ImportError:
+    print(f"gpu_bench: {sys.argv[1]} has no torch: activate the environment, or set PYTHON", file=sys.stderr)
+    sys.exit(2)
+if not torch.cuda.is_available():
+    sys.exit("gpu_bench: torch sees no GPU here; on a CPU use `python -m sspyr_mm bench`")
+PY
 
 failed=()
 attempt() { # NAME COMMAND...: one that fails, perhaps for want of memory, does not keep the others from being measured

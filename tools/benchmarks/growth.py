@@ -20,7 +20,6 @@ from mmengine.config import Config
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.cli.arguments import check_writable
 from sspyr_mm.files import configs_dir, whole_file
-from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.bench import device_name, versions
 from sspyr_mm.speed.growth import SCALES, build_grown, grown_pyramid, pixels, step_on_noise
 from sspyr_mm.speed.timing import wall_ms
@@ -83,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """By what is grown."""
     images, count = args.batch_size, args.prototypes
     scales = [grown_pyramid(number + 1) for number in range(len(SCALES))]
-    by_scales = [(pixels_of(pyramid) / 1e3, pyramid, images) for pyramid in scales]
+    by_scales = [(pixels(pyramid) / 1e3, pyramid, images) for pyramid in scales]
     paper = grown_pyramid(NUM_SCALES)
     by_images = [(n, paper, n) for n in (images // 2, images, 2 * images, 3 * images, 4 * images)]
     by_prototypes = [
@@ -95,10 +94,6 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
         "images a step": time_steps(args, by_images),
         "global prototypes": time_steps(args, by_prototypes),
     }
-
-
-def pixels_of(pyramid: dict) -> int:
-    return pixels(PyramidSpec.from_config(pyramid))
 
 
 def off_line(found: Mapping[str, list[float]]) -> float:

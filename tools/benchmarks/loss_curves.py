@@ -38,6 +38,7 @@ SETTINGS = {
     "recompute": ("model.recompute=scale",),
 }
 ON_GPU = {"float16": ("optim_wrapper.type=AmpOptimWrapper", "optim_wrapper.dtype=float16")}
+KNOWN = {**SETTINGS, **ON_GPU}
 
 Curve = list[float]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,13 +61,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = {**SETTINGS, **ON_GPU}
-    usual = [*known] if DEVICE.type == "cuda" else [*SETTINGS]
+    usual = [*KNOWN] if DEVICE.type == "cuda" else [*SETTINGS]
     parser.add_argument("--data-root", required=True, metavar="DIR", help="images to train on")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--config", default=str(ROOT / "configs/ssprl/r18_toy_scenes_40e.py"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="N")
-    parser.add_argument("--settings", nargs="+", choices=known, default=usual)
+    parser.add_argument("--settings", nargs="+", choices=KNOWN, default=usual)
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     if not Path(args.config).is_file():
@@ -83,8 +83,7 @@ def list_runs(args: argparse.Namespace) -> list[Run]:
     """The seeds' runs, then the settings'."""
     common = (*PLAIN, *args.cfg_options)
     seeds = [Run(f"seed {seed}", (*common, f"randomness.seed={seed}")) for seed in args.seeds]
-    known = {**SETTINGS, **ON_GPU}
-    return seeds + [Run(name, seeds[0].options + known[name]) for name in args.settings]
+    return seeds + [Run(name, seeds[0].options + KNOWN[name]) for name in args.settings]
 
 
 def train(run: Run, config: str, data_root: str, folder: Path) -> dict[str, list]:
