@@ -3,6 +3,7 @@
 import argparse
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -18,7 +19,7 @@ def positive_int(text: str) -> int:
 
 
 def check_writable(option: str, path: str) -> None:
-    """Finds out before hours of work whether their result can be written; makes its folder.
+    """Finds out before hours of work whether their result can be written; leaves nothing behind.
 
     Args:
         option: Of the command line, for the message.
@@ -28,6 +29,7 @@ def check_writable(option: str, path: str) -> None:
         OSError: If it can't.
     """
     folder = Path(path).absolute().parent
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -38,6 +40,10 @@ def check_writable(option: str, path: str) -> None:
         raise OSError(
             f"{option} {path} can't be written ({error}): give the path of a file in a folder of yours"
         ) from error
+    finally:
+        for made in missing:
+            with suppress(OSError):  # it was not made, or another process writes to it already
+                made.rmdir()
 
 
 def json_object(text: str) -> dict:

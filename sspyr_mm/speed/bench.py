@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from mmengine.config import Config
 from PIL import Image
@@ -21,7 +20,7 @@ from sspyr_mm.speed.pipelines import Ours, PlainPhotometric, PlainPipeline
 from sspyr_mm.speed.reading import measure_reading
 from sspyr_mm.speed.setting import Setting
 from sspyr_mm.speed.swav import has_lightly, lightly_pipeline, mmpretrain_pipeline
-from sspyr_mm.speed.timing import cpu_ms, wall_ms
+from sspyr_mm.speed.timing import cpu_ms, one_thread, wall_ms
 from sspyr_mm.speed.training import (
     default_workers,
     measure_release,
@@ -130,9 +129,6 @@ def _read_config(path: Path) -> Config:
 
 def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
     """What an image costs a worker of one core; milliseconds of CPU time, medians."""
-    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
     ours = Ours(spec)
     functions: dict[str, Callable[[str], object]] = {
         "decode": ours.decode,
@@ -142,11 +138,8 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
     }
     if has_lightly():
         functions["lightly"] = lightly_pipeline()
-    try:
+    with one_thread():
         ms = cpu_ms(functions, paths)
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(opencv)
     inputs = ours(paths[0])["inputs"]
     return {
         "worker_ms": ms["ours"],
@@ -164,7 +157,7 @@ def measure_augmentation(
 ) -> dict[str, Any]:
     """Photometric part of all patches of some images: ours on the device, Pillow's on one core, in turn.
 
-    Without a GPU ours has one thread, too.
+    Both have one thread of the CPU.
     """
     augment = PyramidAugment(spec).to(device)
     ours = Ours(spec)
@@ -173,10 +166,7 @@ def measure_augmentation(
     sides = [g.patch for g in spec.groups for _ in range(g.num_views * g.num_patches)]
     pictures = [Image.open(path).convert("RGB").resize((s, s)) for path in paths for s in sides]
     plain = PlainPhotometric()
-    threads = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
+    with one_thread():
         ms = wall_ms(
             {
                 "ours": lambda: augment(batch, True),
@@ -185,8 +175,6 @@ def measure_augmentation(
             rounds=rounds,
             device=device,
         )
-    finally:
-        torch.set_num_threads(threads)
     return {
         "augment_ms": ms["ours"] / len(paths),
         "pil_augment_ms": ms["plain"] / len(paths),

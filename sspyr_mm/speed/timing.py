@@ -1,13 +1,28 @@
 """Times of several things, taken in turn, so that a busy machine slows all of them alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from statistics import median
 from time import perf_counter, process_time
 from typing import TypeVar
 
+import cv2
 import torch
 
 T = TypeVar("T")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The block computes as a loader's worker does: on one core."""
+    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(opencv)
 
 
 def cpu_ms(

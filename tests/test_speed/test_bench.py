@@ -90,5 +90,10 @@ def test_wrong_arguments_are_told_before_anything_is_measured(arguments, message
 
 
 def test_images_that_are_not_there(tmp_path, capsys):
-    assert main(["bench", "--quick", "--images", str(tmp_path)]) == 2
+    (tmp_path / "images").mkdir()
+    given = ["--images", str(tmp_path / "images"), "--json", str(tmp_path / "new/deep/bench.json")]
+    assert main(["bench", "--quick", *given]) == 2
     assert "mage" in capsys.readouterr().err
+    assert not (
+        tmp_path / "new"
+    ).exists()  # where it would have been written was tried, and left as it was

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from sspyr_mm.speed.images import make_images
 
@@ -52,20 +53,42 @@ def test_settings_change_one_thing_of_the_first_seeds_run(tmp_path, monkeypatch)
         assert runs[name] == runs["seed 4"] + options
 
 
-@pytest.mark.parametrize("name", ["loss_curves", "growth"])
-def test_wrong_paths_are_told_before_anything_is_measured(name, tmp_path):
-    data = ["--data-root", tmp_path] if name == "loss_curves" else []
+@pytest.fixture
+def refuse(monkeypatch, capsys):
+    """What a script says to arguments it does not take, before it measures anything."""
+
+    def refuse(name, *arguments):
+        script = load(name)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            script.main()
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("loss_curves", "--data-root"), ("decoding", "--images"), ("growth", None)]
+)
+def test_a_place_that_cannot_be_written(name, data, tmp_path, refuse):
     (tmp_path / "file").touch()
-    done = run(name, *data, "--out", tmp_path / "file")
-    assert done.returncode and f"--out {tmp_path}/file/{name}.json can't be written" in done.stderr
-    done = run(name, *data, "--out", tmp_path / "new", "--config", "nothing.py")
-    assert done.returncode == 2 and "--config nothing.py: no such file" in done.stderr
+    said = refuse(name, *([data, tmp_path] if data else []), "--out", tmp_path / "file")
+    assert f"--out {tmp_path}/file/{name}.json can't be written" in said
+
+
+@pytest.mark.parametrize(("name", "data"), [("loss_curves", "--data-root"), ("growth", None)])
+def test_a_config_that_is_not_there(name, data, tmp_path, refuse):
+    given = [data, tmp_path] if data else []
+    said = refuse(name, *given, "--out", tmp_path / "new", "--config", "nothing.py")
+    assert "--config nothing.py: no such file" in said
     assert not (tmp_path / "new").exists()
 
 
-def test_one_seed_has_nothing_to_compare_with(tmp_path):
-    done = run("loss_curves", "--data-root", tmp_path, "--out", tmp_path, "--seeds", 0, 0)
-    assert done.returncode == 2 and "two different ones" in done.stderr
+def test_one_seed_has_nothing_to_compare_with(tmp_path, refuse):
+    given = ("--data-root", tmp_path, "--out", tmp_path / "new", "--seeds", 0, 0)
+    assert "two different ones" in refuse("loss_curves", *given)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
@@ -116,3 +139,32 @@ def test_growth(tmp_path):
     assert all(ms > 0 for panel in found["grown"].values() for ms in panel["ms"])
     assert "<svg" in (tmp_path / "growth.svg").read_text()
     assert done.stdout.count("off the line at most") == 3
+
+
+def test_decoders_and_resizing(tmp_path, monkeypatch):
+    make_images(tmp_path, 2)
+    asked = ["--images", str(tmp_path), "--out", str(tmp_path / "out"), "--megapixels", "3"]
+    decoding = load("decoding")
+    monkeypatch.setattr(sys, "argv", ["decoding", *asked])
+    monkeypatch.setattr(decoding, "WINDOWS", 2)
+    decoding.main()
+    found = json.loads((tmp_path / "out/decoding.json").read_text())
+    assert found["images"] == 2
+    for name in ("opencv", "pillow", "torchvision"):
+        assert found["decoders"][name]["same_pixels"] == 1, name
+    assert all(row["ms"] > 0 for row in found["decoders"].values())
+    (reduced,) = found["reduced"]
+    assert reduced["size"] == [2000, 1500] and reduced["reduction"] == 2
+    # Of the same windows: another place, or red for blue, would be far below any filter.
+    for name in ("mean", "least"):
+        assert reduced[f"{name}_psnr"] > reduced[f"{name}_pillow_psnr"] - 3 > 25, name
+    for factor, row in found["resizing"].items():
+        assert row["psnr"] > row["pillow_psnr"] - 0.5, factor
+
+
+def test_decoders_need_a_photograph(tmp_path, refuse):
+    Image.new("L", (9, 9)).save(tmp_path / "grey.jpg")
+    Image.new("RGB", (9, 9)).save(tmp_path / "colour.png")
+    said = refuse("decoding", "--images", tmp_path, "--out", tmp_path / "out")
+    assert "no upright colour JPEG" in said
+    assert not (tmp_path / "out").exists()

@@ -53,7 +53,10 @@ def parse_args() -> argparse.Namespace:
         parser.error("--batch-size must be 2 or more, --prototypes 4 or more, --rounds 1 or more")
     if not Path(args.config).is_file():
         parser.error(f"--config {args.config}: no such file; give a config of configs/ssprl")
-    check_writable("--out", str(args.out / "growth.json"))
+    try:
+        check_writable("--out", str(args.out / "growth.json"))
+    except OSError as error:
+        parser.error(str(error))
     args.device = torch.device("cuda" if gpu else "cpu")
     return args
 

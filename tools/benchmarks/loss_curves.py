@@ -75,7 +75,10 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             f"--seeds {args.seeds}: two different ones at least, to have something to compare with"
         )
-    check_writable("--out", str(args.out / "loss_curves.json"))
+    try:
+        check_writable("--out", str(args.out / "loss_curves.json"))
+    except OSError as error:
+        parser.error(str(error))
     return args
 
 

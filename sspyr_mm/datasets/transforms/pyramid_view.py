@@ -177,9 +177,9 @@ def draw_crop(
 def resize(crop: np.ndarray, side: int) -> np.ndarray:
     """Resizes a crop to a square, bilinear; antialiased where 3 pixels or more become 2 in either direction.
 
-    torch's uint8 kernel computes what Pillow's bilinear filter does, to a rounding, in a sixth of its time. Where
-    little is left out, OpenCV's plain linear filter takes half of that and is as near to a Lanczos filter as Pillow's
-    (COCO photographs, PSNR shrinking to 1/1.3, 1/1.5 and 1/1.75: 39.3, 39.7 and 36.8 dB; Pillow's 38.2, 37.9 and 38.6).
+    torch's uint8 kernel computes what Pillow's bilinear filter does, to a rounding, in a fraction of its time. Where
+    little is left out, OpenCV's plain linear filter takes half of that and is as near to a Lanczos filter
+    (``tools/benchmarks/decoding.py`` measures both).
 
     Args:
         crop: (H, W, 3) uint8, also a window of a larger image.
