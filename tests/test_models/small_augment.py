@@ -1,5 +1,7 @@
 """What the augmentation's tests cut: scales, cells and local crops as the paper has them, at a tenth of the pixels."""
 
+import torch
+
 from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -14,3 +16,18 @@ PYRAMID = dict(
 )
 SPEC = PyramidSpec.from_config(PYRAMID)
 PAPER = AugmentConfig(0.5, 0.8, (0.8, 0.8, 0.8, 0.2), 0.2, 0.5, (0.1, 2.0))
+
+
+def regions(batch=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        g.name: torch.randint(
+            0, 256, (batch, g.num_regions, g.region, g.region, 3), generator=generator
+        ).to(torch.uint8)
+        for g in SPEC.groups
+    }
+
+
+def batch_of(seeds, seed=0):
+    inputs = regions(len(seeds), seed)
+    return dict(inputs={**inputs, "seed": torch.tensor(seeds)}, data_samples=["kept"])

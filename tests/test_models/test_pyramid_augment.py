@@ -21,7 +21,7 @@ from sspyr_mm.models.data_preprocessors.pyramid_augment import (
     move_together,
 )
 
-from .small_augment import PAPER, PYRAMID, SPEC
+from .small_augment import PAPER, PYRAMID, SPEC, batch_of, regions
 
 PLAIN = dict(mean=(0, 0, 0), std=(255, 255, 255))
 LEVEL = 1 / 255
@@ -35,21 +35,6 @@ def patches(num=6, height=24, width=24, seed=0):
     x[3, :, :4] = 0
     x[3, :, 4:8] = 1
     return x
-
-
-def regions(batch=4, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        g.name: torch.randint(
-            0, 256, (batch, g.num_regions, g.region, g.region, 3), generator=generator
-        ).to(torch.uint8)
-        for g in SPEC.groups
-    }
-
-
-def batch_of(seeds, seed=0):
-    inputs = regions(len(seeds), seed)
-    return dict(inputs={**inputs, "seed": torch.tensor(seeds)}, data_samples=["kept"])
 
 
 CPU = torch.device("cpu")
