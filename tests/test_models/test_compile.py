@@ -5,6 +5,8 @@ import pickle
 
 import pytest
 import torch
+from mmpretrain.models.backbones.resnet import BasicBlock
+from torch import nn
 from torch._dynamo.utils import counters
 
 from sspyr_mm.models import PyramidAugment
@@ -48,13 +50,19 @@ def test_no_graph_breaks_and_no_compilation_in_later_steps(backbone, recompute):
 @pytest.mark.slow
 def test_compiled_kernels_compute_the_same_step():
     model, plain = compiled("resnet", "inductor")
+    for module in (*model.modules(), *plain.modules()):
+        if isinstance(module, BasicBlock):
+            nn.init.ones_(
+                module.norm2.weight
+            )  # 0 at first: what is before it would get no gradient
     for _ in range(2):
         torch.testing.assert_close(step(model), step(plain), rtol=1e-4, atol=1e-4)
-    for (name, wanted), found in zip(plain.named_parameters(), model.parameters(), strict=True):
-        apart = (found.grad - wanted.grad).norm() / wanted.grad.norm().clamp(
-            min=1e-3
-        )  # of some it is nought
-        assert apart < 1e-2, name
+    wanted = {name: parameter.grad for name, parameter in plain.named_parameters()}
+    # Where batch norm follows a bias its gradient is nought, and rounding is all there is.
+    least = 1e-4 * torch.cat([grad.flatten() for grad in wanted.values()]).norm()
+    for name, parameter in model.named_parameters():
+        apart = (parameter.grad - wanted[name]).norm() / wanted[name].norm().clamp(min=least)
+        assert apart < 1e-3, name
 
 
 def test_it_is_asked_for_in_the_config(monkeypatch):
