@@ -30,7 +30,7 @@ from sspyr_mm.speed.training import (
 
 _VERSIONED = (
     *("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy"),
-    *("opencv-python", "opencv-python-headless", "pillow", "litdata", "lightly"),
+    *("opencv-python", "opencv-python-headless", "pillow", "litdata", "lightly", "simplejpeg"),
 )
 
 
