@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -28,10 +29,15 @@ def check_writable(option: str, path: str) -> None:
     Raises:
         OSError: If it can't.
     """
-    folder = Path(path).absolute().parent
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder = Path(
+        os.path.abspath(path)
+    ).parent  # without `..`, which would lead to folders that were there
+    made: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (*reversed(folder.parents), folder):
+            if not place.is_dir():
+                place.mkdir()
+                made.append(place)
         with tempfile.TemporaryFile(dir=folder):
             pass
         if Path(path).is_dir():
@@ -41,9 +47,9 @@ def check_writable(option: str, path: str) -> None:
             f"{option} {path} can't be written ({error}): give the path of a file in a folder of yours"
         ) from error
     finally:
-        for made in missing:
-            with suppress(OSError):  # it was not made, or another process writes to it already
-                made.rmdir()
+        for place in reversed(made):
+            with suppress(OSError):  # another process writes to it already
+                place.rmdir()
 
 
 def json_object(text: str) -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sspyr_mm.__main__ import main
+from sspyr_mm.cli.arguments import check_writable
 from sspyr_mm.speed.images import make_images
 
 ROOT = Path(__file__).parents[2]
@@ -90,10 +91,20 @@ def test_wrong_arguments_are_told_before_anything_is_measured(arguments, message
 
 
 def test_images_that_are_not_there(tmp_path, capsys):
-    (tmp_path / "images").mkdir()
-    given = ["--images", str(tmp_path / "images"), "--json", str(tmp_path / "new/deep/bench.json")]
+    (tmp_path / "none").mkdir()
+    given = ["--images", str(tmp_path / "none"), "--json", str(tmp_path / "new/deep/bench.json")]
     assert main(["bench", "--quick", *given]) == 2
-    assert "mage" in capsys.readouterr().err
-    assert not (
-        tmp_path / "new"
-    ).exists()  # where it would have been written was tried, and left as it was
+    said = capsys.readouterr().err
+    assert "No image" in said and "--json" not in said
+    # Where it would have been written was tried, and left as it was.
+    assert not (tmp_path / "new").exists()
+
+
+def test_where_a_result_is_to_be_written_is_left_as_it_was(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path in ("empty/a.json", "new/../empty/a.json", "new/a.json"):
+        check_writable("--json", str(tmp_path / path))
+    assert [place.name for place in tmp_path.iterdir()] == ["empty"]
+    with pytest.raises(OSError, match=r"--json .* can't be written .*too long"):
+        check_writable("--json", str(tmp_path / "new" / ("long" * 99) / "a.json"))
+    assert [place.name for place in tmp_path.iterdir()] == ["empty"]

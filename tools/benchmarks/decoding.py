@@ -11,6 +11,7 @@ import argparse
 import io
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +28,7 @@ from sspyr_mm.cli.arguments import check_writable, positive_int
 from sspyr_mm.datasets.transforms.loading import decode_rgb
 from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import configs_dir, whole_file
-from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 from sspyr_mm.speed.bench import device_name, versions
 from sspyr_mm.speed.images import find_images
 from sspyr_mm.speed.timing import cpu_ms, one_thread
@@ -43,6 +44,8 @@ SHRINKING = (1.3, 1.45, 1.75)
 """How many pixels become one where resizing is compared: ours antialiases from 1.5."""
 SIDE = 224
 """Pixels of a resized region."""
+MOST_MEGAPIXELS = 500
+"""OpenCV reads no more than twice as many."""
 WINDOWS = 8
 """Of each size that are compared."""
 
@@ -57,9 +60,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--count", type=positive_int, default=96, help="images read (default 96)")
     parser.add_argument(
-        "--megapixels", type=positive_int, nargs="+", default=[3, 12, 48], help="of mosaics"
+        "--megapixels",
+        type=positive_int,
+        nargs="+",
+        default=[2, 8, 31],
+        metavar="N",
+        help="of mosaics (default 2 8 31: just enough for a half, a quarter, an eighth of the size)",
     )
     args = parser.parse_args()
+    if max(args.megapixels) > MOST_MEGAPIXELS:
+        parser.error(f"--megapixels {max(args.megapixels)}: {MOST_MEGAPIXELS} at the most")
     try:
         check_writable("--out", str(args.out / "decoding.json"))
         args.files = read_jpegs(args.images, args.count)
@@ -69,7 +79,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_jpegs(place: str, count: int) -> list[bytes]:
-    """Bytes of upright colour JPEGs, of which every decoder should make the same picture.
+    """Bytes of upright colour JPEGs that are wide enough, of which every decoder should make the same picture.
 
     Raises:
         ValueError: If there is none.
@@ -78,22 +88,25 @@ def read_jpegs(place: str, count: int) -> list[bytes]:
     for path in find_images(place, count):
         with Image.open(path) as opened:
             upright = opened.getexif().get(0x0112, 1) == 1
-            if (opened.format, opened.mode, upright) == ("JPEG", "RGB", True):
+            wide = min(opened.size) >= SIDE
+            if (opened.format, opened.mode, upright, wide) == ("JPEG", "RGB", True, True):
                 found.append(Path(path).read_bytes())
     if not found:
-        raise ValueError(f"--images {place}: no upright colour JPEG among them; give photographs")
+        raise ValueError(
+            f"--images {place}: no upright colour JPEG of {SIDE} px or more among the first {count}; give photographs"
+        )
     return found
 
 
 def psnr(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Decibels; infinite where both are the same."""
+    """Decibels; 130 where both are the same."""
     error = np.mean((found.astype(np.float32) - wanted) ** 2)
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+    return float(10 * np.log10(255**2 / max(error, 6.5e-9)))
 
 
 def decode_with_pillow(data: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as opened:
-        return np.asarray(opened.convert("RGB"))
+        return np.asarray(opened)
 
 
 def decode_with_torchvision(data: bytes) -> np.ndarray:
@@ -109,31 +122,31 @@ def list_decoders() -> dict[str, Decode]:
         "torchvision": decode_with_torchvision,
     }
     if simplejpeg is not None:
-        decoders["simplejpeg"] = simplejpeg.decode_jpeg
-        decoders["simplejpeg, fast transform"] = lambda data: simplejpeg.decode_jpeg(
-            data, fastdct=True
-        )
+        decode = partial(simplejpeg.decode_jpeg, strict=False)
+        decoders["simplejpeg"] = decode
+        decoders["simplejpeg, fast transform"] = partial(decode, fastdct=True)
     return decoders
 
 
-def measure_decoders(files: Sequence[bytes]) -> dict[str, dict[str, float]]:
+def measure_decoders(files: Sequence[bytes]) -> dict[str, dict[str, float | None]]:
     """Milliseconds, share of images with OpenCV's very pixels, and PSNR of the worst of the others (None: no other)."""
     decoders = list_decoders()
     found = {}
     for name, ms in cpu_ms(decoders, files).items():
-        against = [psnr(decoders[name](data), decode_rgb(data)) for data in files]
-        differing = [db for db in against if db != float("inf")]
+        pairs = [(decoders[name](data), decode_rgb(data)) for data in files]
+        differing = [psnr(*pair) for pair in pairs if not np.array_equal(*pair)]
         found[name] = {
             "ms": ms,
             "same_pixels": 1 - len(differing) / len(files),
-            "least_psnr": min(differing, default=None),
+            "worst_psnr": min(differing, default=None),
         }
     return found
 
 
 def make_mosaic(pictures: Sequence[np.ndarray], megapixels: int) -> bytes:
     """A JPEG of 4:3, of photographs side by side at their own size: as sharp as a photograph gets."""
-    height, width = round(np.sqrt(megapixels * 0.75e6)), round(np.sqrt(megapixels / 0.75e-6))
+    # A decoder's reductions have whole pixels.
+    height, width = (8 * round(np.sqrt(megapixels * 1e6 * r) / 8) for r in (3 / 4, 4 / 3))
     mosaic = np.empty((height, width, 3), np.uint8)
     tile = min(min(picture.shape[:2]) for picture in pictures)
     for number, top in enumerate(range(0, height, tile)):
@@ -149,37 +162,41 @@ def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
     """Milliseconds of all of a photograph and of its reduction, and PSNR of regions against Pillow's Lanczos filter.
 
     Regions are cut from the reduction, by ours, and from all of it, by Pillow's bilinear filter, which most pipelines
-    use: the former may lose no more than that. Windows are of mean area and of least, where a reduction has no pixel to
-    spare.
+    use: a measure of what is lost anyway. Windows are squares of mean area, or as large as fit, and of least area.
     """
     full = decode_rgb(data)
     height, width = full.shape[:2]
     reduction = spec.reduction((height, width))
     small = decode_rgb(data, reduction=reduction)
-    ms = cpu_ms(
-        {"full": decode_rgb, "reduced": lambda data: decode_rgb(data, reduction=reduction)},
-        [data] * 8,
-    )
+    both = {"full": decode_rgb, "reduced": partial(decode_rgb, reduction=reduction)}
+    ms = cpu_ms(both, [data] * 8, block=1)
     found = {
         "size": [width, height],
         "reduction": reduction,
         "full_ms": ms["full"],
         "reduced_ms": ms["reduced"],
     }
-    for name, place in (("mean", 0.5), ("least", 0.0)):
-        ours, pillows = [], []
-        for group in spec.groups:
-            area = group.area[0] + place * (group.area[1] - group.area[0])
-            for y, x, s in draw_windows(small.shape[:2], area):
-                whole = full[
-                    reduction * y : reduction * (y + s), reduction * x : reduction * (x + s)
-                ]
-                best = with_pillow(whole, group.region, Image.Resampling.LANCZOS)
-                ours.append(psnr(resize(small[y : y + s, x : x + s], group.region), best))
-                usual = with_pillow(whole, group.region, Image.Resampling.BILINEAR)
-                pillows.append(psnr(usual, best))
-        found |= {f"{name}_psnr": median(ours), f"{name}_pillow_psnr": median(pillows)}
+    for name, place in (("mean_area", 0.5), ("least_area", 0.0)):
+        scales = [compare_regions(full, small, reduction, group, place) for group in spec.groups]
+        worst = min(scales, key=lambda scale: scale["psnr"] - scale["pillow_psnr"])
+        found |= {f"{name}_{key}": value for key, value in worst.items()}
     return found
+
+
+def compare_regions(
+    full: np.ndarray, small: np.ndarray, reduction: int, group: GroupSpec, place: float
+) -> dict[str, float]:
+    """Median PSNR of a scale's regions; ``place``: 0 for its least area, 1 for its greatest."""
+    ours, pillows = [], []
+    area = group.area[0] + place * (group.area[1] - group.area[0])
+    for y, x, s in draw_windows(small.shape[:2], area):
+        whole = full[reduction * y : reduction * (y + s), reduction * x : reduction * (x + s)]
+        picture = Image.fromarray(np.ascontiguousarray(whole))
+        best = with_pillow(picture, group.region, Image.Resampling.LANCZOS)
+        ours.append(psnr(resize(small[y : y + s, x : x + s], group.region), best))
+        usual = with_pillow(picture, group.region, Image.Resampling.BILINEAR)
+        pillows.append(psnr(usual, best))
+    return {"psnr": median(ours), "pillow_psnr": median(pillows)}
 
 
 def draw_windows(size: tuple[int, int], area: float) -> list[tuple[int, int, int]]:
@@ -193,24 +210,30 @@ def draw_windows(size: tuple[int, int], area: float) -> list[tuple[int, int, int
     ]
 
 
-def with_pillow(crop: np.ndarray, side: int, resampling: Image.Resampling) -> np.ndarray:
-    return np.asarray(Image.fromarray(crop).resize((side, side), resampling))
+def with_pillow(picture: Image.Image, side: int, resampling: Image.Resampling) -> np.ndarray:
+    return np.asarray(picture.resize((side, side), resampling))
 
 
 def measure_resizing(pictures: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """By how many pixels become one: milliseconds, and PSNR against Pillow's Lanczos filter, of ours and bilinear."""
+    """By how many pixels become one: milliseconds, and PSNR against Pillow's Lanczos filter, of ours and bilinear.
+
+    Either has the crop as it likes it, a window of an array or a picture of Pillow's, and gives an array.
+    """
     found = {}
     for factor in SHRINKING:
         size = round(factor * SIDE)
-        crops = [p[:size, :size] for p in pictures if min(p.shape[:2]) >= size]
-        filters = {
-            "": lambda crop: resize(crop, SIDE),
-            "pillow_": lambda crop: with_pillow(crop, SIDE, Image.Resampling.BILINEAR),
-        }
+        crops = [
+            (crop, Image.fromarray(np.ascontiguousarray(crop)))
+            for crop in (p[:size, :size] for p in pictures if min(p.shape[:2]) >= size)
+        ]
         if not crops:
             continue
+        filters = {
+            "": lambda crop: resize(crop[0], SIDE),
+            "pillow_": lambda crop: with_pillow(crop[1], SIDE, Image.Resampling.BILINEAR),
+        }
         ms = cpu_ms(filters, crops)
-        best = [with_pillow(crop, SIDE, Image.Resampling.LANCZOS) for crop in crops]
+        best = [with_pillow(picture, SIDE, Image.Resampling.LANCZOS) for _, picture in crops]
         found[str(factor)] = {f"{name}ms": ms[name] for name in filters} | {
             f"{name}psnr": median(psnr(shrink(c), b) for c, b in zip(crops, best, strict=True))
             for name, shrink in filters.items()
