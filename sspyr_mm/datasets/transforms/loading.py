@@ -59,7 +59,7 @@ def decode_rgb(data: bytes, *, reduction: int = 1) -> np.ndarray | None:
     """
     if not data:
         return None
-    # OpenCV is about a quarter faster than Pillow; Pillow knows some formats it does not (GIF, some TIFF and PNG).
+    # OpenCV is faster than Pillow, which knows some formats that OpenCV does not (GIF, some TIFF and PNG).
     mode = _REDUCED.get(reduction, _CV2_MODE)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
