@@ -5,8 +5,8 @@
 #
 # Leaves a JSON file per setting in OUT, how the step grows (growth.json and .svg) and, with --images, what precision,
 # layout and compiling do to the loss (loss_curves.json and .svg); docs/benchmarks/README.md says what they mean.
-# BATCH (images a step, default 128), WORKERS (default: all cores but one), EPOCHS (of each loss curve, default 2),
-# PYTHON (default: python)
+# BATCH (images a step, default 128), WORKERS (default: all cores but one), CURVE_BATCH and EPOCHS (of each loss curve,
+# default 32 and 2: most are in float32), PYTHON (default: python)
 set -euo pipefail
 
 if [[ $# -lt 1 || $1 == -* ]]; then
@@ -64,7 +64,7 @@ attempt growth "$python" "$root/tools/benchmarks/growth.py" --out "$out"
 if [[ ${#images[@]} -ne 0 ]]; then
     attempt loss_curves "$python" "$root/tools/benchmarks/loss_curves.py" \
         --config "$root/configs/ssprl/r50_coco_200e.py" --data-root "${images[1]}" --out "$out" \
-        --cfg-options "train_cfg.max_epochs=${EPOCHS:-2}" "train_dataloader.batch_size=${BATCH:-128}" \
+        --cfg-options "train_cfg.max_epochs=${EPOCHS:-2}" "train_dataloader.batch_size=${CURVE_BATCH:-32}" \
         ${WORKERS:+"train_dataloader.num_workers=$WORKERS"}
 fi
 if [[ ${#failed[@]} -ne 0 ]]; then
