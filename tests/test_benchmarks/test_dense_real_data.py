@@ -93,10 +93,10 @@ def test_eight_images_segmented_by_heart(few_masks, narrow_file, tmp_path):
     result = evaluate(
         narrow_file,
         tmp_path / "work",
-        *["--voc-masks", few_masks, "--size", 160, "--iterations", 300, "--batch-size", 8],
+        *["--voc-masks", few_masks, "--size", 160, "--iterations", 400, "--batch-size", 8],
         *["--cfg-options", *NARROW_FCN, f"val_evaluator.output_dir={written}"],
     )
-    assert result["value"] > 40  # background alone: 11; where it ends depends on rounding
+    assert result["value"] > 50
     curve = losses(tmp_path)
     assert curve[-1] < 0.5 * curve[0]
     files = sorted(written.glob("*.png"))
