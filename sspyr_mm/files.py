@@ -1,5 +1,6 @@
 """Files: the configs this package ships, and files that appear only when they are whole."""
 
+import json
 import os
 import platform
 import secrets
@@ -44,6 +45,17 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(target: str | os.PathLike[str], value: object) -> None:
+    """Writes a value as JSON that people can read; the file appears when it is whole.
+
+    Args:
+        target: File that is to appear; its folder is made.
+        value: What :mod:`json` can write.
+    """
+    with whole_file(target) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def remove_left_over(folder: Path) -> None:

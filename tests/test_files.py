@@ -1,11 +1,12 @@
 """Files that appear only when they are whole."""
 
+import json
 import os
 import platform
 
 import pytest
 
-from sspyr_mm.files import remove_left_over, whole_file
+from sspyr_mm.files import remove_left_over, whole_file, write_json
 
 
 def test_two_writers_of_one_process_id_do_not_meet(tmp_path, monkeypatch):
@@ -58,3 +59,12 @@ def test_old_left_overs_go_and_a_living_run_keeps_its_file(tmp_path):
         remove_left_over(tmp_path)
         assert partial.exists() and not old.exists()
     assert (tmp_path / "a").read_text() == "a"
+
+
+def test_json_appears_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "new/a.json", {"b": [1, None]})
+    assert json.loads((tmp_path / "new/a.json").read_text()) == {"b": [1, None]}
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "new/a.json", {"b": object()})
+    assert json.loads((tmp_path / "new/a.json").read_text()) == {"b": [1, None]}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -29,15 +28,16 @@ def check_writable(option: str, path: str) -> None:
     Raises:
         OSError: If it can't.
     """
-    folder = Path(
-        os.path.abspath(path)
-    ).parent  # without `..`, which would lead to folders that were there
+    folder = Path(path).absolute().parent
     made: list[Path] = []
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.is_dir():
-                place.mkdir()
-                made.append(place)
+                with suppress(
+                    FileExistsError
+                ):  # another process made it, or it is a file: reported below
+                    place.mkdir()
+                    made.append(place)
         with tempfile.TemporaryFile(dir=folder):
             pass
         if Path(path).is_dir():
@@ -50,6 +50,14 @@ def check_writable(option: str, path: str) -> None:
         for place in reversed(made):
             with suppress(OSError):  # another process writes to it already
                 place.rmdir()
+
+
+def require_writable(parser: argparse.ArgumentParser, option: str, path: Path) -> None:
+    """Ends a script as its parser does if a result can't be written; see :func:`check_writable`."""
+    try:
+        check_writable(option, str(path))
+    except OSError as error:
+        parser.error(str(error))
 
 
 def json_object(text: str) -> dict:

@@ -25,11 +25,9 @@ def run(args: argparse.Namespace) -> int:
         OSError: If ``--json`` can't be written.
         ValueError: If the config or images can't be used.
     """
-    import json
-
     import sspyr_mm.registration  # noqa: F401
     from sspyr_mm.cli.arguments import check_writable
-    from sspyr_mm.files import whole_file
+    from sspyr_mm.files import write_json
     from sspyr_mm.speed.bench import FULL, QUICK, run_bench, to_table
 
     if args.json:
@@ -43,6 +41,5 @@ def run(args: argparse.Namespace) -> int:
     )
     print(to_table(found))
     if args.json:
-        with whole_file(args.json) as partial:
-            partial.write_text(json.dumps(found, indent=1) + "\n")
+        write_json(args.json, found)
     return 0

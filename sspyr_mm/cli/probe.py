@@ -1,10 +1,9 @@
 """``python -m sspyr_mm probe``: linear probe of checkpoints, and of the same network at random."""
 
 import argparse
-import json
 
-from sspyr_mm.cli.arguments import add_custom_import, positive_int
-from sspyr_mm.files import whole_file
+from sspyr_mm.cli.arguments import add_custom_import, check_writable, positive_int
+from sspyr_mm.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    import os
     import sys
 
     import torch
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.evaluation import extract_features, linear_probe
 
     if args.json:  # not after an hour's work
-        os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
+        check_writable("--json", args.json)
     train = read_labelled(args.train, split=args.train_split)
     val = read_labelled(args.val, split=args.val_split)
     val = match_classes(train, val, ("--train", "--val"))
@@ -81,7 +79,5 @@ def run(args: argparse.Namespace) -> int:
             )
             print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:
-        report = {"train": len(train.paths), "val": len(val.paths), "results": rows}
-        with whole_file(args.json) as partial:
-            partial.write_text(json.dumps(report, indent=1))
+        write_json(args.json, {"train": len(train.paths), "val": len(val.paths), "results": rows})
     return 0

@@ -81,7 +81,7 @@ def run_bench(
         config or folder / f"{'r50_coco_200e' if device.type == 'cuda' else 'r18_small_50e'}.py"
     )
     cfg = _read_config(path)
-    spec = PyramidSpec.from_config(Config.fromfile(folder / "r50_coco_200e.py").model.pyramid)
+    spec = paper_pyramid()
     with tempfile.TemporaryDirectory() as made:
         paths = find_images(images, size.images) if images else make_images(Path(made), size.images)
         setting = Setting(
@@ -108,6 +108,12 @@ def run_bench(
             "num_threads": torch.get_num_threads(),
             "versions": versions(),
         }
+
+
+def paper_pyramid() -> PyramidSpec:
+    """The views that workers, augmentation and decoding are measured on."""
+    config = Config.fromfile(configs_dir() / "ssprl" / "r50_coco_200e.py")
+    return PyramidSpec.from_config(config.model.pyramid)
 
 
 def _read_config(path: Path) -> Config:

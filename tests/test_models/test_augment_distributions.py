@@ -9,10 +9,7 @@ import torch
 from scipy.stats import chisquare, ks_1samp, ks_2samp, uniform
 from torchvision.transforms import ColorJitter, GaussianBlur, RandomCrop
 
-from sspyr_mm.models.data_preprocessors.augment_params import (
-    AugmentConfig,
-    draw_params,
-)
+from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig, draw_params
 
 from .small_augment import PAPER, SPEC
 

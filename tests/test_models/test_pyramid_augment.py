@@ -10,10 +10,7 @@ from torch import nn
 from torchvision.transforms import functional as tv
 
 from sspyr_mm.models.data_preprocessors import photometric
-from sspyr_mm.models.data_preprocessors.augment_params import (
-    PatchParams,
-    draw_params,
-)
+from sspyr_mm.models.data_preprocessors.augment_params import PatchParams, draw_params
 from sspyr_mm.models.data_preprocessors.pyramid_augment import (
     PyramidAugment,
     cut_patches,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,17 +18,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import check_writable, positive_int
+from sspyr_mm.cli.arguments import positive_int, require_writable
 from sspyr_mm.datasets.transforms.loading import decode_rgb
 from sspyr_mm.datasets.transforms.pyramid_view import resize
-from sspyr_mm.files import configs_dir, whole_file
+from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
-from sspyr_mm.speed.bench import device_name, versions
+from sspyr_mm.speed.bench import device_name, paper_pyramid, versions
 from sspyr_mm.speed.images import find_images
 from sspyr_mm.speed.timing import cpu_ms, one_thread
 
@@ -70,8 +68,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if max(args.megapixels) > MOST_MEGAPIXELS:
         parser.error(f"--megapixels {max(args.megapixels)}: {MOST_MEGAPIXELS} at the most")
+    require_writable(parser, "--out", args.out / "decoding.json")
     try:
-        check_writable("--out", str(args.out / "decoding.json"))
         args.files = read_jpegs(args.images, args.count)
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -87,9 +85,9 @@ def read_jpegs(place: str, count: int) -> list[bytes]:
     found = []
     for path in find_images(place, count):
         with Image.open(path) as opened:
-            upright = opened.getexif().get(0x0112, 1) == 1
-            wide = min(opened.size) >= SIDE
-            if (opened.format, opened.mode, upright, wide) == ("JPEG", "RGB", True, True):
+            upright = opened.getexif().get(ExifTags.Base.Orientation, 1) == 1
+            coloured = opened.format == "JPEG" and opened.mode == "RGB"
+            if coloured and upright and min(opened.size) >= SIDE:
                 found.append(Path(path).read_bytes())
     if not found:
         raise ValueError(
@@ -128,12 +126,19 @@ def list_decoders() -> dict[str, Decode]:
     return decoders
 
 
-def measure_decoders(files: Sequence[bytes]) -> dict[str, dict[str, float | None]]:
-    """Milliseconds, share of images with OpenCV's very pixels, and PSNR of the worst of the others (None: no other)."""
+def measure_decoders(
+    files: Sequence[bytes], pictures: Sequence[np.ndarray]
+) -> dict[str, dict[str, float | None]]:
+    """Milliseconds, share of images with OpenCV's very pixels, and PSNR of the worst of the others (None: no other).
+
+    Args:
+        files: What is decoded.
+        pictures: What OpenCV makes of it.
+    """
     decoders = list_decoders()
     found = {}
     for name, ms in cpu_ms(decoders, files).items():
-        pairs = [(decoders[name](data), decode_rgb(data)) for data in files]
+        pairs = zip(map(decoders[name], files), pictures, strict=True)
         differing = [psnr(*pair) for pair in pairs if not np.array_equal(*pair)]
         found[name] = {
             "ms": ms,
@@ -243,12 +248,11 @@ def measure_resizing(pictures: Sequence[np.ndarray]) -> dict[str, dict[str, floa
 
 def main() -> None:
     args = parse_args()
-    paper = Config.fromfile(configs_dir() / "ssprl/r50_coco_200e.py").model.pyramid
-    spec = PyramidSpec.from_config(paper)
+    spec = paper_pyramid()
     pictures = [decode_rgb(data) for data in args.files]
     with one_thread():
         found = {
-            "decoders": measure_decoders(args.files),
+            "decoders": measure_decoders(args.files, pictures),
             "reduced": [
                 measure_reduced(make_mosaic(pictures, megapixels), spec)
                 for megapixels in args.megapixels
@@ -257,8 +261,7 @@ def main() -> None:
         }
     what = {"images": len(args.files), "device": device_name(torch.device("cpu"))}
     what["versions"] = versions()
-    with whole_file(args.out / "decoding.json") as partial:
-        partial.write_text(json.dumps({**found, **what}, indent=1) + "\n")
+    write_json(args.out / "decoding.json", {**found, **what})
     for part in ("decoders", "resizing"):
         for name, row in found[part].items():
             print(f"{part}, {name}:", ", ".join(f"{k} {v}" for k, v in row.items()))

@@ -8,7 +8,6 @@ growth.svg.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import check_writable
-from sspyr_mm.files import configs_dir, whole_file
+from sspyr_mm.cli.arguments import require_writable
+from sspyr_mm.files import configs_dir, whole_file, write_json
 from sspyr_mm.speed.bench import device_name, versions
 from sspyr_mm.speed.growth import SCALES, build_grown, grown_pyramid, pixels, step_on_noise
 from sspyr_mm.speed.timing import wall_ms
@@ -53,10 +52,7 @@ def parse_args() -> argparse.Namespace:
         parser.error("--batch-size must be 2 or more, --prototypes 4 or more, --rounds 1 or more")
     if not Path(args.config).is_file():
         parser.error(f"--config {args.config}: no such file; give a config of configs/ssprl")
-    try:
-        check_writable("--out", str(args.out / "growth.json"))
-    except OSError as error:
-        parser.error(str(error))
+    require_writable(parser, "--out", args.out / "growth.json")
     args.device = torch.device("cuda" if gpu else "cpu")
     return args
 
@@ -131,8 +127,7 @@ def main() -> None:
         "device": device_name(args.device),
         "versions": versions(),
     }
-    with whole_file(args.out / "growth.json") as partial:
-        partial.write_text(json.dumps({"grown": found, **what}, indent=1) + "\n")
+    write_json(args.out / "growth.json", {"grown": found, **what})
     for name, panel in found.items():
         times = ", ".join(f"{ms:.0f}" for ms in panel["ms"])
         print(

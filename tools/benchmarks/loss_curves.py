@@ -23,8 +23,8 @@ import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from sspyr_mm.cli.arguments import check_writable
-from sspyr_mm.files import whole_file
+from sspyr_mm.cli.arguments import require_writable
+from sspyr_mm.files import whole_file, write_json
 from sspyr_mm.speed.bench import device_name, versions
 
 ROOT = Path(__file__).parents[2]
@@ -75,10 +75,7 @@ def parse_args() -> argparse.Namespace:
         parser.error(
             f"--seeds {args.seeds}: two different ones at least, to have something to compare with"
         )
-    try:
-        check_writable("--out", str(args.out / "loss_curves.json"))
-    except OSError as error:
-        parser.error(str(error))
+    require_writable(parser, "--out", args.out / "loss_curves.json")
     return args
 
 
@@ -125,8 +122,7 @@ def train(run: Run, config: str, data_root: str, folder: Path) -> dict[str, list
     scalars = max(folder.glob("*/vis_data/scalars.json"))  # folders are named by their time
     lines = [json.loads(line) for line in scalars.read_text().splitlines()]
     curve = {name: [line[name] for line in lines if "loss" in line] for name in ("step", "loss")}
-    with whole_file(done) as partial:
-        partial.write_text(json.dumps({"asked": asked, "curve": curve}))
+    write_json(done, {"asked": asked, "curve": curve})
     return curve
 
 
@@ -183,8 +179,7 @@ def main() -> int:
         "versions": versions(),
         "steps": steps,
     }
-    with whole_file(args.out / "loss_curves.json") as partial:
-        partial.write_text(json.dumps({**found, **what, "curves": curves}, indent=1) + "\n")
+    write_json(args.out / "loss_curves.json", {**found, **what, "curves": curves})
     print("seeds are apart by", ", ".join(f"{value:.4f}" for value in found["seeds_apart"]))
     for name, value in found["settings_from_first_seed"].items():
         print(f"{name:16} {value:.4f} {'' if found['passed'][name] else 'MORE THAN A SEED'}")

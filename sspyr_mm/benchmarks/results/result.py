@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sspyr_mm.compat import find_distribution
-from sspyr_mm.files import whole_file
+from sspyr_mm.files import write_json
 
 _VERSIONED = (
     *("torch", "torchvision", "numpy", "pycocotools"),
@@ -91,8 +91,7 @@ def write_result(result: Result, path: str | os.PathLike) -> None:
         result: What to write.
         path: JSON file; folders are made.
     """
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(asdict(result), indent=1) + "\n")
+    write_json(path, asdict(result))
 
 
 def read_result(path: str | os.PathLike) -> Result:

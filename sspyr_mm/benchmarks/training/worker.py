@@ -5,7 +5,6 @@ Trains the config, going on where an earlier process was stopped, and leaves the
 """
 
 import argparse
-import json
 import os
 import re
 import threading
@@ -19,7 +18,7 @@ from mmengine.runner import Runner
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.hooks import DivergenceHook
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
-from sspyr_mm.files import whole_file
+from sspyr_mm.files import write_json
 
 METRICS_FILE = "metrics.json"
 NOTHING_FOUND = "nothing_found"
@@ -56,8 +55,8 @@ def main(arguments: list[str] | None = None) -> None:
     # mmdet's COCO metric has no figures for a network that finds nothing.
     metrics = runner.val_loop.run() or {NOTHING_FOUND: 0.0}
     if is_main_process():
-        with whole_file(os.path.join(cfg.work_dir, METRICS_FILE)) as partial:
-            partial.write_text(json.dumps({k: float(v) for k, v in metrics.items()}, indent=1))
+        figures = {name: float(value) for name, value in metrics.items()}
+        write_json(os.path.join(cfg.work_dir, METRICS_FILE), figures)
 
 
 def _end_with(parent: int) -> None:
