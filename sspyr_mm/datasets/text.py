@@ -15,7 +15,7 @@ _MARKS = (
 
 
 def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
-    """Reads a text file as UTF-8, or as UTF-16 or UTF-32 where it starts with their byte order mark.
+    r"""Reads a text file as UTF-8, or as UTF-16 or UTF-32 where it starts with their byte order mark.
 
     UTF-16 without a mark is recognised by the zero byte of its first character, which has to be ASCII.
 
@@ -24,7 +24,7 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
         errors: Treatment of bytes that are not UTF-8, as in :func:`open`; ``surrogateescape`` keeps them in file names.
 
     Returns:
-        The text, without the mark and with line ends as ``\\n``.
+        The text, without the mark and with line ends as ``\n``.
 
     Raises:
         OSError: If the file cannot be read.
