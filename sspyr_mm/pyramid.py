@@ -167,6 +167,10 @@ class PyramidSpec:
                 groups.append(GroupSpec(name, s, num, num, 1, side, side, crops.area))
         return tuple(groups)
 
+    def groups_of(self, scale: ScaleSpec) -> tuple[GroupSpec, ...]:
+        """Returns the groups of one scale: its two views, then its multi-crops."""
+        return tuple(group for group in self.groups if group.scale is scale)
+
     def reduction(self, size: tuple[int, int]) -> int:
         """By how much an image may be shrunk before regions are cut, so that none of them has to be enlarged for it.
 

@@ -1,4 +1,4 @@
-"""SS-PRL: regions -> patches -> backbone -> projector -> head."""
+"""SS-PRL: patches -> backbone -> pooled features -> projector -> head."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -41,9 +41,9 @@ class SSPRL(BaseSelfSupervisor):
         data_preprocessor: :class:`PyramidAugment`.
         channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only.
             Convolutions on tensor cores and on CPUs are faster so.
-        recompute: What is computed again in the backward pass in place of being kept: nothing; of one ``scale`` after
-            the other all of it, so that activations of one are in memory at a time; or every ``stage`` of the backbone,
-            which takes least memory. Gradients are the same. Either costs one forward pass more.
+        recompute: Activations to compute again in the backward pass instead of keeping them: ``None``; ``'scale'``
+            for those of the backbone, one group at a time; ``'stage'`` for those of every stage of the backbone, which
+            takes the least memory. Gradients are the same. Both cost one more forward pass.
         compile_backbone: Whether ``torch.compile`` makes the backbone's kernels: one graph for each size of patches, in
             the first steps, which take minutes. Names in checkpoints stay.
         pretrained: Checkpoint to start from.
@@ -104,27 +104,34 @@ class SSPRL(BaseSelfSupervisor):
         self.backbone.to(memory_format=self.memory_format)
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embeddings of every group; one backbone pass each, so that scales never share batch statistics.
+        """Embeds every group with one backbone pass each, and every scale with one projector pass.
+
+        Scales never share batch statistics. The two views and the multi-crops of a scale share those of its
+        projector, and have their own in the backbone.
 
         Args:
             inputs: Per group's name, patches (V, B, M, 3, P, P).
 
         Returns:
             Per group's name, (V, B, M, D) of unit length.
+
+        Source: authors' code, ``forward`` of the backbones: one projection of the concatenated pooled features.
         """
+        encode = (
+            partial(recomputed, self._encode, self) if self.recompute == "scale" else self._encode
+        )
         embeddings = {}
-        for group in self.pyramid.groups:
-            patches = inputs[group.name]
-            encode = partial(self._encode, scale=group.scale.name)
-            if self.recompute == "scale":
-                encode = partial(recomputed, encode, self)
-            embeddings[group.name] = encode(patches.flatten(0, 2)).unflatten(0, patches.shape[:3])
+        for scale in self.pyramid.scales:
+            names = [group.name for group in self.pyramid.groups_of(scale)]
+            features = [encode(inputs[name].flatten(0, 2)) for name in names]
+            z = self.neck(torch.cat(features), scale.name).split([len(f) for f in features])
+            for name, rows in zip(names, z, strict=True):
+                embeddings[name] = rows.unflatten(0, inputs[name].shape[:3])
         return embeddings
 
-    def _encode(self, patches: Tensor, *, scale: str) -> Tensor:
-        """Embeddings (N, D) of patches (N, 3, P, P)."""
-        feats = self.backbone(patches.contiguous(memory_format=self.memory_format))
-        return self.neck(pool(feats), scale)
+    def _encode(self, patches: Tensor) -> Tensor:
+        """Returns pooled features (N, C) of patches (N, 3, P, P)."""
+        return pool(self.backbone(patches.contiguous(memory_format=self.memory_format)))
 
     def loss(
         self, inputs: Mapping[str, Tensor], data_samples: list | None = None
