@@ -128,7 +128,9 @@ def test_paper_recipe():
     assert [s.beta for s in spec.scales] == [0, 0.25, 0.25]
     assert [s.shared_region for s in spec.scales] == [False, True, True]
     assert cfg.model.head.variant == "paper"
-    assert (cfg.model.head.temperature, cfg.model.head.cross_weight) == (0.1, 1.0)
+    assert cfg.model.head.temperature == 0.1
+    assert cfg.model.head.swapped_loss == dict(type="SwappedPredictionLoss")
+    assert cfg.model.head.cross_scale_loss == dict(type="CrossScaleLoss", loss_weight=1.0)
     assert cfg.model.head.assigner.to_dict() == dict(
         type="SinkhornAssigner", epsilon=0.05, num_iterations=3
     )

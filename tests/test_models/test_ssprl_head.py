@@ -11,6 +11,7 @@ from references.release_losses import release_losses
 from torch.nn import functional as F
 
 from sspyr_mm.models import SSPRLHead
+from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
 
 B, D, NUM_CROPS = 3, 8, 6
 GRIDS = {0: 1, 1: 2, 2: 3}
@@ -161,7 +162,12 @@ def test_temperature_solver_and_cross_weight_are_used(variant):
     torch.manual_seed(0)
     solver = dict(epsilon=0.02, num_iterations=5)
     head = SSPRLHead(
-        make_pyramid(3), D, variant=variant, temperature=0.2, assigner=solver, cross_weight=0.7
+        make_pyramid(3),
+        D,
+        variant=variant,
+        temperature=0.2,
+        assigner=solver,
+        cross_scale_loss=dict(loss_weight=0.7),
     )
     check_step(head, make_embeddings(3), variant, {}, cross_weight=0.7, temperature=0.2, **solver)
 
@@ -169,6 +175,45 @@ def test_temperature_solver_and_cross_weight_are_used(variant):
 def test_paper_is_the_default():
     torch.manual_seed(0)
     check_step(SSPRLHead(make_pyramid(3), D), make_embeddings(3), "paper", {})
+
+
+@pytest.mark.parametrize("variant", LOSSES)
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("SwappedPredictionLoss", "CrossScaleLoss"),
+        ("mmpretrain.SwappedPredictionLoss", "mmpretrain.CrossScaleLoss"),
+        (SwappedPredictionLoss, CrossScaleLoss),
+    ],
+    ids=["names", "scoped_names", "classes"],
+)
+def test_variant_sets_the_arguments_that_loss_configs_leave_out(variant, types):
+    torch.manual_seed(0)
+    swapped, cross_scale = (dict(type=kind) for kind in types)
+    head = SSPRLHead(
+        make_pyramid(3), D, variant=variant, swapped_loss=swapped, cross_scale_loss=cross_scale
+    )
+    check_step(head, make_embeddings(3), variant, {})
+
+
+def test_loss_configs_override_the_variant():
+    """The paper's head with the losses of the authors' code: their means in place of sums, and all four pairs."""
+    torch.manual_seed(0)
+    head = SSPRLHead(
+        make_pyramid(2),
+        D,
+        swapped_loss=dict(reduction="mean"),
+        cross_scale_loss=dict(pairs="all", reduction="mean"),
+    )
+    embeddings = make_embeddings(2)
+    output = head.loss(embeddings)
+    expected, _ = reference_of(head, embeddings, "paper", {}, SOLVER)
+    assert output["loss_pyr_s1"].item() == pytest.approx(expected["loss_pyr_s1"].item() / 2)
+    scores = head.prototypes["s1"](embeddings["s1"])
+    log_predictions = head.correlation["s1"](scores).detach()
+    codes = head.assign_codes(embeddings)["s0"]
+    pairs = [-(q * p).sum(1).mean() for q in codes for p in log_predictions]
+    assert output["loss_cross_s1"].item() == pytest.approx(BETA[1] * sum(pairs).item() / 4)
 
 
 @pytest.mark.parametrize("variant", LOSSES)
@@ -347,7 +392,7 @@ def test_a_checkpoint_of_the_other_variant_is_refused():
         (dict(variant="swav"), r"variant must be one of \['paper', 'release'\], got 'swav'"),
         (dict(temperature=0), "temperature must be > 0, got 0"),
         (dict(shared_prototypes=True), "shared_prototypes needs the same num_prototypes"),
-        (dict(cross_weight=-1.0), "loss_weight must be >= 0, got -1.0"),
+        (dict(cross_scale_loss=dict(loss_weight=-1.0)), "loss_weight must be >= 0, got -1.0"),
         (dict(assigner=dict(epsilon=0)), "epsilon must be > 0, got 0"),
     ],
 )

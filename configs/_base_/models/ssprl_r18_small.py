@@ -23,7 +23,8 @@ model = dict(
         variant="paper",
         temperature=0.1,
         assigner=dict(type="SinkhornAssigner", epsilon=0.01, num_iterations=3),
-        cross_weight=1.0,
+        swapped_loss=dict(type="SwappedPredictionLoss"),
+        cross_scale_loss=dict(type="CrossScaleLoss", loss_weight=1.0),
     ),
     data_preprocessor=dict(type="PyramidAugment"),
 )

@@ -18,24 +18,37 @@ from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
 from sspyr_mm.models.heads.state_check import check_head_state
 from sspyr_mm.models.layers import CorrelationLearner, Prototypes
 from sspyr_mm.models.layers.correlation_learner import CorrelationInput
-from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
-from sspyr_mm.models.losses.cross_scale_loss import Pairs
-from sspyr_mm.models.losses.swapped_prediction_loss import Reduction
+from sspyr_mm.models.losses import swapped_cross_entropy
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
 class Variant(NamedTuple):
-    """Where paper and release differ inside of the head."""
+    """Differences between the paper and the authors' code inside the head."""
 
-    reduction: Reduction
-    pairs: Pairs
+    swapped_loss: dict[str, Any]
+    cross_scale_loss: dict[str, Any]
     correlation_input: CorrelationInput
 
 
 VARIANTS = {
-    "paper": Variant(reduction="sum", pairs="matched", correlation_input="probabilities"),
-    "release": Variant(reduction="mean", pairs="all", correlation_input="scores"),
+    "paper": Variant(
+        swapped_loss=dict(type="SwappedPredictionLoss", reduction="sum"),
+        cross_scale_loss=dict(type="CrossScaleLoss", pairs="matched", reduction="sum"),
+        correlation_input="probabilities",
+    ),
+    "release": Variant(
+        swapped_loss=dict(type="SwappedPredictionLoss", reduction="mean"),
+        cross_scale_loss=dict(type="CrossScaleLoss", pairs="all", reduction="mean"),
+        correlation_input="scores",
+    ),
 }
+
+
+def _build_loss(given: Mapping[str, Any] | None, default: Mapping[str, Any]) -> nn.Module:
+    """Builds a loss; the variant sets the arguments that a config of the default type leaves out."""
+    cfg = {"type": default["type"], **(given or {})}
+    kind = MODELS.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
+    return MODELS.build({**default, **cfg} if kind is MODELS.get(default["type"]) else cfg)
 
 
 @MODELS.register_module()
@@ -48,10 +61,15 @@ class SSPRLHead(BaseModule):
     Args:
         pyramid: Config of the pyramid, or a spec.
         embed_dims: D, size of an embedding.
-        variant: ``paper`` or ``release``; see :data:`VARIANTS`.
+        variant: ``paper`` or ``release``; sets the input of the correlation learners and the arguments of the two
+            losses, see :data:`VARIANTS`.
         temperature: tau of the predictions, > 0.
         assigner: Config of the assigner, by default :class:`SinkhornAssigner` with epsilon 0.05 and 3 iterations.
-        cross_weight: lambda, weight of the cross-scale loss.
+        swapped_loss: Config of the loss per scale, by default :class:`SwappedPredictionLoss`. A loss of another type
+            maps codes (2, N, K) and log-probabilities (V, N, K) to a scalar; the head multiplies it by alpha.
+        cross_scale_loss: Config of the loss across scales, by default :class:`CrossScaleLoss`, whose ``loss_weight``
+            is lambda. A loss of another type maps codes (2, B, K_0), log-predictions ``{scale: (2, B, K_0)}`` and
+            betas ``{scale: weight}`` to ``{'loss_...': scalar}``.
         shared_prototypes: One C for all scales, which then need the same number of prototypes (table S-C).
         init_cfg: Initialisation.
 
@@ -70,7 +88,8 @@ class SSPRLHead(BaseModule):
         variant: str = "paper",
         temperature: float = 0.1,
         assigner: dict | None = None,
-        cross_weight: float = 1.0,
+        swapped_loss: dict | None = None,
+        cross_scale_loss: dict | None = None,
         shared_prototypes: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -87,8 +106,8 @@ class SSPRLHead(BaseModule):
             {"type": "SinkhornAssigner", **(assigner or {})}
         )
         choice = VARIANTS[variant]
-        self.swapped_prediction_loss = SwappedPredictionLoss(choice.reduction)
-        self.cross_scale_loss = CrossScaleLoss(choice.pairs, choice.reduction, cross_weight)
+        self.swapped_loss = _build_loss(swapped_loss, choice.swapped_loss)
+        self.cross_scale_loss = _build_loss(cross_scale_loss, choice.cross_scale_loss)
         scales = self.spec.scales
         self.prototypes = nn.ModuleDict(
             {
@@ -200,13 +219,13 @@ class SSPRLHead(BaseModule):
     ) -> dict[str, Tensor]:
         losses, ratios = {}, {}
         for scale in self.spec.scales:
-            views = [scores[g.name].flatten(1, 2) for g in self.spec.groups if g.scale is scale]
+            views = [scores[g.name].flatten(1, 2) for g in self.spec.groups_of(scale)]
             log_probs = F.log_softmax(torch.cat(views) / self.temperature, dim=-1)
-            loss = self.swapped_prediction_loss(codes[scale.name], log_probs)
+            loss = self.swapped_loss(codes[scale.name], log_probs)
             losses[f"loss_pyr_{scale.name}"] = scale.alpha * loss
             if scale.num_prototypes > 1:
-                uniform = self.swapped_prediction_loss.factor * math.log(scale.num_prototypes)
-                ratios[f"ce_ratio_{scale.name}"] = loss.detach() / uniform
+                entropy = swapped_cross_entropy(codes[scale.name], log_probs.detach())
+                ratios[f"ce_ratio_{scale.name}"] = entropy / math.log(scale.num_prototypes)
         return {**losses, **ratios}
 
     def _cross_losses(
