@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import whole_file
 
 
@@ -101,7 +102,7 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it lists nothing, or an id twice.
+        ValueError: If it lists nothing, or an id twice, or is not Unicode text.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -110,7 +111,7 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
             "tools/dataset_converters/make_coco_splits.py"
         )
     # Not splitlines(), which also ends a line at characters that a file's name may hold.
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").split("\n"))
+    lines = (line.strip() for line in read_text(path).split("\n"))
     ids = tuple(line for line in lines if line and not line.startswith("#"))
     if not ids:
         raise ValueError(f"{path} lists no image: it needs an id per line")

@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.shards import is_packed
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
@@ -186,45 +187,6 @@ class UnlabelledImages(BaseDataset):
                 f"{root} is not a COCO json: it needs images[].file_name ({error})"
             ) from error
         return find_coco_images(root, names, self.img_prefix)
-
-
-def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") -> list[str]:
-    """Finds the images of a COCO json where they usually lie.
-
-    Args:
-        annotations: The json.
-        names: Its ``file_name`` entries.
-        folder: Where to look; default: beside the json, in its parent's folder of the same name, and so on.
-
-    Returns:
-        Their paths. Only the first was looked for.
-
-    Raises:
-        FileNotFoundError: If the first is in none of the places.
-    """
-    if not names:
-        return []
-    split = annotations.stem.removeprefix("instances_").removeprefix("image_info_")
-    parent = annotations.parent
-    places = (
-        [Path(folder)]
-        if folder
-        else [
-            parent,
-            parent / split,
-            parent.parent / split,
-            parent.parent,
-            parent.parent / "images" / split,
-        ]
-    )
-    for place in places:
-        if (place / names[0]).is_file():
-            return [str(place / name) for name in names]
-    raise FileNotFoundError(
-        f"The images of {annotations} were not found: no {names[0]} in {', '.join(map(str, places))}. "
-        "Set data_prefix=dict(img_path=FOLDER), or image_root=FOLDER of a labelled set (for evaluate --train-images, "
-        "--test-images)"
-    )
 
 
 def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.models import ResNet
 
-from sspyr_mm.benchmarks.dense.data import DenseData
+from sspyr_mm.benchmarks.dense.data import DenseData, DensePart
 from sspyr_mm.benchmarks.dense.protocols import BATCH, DenseProtocol
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
@@ -146,6 +146,7 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
             common,
             data_prefix=dict(img_path=data.train.images, seg_map_path=masks),
             ann_file=file,
+            **_suffixes(data.train),
             pipeline=pipeline,
         )
         for file, masks in zip(data.train.annotations, data.train.masks, strict=True)
@@ -157,10 +158,15 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
             common,
             data_prefix=prefix,
             ann_file=data.test.annotations[0],
+            **_suffixes(data.test),
             pipeline=loader.dataset.pipeline,
         )
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.num_classes = len(names)
+
+
+def _suffixes(part: DensePart) -> dict[str, str]:
+    return dict(zip(("img_suffix", "seg_map_suffix"), part.suffixes, strict=True))
 
 
 def _colours(count: int) -> list[list[int]]:

@@ -49,6 +49,7 @@ def run_dense(
     protocol = DENSE[name]
     check_backbone(name, checkpoint.backbone, "the network")
     weights = os.path.join(os.path.abspath(work_dir), "backbone.pth")
+    data = data.write_annotations(os.path.join(work_dir, "annotations"))
     cfg = make_config(
         protocol, checkpoint, data, weights=weights, num_processes=num_processes, settings=settings
     )

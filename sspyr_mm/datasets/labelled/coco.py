@@ -1,6 +1,8 @@
 """Image labels of COCO's instance annotations."""
 
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from sspyr_mm.datasets.labelled.images import (
     repeated,
     shortened,
 )
-from sspyr_mm.datasets.unlabelled import find_coco_images
+from sspyr_mm.datasets.names import find_coco_images, warn_of_alike_classes
+from sspyr_mm.datasets.text import read_text
 
 
 def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
@@ -36,28 +39,28 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     columns = {category["id"]: column for column, category in enumerate(categories)}
     if len(rows) < len(ids) or len(columns) < len(categories):
         raise ValueError(f"{source}: ids of images or of categories occur twice")
-    names = [image["file_name"] for image in images]
-    twice = repeated(names)
-    if twice:
-        raise ValueError(
-            f"{source}: several images have the same file_name: {shortened(twice)}; make them one, with the "
-            "annotations of all"
-        )
     classes = _class_names(categories, source)
     targets = image_targets(len(ids), len(columns))
     for annotation in annotations:
         image_id, category = annotation["image_id"], annotation["category_id"]
         if category not in columns:
             raise ValueError(
-                f"{source}: annotation {annotation.get('id')} is of category {category}, not in categories"
+                f"{source}: annotation {annotation.get('id')} is of category {category!r}, not in categories"
+                f"{_other_type(category, columns)}"
             )
         if image_id not in rows:
             raise ValueError(
-                f"{source}: annotation {annotation.get('id')} is of image {image_id}, not in images"
+                f"{source}: annotation {annotation.get('id')} is of image {image_id!r}, not in images"
+                f"{_other_type(image_id, rows)}"
             )
         targets[rows[image_id], columns[category]] = 1
-    paths = find_coco_images(source, names, image_root or "")
+    paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
     check_files(paths, source)
+    if twice := repeated(map(os.path.normpath, paths)):
+        raise ValueError(
+            f"{source}: several images have the same file_name: {shortened(twice)}; make them one, with the "
+            "annotations of all"
+        )
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
 
 
@@ -74,7 +77,13 @@ def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, .
         raise ValueError(
             f"{source}: several categories have the same name: {shortened(twice)}; rename them, or make them one"
         )
+    warn_of_alike_classes(names, source)
     return tuple(names)
+
+
+def _other_type(wanted: object, ids: Iterable[object]) -> str:
+    """Says that an id differs from those there in its type only, for a message."""
+    return next((f" (but {one!r} is)" for one in ids if str(one) == str(wanted)), "")
 
 
 def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
@@ -91,7 +100,7 @@ def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
 def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Images, annotations and categories, of which the keys used here are there, with values of their kinds."""
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
+        content = json.loads(read_text(source))
         images, categories = content["images"], content.get("categories", [])
         annotations = content.get("annotations", [])
         for items, keys in (

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from sspyr_mm.datasets.labelled.images import LabelledImages, unknown_split
+from sspyr_mm.datasets.names import warn_of_alike_classes
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 
 
@@ -32,6 +33,7 @@ def read_folders(source: Path, split: str | None = None) -> LabelledImages:
             f"{source} must be a COCO json, a table (.csv, .tsv), a VOC tree (Annotations, JPEGImages, ImageSets/Main) "
             f"or a folder with one sub-folder per class, found {len(folders)}"
         )
+    warn_of_alike_classes([folder.name for folder in folders], source)
     paths, labels = [], []
     for label, folder in enumerate(folders):
         found = [item["img_path"] for item in UnlabelledImages(str(folder)).load_data_list()]

@@ -4,12 +4,15 @@ Dimensions: N images, L classes.
 """
 
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from sspyr_mm.datasets.names import alike_names
 
 IGNORED = -1
 """Target of a class that is neither to be learned nor to be counted for an image."""
@@ -105,26 +108,43 @@ class LabelledImages:
 def match_classes(
     train: LabelledImages, test: LabelledImages, names: tuple[str, str] = ("train", "test")
 ) -> LabelledImages:
-    """Brings a test set under the classes that are learned.
+    """Gives a test set the classes of the training set.
+
+    Classes that a test set lists and no image of it shows do not count, such as those of VOC's 20 that are not there.
 
     Args:
-        train: To learn from.
-        test: To measure on.
-        names: What to call them.
+        train: Training set.
+        test: Test set.
+        names: Names of the two in messages.
 
     Returns:
         ``test`` with the columns of ``train``; those of classes it does not show are zeros.
 
     Raises:
-        ValueError: If ``test`` has a class that ``train`` lacks.
+        ValueError: If ``test`` shows a class that ``train`` lacks.
     """
-    if lost := [name for name in test.classes if name not in train.classes]:
+    shown = np.flatnonzero(test.targets.any(0))
+    found = [test.classes[column] for column in shown]
+    if lost := [name for name in found if name not in train.classes]:
+        alike = [group for group in alike_names([*train.classes, *lost]) if set(group) & set(lost)]
         raise ValueError(
             f"{names[1]} has {len(lost)} classes that {names[0]} lacks: {shortened(lost)}; {names[0]} has "
-            f"{shortened(train.classes)}. Give two parts of one data set; in a csv, a column per class "
-            "names also those that no image shows"
+            f"{shortened(train.classes)}"
+            + "".join(
+                f"; {' / '.join(map(repr, group))} differ in case or blanks only" for group in alike
+            )
+            + ". Give two parts of one data set; in a csv, a column per class names also those that no image shows"
         )
-    return test.with_classes(train.classes)
+    test = replace(test, targets=test.targets[:, shown], classes=tuple(found))
+    result = test.with_classes(train.classes)
+    columns = np.flatnonzero((result.targets == 1).any(0) & ~(train.targets == 1).any(0))
+    if unseen := [train.classes[column] for column in columns]:
+        warnings.warn(
+            f"{names[1]} shows {len(unseen)} classes that no image of {names[0]} shows: {shortened(unseen)}; they are "
+            "measured without having been learned",
+            stacklevel=3,
+        )
+    return result
 
 
 def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:

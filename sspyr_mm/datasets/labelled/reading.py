@@ -44,10 +44,11 @@ def read_labelled(
             raise ValueError(f"image_root is not for {path}: its folders hold the images already")
         return read_folders(path, split)
     readers = {".json": read_coco, ".csv": read_table, ".tsv": read_table}
-    if path.suffix not in readers:
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
         raise ValueError(f"{path} is neither a COCO .json nor a table (.csv, .tsv)")
     if split is not None:
         raise ValueError(
             f"{path} is one split already: give the file of split {split!r}, or leave split out"
         )
-    return readers[path.suffix](path, root)
+    return reader(path, root)

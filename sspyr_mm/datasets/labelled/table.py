@@ -1,6 +1,8 @@
 """Image labels of a table: a file and its labels per row."""
 
+import ast
 import csv
+import io
 import os
 import re
 import warnings
@@ -16,57 +18,79 @@ from sspyr_mm.datasets.labelled.images import (
     image_targets,
     shortened,
 )
+from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
+from sspyr_mm.datasets.text import read_text
 
 FILE_COLUMN, LABEL_COLUMN = "file", "labels"
 _SEPARATOR = re.compile("[;|]")  # class names may well hold blanks and commas
-_VALUES = {"1": 1, "0": 0, "-1": IGNORED}
+_VALUES = {"1": 1, "0": 0, "-1": IGNORED, "1.0": 1, "0.0": 0, "-1.0": IGNORED}
 
 
 def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
-    """Reads a csv (commas) or tsv (tabs) with a header.
+    """Reads a table with a header, separated by commas (csv) or tabs (tsv), semicolons, or what ``sep=`` says.
 
     Args:
-        source: With a column ``file``, and either one column ``labels`` with names separated by ``;`` or ``|`` (none:
-            the image shows no class), or one column per class with 1, 0 or -1 (ignored).
-        image_root: What relative paths count from; default: the table's folder.
+        source: With a column ``file``, and either one column ``labels`` with names separated by ``;`` or ``|``, or as a
+            Python list (none: the image shows no class), or one column per class with 1, 0 or -1 (ignored).
+        image_root: Folder that relative paths count from; default: that of the table.
 
     Returns:
-        Classes are the sorted labels, or the columns in their order. A warning says if they look like slips: names that
-        differ in capitals or blanks only, labels with a comma.
+        Classes are the sorted labels, or the columns in their order. Warnings report names that differ in case or
+        blanks only, and labels with a comma.
 
     Raises:
         FileNotFoundError: If an image does not exist.
         ValueError: If the header or a row is malformed, with its line; if a file has two rows; if there are no rows or
-            no classes; if it is not UTF-8.
+            no classes; if it is not Unicode text.
     """
-    with source.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter="\t" if source.suffix == ".tsv" else ",", strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(source, header)
-            rows = [
-                (reader.line_num, _check_row(source, reader.line_num, header, row))
-                for row in reader
-                if row
-            ]
-        except csv.Error as error:
-            raise ValueError(f"{source}:{reader.line_num}: {error}") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{source} is not UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8, e.g. "
-                f"iconv -f ISO-8859-1 -t UTF-8 {source} > NEW{source.suffix}"
-            ) from error
+    header, rows = _read_rows(source)
     if not rows:
         raise ValueError(f"{source} has a header and no rows: a set needs an image")
     _check_files_once(source, rows)
     listed = LABEL_COLUMN in header
     classes, targets = _labels(source, rows) if listed else _columns(source, header, rows)
-    _warn_of_names(source, classes, listed=listed)
+    warn_of_alike_classes(classes, source)
+    if listed:
+        _warn_of_commas(source, classes)
     names = [row[FILE_COLUMN] for _, row in rows]
     root = Path(image_root).expanduser() if image_root else source.parent
-    paths = [str(root / name) for name in names]
+    paths = resolve_names(names, [root]) or [str(root / name) for name in names]
     check_files(paths, source)
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(names))
+
+
+def _read_rows(source: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header, and rows with their lines."""
+    text = read_text(source)
+    first, _, rest = text.partition("\n")
+    said = re.fullmatch(r'"?sep=(.)"?[\s,;]*', first, re.IGNORECASE)  # for Excel
+    skipped = 1 if said else 0
+    text = rest if said else text
+    reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text, source, said), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(source, header)
+        rows = []
+        for row in reader:
+            line = reader.line_num + skipped
+            if row:
+                rows.append((line, _check_row(source, line, header, row)))
+    except csv.Error as error:
+        raise ValueError(f"{source}:{reader.line_num + skipped}: {error}") from error
+    return header, rows
+
+
+def _delimiter(text: str, source: Path, said: re.Match[str] | None) -> str:
+    """Separator of the cells: what the file says, else what its header has a column ``file`` with."""
+    if said:
+        return said[1]
+    usual = "\t" if source.suffix.lower() == ".tsv" else ","
+    header = text.partition("\n")[0]
+    for one in (usual, ";", "\t", ","):
+        cells = [cell.strip(' "') for cell in header.split(one)]
+        if FILE_COLUMN in cells and len(cells) > 1:
+            return one
+    return usual
 
 
 def _check_header(source: Path, header: list[str]) -> None:
@@ -86,7 +110,8 @@ def _check_header(source: Path, header: list[str]) -> None:
 def _check_row(source: Path, line: int, header: list[str], row: list[str]) -> dict[str, str]:
     if len(row) != len(header):
         raise ValueError(
-            f"{source}:{line}: {len(row)} cells, the header has {len(header)}; quote cells that hold separators"
+            f"{source}:{line}: {len(row)} cells, the header has {len(header)}; quote cells that hold the separator, or "
+            "separate labels by |"
         )
     cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
     if not cells[FILE_COLUMN]:
@@ -98,7 +123,8 @@ def _check_files_once(source: Path, rows: list[tuple[int, dict[str, str]]]) -> N
     """Refuses two rows of one image: each would say that what the other one shows is not there."""
     lines: dict[str, int] = {}
     for line, row in rows:
-        first = lines.setdefault(os.path.normpath(row[FILE_COLUMN]), line)
+        name = row[FILE_COLUMN].replace("\\", "/")
+        first = lines.setdefault(os.path.normpath(name), line)
         if first != line:
             raise ValueError(
                 f"{source}:{line}: {row[FILE_COLUMN]} has a row already, in line {first}: put all labels of an image "
@@ -106,25 +132,30 @@ def _check_files_once(source: Path, rows: list[tuple[int, dict[str, str]]]) -> N
             )
 
 
-def _warn_of_names(source: Path, classes: Sequence[str], *, listed: bool) -> None:
-    """Says which classes are probably not meant: they are learned and measured as any other."""
-    alike: dict[str, list[str]] = {}
-    for name in classes:
-        alike.setdefault("".join(name.split()).casefold(), []).append(name)
-    found = [" / ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
-    if found:
-        warnings.warn(
-            f"{source}: classes differ in capitals or blanks only: {shortened(found)}; they count as several. If one "
-            "is meant, write it in one way",
-            stacklevel=4,
-        )
-    joined = [repr(name) for name in classes if "," in name] if listed else []
-    if joined:
+def _warn_of_commas(source: Path, classes: Sequence[str]) -> None:
+    """Warns of labels that probably are several: each is trained and measured as one class."""
+    if joined := [repr(name) for name in classes if "," in name]:
         warnings.warn(
             f"{source}: labels hold a comma: {shortened(joined)}; each counts as one class. If several are meant, "
             "separate them by ; (dog;cat)",
-            stacklevel=4,
+            stacklevel=3,
         )
+
+
+def _split_labels(source: Path, line: int, cell: str) -> list[str]:
+    """Labels of a cell: separated, or as a Python list."""
+    if cell.startswith("[") and cell.endswith("]"):
+        try:
+            names = ast.literal_eval(cell)
+            if all(isinstance(name, str) for name in names):
+                return [name.strip() for name in names]
+        except (ValueError, SyntaxError):
+            pass
+        raise ValueError(
+            f"{source}:{line}: labels must be separated by ; or |, or be a list of quoted names, got {cell!r}: write "
+            "dog;cat or ['dog', 'cat']"
+        )
+    return [name.strip() for name in _SEPARATOR.split(cell)] if cell else []
 
 
 def _labels(
@@ -132,11 +163,7 @@ def _labels(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     labels = []
     for line, row in rows:
-        names = (
-            [name.strip() for name in _SEPARATOR.split(row[LABEL_COLUMN])]
-            if row[LABEL_COLUMN]
-            else []
-        )
+        names = _split_labels(source, line, row[LABEL_COLUMN])
         if "" in names:
             raise ValueError(f"{source}:{line}: an empty label in {row[LABEL_COLUMN]!r}")
         labels.append(names)

@@ -11,10 +11,11 @@ from sspyr_mm.datasets.labelled.images import (
     IGNORED,
     LabelledImages,
     image_targets,
-    repeated,
     shortened,
     unknown_split,
 )
+from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
+from sspyr_mm.datasets.text import read_text
 from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES
 
 _ELSEWHERE = "say where the images are (image_root=DIR; for evaluate --train-images, --test-images)"
@@ -59,7 +60,8 @@ def read_voc(root: Path, split: str | None, image_root: str | None = None) -> La
 
     Raises:
         FileNotFoundError: If an annotation or an image of the split does not exist.
-        ValueError: If there is no such split, it is empty, or an annotation can't be read.
+        ValueError: If there is no such split, it is empty, or an annotation cannot be read or has
+            objects outside of VOC's layout.
     """
     # All of the tree: what its other splits show decides about the classes, too.
     objects = {
@@ -67,7 +69,8 @@ def read_voc(root: Path, split: str | None, image_root: str | None = None) -> La
     }
     found = {name for labels in objects.values() for name in labels}
     classes = VOC2007_CATEGORIES if found <= set(VOC2007_CATEGORIES) else tuple(sorted(found))
-    names = _read_split(root, split, classes)
+    warn_of_alike_classes(classes, root)
+    names = read_voc_ids(_split_file(root, split, classes), objects.__contains__)
     lacking = [name for name in names if name not in objects]
     if lacking:
         raise FileNotFoundError(
@@ -86,40 +89,53 @@ def _read_objects(path: Path) -> dict[str, bool]:
     """Label -> whether all of its objects are difficult."""
     labels: dict[str, bool] = {}
     try:
+        root = _parse(path)
         # Only direct children: the parts of a person have names, too.
-        for item in ElementTree.parse(path).getroot().findall("object"):
+        items = root.findall("object")
+        _check_layout(root, len(items))
+        for item in items:
             name = (item.findtext("name") or "").strip()
             if not name:
-                raise ValueError("an object without a name")
+                raise ValueError("an object has no name")
             difficult = bool(int(item.findtext("difficult") or 0))
             labels[name] = labels.get(name, True) and difficult
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{path} is not a VOC annotation: {error}; mend it") from error
+        raise ValueError(
+            f"{path} is not a VOC annotation: {error}; repair or replace the file"
+        ) from error
     return labels
 
 
-def _read_split(root: Path, split: str | None, classes: Iterable[str]) -> list[str]:
-    """Names of the images of a split, in its order."""
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError:  # also for UTF-16 whose declaration says UTF-8
+        return ElementTree.fromstring(read_text(path))
+
+
+def _check_layout(root: ElementTree.Element, num_objects: int) -> None:
+    """Refuses objects that VOC's layout does not reach: the image would count as one that shows nothing."""
+    tags = [one.tag.rpartition("}")[2].lower() for one in root.iter() if isinstance(one.tag, str)]
+    if tags.count("object") > num_objects or (not num_objects and "bndbox" in tags):
+        raise ValueError(
+            f"{tags.count('object')} objects, of which {num_objects} are <object> directly in the root <{root.tag}>; "
+            "VOC's layout is <annotation><object><name>, without a namespace (xmlns)"
+        )
+    if not num_objects and tags[0] != "annotation":
+        raise ValueError(f"the root is <{root.tag}>, not <annotation>, and holds no object")
+
+
+def _split_file(root: Path, split: str | None, classes: Iterable[str]) -> Path:
+    """List of the images of a split."""
     folder = root / "ImageSets" / "Main"
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt"}
     # `aeroplane_train.txt` and the like list +-1 per image of one class: no splits.
-    found = sorted(
-        path.stem
-        for path in folder.glob("*.txt")
-        if path.stem.rpartition("_")[0] not in set(classes)
-    )
+    found = [name for name in files if name.rpartition("_")[0] not in set(classes)]
     if split is None and len(found) == 1:
         split = found[0]
     if split is None or split not in found:
         raise unknown_split(folder, split, found)
-    path = folder / f"{split}.txt"
-    names = [
-        line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
-    ]
-    if not names:
-        raise ValueError(f"{path} is empty: a split needs a name of an image per line")
-    if twice := repeated(names):
-        raise ValueError(f"{path} names images twice: {shortened(twice)}")
-    return names
+    return files[split]
 
 
 def _find_images(folder: Path, names: list[str]) -> list[str]:

@@ -1,0 +1,37 @@
+"""Class names that differ in case or blanks only."""
+
+import os
+import warnings
+from collections.abc import Iterable
+
+
+def alike_names(names: Iterable[str]) -> list[list[str]]:
+    """Groups different names that are equal but for case and blanks.
+
+    Args:
+        names: Names of classes.
+
+    Returns:
+        The groups of two names or more.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault("".join(name.split()).casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def warn_of_alike_classes(classes: Iterable[str], source: str | os.PathLike[str]) -> None:
+    """Warns of classes that probably are one: each is trained and measured as a class of its own.
+
+    Args:
+        classes: Names of classes.
+        source: Annotations that hold them.
+    """
+    if groups := alike_names(classes):
+        shown = ", ".join(" / ".join(map(repr, group)) for group in groups[:5])
+        more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+        warnings.warn(
+            f"{source}: classes differ in case or blanks only: {shown}{more}; each counts as a class of its own. If "
+            "they mean one class, spell them alike",
+            stacklevel=3,
+        )
