@@ -38,17 +38,16 @@ def write_list(tree, name, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "error", "message"),
     [
-        ("", r"test.txt, line 1, is '': wanted is one id a line"),
-        ("{0}\n\n{1}\n", r"test.txt, line 2, is ''"),
-        ("{0} {1}\n", r"test.txt, line 1, is '\S+ \S+'"),
-        ("{0}\n{1}\n{0}\n", r"test.txt names \S+ more than once"),
+        ("", ValueError, r"test.txt is empty"),
+        ("{0}\n{1}\n{0}\n", ValueError, r"test.txt names 1 images more than once, such as \S+:"),
+        ("{0} {1}\n", FileNotFoundError, r"names 1 of 1 files that do not exist, such as .*\S \S+"),
     ],
 )
-def test_lists_are_read_as_mmseg_reads_them(tree, text, message):
+def test_lists_of_no_use_are_refused(tree, text, error, message):
     write_list(tree, "test", text.format(*ids_of(tree, "test")))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         read_voc_masks(str(tree))
 
 
@@ -56,12 +55,15 @@ def test_lists_are_read_as_mmseg_reads_them(tree, text, message):
     ("mask", "message"),
     [
         (np.full((64, 64), 77, np.uint8), r"has class 77: a mask is .* 1 to 12 for the classes"),
-        (np.zeros((64, 64, 3), np.uint8), r"has uint8 \(64, 64, 3\)"),
-        (np.zeros((64, 64), np.uint16), r"has \w+ \(64, 64\)"),
-        (b"text", "is no picture that can be read"),
+        (
+            np.zeros((64, 64, 3), np.uint8),
+            r"is uint8 \(64, 64, 3\): .* 1 of 4 masks .* need repair",
+        ),
+        (np.full((64, 64), 300, np.uint16), r"is uint16 \(64, 64\)"),
+        (b"text", "cannot be read as an image"),
     ],
 )
-def test_masks_that_would_be_counted_wrong(tree, mask, message):
+def test_masks_that_would_be_counted_wrong_are_refused(tree, mask, message):
     path = tree / f"SegmentationClass/{ids_of(tree, 'test')[-1]}.png"
     path.write_bytes(mask) if isinstance(mask, bytes) else Image.fromarray(mask).save(path)
     with pytest.raises(ValueError, match=f"{path.name} {message}"):

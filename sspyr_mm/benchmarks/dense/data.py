@@ -127,14 +127,12 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
         ValueError: If the file cannot be read as an image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many pixels: none is decoded here
-            with Image.open(path) as opened:
-                width, height = opened.size
-                # Asked for its EXIF data, a PNG that has none is decoded to its end.
-                has_exif = opened.format != "PNG" or "exif" in opened.info
-                turned = has_exif and opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
-                is_jpeg = opened.format in ("JPEG", "MPO")
+        with Image.open(path) as opened:
+            width, height = opened.size
+            # Asked for its EXIF data, a PNG that has none is decoded to its end.
+            has_exif = opened.format != "PNG" or "exif" in opened.info
+            turned = has_exif and opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            is_jpeg = opened.format in ("JPEG", "MPO")
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them trip over
         raise ValueError(
             f"{path} cannot be read as an image ({error}); repair or replace it"
@@ -159,7 +157,8 @@ def check_sizes(
     Raises:
         ValueError: If sizes differ, or a file cannot be read as an image.
     """
-    with ThreadPoolExecutor(min(8, num_cores())) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, num_cores())) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
         loaded = list(pool.map(loaded_size, paths))
     wrong = [
         (path, came, wanted, turned)

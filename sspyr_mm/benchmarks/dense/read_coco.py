@@ -156,6 +156,8 @@ def _check_instances(content: Mapping[str, Any]) -> None:
         mask = one["segmentation"]
         if not (one.get("iscrowd") or mask):
             raise ValueError(f"{which} has an empty mask: remove it")
+        if isinstance(mask, list) and mask and len(mask[0]) < 6:
+            raise ValueError(f"{which} has a polygon of fewer than three points: remove it")
         if isinstance(mask, Mapping) and list(mask["size"]) != sizes[one["image_id"]]:
             raise ValueError(
                 f"{which} has a mask of {mask['size']} (height, width), its image {sizes[one['image_id']]}"
