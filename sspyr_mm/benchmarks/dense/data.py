@@ -132,14 +132,15 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
             # Asked for its EXIF data, a PNG that has none is decoded to its end.
             has_exif = opened.format != "PNG" or "exif" in opened.info
             turned = has_exif and opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
-            is_jpeg = opened.format in ("JPEG", "MPO")
+            kind = opened.format
     except Exception as error:  # Pillow's readers raise whatever a broken file makes them trip over
         raise ValueError(
             f"{path} cannot be read as an image ({error}); repair or replace it"
         ) from error
-    if turned and not is_jpeg:  # whether OpenCV applies it depends on format and version
+    if turned and kind not in ("JPEG", "MPO"):  # whether OpenCV applies it depends on its version
         decoded = mmcv.imread(path).shape[:2]
-        return (decoded[1], decoded[0]), decoded == (width, height)
+        # Pillow gives the size of a TIFF with its orientation applied.
+        return (decoded[1], decoded[0]), kind == "TIFF" or decoded == (width, height)
     return ((height, width) if turned else (width, height)), turned
 
 
