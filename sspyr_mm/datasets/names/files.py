@@ -22,7 +22,7 @@ def _local(name: str) -> str:
         name = name.split("?d=", 1)[1]
     elif "://" in name:
         name = name.split("://", 1)[1].split("?", 1)[0]
-    return unquote(name)
+    return _slashes(unquote(name))
 
 
 def _tail(dropped: int, name: str) -> str:
@@ -32,7 +32,7 @@ def _tail(dropped: int, name: str) -> str:
 
 
 def _readings(names: Sequence[str]) -> list[Callable[[str], str]]:
-    depth = max(_slashes(name).count("/") for name in names)
+    depth = max(_local(name).count("/") for name in names)
     return [str, _slashes, _local, *(partial(_tail, dropped) for dropped in range(depth + 1))]
 
 

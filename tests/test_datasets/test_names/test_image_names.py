@@ -26,6 +26,7 @@ def write(folder, below="", stems=STEMS):
         ("", "im%20{0[3]}.jpg"),
         ("images", "..\\..\\label-studio\\media\\upload\\4\\{}.jpg"),
         ("images", "/data/local-files/?d=images/im%20{0[3]}.jpg"),
+        ("images", "/data/local-files/?d=x%5Cy%5Cimages%2Fim%20{0[3]}.jpg"),
         ("", "http://localhost:8080/data/upload/1/{}.jpg"),
         ("a", "https://host/bucket/a/im%20{0[3]}.jpg?token=a/b"),
         ("", "C:\\Users\\x\\{}.jpg"),
@@ -64,6 +65,14 @@ def test_a_missing_first_image_does_not_hide_the_others(tmp_path):
     names = ["gone.jpg", *(f"{stem}.jpg" for stem in STEMS)]
     found = find_coco_images(tmp_path / "set.json", names)
     assert found == [str(tmp_path / "images" / name) for name in names]
+
+
+def test_the_folder_that_has_all_images_is_chosen(tmp_path):
+    write(tmp_path / "some", stems=STEMS[:2])
+    write(tmp_path / "all")
+    names = [f"{stem}.jpg" for stem in STEMS]
+    found = resolve_names(names, [tmp_path / "some", tmp_path / "all"])
+    assert found == [str(tmp_path / "all" / name) for name in names]
 
 
 def test_folders_are_not_dropped_where_names_would_become_one(tmp_path):
