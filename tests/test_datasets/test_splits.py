@@ -125,3 +125,9 @@ def test_tool_refuses_another_data_set(tmp_path):
     done = run_tool(source, "--out", tmp_path / "splits")
     assert done.returncode == 2 and "is not a COCO json" in done.stderr
     assert not (tmp_path / "splits").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_windows_editors_are_read(tmp_path, encoding):
+    (tmp_path / "list.txt").write_bytes("7\r\n# comment\r\nbär 1.jpg\r\n".encode(encoding))
+    assert read_split(tmp_path / "list.txt") == ("7", "bär 1.jpg")
