@@ -41,6 +41,26 @@ def test_the_mode_is_that_of_any_new_file(tmp_path, mask):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
+def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+    """A power failure in between must not leave an empty file under the name."""
+    calls = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(file):
+        calls.append(("fsync", os.fstat(file).st_ino))
+        fsync(file)
+
+    def noted_replace(source, target):
+        calls.append(("replace", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_json(tmp_path / "a.json", [1])
+    inode = (tmp_path / "a.json").stat().st_ino
+    assert calls == [("fsync", inode), ("replace", inode)]
+
+
 def test_nothing_is_left_of_a_block_that_fails(tmp_path):
     (tmp_path / "a").write_text("before")
     with pytest.raises(KeyError, match="stop"), whole_file(tmp_path / "a") as partial:

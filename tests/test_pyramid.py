@@ -1,5 +1,6 @@
 """The one description of the pyramid: what it derives, and what it refuses."""
 
+import math
 import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -76,6 +77,37 @@ def test_a_config_that_was_dumped_and_read_gives_the_same_spec(tmp_path):
     assert before.scales[0].multi_crop == MultiCropSpec(6, 96, (0.05, 0.14))
     assert before.scales[1].num_regions == 2
     assert PyramidSpec.from_config(before) is before
+
+
+def test_defaults():
+    scale = PyramidSpec.from_config(two()).scales[0]
+    assert (scale.area, scale.aspect, scale.grid) == ((0.6, 1.0), (3 / 4, 4 / 3), 1)
+    assert (scale.queue_length, scale.multi_crop, scale.beta) == (0, None, 0)
+    # The released code's: six crops of 96 px.
+    assert MultiCropSpec() == MultiCropSpec(num_views=6, patch=96, area=(0.05, 0.14))
+
+
+@pytest.mark.parametrize("aspect", [(3 / 4, 4 / 3), (0.9, 4.0), (0.25, 1.1), (1.0, 1.0)])
+def test_images_shrink_as_far_as_no_crop_is_enlarged(aspect):
+    """The narrowest crop of least area has a pixel for every pixel of its region, and at the next scale it has not."""
+    config = two(region=12, area=(0.3, 1.0), aspect=aspect)
+    config["s0"] = {**S0, "area": (0.14, 1.0), "multi_crop": dict(patch=4, area=(0.05, 0.14))}
+    spec = PyramidSpec.from_config(config)
+    found = []
+    for width in range(10, 600, 5):
+        image = (width * 2 / 3) * width
+        narrow = {
+            group.name: min(
+                math.sqrt(group.area[0] * image * group.scale.aspect[0]),  # widths
+                math.sqrt(group.area[0] * image / group.scale.aspect[1]),  # heights
+            )
+            / group.region
+            for group in spec.groups
+        }
+        least = min(narrow.values())
+        found.append(spec.reduction((width * 2 / 3, width)))
+        assert found[-1] == (1 if least < 2 else 2 if least < 4 else 4 if least < 8 else 8)
+    assert set(found) == {1, 2, 4, 8}
 
 
 def test_from_config_leaves_the_config_alone():

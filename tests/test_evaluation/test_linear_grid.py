@@ -1,5 +1,7 @@
 """All learning rates at once equal one plain training each."""
 
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -59,6 +61,13 @@ def test_equal_to_a_training_each(problem):
         torch.testing.assert_close(
             classifiers.scores(features, index), model(features), rtol=1e-9, atol=1e-12
         )
+
+
+def test_the_grid_covers_the_papers_range():
+    rates = LinearRecipe().learning_rates
+    assert (min(rates), max(rates)) == (0.001, 3.0)
+    steps = [after / before for before, after in itertools.pairwise(rates)]
+    assert all(3 <= step < 3.4 for step in map(lambda step: round(step, 6), steps))
 
 
 def test_ignored_labels_change_nothing(problem):

@@ -115,6 +115,22 @@ def test_eleven_points_of_a_case_done_by_hand():
     assert voc11_average_precision(scores, targets).item() == pytest.approx((6 + 5 * 0.5) / 11)
 
 
+def test_eleven_points_reach_recalls_that_floating_point_misses():
+    # 3 of 10 is less than 3 x 0.1 in floating point. Recall .3 at precision 1, recall 1 at 10 of 17.
+    targets = np.array([1] * 3 + [0] * 7 + [1] * 7)[:, None]
+    scores = np.arange(17, 0, -1.0)[:, None]
+    expected = (4 * 1 + 7 * 10 / 17) / 11
+    assert voc11_average_precision(scores, targets).item() == pytest.approx(expected)
+
+
+def test_a_score_at_the_threshold_is_a_decision():
+    scores, targets = np.array([[0.5, 0.5, 0.4]]), np.array([[1, 0, 1]])
+    counts = classification_counts(scores, targets)
+    assert (counts["OP"], counts["OR"]) == (50, 50)
+    counts = classification_counts(scores, targets, threshold=0.4)
+    assert (counts["OP"], counts["OR"]) == pytest.approx((200 / 3, 100))
+
+
 @pytest.mark.parametrize("absent_as_zero", [False, True])
 @pytest.mark.parametrize("topk", [None, 1, 3])
 @pytest.mark.parametrize("seed", range(3))

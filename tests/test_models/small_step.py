@@ -57,15 +57,15 @@ def build(backbone, recompute):
     return model.train()
 
 
-def step(model, *, lowered=False):
-    """Losses of one forward and backward pass."""
+def step(model, *, lowered=False, cached=True):
+    """Losses of one forward and backward pass; `cached` is whether autocast keeps weights in bfloat16."""
     rng = torch.Generator().manual_seed(1)
     patches = {
         g.name: torch.randn(g.num_views, 3, g.num_patches, 3, g.patch, g.patch, generator=rng)
         for g in model.pyramid.groups
     }
     torch.manual_seed(2)  # of drop path
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered):
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=lowered, cache_enabled=cached):
         losses = model.loss(patches)
     total = sum(value for name, value in losses.items() if name.startswith("loss"))
     total.backward()

@@ -38,6 +38,14 @@ def all_patches(drawn, name):
     return np.concatenate([g.reshape(-1, *g.shape[3:]) for g in groups])
 
 
+@pytest.mark.parametrize("bit", [0, 31, 32, 62])
+def test_every_bit_of_a_seed_counts(bit):
+    """Seeds of images have 63 bits."""
+    one, other = (draw_params([seed], SPEC.groups, PAPER) for seed in (7, 7 ^ 1 << bit))
+    for group in SPEC.groups:
+        assert not np.array_equal(one[group.name].factors, other[group.name].factors)
+
+
 def test_colour_factors_are_distributed_as_torchvisions(drawn):
     torch.manual_seed(0)
     jitter = ColorJitter(0.8, 0.8, 0.8, 0.2)

@@ -32,6 +32,15 @@ def test_gradients_and_state_are_those_of_the_plain_step(backbone, recompute, lo
         assert torch.equal(saving.get_buffer(name), wanted), name
 
 
+def test_gradients_of_scales_are_added_in_float32():
+    """Through autocast's cache, which all scales share, they would be added in bfloat16."""
+    plain, saving = build("resnet", None), build("resnet", "scale")
+    assert torch.equal(step(plain, lowered=True, cached=False), step(saving, lowered=True))
+    for (name, wanted), found in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-5, atol=1e-7, msg=name)
+    assert torch.is_autocast_cache_enabled()
+
+
 @pytest.mark.parametrize("recompute", ["scale", "stage"])
 def test_averages_would_move_twice_without_care(recompute, monkeypatch):
     from contextlib import nullcontext

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from mmpretrain.registry import TASK_UTILS
 from references.paper_losses import paper_losses
 from references.queue_list import QueueListReference
 from references.release_losses import release_losses
@@ -280,6 +281,33 @@ def test_codes_have_no_gradient_and_multi_crops_none_of_their_own():
         "s1": (2, 12, 5),
     }
     assert not any(q.requires_grad for q in codes.values())
+
+
+@TASK_UTILS.register_module()
+class SoftmaxAssigner:
+    """Codes that depend on the scores differentiably."""
+
+    def assign_many(self, scores):
+        return [s.softmax(dim=1) for s in scores]
+
+
+def test_codes_of_another_assigner_have_no_gradient():
+    """Prototypes and embeddings would otherwise learn to make their own codes easy to predict."""
+    head = SSPRLHead(make_pyramid(2, queues=True), D, assigner=dict(type="SoftmaxAssigner"))
+    embeddings = {name: z.requires_grad_() for name, z in make_embeddings(2).items()}
+    codes = head.assign_codes(embeddings)
+    assert not any(q.requires_grad for q in codes.values())
+    assert codes["s0"].std() > 0
+
+
+def test_one_prototype_has_no_ratio_and_finite_losses():
+    """ln K, which the ratio is relative to, is 0."""
+    pyramid = make_pyramid(2)
+    pyramid["s0"]["num_prototypes"] = 1
+    output = SSPRLHead(pyramid, D).loss(make_embeddings(2))
+    assert all(value.isfinite() for value in output.values())
+    assert output["loss_pyr_s0"].item() == pytest.approx(0, abs=1e-6)
+    assert "ce_ratio_s0" not in output and "ce_ratio_s1" in output
 
 
 def test_inactive_queues_neither_give_nor_take():
