@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import torch
 from mmpretrain.models import ResNet
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, Resize
 
+import sspyr_mm
 from sspyr_mm.evaluation import feature_cache
 from sspyr_mm.evaluation.encoder import FrozenEncoder
 from sspyr_mm.evaluation.feature_cache import CentreCrops, cached_features
@@ -63,6 +66,16 @@ def test_equal_to_one_image_after_another(encoder, paths, tmp_path):
         )
         expected = encoder.backbone(by_hand[None])[-1].mean((2, 3))[0]
     torch.testing.assert_close(features[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (96, 64)])
+def test_crops_are_torchvisions_with_a_margin(tmp_path, shape):
+    """A side of 28 is the centre of 32, as 224 is of 256."""
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    reference = Compose([Resize(32), CenterCrop(28)])(Image.fromarray(image))
+    crop = CentreCrops([str(tmp_path / "image.png")], 28)[0]
+    np.testing.assert_array_equal(crop.permute(1, 2, 0), np.asarray(reference))
 
 
 def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, monkeypatch):
@@ -150,13 +163,57 @@ def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_pa
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
+@pytest.mark.parametrize("change", ["identity", "mean", "std", "version"])
+def test_another_encoder_or_version_has_features_of_its_own(
+    encoder, paths, tmp_path, monkeypatch, change
+):
+    first = extract(encoder, paths, tmp_path)
+    if change == "version":
+        monkeypatch.setattr(sspyr_mm, "__version__", "99.0")
+    elif change == "identity":
+        encoder.identity = "two"
+    else:
+        getattr(encoder, change).mul_(2)
+    second = extract(encoder, paths, tmp_path)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert torch.equal(first, second) == (change in ("identity", "version"))
+
+
+def test_another_image_of_equal_size_in_bytes(encoder, paths, tmp_path):
+    first = extract(encoder, paths, tmp_path)
+    size = os.path.getsize(paths[3])
+    with open(paths[3], "rb+") as file:
+        file.truncate(0)
+        file.write(cv2.imencode(".png", np.full((48, 64, 3), 255, np.uint8))[1].tobytes())
+        file.truncate(size)  # fills up; readers stop at the end mark
+    os.utime(paths[3], ns=(1, 1))
+    second = extract(encoder, paths, tmp_path)
+    same = [torch.allclose(a, b) for a, b in zip(first, second, strict=True)]
+    assert same == [index != 3 for index in range(10)]
+
+
+class Counted(torch.nn.Module):
+    """A backbone that writes down how many images it sees, in whatever process."""
+
+    def __init__(self, backbone, log):
+        super().__init__()
+        self.backbone, self.log = backbone, log
+
+    def forward(self, images):
+        with open(self.log, "a") as file:
+            file.write(f"{len(images)}\n")
+        return self.backbone(images)
+
+
 def test_several_devices_share_the_work(encoder, paths, tmp_path, monkeypatch):
     monkeypatch.undo()  # processes of their own know nothing of it
     many = paths * 52  # two shards
     alone = extract(encoder, many, tmp_path)
+    encoder.backbone = Counted(encoder.backbone, str(tmp_path / "log"))
     options = dict(size=SIZE, cache_dir=tmp_path / "other", devices=("cpu", "cpu"), num_workers=0)
     shared = cached_features(encoder, many, **options)
     torch.testing.assert_close(shared, alone, rtol=1e-6, atol=1e-6)
+    assert sum(map(int, (tmp_path / "log").read_text().split())) == len(many)  # each image once
     assert not torch.equal(shared[0], shared[1])
     with open(paths[9], "wb") as file:
         file.write(b"no image")

@@ -1,9 +1,12 @@
-"""Centre crops for features."""
+"""Centre crops, and features of a frozen backbone."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from sspyr_mm.evaluation.features import centre_crop, load_centre_crops
+from sspyr_mm.evaluation.features import centre_crop, extract_features, load_centre_crops
+from sspyr_mm.models import SSPRL
 
 
 @pytest.mark.parametrize("shape", [(50, 80), (80, 50), (9, 300), (16, 16)])
@@ -24,3 +27,26 @@ def test_broken_image_of_a_labelled_set_is_an_error(tmp_path):
         ValueError, match=r"broken\.jpg is not an image that can be decoded: mend it"
     ):
         load_centre_crops([str(tmp_path / "broken.jpg")], 16)
+
+
+def test_batch_norm_uses_its_running_averages_and_leaves_them(tmp_path):
+    """Features of an image would otherwise depend on the other images of its batch."""
+    torch.manual_seed(0)
+    model = SSPRL(
+        dict(s0=dict(region=32, patch=32, num_prototypes=3, alpha=1.0)),
+        dict(type="ResNet", depth=18, stem_channels=8, base_channels=8),
+        dict(type="PyramidProjector", in_channels=64, hid_channels=8, out_channels=8),
+        dict(type="SSPRLHead"),
+    )
+    model.train()
+    paths = [str(tmp_path / f"{index}.png") for index in range(4)]
+    for index, path in enumerate(paths):
+        rng = np.random.default_rng(index)
+        cv2.imwrite(path, rng.integers(0, 60 * (index + 1), (48, 48, 3), np.uint8))
+    before = {name: buffer.clone() for name, buffer in model.backbone.named_buffers()}
+    together = extract_features(model, paths, size=32)
+    alone = extract_features(model.train(), paths, size=32, batch_size=1)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-6)
+    assert together.std(0).max() > 0.01
+    for name, buffer in model.backbone.named_buffers():
+        assert torch.equal(buffer, before[name]), name

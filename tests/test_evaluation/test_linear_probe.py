@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 
 from sspyr_mm.evaluation import linear_probe
 
@@ -27,6 +29,50 @@ def test_probe_finds_a_linear_rule_and_only_that(multi_label):
     assert good.metric == ("mAP" if multi_label else "top-1")
     assert good.value > 95
     assert bad.value < (62 if multi_label else 45)
+
+
+def noisy_problem(seed, num_channels):
+    """100 images to learn, 300 to measure; the first channels tell a little about the classes."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(400, num_channels, generator=generator)
+    noise = 2 * torch.randn(400, 3, generator=generator)
+    return features, features[:, :3] + noise
+
+
+@pytest.mark.parametrize("l2", [1e-3, 1e-1])
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_classifier_is_scikit_learns_on_standardised_features(multi_label, l2):
+    """All training images are learned, whatever the scale of a channel."""
+    features, logits = noisy_problem(0, 20)
+    features = features * torch.logspace(-2, 2, 20) + 5
+    classes = logits.argmax(1).numpy()
+    targets = (logits > 0).long().numpy() if multi_label else np.eye(3, dtype=int)[classes]
+    parts = (features[:100], targets[:100]), (features[100:], targets[100:])
+    found = linear_probe(*parts, multi_label=multi_label, l2_grid=(l2,)).value
+
+    train = features[:100].double()
+    normed = ((features.double() - train.mean(0)) / train.std(0)).numpy()
+    options = dict(C=1 / (2 * l2 * 100), tol=1e-10, max_iter=10_000)
+    if multi_label:
+        columns = [LogisticRegression(**options).fit(normed[:100], t[:100]) for t in targets.T]
+        scores = np.stack([column.decision_function(normed[100:]) for column in columns], 1)
+        assert found == pytest.approx(100 * average_precision_score(targets[100:], scores))
+    else:
+        model = LogisticRegression(**options).fit(normed[:100], classes[:100])
+        right = model.predict(normed[100:]) == classes[100:]
+        assert found == pytest.approx(100 * right.mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_penalty_is_chosen_on_images_that_are_not_learned(seed):
+    """More channels than images: without a penalty everything is learned by heart, and measures best there."""
+    features, logits = noisy_problem(seed, 150)
+    targets = (logits > 0).long().numpy()
+    parts = (features[:100], targets[:100]), (features[100:], targets[100:])
+    found = linear_probe(*parts, multi_label=True, l2_grid=(1e-6, 1.0), seed=seed)
+    assert found.l2 == 1.0
+    seen = linear_probe(parts[0], parts[0], multi_label=True, l2_grid=(1e-6,), seed=seed)
+    assert seen.value == pytest.approx(100)
 
 
 def test_penalty_is_chosen_without_the_test_images():
