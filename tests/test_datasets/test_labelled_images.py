@@ -223,6 +223,14 @@ class TestVoc:
             read_labelled(tree, image_root=str(tmp_path / "none"))
         assert names_of(read_labelled(tree, image_root=str(tmp_path / "images"))) == ["a.jpg"]
 
+    def test_of_two_images_of_a_name_the_first_is_taken(self, tmp_path):
+        write_voc(tmp_path, {"a": [("dog", False)]}, {"train": ["a"]})
+        for ending in ("bmp", "png", "tif"):
+            write_image(tmp_path / "JPEGImages" / f"a.{ending}")
+        assert names_of(read_labelled(tmp_path)) == ["a.bmp"]
+        (tmp_path / "JPEGImages" / "a.bmp").unlink()
+        assert names_of(read_labelled(tmp_path)) == ["a.jpg"]
+
     def test_several_years_are_ambiguous(self, tmp_path):
         for year in ("VOC2007", "VOC2012"):
             write_voc(tmp_path / year, {"a": [("dog", False)]}, {"train": ["a"]})
@@ -255,6 +263,13 @@ class TestTable:
         assert found.targets.tolist() == [[1, 1], [0, 0]]
         assert found.image_ids == ("a.jpg", "deep/b.jpg")
         assert found.paths == [str(tmp_path / "a.jpg"), str(tmp_path / "deep/b.jpg")]
+
+    @pytest.mark.parametrize("separator", [";", "|", " ; ", " | "])
+    def test_separators_of_labels(self, tmp_path, separator):
+        rows = f"a.jpg,tree{separator}wild dog\ndeep/b.jpg,wild dog\n"
+        found = read_labelled(self.write(tmp_path, f"file,labels\n{rows}"))
+        assert found.classes == ("tree", "wild dog")
+        assert found.targets.tolist() == [[1, 1], [0, 1]]
 
     def test_a_column_per_class(self, tmp_path):
         text = "tree\tfile\tdog, wild\n1\tb.jpg\t-1\n"
@@ -341,6 +356,14 @@ class TestFolders:
         assert found.classes == ("a", "b") and not found.multi_label
         assert found.targets.tolist() == [[1, 0], [1, 0], [0, 1]]
         assert found.image_ids == ("a/2.png", "a/deep/3.jpg", "b/1.jpg")
+
+    def test_hidden_folders_are_no_classes(self, tmp_path):
+        for name in ("b/1.jpg", "a/2.jpg", ".thumbnails/1.jpg", "train/.cache/1.jpg"):
+            write_image(tmp_path / name)
+        (tmp_path / "train").rename(tmp_path / ".train")
+        assert read_labelled(tmp_path).classes == ("a", "b")
+        with pytest.raises(ValueError, match=r"no split 'test'; choose one of a, b \("):
+            read_labelled(tmp_path, split="test")
 
     def test_splits_are_folders(self, tmp_path):
         for name in ("train/a/1.jpg", "train/b/2.jpg", "val/b/3.jpg", "val/a/4.jpg"):

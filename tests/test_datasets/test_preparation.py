@@ -31,6 +31,8 @@ from sspyr_mm.datasets.preparation import (
     voc_parts,
 )
 from sspyr_mm.datasets.preparation.archives import extract
+from sspyr_mm.datasets.preparation.coco import ANNOTATIONS_MD5
+from sspyr_mm.datasets.preparation.coco import SPLITS as COCO_SPLITS
 from sspyr_mm.datasets.preparation.download import DownloadError, download
 from sspyr_mm.datasets.preparation.voc import SPLITS as VOC_SPLITS
 
@@ -277,6 +279,19 @@ def test_coco_is_completed_and_then_left_alone(server, tmp_path, capsys):
     assert prepare(tmp_path, parts, may_download=False) == 0 and len(server.asked) == asked
 
 
+def test_a_server_with_other_files_completes_nothing(server, tmp_path, capsys):
+    """As many images of the right names, but other bytes."""
+    parts, server.files = coco_set()
+    server.files["/val2014.zip"] = make_zip({f"val2014/{i}.jpg": b"JPEG" for i in range(3)})
+    assert prepare(tmp_path, parts, mirror=server.url) == 2
+    wrong = md5(server.files["/val2014.zip"])
+    assert f"is not the official file: its MD5 is {wrong}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "annotations",
+        "annotations_trainval2014.zip",
+    ]
+
+
 def test_what_is_there_but_wrong_is_said(tmp_path, capsys):
     parts, files = coco_set()
     path = tmp_path / "annotations" / "instances_val2014.json"
@@ -405,6 +420,25 @@ def test_checksums_are_the_well_known_ones():
     # The devkit's documentation: 9,963 images, 24,640 objects that are not difficult.
     assert sum(split.num_images for split in VOC_SPLITS.values()) == 9963
     assert sum(split.num_objects for split in VOC_SPLITS.values()) == 24640
+
+
+def test_numbers_of_coco():
+    """As the archives are known to others (LAVIS, PaddlePaddle); both years split the same images."""
+    assert {name: split.md5 for name, split in COCO_SPLITS.items()} == {
+        "train2014": "0da8c0bd3d6becc4dcb32757491aca88",
+        "val2014": "a3d79f5ed8d289b7a7554ce06a5782b3",
+        "train2017": "cced6f7f71b7629ddf16f17bbcfab6b2",
+        "val2017": "442b8da7639aecaf257c1dceb8ba8c80",
+    }
+    assert ANNOTATIONS_MD5 == {
+        "2014": "0a379cfc70b0e71301e0f377548639bd",
+        "2017": "f4bbac642086de4f52a3fdda2de5fa2c",
+    }
+    for year in ("2014", "2017"):
+        train, val = COCO_SPLITS[f"train{year}"], COCO_SPLITS[f"val{year}"]
+        assert train.num_images + val.num_images == 123_287
+        assert train.num_annotations + val.num_annotations == 896_782
+    assert (COCO_SPLITS["val2014"].num_images, COCO_SPLITS["val2017"].num_images) == (40_504, 5_000)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,14 @@ def test_the_size_in_a_header(options):
     assert all(jpeg_size(data[:length]) in (None, (37, 91)) for length in range(200))
 
 
+@pytest.mark.parametrize("marker", [0xC4, 0xC8, 0xCC], ids=["Huffman", "reserved", "arithmetic"])
+def test_tables_before_the_frame_hold_no_size(marker):
+    data = jpeg(np.zeros((37, 91, 3), np.uint8))
+    frame = data.index(b"\xff\xc0")
+    table = bytes([0xFF, marker, 0, 12]) + bytes(range(10))
+    assert jpeg_size(data[:frame] + table + data[frame:]) == (37, 91)
+
+
 def test_no_jpeg_has_no_size():
     for data in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\x89PNG" * 20, b"\xff\xd8" * 50):
         assert jpeg_size(data) is None
@@ -87,6 +95,22 @@ def test_loaded_smaller_where_a_pyramid_is_known(tmp_path):
     # The same picture, red, green and blue in place.
     plain = cv2.resize(decode_rgb(data), (1000, 700), interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - plain).mean() < 1.5
+
+
+@pytest.mark.parametrize(
+    ("size", "reduction"), [((12, 16), 1), ((24, 32), 2), ((48, 64), 4), ((96, 128), 8)]
+)
+def test_sizes_of_reduced_images(tmp_path, size, reduction):
+    spec = PyramidSpec.from_config(
+        dict(s0=dict(region=8, patch=8, num_prototypes=3, alpha=1.0, area=(1.0, 1.0)))
+    )
+    coarse = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
+    data = jpeg(cv2.resize(coarse, size[::-1]), quality=95)
+    assert spec.reduction(size) == reduction
+    image = load(data, tmp_path, spec)
+    assert image.shape == (12, 16, 3)
+    plain = cv2.resize(decode_rgb(data), (16, 12), interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(int) - plain).mean() < 3
 
 
 def test_orientation_and_grey_images(tmp_path):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages, set_epoch, set_pyramid
-from sspyr_mm.datasets.shards import _Packer, pack
+from sspyr_mm.datasets.shards import _Packer, is_packed, pack
 from sspyr_mm.pyramid import PyramidSpec
 
 NUM_IMAGES, BATCH = 61, 4
@@ -69,10 +69,10 @@ def make_loader(shards, num_workers, batch_size=BATCH, **kwargs):
     )
 
 
-def epoch_of(loader, epoch, **kwargs):
+def epoch_of(loader, epoch, *, seed=3, **kwargs):
     """Batches of indices, and what a checkpoint would keep."""
     begun = loader.dataset.start_epoch(
-        epoch, seed=3, batch_size=loader.batch_size, num_workers=loader.num_workers, **kwargs
+        epoch, seed=seed, batch_size=loader.batch_size, num_workers=loader.num_workers, **kwargs
     )
     return [[results["sample_idx"] for results in batch] for batch in loader], begun
 
@@ -111,6 +111,16 @@ def test_an_epoch_has_every_image_at_most_once_in_an_order_of_its_own(shards, nu
     # In any order, and again: the epoch decides, not what came before.
     assert [epoch_of(loader, epoch)[0] for epoch in (2, 0)] == [epochs[2], epochs[0]]
     close(loader)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_seed_of_the_run_decides_the_order(shards, num_workers):
+    orders = []
+    for seed in (3, 4, 3):
+        loader = make_loader(shards, num_workers)
+        orders.append(epoch_of(loader, 1, seed=seed)[0])
+        close(loader)
+    assert orders[0] == orders[2] != orders[1]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
@@ -209,6 +219,12 @@ def test_a_folder_of_images_is_no_packed_set(images, shards, tmp_path):
         StreamedImages(f"local:{tmp_path}/nowhere", cache_dir=str(tmp_path))
     with pytest.raises(ValueError, match=r"holds packed shards: give it with .*--data-root"):
         UnlabelledImages(str(shards))
+
+
+def test_an_index_of_something_else_is_no_packed_set(images, shards, tmp_path):
+    (tmp_path / "index.json").write_text("{}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert is_packed(str(shards)) and not is_packed(str(tmp_path)) and not is_packed(str(images))
 
 
 def test_without_the_library_it_is_named(shards, monkeypatch):

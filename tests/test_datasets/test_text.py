@@ -1,9 +1,16 @@
-"""Encodings of text files."""
+"""Encodings of text files, and of every file that names images or labels."""
 
 import codecs
+import json
+import os
+import subprocess
+import sys
 
 import pytest
+from PIL import Image
 
+from sspyr_mm.datasets import UnlabelledImages
+from sspyr_mm.datasets.labelled import read_labelled
 from sspyr_mm.datasets.text import read_text
 
 TEXT = "Müller/a.jpg\nb c.jpg\n"
@@ -40,3 +47,64 @@ def test_other_encodings_are_reported_with_a_remedy(tmp_path):
 def test_empty_file_is_empty_text(tmp_path):
     (tmp_path / "list.txt").touch()
     assert read_text(tmp_path / "list.txt") == ""
+
+
+@pytest.fixture
+def image(tmp_path):
+    """One image, and files of every kind that name it, in UTF-8."""
+    path = tmp_path / "JPEGImages/a.png"
+    path.parent.mkdir()
+    Image.new("RGB", (9, 9)).save(path)
+    coco = {
+        "images": [{"id": 1, "file_name": "JPEGImages/a.png", "licence": "für alle"}],
+        "categories": [{"id": 1, "name": "Bär"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
+    }
+    texts = {
+        "list.txt": "JPEGImages/a.png\n# Bären\n",
+        "coco.json": json.dumps(coco, ensure_ascii=False),
+        "table.csv": "file,labels\nJPEGImages/a.png,Bär\n",
+        "ImageSets/Main/train.txt": "a Bär\n",
+        "Annotations/a.xml": "<annotation><object><name>Bär</name></object></annotation>",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["list.txt", "table.csv"])
+def test_byte_order_mark_belongs_to_no_name(image, tmp_path, name):
+    file = tmp_path / name
+    file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
+    if name == "table.csv":
+        found = read_labelled(file)
+        assert (found.paths, found.classes) == ([image], ("Bär",))
+    else:
+        assert UnlabelledImages(file).list_images() == [image]
+
+
+READ = """
+import json, sys
+from sspyr_mm.datasets import UnlabelledImages
+from sspyr_mm.datasets.labelled import read_labelled
+
+paths = [UnlabelledImages(name).list_images() for name in ("list.txt", "coco.json")]
+classes = [read_labelled(source).classes for source in ("coco.json", "table.csv", ".")]
+print(json.dumps([paths, classes]))
+"""
+
+
+def test_files_are_utf_8_whatever_the_locale(image, tmp_path):
+    ascii_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, **ascii_locale, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    paths, classes = json.loads(done.stdout.splitlines()[-1])
+    assert [os.path.normpath(path) for (path,) in paths] == ["JPEGImages/a.png"] * 2
+    assert classes == [["Bär"]] * 3

@@ -73,6 +73,23 @@ def test_links_are_followed_and_loops_end(tmp_path):
     assert relative(found(root), root) == ["a.jpg", "d.jpg", "linked/c.jpg", "sub/b.jpg"]
 
 
+def test_each_folder_is_listed_once_whatever_links_lead_back(tmp_path, monkeypatch):
+    """Two links upwards double the paths at every level."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/a.jpg").touch()
+    for name in ("one", "two", "sub/one", "sub/two"):
+        (tmp_path / name).symlink_to(tmp_path)
+    listed, scan = [], os.scandir
+
+    def scandir(path):
+        listed.append(path)
+        assert len(listed) < 20, "endless"
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert relative(found(tmp_path), tmp_path) == ["sub/a.jpg"]
+
+
 def test_of_two_names_of_a_folder_every_machine_takes_the_same(tmp_path, monkeypatch):
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x.jpg").touch()
