@@ -1,4 +1,4 @@
-"""A step of the shipped ResNet-50 recipes on fake CUDA tensors: every tensor on its device, and no waiting of the host.
+"""A step of the shipped ResNet-50 recipes on fake CUDA tensors: no tensor on the wrong device, and no host wait.
 
 Nothing is computed and no GPU is needed. The backward pass is left out: autograd needs a real device.
 """
@@ -22,7 +22,7 @@ IMAGES = 2
 
 
 class NoCrossing(TorchDispatchMode):
-    """Refuses copies between host and device that the host waits for: all but those to the device that need not."""
+    """Fails on copies that block the host: all to the host, and to the device those that are not non-blocking."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -43,14 +43,14 @@ class NoCrossing(TorchDispatchMode):
 
 @contextmanager
 def fake_cuda(monkeypatch):
-    """FakeTensorMode whose host has no pinned memory, which needs a device; counts operators."""
+    """Fake tensors without pinned memory, which needs a real device. Yields counts of operators."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     with FakeTensorMode(allow_non_fake_inputs=True), OperatorCounter() as counter, NoCrossing():
         yield counter.counts
 
 
 def move(model):
-    """Replaces the weights by fake ones on the device, by the model's own way there."""
+    """Moves a model to the fake device by its own method."""
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -103,6 +103,8 @@ def test_a_step_stays_on_the_device_and_never_waits(name, monkeypatch):
     for queue in model.head.queues.values():
         queue.set_extra_state(torch.tensor(queue.length))  # full: it takes part from the first step
     move(model)
+    types = set()
+    model.backbone.register_forward_hook(lambda module, given, feats: types.add(feats[-1].dtype))
     wrapper = {**cfg.optim_wrapper, "type": "OptimWrapper"}  # mmengine's for float16 needs a GPU
     optimizer = build_optim_wrapper(
         model, {key: v for key, v in wrapper.items() if key not in ("dtype", "loss_scale")}
@@ -111,6 +113,7 @@ def test_a_step_stays_on_the_device_and_never_waits(name, monkeypatch):
     with fake_cuda(monkeypatch) as counts:
         losses = step(model, optimizer, seeds, lowered=lowered)
     assert not counts.host_syncs
+    assert types == {torch.float16 if lowered else torch.float32}
     state = [value for values in optimizer.state.values() for value in values.values()]
     assert len(state) == len(list(model.parameters()))
     kept = [*model.parameters(), *model.buffers(), *state, *losses.values()]

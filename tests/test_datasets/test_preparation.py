@@ -423,7 +423,7 @@ def test_checksums_are_the_well_known_ones():
 
 
 def test_numbers_of_coco():
-    """As the archives are known to others (LAVIS, PaddlePaddle); both years split the same images."""
+    """Checksums as in LAVIS (2014) and PaddlePaddle (2017); both years split the same images."""
     assert {name: split.md5 for name, split in COCO_SPLITS.items()} == {
         "train2014": "0da8c0bd3d6becc4dcb32757491aca88",
         "val2014": "a3d79f5ed8d289b7a7554ce06a5782b3",

@@ -65,7 +65,7 @@ def test_classifier_is_scikit_learns_on_standardised_features(multi_label, l2):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_penalty_is_chosen_on_images_that_are_not_learned(seed):
-    """More channels than images: without a penalty everything is learned by heart, and measures best there."""
+    """More channels than images: a classifier without a penalty fits all that it learns, and nothing else."""
     features, logits = noisy_problem(seed, 150)
     targets = (logits > 0).long().numpy()
     parts = (features[:100], targets[:100]), (features[100:], targets[100:])
