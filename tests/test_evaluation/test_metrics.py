@@ -115,8 +115,17 @@ def test_eleven_points_of_a_case_done_by_hand():
     assert voc11_average_precision(scores, targets).item() == pytest.approx((6 + 5 * 0.5) / 11)
 
 
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def default_dtype(request):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.usefixtures("default_dtype")
 def test_eleven_points_reach_recalls_that_floating_point_misses():
-    # 3 of 10 is less than 3 x 0.1 in floating point. Recall .3 at precision 1, recall 1 at 10 of 17.
+    # 3 / 10 is less than 3 x 0.1 in float64. Recall .3 at precision 1, recall 1 at 10 of 17.
     targets = np.array([1] * 3 + [0] * 7 + [1] * 7)[:, None]
     scores = np.arange(17, 0, -1.0)[:, None]
     expected = (4 * 1 + 7 * 10 / 17) / 11
