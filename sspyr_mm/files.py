@@ -17,6 +17,15 @@ def configs_dir() -> Path:
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path for messages: bytes that are not UTF-8, line breaks and the like are escaped.
+
+    Args:
+        path: Any path; names that are not UTF-8 can be opened, but neither printed nor written to a log.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
 _LEFT_OVER_AFTER = 3600.0
 """Seconds; no file is written for so long."""
 

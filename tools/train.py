@@ -18,6 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
+from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 from sspyr_mm.engine.hooks.data_check_hook import check_full_batch
 from sspyr_mm.engine.launch import batch_notice, fill_dataloaders, prepare_config, set_data_root
 
@@ -160,6 +161,9 @@ def main() -> None:
     try:
         cfg = Config.fromfile(args.config)
         train(cfg, args, started)
+    except UnreadableImageError as error:
+        print(f"train: {error.summary}", file=sys.stderr)
+        sys.exit(2)
     except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
         if started.reached or not is_about_settings(error):
             raise

@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
     start = time.monotonic()
     try:
-        paths = UnlabelledImages(args.images, lazy_init=True).list_images()
+        images = UnlabelledImages(args.images, lazy_init=True)
+        paths = images.list_images()
+        for line in images.notices:
+            print(f"pack: {line}", file=sys.stderr)
         left_out = pack(
             paths,
             args.out,

@@ -15,7 +15,11 @@ from typing import Any
 
 import cv2
 
-from sspyr_mm.datasets.transforms.loading import decode_rgb
+from sspyr_mm.datasets.transforms.decode_problems import describe_problem
+from sspyr_mm.datasets.transforms.decoding import decode_rgb
+from sspyr_mm.datasets.transforms.loading import read_file
+from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
+from sspyr_mm.files import printable
 from sspyr_mm.machine import num_cores
 
 INDEX = "index.json"
@@ -74,16 +78,21 @@ class _Packer:
     def __call__(self, index: int) -> Iterator[dict[str, Any]]:
         cv2.setNumThreads(0)  # its pool of threads does not survive a fork
         path = self.paths[index]
+        options = DecodeOptions()
+        problem = None
         try:
-            data, problem = Path(path).read_bytes(), "not an image that can be decoded"
+            data = read_file(path)
+            # An eighth of the size needs the whole file read all the same.
+            if decode_rgb(data, reduction=8, options=options) is None:
+                problem = describe_problem(data, options)
         except OSError as error:
-            data, problem = b"", str(error)
-        # An eighth of the size needs the whole file read all the same.
-        if decode_rgb(data, reduction=8) is None:
+            data, problem = b"", error.strerror or str(error)
+        if problem is not None:
             with open(self.left_out, "a", encoding="utf-8") as file:  # one short line: not torn
-                file.write(f"{path}: {problem}\n")
+                file.write(f"{printable(path)}: {problem}\n")
             return
-        yield {"index": index, "name": os.path.relpath(path, self.root), "image": data}
+        name = printable(os.path.relpath(path, self.root))
+        yield {"index": index, "name": name, "image": data}
 
 
 def pack(

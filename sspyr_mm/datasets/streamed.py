@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from torch.utils.data import IterableDataset
 
 from sspyr_mm.datasets.shards import INDEX, import_litdata, is_url
+from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 
 
 @DATASETS.register_module()
@@ -124,7 +125,7 @@ class StreamedImages(IterableDataset):
         """The images of this worker; the next one takes the place of one that can't be read, with views of its own.
 
         Raises:
-            RuntimeError: If none can be read.
+            UnreadableImageError: If none can be read.
         """
         self._set_clock()
         missing: list[int] = []
@@ -139,8 +140,8 @@ class StreamedImages(IterableDataset):
                 missing.pop()
                 yield data
         if missing and results is not None:
-            raise RuntimeError(
-                f"The last {len(missing)} image(s) of a worker can't be read: see 'Left out ...' above; pack "
+            raise UnreadableImageError(
+                f"The last {len(missing)} image(s) of a worker cannot be read: see 'Left out ...' above; pack "
                 f"{self.data_root} again from whole files (python -m sspyr_mm pack)"
             )
 

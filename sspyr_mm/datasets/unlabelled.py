@@ -4,7 +4,7 @@ import json
 import os
 import pickle
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
+from sspyr_mm.datasets.finding import IMAGE_SUFFIXES, ImageFinder, drop_missing, read_list
 from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.shards import is_packed
+from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.files import printable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif")
+__all__ = ["IMAGE_SUFFIXES", "UnlabelledImages"]
 
 
 @DATASETS.register_module()
@@ -23,18 +27,23 @@ class UnlabelledImages(BaseDataset):
     """All images of one or several folders, list files or COCO annotation files.
 
     Args:
-        data_root: What to read, one path or several: a folder, searched through all its sub-folders; a ``.txt`` file
+        data_root: One path or several: a folder, searched through all its sub-folders; a ``.txt`` or ``.lst`` file
             with a path per line (relative ones to the file's folder; ``#`` starts a comment); a COCO ``.json``, whose
-            images are looked for in ``data_prefix['img_path']``, else beside it and in its parent's folders.
+            images are looked for in ``data_prefix['img_path']``, else next to it and in its parent's folders.
         data_prefix: ``dict(img_path=...)``: folder of the images of a list or json; for folders, a sub-folder.
         pipeline: Transforms.
-        suffixes: File names that count as images, in any case.
-        max_refetch: Images tried in place of one that can't be read, before it is an error.
-        **kwargs: Of mmengine's ``BaseDataset``.
+        suffixes: Endings of file names that count as images, in any case; default: all formats that can be read, by
+            ending, and by content where the ending is unfamiliar.
+        max_missing: Share of the images of a list or json that may be missing; the others are used.
+        max_refetch: Images tried in place of one that cannot be read, before it is an error.
+        **kwargs: Arguments of mmengine's ``BaseDataset``.
+
+    Attributes:
+        notices: Lines about what was found: files skipped, images missing. :class:`DataCheckHook` logs them.
 
     Raises:
-        FileNotFoundError: If a path does not exist.
-        PermissionError: If a folder can't be read.
+        FileNotFoundError: If a path does not exist, or too many images of a list or json do not.
+        PermissionError: If a folder cannot be read.
         ValueError: If there are no images; with what was looked for, and where.
     """
 
@@ -47,7 +56,8 @@ class UnlabelledImages(BaseDataset):
         *,
         data_prefix: dict | None = None,
         pipeline: Sequence[Any] = (),
-        suffixes: Sequence[str] = IMAGE_SUFFIXES,
+        suffixes: Sequence[str] | None = None,
+        max_missing: float = 0.05,
         max_refetch: int = 100,
         **kwargs: Any,
     ) -> None:
@@ -58,7 +68,11 @@ class UnlabelledImages(BaseDataset):
             )
         self.roots = [Path(root).expanduser() for root in roots]
         self.img_prefix = (data_prefix or {}).get("img_path", "")
-        self.suffixes = tuple(s.lower() for s in suffixes)
+        self.suffixes = None if suffixes is None else tuple(s.lower() for s in suffixes)
+        if not 0 <= max_missing <= 1:
+            raise ValueError(f"max_missing must be a share between 0 and 1, got {max_missing}")
+        self.max_missing = max_missing
+        self.notices: list[str] = []
         super().__init__(
             ann_file="",
             data_root="",
@@ -74,18 +88,22 @@ class UnlabelledImages(BaseDataset):
         Returns:
             Paths.
         """
-        paths = [path for root in self.roots for path in self._list_root(root)]
+        self.notices = []
+        finder = ImageFinder(self.suffixes)
+        paths = [path for root in self.roots for path in self._list_root(root, finder)]
+        skipped = finder.notice(len(paths))
+        self.notices += [skipped] if skipped else []
+        places = ", ".join(map(printable, self.roots))
         if not paths and any(is_packed(str(root)) for root in self.roots):
             raise ValueError(
-                f"{self.roots[0]} holds packed shards: give it with tools/train.py --data-root, or set "
+                f"{places} holds packed shards: give it with tools/train.py --data-root, or set "
                 "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None; other commands want "
                 "the folder of images that was packed"
             )
         if not paths:
             raise ValueError(
-                f"No images in {', '.join(map(str, self.roots))}: looked for {', '.join(self.suffixes)}, also in "
-                "sub-folders. Point data_root to a folder, a list file (.txt) or a COCO json "
-                "(tools/train.py --data-root)"
+                f"No images in {places}, also in sub-folders ({skipped or 'no other files either'}). Point data_root "
+                "to a folder of images, a list file (.txt) or a COCO json (tools/train.py --data-root)"
             )
         return paths
 
@@ -129,7 +147,7 @@ class UnlabelledImages(BaseDataset):
 
         Raises:
             IndexError: If there is no such image.
-            RuntimeError: If ``max_refetch`` others can't be read either.
+            UnreadableImageError: If ``max_refetch`` others cannot be read either.
         """
         # Negative ones count from the end, too large ones are an IndexError.
         idx = range(len(self))[idx]
@@ -142,43 +160,52 @@ class UnlabelledImages(BaseDataset):
             data = self.pipeline({**other, "sample_idx": idx})
             if data is not None:
                 return data
-        raise RuntimeError(
-            f"Image {idx} of {', '.join(map(str, self.roots))} and {self.max_refetch} others in its place can't be "
-            "read: see 'Left out ...' above; remove or mend these files, or give another data_root"
+        places = ", ".join(map(printable, self.roots))
+        raise UnreadableImageError(
+            f"Image {idx} of {places} and {self.max_refetch} others in its place cannot be read: see 'Left out ...' "
+            "above; remove or repair these files, or give another data_root"
         )
 
-    def _list_root(self, root: Path) -> list[str]:
+    def _list_root(self, root: Path, finder: ImageFinder) -> list[str]:
         if root.is_dir():
-            return sorted(_walk(root / self.img_prefix, self.suffixes))
+            return finder.find(root / self.img_prefix)
         if not root.exists():
             raise FileNotFoundError(
-                f"data_root {root} does not exist: give an existing folder, list file or COCO json "
+                f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json "
                 "(tools/train.py --data-root PATH)"
             )
-        if root.suffix == ".json":
+        if not root.is_file():
+            raise ValueError(
+                f"data_root {printable(root)} is a pipe, socket or device: give a file"
+            )
+        suffix = root.suffix.lower()
+        if suffix == ".json":
             return self._list_coco(root)
-        if root.suffix == ".txt":
+        if suffix in (".txt", ".lst"):
             return self._list_file(root)
-        raise ValueError(f"data_root {root} is neither a folder nor a .txt list nor a COCO .json")
+        raise ValueError(
+            f"data_root {printable(root)} is neither a folder nor a .txt list nor a COCO .json"
+        )
 
     def _list_file(self, root: Path) -> list[str]:
         folder = str(Path(self.img_prefix) if self.img_prefix else root.parent)
-        try:
-            with open(root, encoding="utf-8-sig") as file:
-                lines = [line for raw in file if (line := raw.strip()) and line[0] != "#"]
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{root} is not UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8, e.g. "
-                f"iconv -f ISO-8859-1 -t UTF-8 {root} > NEW.txt"
-            ) from error
-        for index, line in enumerate(lines):  # in place: lists of millions are not kept twice
-            lines[index] = os.path.join(folder, line)
-        _check_first(lines, root)
-        return lines
+        paths, form = read_list(root, folder)
+        if form:
+            self.notices.append(f"{printable(root)}: {form}")
+        return self._present(
+            paths,
+            root,
+            "relative paths count from the list's folder, or from data_prefix=dict(img_path=FOLDER)",
+        )
+
+    def _present(self, paths: list[str], root: Path, remedy: str) -> list[str]:
+        paths, notice = drop_missing(paths, root, max_missing=self.max_missing, remedy=remedy)
+        self.notices += [notice] if notice else []
+        return paths
 
     def _list_coco(self, root: Path) -> list[str]:
         try:
-            images = json.loads(root.read_text(encoding="utf-8"))["images"]
+            images = json.loads(read_text(root))["images"]
             names = [image["file_name"] for image in images]
             if wrong := [repr(name) for name in names if not isinstance(name, str)]:
                 raise TypeError(f"file_name must be text, got {wrong[0]}: put it in quotes")
@@ -186,38 +213,7 @@ class UnlabelledImages(BaseDataset):
             raise ValueError(
                 f"{root} is not a COCO json: it needs images[].file_name ({error})"
             ) from error
-        return find_coco_images(root, names, self.img_prefix)
-
-
-def _walk(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Image files below ``folder``, following links to folders; hidden ones are left out."""
-
-    def refuse(error: OSError) -> None:
-        if isinstance(error, PermissionError):
-            raise PermissionError(
-                f"Can't read {error.filename}: give this user the right to (chmod u+rx)"
-            ) from error
-        raise FileNotFoundError(
-            f"{error.filename}: {error.strerror}; give an existing folder"
-        ) from error
-
-    seen = set()
-    for current, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(current)
-        if real in seen:  # a link that leads back up
-            folders.clear()
-            continue
-        seen.add(real)
-        # Sorted: of two names of one folder, every machine takes the same.
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.lower().endswith(suffixes) and not name.startswith("."):
-                yield os.path.join(current, name)
-
-
-def _check_first(paths: list[str], source: Path) -> None:
-    if paths and not os.path.isfile(paths[0]):
-        raise FileNotFoundError(
-            f"{source} names {paths[0]}, which does not exist: relative paths count from the list's folder, or from "
-            "data_prefix=dict(img_path=FOLDER)"
+        paths = find_coco_images(root, names, self.img_prefix)
+        return self._present(
+            paths, root, "complete their folder, or set data_prefix=dict(img_path=FOLDER)"
         )

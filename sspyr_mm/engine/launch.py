@@ -227,7 +227,8 @@ def fill_dataloaders(cfg: Config) -> None:
         loader.setdefault("pin_memory", torch.cuda.is_available())
         loader.setdefault("persistent_workers", loader.get("num_workers", 0) > 0)
         if loader.get("num_workers", 0) == 0:
-            loader["persistent_workers"] = False  # torch refuses it without workers
+            loader["persistent_workers"] = False  # torch refuses both without workers
+            loader.pop("prefetch_factor", None)
 
 
 def _has_accelerator() -> bool:

@@ -8,7 +8,7 @@ import torch
 from mmengine.utils import track_iter_progress
 from torch import Tensor
 
-from sspyr_mm.datasets.transforms.loading import decode_rgb
+from sspyr_mm.datasets import LoadRGBImage
 from sspyr_mm.models import SSPRL
 from sspyr_mm.models.layers import pool
 
@@ -42,16 +42,12 @@ def load_centre_crops(paths: Sequence[str], size: int) -> Tensor:
         (N, 3, size, size) uint8.
 
     Raises:
-        ValueError: If one of them is no image: a probe can't leave out what has a label.
+        UnreadableImageError: If one of them cannot be read: a probe cannot leave out what has a label.
     """
+    load = LoadRGBImage(skip_broken=False)
     crops = np.empty((len(paths), size, size, 3), np.uint8)
     for crop, path in zip(crops, paths, strict=True):
-        with open(path, "rb") as file:
-            image = decode_rgb(file.read())
-        if image is None:
-            raise ValueError(
-                f"{path} is not an image that can be decoded: mend it, or take it out of the labelled set"
-            )
+        image = load({"img_path": path})["img"]
         crop[:] = centre_crop(image, size)
     return torch.from_numpy(crops).permute(0, 3, 1, 2)
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import re
 import struct
 import zlib
@@ -9,12 +10,14 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.logging import MMLogger
 from PIL import Image
 
 from sspyr_mm.datasets import LoadRGBImage
-from sspyr_mm.datasets.transforms import loading
-from sspyr_mm.datasets.transforms.loading import decode_rgb
+from sspyr_mm.datasets.transforms import decoding
+from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import decode_rgb
 
 EXIF_ORIENTATION = 0x112
 
@@ -73,12 +76,6 @@ def test_palette(fmt):
     np.testing.assert_array_equal(decode_rgb(encode(image, fmt)), expected)
 
 
-def test_palette_with_a_transparent_colour():
-    image = Image.fromarray(picture()).quantize(32)
-    expected = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(decode_rgb(encode(image, "PNG", transparency=3)), expected)
-
-
 def test_black_and_white():
     image = Image.fromarray(picture()).convert("1")
     expected = np.asarray(image.convert("RGB"))
@@ -101,20 +98,6 @@ def test_cmyk(fmt):
     assert np.abs(decoded.astype(int) - image).max() < 25
 
 
-def test_alpha_is_dropped_and_the_colour_below_it_kept():
-    image = picture()
-    alpha = np.full(image.shape[:2], 255, np.uint8)
-    alpha[:, :20] = 0
-    decoded = decode_rgb(encode(np.dstack([image, alpha]), "PNG"))
-    np.testing.assert_array_equal(decoded, image)
-
-
-def test_grey_with_alpha():
-    image = grey(picture())
-    both = Image.merge("LA", [Image.fromarray(image), Image.new("L", (64, 48), 7)])
-    np.testing.assert_array_equal(decode_rgb(encode(both, "PNG")), np.stack([image] * 3, -1))
-
-
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("colour", [False, True])
 def test_sixteen_bits_are_scaled_and_not_clipped(suffix, colour):
@@ -127,7 +110,8 @@ def test_sixteen_bits_are_scaled_and_not_clipped(suffix, colour):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(orientation):
+@pytest.mark.parametrize("fmt", ["JPEG", "WEBP", "PNG", "TIFF", "AVIF"])
+def test_exif_orientation(orientation, fmt):
     image = picture()
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
@@ -142,9 +126,19 @@ def test_exif_orientation(orientation):
         7: image[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(image, 1),
     }[orientation]
-    decoded = decode_rgb(encode(image, "JPEG", exif=exif, quality=98, subsampling=0))
+    if fmt == "AVIF" and "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow does not write AVIF")
+    options = {
+        "JPEG": dict(exif=exif, quality=98, subsampling=0),
+        "WEBP": dict(exif=exif, lossless=True),
+        "PNG": dict(exif=exif),
+        "TIFF": dict(tiffinfo={EXIF_ORIENTATION: orientation}),
+        "AVIF": dict(exif=exif, quality=98, subsampling="4:4:4"),
+    }[fmt]
+    decoded = decode_rgb(encode(image, fmt, **options))
     assert decoded.shape == upright.shape
-    assert np.abs(decoded.astype(int) - upright).max() <= 4
+    tolerance = {"JPEG": 4, "AVIF": 12}.get(fmt, 0)
+    assert np.abs(decoded.astype(int) - upright).max() <= tolerance
 
 
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
@@ -157,14 +151,14 @@ def test_pillow_reads_what_opencv_does_not(monkeypatch):
     image = picture()
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
-    monkeypatch.setattr(loading.cv2, "imdecode", lambda *_: None)
+    monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: None)
     decoded = decode_rgb(encode(image, "PNG", exif=exif))
     np.testing.assert_array_equal(decoded, np.rot90(image, -1))
 
 
 def test_an_opencv_without_rgb_decoding(monkeypatch):
-    monkeypatch.setattr(loading, "_DECODES_RGB", False)
-    monkeypatch.setattr(loading, "_CV2_MODE", cv2.IMREAD_COLOR)
+    monkeypatch.setattr(decoding, "_DECODES_RGB", False)
+    monkeypatch.setattr(decoding, "_CV2_MODE", cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decode_rgb(encode(picture(), "PNG")), picture())
 
 
@@ -240,9 +234,79 @@ def test_a_broken_file_is_reported_and_left_out(tmp_path, log):
     assert LoadRGBImage()(dict(img_path=str(path))) is None
     (record,) = log
     assert record.levelno == logging.WARNING
-    assert (
-        f"Left out {path}: not an image that can be decoded. Another image" in record.getMessage()
-    )
+    assert f"Left out {path}: a JPEG image that is truncated, damaged or" in record.getMessage()
+
+
+def test_a_file_is_reported_once_and_an_error_of_the_disk_each_time(tmp_path, log):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    load = LoadRGBImage()
+    for name in ("broken.jpg", "gone.jpg") * 3:
+        assert load(dict(img_path=str(tmp_path / name))) is None
+    assert [record.getMessage().count("broken") for record in log] == [1, 0, 0, 0]
+
+
+class Files(torch.utils.data.Dataset):
+    """Reads the same files again and again."""
+
+    def __init__(self, paths):
+        self.paths, self.load = paths, LoadRGBImage()
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        logger = MMLogger.get_instance("test_loading")
+        counts = []
+        handler = logging.Handler()
+        handler.emit = counts.append
+        logger.addHandler(handler)
+        self.load(dict(img_path=self.paths[index]))
+        logger.removeHandler(handler)
+        return len(counts)
+
+
+def test_workers_and_epochs_report_a_file_once(tmp_path, log):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    loader = torch.utils.data.DataLoader(Files([str(tmp_path / "broken.jpg")] * 4), num_workers=2)
+    assert sum(int(count) for _ in range(2) for count in loader) == 1
+
+
+def test_names_that_are_not_utf_8_are_printed(tmp_path, log):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9\n.jpg")
+    with open(path, "wb") as file:
+        file.write(b"no image")
+    assert LoadRGBImage()(dict(img_path=path)) is None
+    log[0].getMessage().encode("utf-8")
+    assert f"{tmp_path}/caf\\udce9\\n.jpg: not an image" in log[0].getMessage()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_pipes_and_devices_are_refused(tmp_path, log, make):
+    make(tmp_path / "endless.jpg")
+    assert LoadRGBImage()(dict(img_path=str(tmp_path / "endless.jpg"))) is None
+    assert "endless.jpg: a pipe, socket or device" in log[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("level", "spread", "kind"), [(0, 1, "constant"), (90, 1, "constant"), (0, 15, "nearly black")]
+)
+def test_the_first_image_without_content_is_reported(tmp_path, log, level, spread, kind):
+    load = LoadRGBImage()
+    for name, value in (("bright", 40), ("flat", spread), ("another", spread)):
+        image = np.full((32, 40, 3), level, np.uint8)
+        image[5:9, 7:20] += value
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+        assert load(dict(img_path=str(tmp_path / f"{name}.png"))) is not None
+    assert [record.getMessage().partition(";")[0] for record in log] == [
+        f"{tmp_path}/flat.png is {kind}"
+    ]
+
+
+def test_options_that_make_no_sense():
+    with pytest.raises(ValueError, match=r"value_range must be .*got \(5, 5\)"):
+        LoadRGBImage(value_range=(5, 5))
+    with pytest.raises(ValueError, match="max_pixels must be a positive number, got 0"):
+        LoadRGBImage(max_pixels=0)
 
 
 def test_a_missing_file_is_reported_and_left_out(tmp_path, log):
@@ -256,8 +320,10 @@ def test_a_broken_or_missing_file_with_a_label_is_an_error(tmp_path, log):
     load = LoadRGBImage(skip_broken=False)
     path = tmp_path / "broken.jpg"
     path.write_bytes(encode(picture(), "JPEG")[:200])
-    for problem in ("not an image that can be decoded", r".*No such file.*"):
-        with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: {problem}. It has a label"):
+    for problem in ("a JPEG image that is truncated", "No such file"):
+        with pytest.raises(
+            UnreadableImageError, match=f"^{re.escape(str(path))}: {problem}.*It has a label"
+        ):
             load(dict(img_path=str(path)))
         path.unlink(missing_ok=True)
     assert not log

@@ -24,7 +24,7 @@ def test_centre_crop_takes_the_middle(shape):
 def test_broken_image_of_a_labelled_set_is_an_error(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(
-        ValueError, match=r"broken\.jpg is not an image that can be decoded: mend it"
+        ValueError, match=r"broken\.jpg: not an image that can be decoded\. It has a label"
     ):
         load_centre_crops([str(tmp_path / "broken.jpg")], 16)
 

@@ -23,7 +23,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.cli.arguments import positive_int, require_writable
-from sspyr_mm.datasets.transforms.loading import decode_rgb
+from sspyr_mm.datasets.transforms.decoding import decode_rgb
 from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec

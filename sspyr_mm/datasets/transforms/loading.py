@@ -1,78 +1,54 @@
-"""Decoding of whatever a folder of photographs holds."""
+"""Loading of whatever a folder of photographs holds."""
 
-import io
+import logging
+import os
+import stat
+import zlib
 from typing import Any
 
-import cv2
 import mmengine.fileio as fileio
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
-from PIL import Image, ImageOps
 
+from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError, describe_problem
+from sspyr_mm.datasets.transforms.decoding import (
+    decode_rgb,
+    jpeg_size,
+)
+from sspyr_mm.datasets.transforms.pixel_values import (
+    BACKGROUND,
+    MAX_PIXELS,
+    DecodeOptions,
+    flatness,
+)
+from sspyr_mm.files import printable
 from sspyr_mm.pyramid import PyramidSpec
 
-# OpenCV 4.11 and later spare a pass over the pixels.
-_DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
-_CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 
-
-_REDUCED = {
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
-_FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""Segments of a JPEG that hold its size; those left out are tables."""
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width in a JPEG's header, before any EXIF orientation; None if it is none.
+def read_file(path: str) -> bytes:
+    """Reads a regular file.
 
     Args:
-        data: The file's bytes.
-    """
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in _FRAME_MARKERS:
-            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
-            return int.from_bytes(height, "big"), int.from_bytes(width, "big")
-        at += 2 + length
-    return None
-
-
-def decode_rgb(data: bytes, *, reduction: int = 1) -> np.ndarray | None:
-    """Decodes an image file to RGB.
-
-    Greyscale, palette, CMYK, alpha and 16-bit images are converted to 8-bit RGB, and EXIF orientation is applied.
-
-    Args:
-        data: The file's bytes.
-        reduction: 1, 2, 4 or 8: a JPEG is decoded at that part of its size, which leaves most of the work undone.
+        path: File on a local disk.
 
     Returns:
-        (H, W, 3) uint8, or None if neither OpenCV nor Pillow can read it.
+        Its bytes.
+
+    Raises:
+        OSError: If it cannot be read, or is a pipe, socket or device, which may never end.
     """
-    if not data:
-        return None
-    # OpenCV is faster than Pillow, which knows some formats that OpenCV does not (GIF, some TIFF and PNG).
-    mode = _REDUCED.get(reduction, _CV2_MODE)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
-    except cv2.error:  # of a header that promises too many pixels, say
-        image = None
-    if image is not None:
-        is_rgb = _DECODES_RGB and mode == _CV2_MODE
-        return image if is_rgb else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except Exception:  # Pillow's readers raise whatever a broken file makes them trip over
-        return None
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("a pipe, socket or device, not a regular file")
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @TRANSFORMS.register_module()
@@ -82,22 +58,47 @@ class LoadRGBImage(BaseTransform):
     Required keys: ``img_path``. Modified keys: none; ``img_bytes``, where a data set has read the file already, is
     removed. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
 
-    Args:
-        backend_args: Of mmengine's file client, for images that are not on a local disk.
-        skip_broken: Whether another image takes the place of a broken one. Without labels none is needed more than
-            another; what has a label is.
-
     Large JPEGs are decoded at a half, a quarter or an eighth of their size where a pyramid is known
-    (:class:`PyramidLinkHook` hands it over) and its regions have no use for more: see :meth:`PyramidSpec.reduction`.
+    (:class:`PyramidLinkHook` sets it) and its regions have no use for more: see :meth:`PyramidSpec.reduction`.
+
+    A file is reported once, also by several workers and epochs; errors of the disk are reported each time. The first
+    image that is constant or nearly black is reported, too.
+
+    Args:
+        backend_args: Arguments of mmengine's file client, for images that are not on a local disk.
+        skip_broken: Whether another image takes the place of a broken one. Images with labels are needed: False.
+        value_range: Values of images with more than 8 bits a channel that become black and white, such as
+            ``(0, 4095)``; default: by each file's bit-depth tag or values, see :func:`to_8_bits`.
+        background: RGB colour that transparent areas are composited on; default: ImageNet's mean, which is about zero
+            after normalisation.
+        max_pixels: Pixels above which an image counts as broken, by its header; a small file can claim billions.
+
+    Raises:
+        ValueError: If ``value_range`` or ``max_pixels`` is empty.
     """
 
-    def __init__(self, backend_args: dict | None = None, *, skip_broken: bool = True) -> None:
+    def __init__(
+        self,
+        backend_args: dict | None = None,
+        *,
+        skip_broken: bool = True,
+        value_range: tuple[float, float] | None = None,
+        background: tuple[int, int, int] = BACKGROUND,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if value_range is not None and not value_range[0] < value_range[1]:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
+        if max_pixels < 1:
+            raise ValueError(f"max_pixels must be a positive number, got {max_pixels}")
         self.backend_args = backend_args
         self.skip_broken = skip_broken
+        self.options = DecodeOptions(value_range, background, max_pixels)
         self._spec: PyramidSpec | None = None
+        # In shared memory: workers know what others and those of earlier epochs have reported.
+        self._reported = torch.zeros(1 << 16, dtype=torch.uint8).share_memory_()
 
     def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Takes over what regions are cut.
+        """Sets which regions are cut.
 
         Args:
             spec: The model's pyramid.
@@ -107,15 +108,38 @@ class LoadRGBImage(BaseTransform):
     def _decode(self, data: bytes) -> np.ndarray | None:
         size = jpeg_size(data) if self._spec is not None else None
         reduction = self._spec.reduction(size) if self._spec is not None and size else 1
-        return decode_rgb(data, reduction=reduction)
+        return decode_rgb(data, reduction=reduction, options=self.options)
 
     def _read(self, path: str) -> bytes:
         if self.backend_args is None and "://" not in path:
-            with open(
-                path, "rb"
-            ) as file:  # what mmengine does with it, after looking for a backend each time
-                return file.read()
+            return read_file(path)  # mmengine would look for a backend each time
         return fileio.get(path, backend_args=self.backend_args)
+
+    def _warn_once(self, key: str, message: str) -> None:
+        slot = zlib.crc32(key.encode("utf-8", "surrogatepass")) % len(self._reported)
+        if not self._reported[slot]:
+            self._reported[slot] = 1
+            print_log(message, "current", logging.WARNING)
+
+    def _load(self, results: dict[str, Any]) -> tuple[np.ndarray | None, str]:
+        """The image, or None and the reason."""
+        data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
+        image = self._decode(data)
+        return image, describe_problem(data, self.options) if image is None else ""
+
+    def peek(self, path: str) -> np.ndarray | None:
+        """Loads one image without reports.
+
+        Args:
+            path: File or URL.
+
+        Returns:
+            (H, W, 3) uint8 RGB, None if it cannot be read.
+        """
+        try:
+            return self._load({"img_path": path})[0]
+        except OSError:
+            return None
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Loads one image.
@@ -124,29 +148,36 @@ class LoadRGBImage(BaseTransform):
             results: With ``img_path``.
 
         Returns:
-            ``results`` with the image, or None if the file is no readable image: the data set then takes another one.
+            ``results`` with the image, or None if the file cannot be read as an image: the data set then takes another.
 
         Raises:
-            ValueError: If the file is no readable image and ``skip_broken`` is False.
+            UnreadableImageError: If the file cannot be read as an image and ``skip_broken`` is False.
         """
-        path = results["img_path"]
+        path = printable(results["img_path"])
         try:
-            data = results["img_bytes"] if "img_bytes" in results else self._read(path)
-            image = self._decode(data)
-            problem = "not an image that can be decoded"
+            image, problem = self._load(results)
         except OSError as error:
-            image, problem = None, str(error)
-        if image is None and not self.skip_broken:
-            raise ValueError(
-                f"{path}: {problem}. It has a label and can't be left out: mend it, or take it out of the labelled set"
-            )
-        if image is None:
-            print_log(
-                f"Left out {path}: {problem}. Another image takes its place; remove or mend it.",
-                "current",
-                30,
-            )
+            self._report(path, error.strerror or str(error), once=False)
             return None
+        if image is None:
+            self._report(path, problem, once=True)
+            return None
+        if kind := flatness(image):
+            self._warn_once(
+                "flat",
+                f"{path} is {kind}; further images of this kind are not reported.",
+            )
         shape = image.shape[:2]
         rest = {key: value for key, value in results.items() if key != "img_bytes"}
         return {**rest, "img": image, "ori_shape": shape, "img_shape": shape}
+
+    def _report(self, path: str, problem: str, *, once: bool) -> None:
+        if not self.skip_broken:
+            raise UnreadableImageError(
+                f"{path}: {problem}. It has a label and cannot be left out: repair it, or remove it from the set"
+            )
+        message = f"Left out {path}: {problem}. Another image takes its place; repair or remove it."
+        if once:
+            self._warn_once(path, message)
+        else:
+            print_log(message, "current", logging.WARNING)

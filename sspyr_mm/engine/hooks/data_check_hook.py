@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
 
+from sspyr_mm.datasets.finding.notices import data_notices
 from sspyr_mm.engine.hooks.model_access import accumulative_counts, model_of
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -18,7 +19,9 @@ _RUN = "ssprl_run"
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Refuses a run without a single batch; reports prototypes, queues and batch sizes that do not fit.
+    """Refuses a run without a single batch; reports files that are not used, and images without content.
+
+    It also reports prototypes, queues and batch sizes that do not fit.
 
     Each message says what to set.
     """
@@ -34,7 +37,8 @@ class DataCheckHook(Hook):
         loader = runner.train_dataloader
         check_full_batch(loader)
         num_images, batch = count_images(loader), loader.batch_size * get_world_size()
-        messages = size_messages(model_of(runner).pyramid, num_images)
+        messages = data_notices(loader.dataset) if get_rank() == 0 else []
+        messages += size_messages(model_of(runner).pyramid, num_images)
         messages += batch_messages(
             runner.cfg.get("auto_scale_lr") or {}, loader.batch_size, accumulative_counts(runner)
         )

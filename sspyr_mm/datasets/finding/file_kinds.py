@@ -1,0 +1,102 @@
+"""Kinds of files, by their first bytes and by the endings of their names."""
+
+import functools
+import importlib
+
+from PIL import Image
+
+NUM_BYTES = 32
+"""First bytes of a file that :func:`image_kind` needs."""
+
+_MARKS = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JP2"),
+    (b"\xff\x4f\xff\x51", "JP2"),
+    (b"#?RADIANCE", "HDR"),
+    (b"#?RGBE", "HDR"),
+)
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
+    ),
+}
+"""Of the box that begins a file of the ISO base media format."""
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+
+# fmt: off
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm",
+    ".pgm", ".pbm", ".pnm", ".pfm", ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".heic", ".heif", ".hif", ".hdr",
+)
+"""Endings of image files, in lower case."""
+OTHER_SUFFIXES = frozenset((
+    ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".log",
+    ".py", ".ipynb", ".pdf", ".zip", ".tar", ".gz", ".npy", ".npz", ".pt", ".pth", ".pkl", ".h5", ".parquet", ".mp4",
+    ".mov", ".avi", ".mkv", ".webm", ".mp3", ".wav", ".db",
+))
+"""Endings of files that often lie among images and are none: they are not opened."""
+# fmt: on
+_NEEDS_HEIF = (".heic", ".heif", ".hif")
+_NEEDS_PLUGIN = {".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx": "JPEG2000"}
+
+
+def image_kind(head: bytes) -> str | None:
+    """Detects an image format, readable or not.
+
+    Args:
+        head: The first :data:`NUM_BYTES` bytes of the file, or more.
+
+    Returns:
+        Name of the format, None for other files.
+    """
+    for mark, kind in _MARKS:
+        if head.startswith(mark):
+            return kind
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12])
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if head[:1] == b"P" and head[1:2] in b"1234567Ff" and head[2:3] in (b"\n", b"\r", b" ", b"\t"):
+        return "PNM"
+    return None
+
+
+@functools.cache
+def register_heif() -> bool:
+    """Lets Pillow read HEIC where pillow-heif is installed; returns whether it is."""
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        return False
+    return True
+
+
+@functools.cache
+def missing_reader(suffix: str) -> str | None:
+    """Names what has to be installed to read images of an ending.
+
+    Args:
+        suffix: Ending of a name, or a kind that :func:`image_kind` returns, as an ending.
+
+    Returns:
+        A package, None where nothing is missing.
+    """
+    if suffix in _NEEDS_HEIF:
+        return None if register_heif() else "pillow-heif"
+    if suffix in _NEEDS_PLUGIN:
+        Image.init()
+        return (
+            None
+            if _NEEDS_PLUGIN[suffix] in Image.OPEN
+            else "a Pillow with " + _NEEDS_PLUGIN[suffix]
+        )
+    return None

@@ -1,0 +1,146 @@
+"""Images that a list names, and which of them are missing."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from sspyr_mm.datasets.text import read_text
+from sspyr_mm.files import printable
+
+_SAMPLE = 32
+"""Lines that decide how a list is written."""
+_WORTH_A_SCAN = 100
+"""Files of a folder from which on the folder is listed; fewer are asked for one by one."""
+_LABEL = re.compile(r"(?:\s+|[,;]\s*)-?\d+(?:\.\d+)?$")
+
+
+def _unquoted(line: str) -> str:
+    return line.strip("\"'")
+
+
+def _with_slashes(line: str) -> str:
+    return line.replace("\\", "/")
+
+
+def _without_label(line: str) -> str:
+    return _unquoted(_LABEL.sub("", line))
+
+
+_FORMS: dict[str, Callable[[str], str]] = {
+    "": str,
+    "quotes removed": _unquoted,
+    "backslashes read as slashes": _with_slashes,
+    "numbers behind the paths (labels) ignored": _without_label,
+}
+"""How lines may be written: the first form of which most images exist is taken."""
+
+
+def read_list(source: Path, folder: str) -> tuple[list[str], str]:
+    """Reads a list of images, a path per line; ``#`` starts a comment.
+
+    Args:
+        source: Text file in UTF-8 or, with a byte order mark, UTF-16. Names of files need not be UTF-8.
+        folder: Folder that relative paths count from.
+
+    Returns:
+        Paths, in their order, and how the lines were read if not as they are.
+
+    Raises:
+        OSError: If the list cannot be read.
+        ValueError: If it is not text, or not UTF-8 and its files do not exist.
+    """
+    text_error = None
+    try:
+        text = read_text(source)
+    except ValueError as error:
+        text, text_error = read_text(source, errors="surrogateescape"), error
+    lines = [line for raw in text.split("\n") if (line := raw.strip())]
+    lines = [line for line in lines if line[0] != "#" or os.path.isfile(os.path.join(folder, line))]
+    del text
+    sample = lines[:: len(lines) // _SAMPLE + 1]
+    counts = {
+        form: sum(os.path.isfile(_resolve(change(line), folder)) for line in sample)
+        for form, change in _FORMS.items()
+    }
+    form = max(counts, key=lambda name: counts[name])
+    if text_error is not None and not counts[form]:
+        raise text_error
+    change = _FORMS[form]
+    for index, line in enumerate(lines):  # in place: lists of millions are not kept twice
+        lines[index] = _resolve(change(line), folder)
+    return lines, form
+
+
+def _resolve(line: str, folder: str) -> str:
+    if line.startswith("file://"):
+        return unquote(line.removeprefix("file://"))
+    if "://" in line:
+        return line
+    return os.path.join(folder, os.path.expanduser(line) if line[0:1] == "~" else line)
+
+
+def drop_missing(
+    paths: list[str], source: Path, *, max_missing: float, remedy: str
+) -> tuple[list[str], str | None]:
+    """Removes paths that are no files, unless there are too many.
+
+    Folders of which many files are listed are read as a whole: on a file server, asking for files one by one takes a
+    thousand times as long. URLs are not checked.
+
+    Args:
+        paths: Paths.
+        source: List or annotation file that names them.
+        max_missing: Share of missing files up to which the others are used.
+        remedy: End of the error's message.
+
+    Returns:
+        The paths that are files, and a line about the others, None if all are there.
+
+    Raises:
+        FileNotFoundError: If a larger share is missing.
+    """
+    present = _present(paths)
+    missing = [path for path, there in zip(paths, present, strict=True) if not there]
+    if not missing:
+        return paths, None
+    first = printable(missing[0])
+    what = "is a folder" if os.path.isdir(missing[0]) else "does not exist"
+    found = f"{printable(source)} names {len(paths)} images, of which {len(missing)} are missing, such as {first}"
+    if len(missing) > max_missing * len(paths):
+        raise FileNotFoundError(
+            f"{found} ({what}): {remedy}. Up to max_missing={max_missing:g} of the images may be missing "
+            "(--cfg-options train_dataloader.dataset.max_missing=SHARE)"
+        )
+    return (
+        [path for path, there in zip(paths, present, strict=True) if there],
+        f"{found} ({what}); the other {len(paths) - len(missing)} are used",
+    )
+
+
+def _present(paths: Sequence[str]) -> bytearray:
+    """1 for every path that is a regular file, or a URL."""
+    present = bytearray(len(paths))
+    by_folder: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        if "://" in path:
+            present[index] = 1
+        else:
+            by_folder.setdefault(os.path.dirname(path), []).append(index)
+    for folder, indices in by_folder.items():
+        names = _regular_files(folder or ".") if len(indices) >= _WORTH_A_SCAN else None
+        for index in indices:
+            path = paths[index]
+            present[index] = (
+                os.path.isfile(path) if names is None else os.path.basename(path) in names
+            )
+    return present
+
+
+def _regular_files(folder: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except OSError:
+        return set()

@@ -1,0 +1,49 @@
+"""What is worth knowing about a data set before training."""
+
+from typing import Any
+
+from sspyr_mm.datasets.transforms.loading import LoadRGBImage
+from sspyr_mm.datasets.transforms.pixel_values import flatness
+from sspyr_mm.datasets.unlabelled import UnlabelledImages
+from sspyr_mm.files import printable
+
+_NUM_SAMPLED = 16
+_ALARMING = 0.25
+"""Share of images without content from which on they are reported."""
+
+
+def data_notices(dataset: Any) -> list[str]:
+    """Collects what was found while images were listed, and looks at a sample of them.
+
+    Args:
+        dataset: Any data set; only :class:`UnlabelledImages` have notices.
+
+    Returns:
+        Lines: files skipped, images missing, images that are constant or nearly black.
+    """
+    if not isinstance(dataset, UnlabelledImages):
+        return []
+    return [*dataset.notices, *_flat_images(dataset)]
+
+
+def _flat_images(dataset: UnlabelledImages) -> list[str]:
+    steps = getattr(dataset.pipeline, "transforms", [])
+    load = next((step for step in steps if isinstance(step, LoadRGBImage)), None)
+    if load is None:
+        return []
+    found, tried = [], 0
+    for index in range(0, len(dataset), max(1, len(dataset) // _NUM_SAMPLED)):
+        path = dataset.get_data_info(index)["img_path"]
+        image = load.peek(path)
+        if image is None:
+            continue
+        tried += 1
+        if kind := flatness(image):
+            found.append(f"{printable(path)} is {kind}")
+    if len(found) <= _ALARMING * tried:
+        return []
+    return [
+        f"{len(found)} of {tried} sampled images are constant or nearly black, such as {found[0]}: nothing is learned "
+        "from them. Check the files; if they have more than 8 bits a channel, set value_range=(LOW, HIGH) of "
+        "LoadRGBImage in train_dataloader.dataset.pipeline"
+    ]

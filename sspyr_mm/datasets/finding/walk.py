@@ -1,0 +1,164 @@
+"""Images of a folder and its sub-folders."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from sspyr_mm.datasets.finding.file_kinds import (
+    IMAGE_SUFFIXES,
+    NUM_BYTES,
+    OTHER_SUFFIXES,
+    image_kind,
+    missing_reader,
+)
+from sspyr_mm.files import printable
+
+_SERVER_FOLDERS = {
+    "@eaDir",
+    "@Recycle",
+    "#recycle",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "__MACOSX",
+    "lost+found",
+}
+"""Folders that file servers and systems make for themselves; thumbnails and deleted files are in them."""
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
+_TRIALS = 64
+"""Files of an unfamiliar ending that are opened before the rest is taken to be of their kind."""
+
+
+class ImageFinder:
+    """Finds images below folders, and counts what else is there.
+
+    Files with the ending of a readable format are not opened. Of those with an unfamiliar one, or none, the first bytes
+    decide; after 64 files of one ending that all were images, or all were not, the rest is taken to be the same.
+    Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
+
+    Args:
+        suffixes: Endings that count as images, in any case; default: by ending and content.
+    """
+
+    def __init__(self, suffixes: tuple[str, ...] | None = None) -> None:
+        self.suffixes = suffixes
+        self.skipped: Counter[str] = Counter()
+        """Files that are no readable images, by kind."""
+        self._trials: dict[str, list[int]] = {}
+
+    def find(self, folder: Path) -> list[str]:
+        """Lists the images below a folder, following links.
+
+        Args:
+            folder: Where to begin.
+
+        Returns:
+            Paths, sorted.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            PermissionError: If a folder cannot be read.
+        """
+        found: list[str] = []
+        seen, waiting = set(), [str(folder)]
+        while waiting:
+            current = waiting.pop()
+            real = os.path.realpath(current)
+            if real in seen:  # a link that leads back up, or a second name
+                continue
+            seen.add(real)
+            folders, files = _scan(current)
+            found += self._images(current, files)
+            # Sorted: of two names of one folder, every machine takes the same.
+            waiting += [os.path.join(current, name) for name in sorted(folders, reverse=True)]
+        return sorted(found)
+
+    def _images(self, folder: str, files: dict[str, bool]) -> Iterator[str]:
+        suffixes = self.suffixes
+        for name in sorted(files):
+            suffix = os.path.splitext(name)[1].lower()
+            path = os.path.join(folder, name)
+            if not files[name]:
+                self.skipped["broken links, pipes, sockets or devices"] += 1
+            elif (
+                name.lower().endswith(suffixes)
+                if suffixes is not None
+                else self._is_image(path, suffix)
+            ):
+                yield path
+            elif name.lower() not in _SYSTEM_FILES:
+                self.skipped[suffix or "without an ending"] += 1
+
+    def _is_image(self, path: str, suffix: str) -> bool:
+        if suffix in IMAGE_SUFFIXES and missing_reader(suffix) is None:
+            return True
+        if suffix in OTHER_SUFFIXES:
+            return False
+        images, tried = counts = self._trials.setdefault(suffix, [0, 0])
+        if tried >= _TRIALS and images in (0, tried):
+            return images > 0
+        kind = image_kind(_head(path))
+        is_image = kind is not None and missing_reader(f".{kind.lower()}") is None
+        counts[:] = [images + is_image, tried + 1]
+        return is_image
+
+    def notice(self, num_images: int) -> str | None:
+        """Names what was skipped.
+
+        Args:
+            num_images: Images found.
+
+        Returns:
+            One line, None if nothing was skipped.
+        """
+        total = self.skipped.total()
+        if not total:
+            return None
+        kinds = [_kind_text(kind, count) for kind, count in self.skipped.most_common(8)]
+        more = [f"{len(self.skipped) - 8} more kinds"] if len(self.skipped) > 8 else []
+        return f"{total} of {total + num_images} files skipped: {', '.join(kinds + more)}"
+
+
+def _kind_text(kind: str, count: int) -> str:
+    reader = missing_reader(kind)
+    return f"{count} {printable(kind)}" + (f" (install {reader})" if reader else "")
+
+
+def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
+    """Names of the sub-folders, and of the files with whether they are regular; hidden ones are ignored."""
+    folders, files = [], {}
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if not _is(entry.is_dir):
+                    files[entry.name] = _is(entry.is_file)
+                elif entry.name not in _SERVER_FOLDERS:
+                    folders.append(entry.name)
+    except PermissionError as error:
+        raise PermissionError(
+            f"Can't read {printable(folder)}: give this user the right to (chmod u+rx)"
+        ) from error
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{printable(folder)}: {error.strerror}; give an existing folder"
+        ) from error
+    return folders, files
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    """What an entry is, False for links in a circle or to a place that is closed."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(NUM_BYTES) or b""
+    except OSError:
+        return b""

@@ -1,0 +1,42 @@
+"""Why a file is not decoded, and what to do about it."""
+
+from sspyr_mm.datasets.finding.file_kinds import image_kind, register_heif
+from sspyr_mm.datasets.transforms.decoding import image_size
+from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
+
+
+class UnreadableImageError(ValueError):
+    """Images that a run needs cannot be read; the message is one line with the remedy."""
+
+    @property
+    def summary(self) -> str:
+        """The one line, without the traceback that a loader adds to errors of its workers."""
+        return str(self).rstrip().rpartition(f"{type(self).__name__}: ")[2]
+
+
+def describe_problem(data: bytes, options: DecodeOptions) -> str:
+    """Describes a file that :func:`decode_rgb` returned None for.
+
+    Args:
+        data: The file's bytes.
+        options: Those of the decoding.
+
+    Returns:
+        What the file is, such that "PATH: ..." is a sentence.
+    """
+    if not data.strip(b"\0"):
+        return "an empty file" if not data else f"only zeros ({len(data)} bytes)"
+    size = image_size(data)
+    if size is not None and size[0] * size[1] > options.max_pixels:
+        return f"{size[1]} x {size[0]} pixels, more than the limit of {options.max_pixels} (max_pixels of LoadRGBImage)"
+    kind = image_kind(data)
+    if kind == "HEIC" and not register_heif():
+        return "a HEIC image: pip install pillow-heif"
+    if kind is not None:
+        return f"a {kind} image that is truncated, damaged or of a layout that cannot be read"
+    start = data[:64].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the image: run git lfs pull"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "an HTML or XML page, not an image"
+    return "not an image that can be decoded"

@@ -1,0 +1,234 @@
+"""Decoding of image files to 8-bit RGB.
+
+JPEGs go to OpenCV directly. For other formats Pillow reads the header, and OpenCV decodes the plain ones: it is faster.
+"""
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+from PIL import Image, ImageChops, ImageOps
+
+from sspyr_mm.datasets.finding.file_kinds import register_heif
+from sspyr_mm.datasets.transforms.pixel_values import (
+    DecodeOptions,
+    blend,
+    decode_deep,
+    imdecode,
+    is_deep,
+    tiff_tags,
+)
+
+# OpenCV 4.11 and later spare a pass over the pixels.
+_DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
+_CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
+_REDUCED = {
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Segments of a JPEG that hold its size; those left out are tables."""
+_ADOBE = 0xEE
+_END_OF_JPEG = b"\xff\xd9"
+_ORIENTATION = 274
+_STDERR = threading.RLock()
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width in a JPEG's header, before any EXIF orientation; None for another format.
+
+    Args:
+        data: The file's bytes.
+    """
+    frame = _jpeg_frame(data)
+    return frame[:2] if frame else None
+
+
+def image_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width by the header of any format; None if it has none.
+
+    Args:
+        data: The file's bytes.
+    """
+    if size := jpeg_size(data):
+        return size
+    with _quiet():
+        try:
+            width, height = _open(data).size
+        except Exception:  # Pillow raises whatever a broken file makes it trip over
+            return None
+    return height, width
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
+    """Height, width, channels, offset of the frame's segment, and whether Adobe's marker came before it."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at, adobe = 2, False
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in _FRAME_MARKERS:
+            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
+            channels = data[at + 9] if at + 9 < len(data) else 0
+            return (
+                int.from_bytes(height, "big"),
+                int.from_bytes(width, "big"),
+                channels,
+                at,
+                adobe,
+            )
+        adobe |= marker == _ADOBE
+        at += 2 + length
+    return None
+
+
+_DEFAULTS = DecodeOptions()
+
+
+def decode_rgb(
+    data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEFAULTS
+) -> np.ndarray | None:
+    """Decodes an image file to RGB.
+
+    Greyscale, palette and CMYK images are converted; EXIF orientation is applied in every format that has it; deeper
+    images are mapped to 8 bits by :func:`to_8_bits`; transparent areas take ``options.background``. A JPEG that lacks
+    only its end marker is decoded, one that lacks image data is not.
+
+    Args:
+        data: The file's bytes.
+        reduction: 1, 2, 4 or 8: a JPEG is decoded at that part of its size, which leaves most of the work undone.
+        options: Conversion of other than plain 8-bit images, and limit of pixels.
+
+    Returns:
+        (H, W, 3) uint8; None if neither OpenCV nor Pillow can read all of it, or it has too many pixels.
+    """
+    frame = _jpeg_frame(data)
+    if frame is None:
+        return _decode_other(data, options)
+    height, width, channels, at, adobe = frame
+    if height * width > options.max_pixels:
+        return None
+    if not data.endswith(_END_OF_JPEG) and data.find(_END_OF_JPEG, at) < 0:
+        return _decode_unfinished_jpeg(data, reduction)
+    if channels == 4 and not adobe:
+        return _decode_inks(data)
+    image = _decode_plain(data, reduction)
+    return _decode_other(data, options) if image is None else image
+
+
+def _decode_plain(data: bytes, reduction: int = 1) -> np.ndarray | None:
+    """Decodes by OpenCV to 8-bit RGB."""
+    mode = _REDUCED.get(reduction, _CV2_MODE)
+    image = imdecode(data, mode)
+    if image is None or (_DECODES_RGB and mode == _CV2_MODE):
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _decode_unfinished_jpeg(data: bytes, reduction: int) -> np.ndarray | None:
+    """Decodes a JPEG without end marker if its image data are complete.
+
+    A decoder fills what is missing with grey and does not say so. But it would take further bytes for image data: the
+    image is complete if such bytes change nothing.
+    """
+    body = data.rstrip(b"\0")  # blocks of a disk that were never written
+    body = body + b"\0\0" if len(body) < len(data) else body.rstrip(b"\xff")
+    further = bytes((97 * i + 13) % 255 for i in range(256))
+    with _quiet():
+        image, other = (
+            _decode_plain(body + more + _END_OF_JPEG, reduction) for more in (b"", further)
+        )
+    if image is None or other is None or not np.array_equal(image, other):
+        return None
+    return image
+
+
+def _decode_inks(data: bytes) -> np.ndarray | None:
+    """Decodes CMYK without Adobe's marker: OpenCV and Pillow take the inks as inverted, which is Adobe's convention."""
+    with _quiet():
+        try:
+            image = ImageChops.invert(ImageOps.exif_transpose(_open(data)))
+            return np.asarray(image.convert("RGB"))
+        except Exception:  # Pillow raises whatever a broken file makes it trip over
+            return None
+
+
+def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
+    """Decodes a file by what its header says; Pillow and OpenCV raise whatever a broken file makes them trip over."""
+    if not data:
+        return None
+    with _quiet():
+        try:
+            opened = _open(data)
+        except Exception:
+            opened = None
+        try:
+            tags = tiff_tags(data)
+            width, height = opened.size if opened else (tags.get(256, 0), tags.get(257, 0))
+            if width * height > options.max_pixels:
+                return None
+            if is_deep(data, opened, tags):
+                return decode_deep(data, opened, tags, options)
+            return _decode_8_bits(data, opened, options)
+        except Exception:
+            return None
+
+
+def _decode_8_bits(
+    data: bytes, opened: Image.Image | None, options: DecodeOptions
+) -> np.ndarray | None:
+    if opened is None:
+        return _decode_plain(data)
+    # Images are plain unless OpenCV drops something: alpha, orientation (which it applies to PNG and TIFF), inks.
+    has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+    is_upright = opened.format in ("PNG", "TIFF") or (
+        opened.getexif().get(_ORIENTATION, 1) not in range(2, 9)
+    )
+    is_plain = opened.format not in ("PPM", "JPEG", "MPO") and is_upright and not has_alpha
+    if is_plain and (image := _decode_plain(data)) is not None:
+        return image
+    upright = ImageOps.exif_transpose(opened)
+    if not has_alpha:
+        return np.asarray(upright.convert("RGB"))
+    pixels = np.asarray(upright.convert("RGBA"))
+    return blend(pixels[..., :3].copy(), pixels[..., 3], options.background)
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads a header by Pillow, without Pillow's own limit of pixels."""
+    if data[4:8] == b"ftyp":
+        register_heif()
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(io.BytesIO(data))
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what OpenCV, libpng, libtiff and Pillow say about a file from the user, who gets one line about it.
+
+    The C libraries write to the process's stderr, which is led elsewhere meanwhile; one thread at a time.
+    """
+    with _STDERR, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr
+            yield
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(null)

@@ -1,0 +1,247 @@
+"""Pixel values of image files as 8-bit RGB: deeper integers, floating point, transparency."""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, TiffImagePlugin
+
+BACKGROUND = (124, 116, 104)
+"""Mean colour of ImageNet (mmpretrain's normalisation mean): about zero after normalisation."""
+MAX_PIXELS = 180_000_000
+"""540 MB of RGB; Pillow's own limit is 179 million."""
+
+_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = (
+    258,
+    262,
+    274,
+    281,
+    338,
+    339,
+)
+"""Tags of TIFF; EXIF has the third, too."""
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """Conversion of files that are not plain 8-bit images.
+
+    Args:
+        value_range: Values of deeper images that become black and white; default: by the file, see :func:`to_8_bits`.
+        background: RGB colour under transparent areas.
+        max_pixels: Pixels above which an image is not decoded.
+    """
+
+    value_range: tuple[float, float] | None = None
+    background: tuple[int, int, int] = BACKGROUND
+    max_pixels: int = MAX_PIXELS
+
+
+def to_8_bits(
+    values: np.ndarray,
+    *,
+    white: int | None = None,
+    value_range: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Maps pixel values of any type linearly to 0 to 255; values outside of the range are clipped.
+
+    The range is, in this order:
+
+    1. ``value_range``, where it is given;
+    2. 0 to ``white``, the largest value by the file's bit-depth tag, unless the file has larger ones;
+    3. integers without negative values: 0 to ``2**n - 1`` with the smallest ``n >= 8`` that holds the file's largest
+       value, so that 10 or 12 bits in a 16-bit file keep black at 0 and become as bright as in a 10-bit or 12-bit file;
+    4. floating point within 0 to 1: 0 to 1; within 0 to 255: 0 to 255;
+    5. anything else (negative values, elevations, Hounsfield units): the smallest to the largest finite value.
+
+    8-bit values stay as they are. NaN becomes black.
+
+    Args:
+        values: Array of any shape.
+        white: Largest value by the file's tag.
+        value_range: Values that become 0 and 255.
+
+    Returns:
+        uint8 array of the same shape.
+    """
+    if values.dtype == np.uint8:
+        return values
+    low, high = value_range or _range(values, white)
+    scaled = (np.nan_to_num(values, nan=low).astype(np.float64) - low) * (
+        255 / max(high - low, 1e-12)
+    )
+    return (scaled.clip(0, 255) + 0.5).astype(np.uint8)
+
+
+def _range(values: np.ndarray, white: int | None) -> tuple[float, float]:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if finite.size == 0:
+        return 0.0, 1.0
+    smallest, largest = finite.min().item(), finite.max().item()
+    if smallest < 0:
+        return smallest, largest
+    if white is not None and largest <= white:
+        return 0, white
+    if values.dtype.kind in "iu":
+        return 0, 2 ** max(8, int(largest).bit_length()) - 1
+    for high in (1, 255):
+        if largest <= high:
+            return 0, high
+    return smallest, largest
+
+
+def blend(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Composites an image on a colour, so that what transparent areas hide does not show.
+
+    Alpha that is zero everywhere hides the whole image and is ignored: some programs write it without a meaning.
+
+    Args:
+        colour: (H, W, 3) uint8 RGB.
+        alpha: (H, W) uint8, 255 is opaque.
+        background: RGB.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    if alpha.min() == 255 or not alpha.any():
+        return colour
+    weight = alpha[..., None].astype(np.float32) / 255
+    mixed = colour * weight + np.asarray(background, np.float32) * (1 - weight)
+    return (mixed + 0.5).astype(np.uint8)
+
+
+def flatness(image: np.ndarray) -> str | None:
+    """Detects an image without content.
+
+    Args:
+        image: (H, W, 3) uint8.
+
+    Returns:
+        "constant" (no channel varies by more than 2) or "nearly black" (no value above 15), None for other images.
+    """
+    height, width = image.shape[:2]
+    # Four pixels decide almost always, at no cost.
+    few = [image[height * i // 5, width * i // 5].tolist() for i in range(1, 5)]
+    if max(map(max, few)) > 15 and any(max(c) - min(c) > 2 for c in zip(*few, strict=True)):
+        return None
+    low, high = image.min((0, 1)), image.max((0, 1))
+    is_constant, is_black = int((high - low).max()) <= 2, int(high.max()) <= 15
+    if not (is_constant or is_black):
+        return None
+    return "constant" if is_constant else "nearly black"
+
+
+def imdecode(data: bytes, mode: int) -> np.ndarray | None:
+    """Decodes by OpenCV.
+
+    Args:
+        data: The file's bytes.
+        mode: One of ``cv2.IMREAD_*``.
+
+    Returns:
+        The image, None if OpenCV cannot read it.
+    """
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    except cv2.error:  # for example, a header with more pixels than OpenCV allows
+        return None
+
+
+def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bool:
+    """Whether the file has more than 8 bits a channel."""
+    if tags:
+        formats = tags.get(_SAMPLE_FORMAT, (1,))
+        return max(tags.get(_BITS, (1,))) > 8 or any(value not in (1, 4) for value in formats)
+    if opened is None:
+        return True
+    if opened.format == "PNG":
+        return data[24] == 16
+    return opened.mode in ("I", "F") or opened.mode.startswith("I;16")
+
+
+def decode_deep(
+    data: bytes, opened: Image.Image | None, tags: dict[int, Any], options: DecodeOptions
+) -> np.ndarray | None:
+    """Decodes an image with more than 8 bits a channel.
+
+    Args:
+        data: The file's bytes.
+        opened: The image with its header read, None if Pillow does not know the format.
+        tags: Those of a TIFF, else empty.
+        options: Range of values and background.
+
+    Returns:
+        (H, W, 3) uint8 RGB, None if the layout cannot be read.
+    """
+    values, white = _deep_values(data, opened, tags)
+    if values is None or values.shape[2] not in (1, 3, 4):
+        return None
+    if tags and values.dtype == np.int32 and 1 in tags.get(_SAMPLE_FORMAT, (1,)):
+        values = values.view(np.uint32)  # neither OpenCV nor Pillow has a type for them
+    colour = to_8_bits(values[..., :3], white=white, value_range=options.value_range)
+    colour = np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+        colour = 255 - colour
+    # A fourth channel of a TIFF may be anything, such as infrared.
+    has_alpha = not tags or any(value in (1, 2) for value in tags.get(_EXTRA_SAMPLES, ()))
+    if has_alpha and values.shape[2] == 4:
+        opaque = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
+        alpha = to_8_bits(values[..., 3], value_range=(0, opaque))
+        colour = blend(colour, alpha, options.background)
+    if opened is not None and opened.format == "PNG" and b"eXIf" in data:
+        upright = Image.fromarray(colour)
+        upright.getexif()[_ORIENTATION] = opened.getexif().get(_ORIENTATION, 1)
+        colour = np.asarray(ImageOps.exif_transpose(upright))
+    return colour
+
+
+def _deep_values(
+    data: bytes, opened: Image.Image | None, tags: dict[int, Any]
+) -> tuple[np.ndarray | None, int | None]:
+    """The values as they are in the file, (H, W, C) with C of RGB(A) or grey, and the largest one by its tags."""
+    if opened is None or opened.format != "PPM":
+        values = imdecode(data, cv2.IMREAD_UNCHANGED)
+        if values is not None and values.ndim == 2:
+            return values[..., None], _stated_white(data, tags)
+        if values is not None:
+            order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(values.shape[2], [0])
+            return values[..., order], _stated_white(data, tags)
+    if opened is None:
+        return None, None
+    if opened.mode[0] in "IF":  # Pillow scales PPM by the file's maximum
+        return np.asarray(opened)[..., None], 65535 if opened.format == "PPM" else None
+    return np.asarray(opened.convert("RGB")), None
+
+
+def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
+    """Largest value by the file's tags (TIFF MaxSampleValue, PNG sBIT), None if they do not limit it."""
+    if tags:
+        bits = max(tags.get(_BITS, (16,)))
+        if 8 < bits < 16:  # which OpenCV moves to the upper end of 16 bits
+            return 65535
+        largest = max(tags.get(_MAX_SAMPLE, (0,)))
+        return largest if 0 < largest < 2**bits - 1 else None
+    at = data.find(b"sBIT", 8, data.find(b"IDAT"))
+    if data[:4] != b"\x89PNG" or at < 0:
+        return None
+    bits = max(data[at + 4 : at + 4 + int.from_bytes(data[at - 4 : at], "big")], default=16)
+    return 2**bits - 1 if 0 < bits < 16 else None
+
+
+def tiff_tags(data: bytes) -> dict[int, Any]:
+    """Tags of a TIFF's first image, empty for another format; Pillow reads them where it does not know the layout."""
+    if data[:4] not in _TIFF_MARKS:
+        return {}
+    is_big = b"+" in data[:4]
+    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if is_big else 8])
+    file = io.BytesIO(data)
+    file.seek(directory.next)
+    directory.load(file)
+    tags = dict(directory)
+    for tag in (_BITS, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT):
+        if tag in tags and not isinstance(tags[tag], tuple):
+            tags[tag] = (tags[tag],)
+    return tags

@@ -1,0 +1,185 @@
+"""More than 8 bits a channel, floating point, and transparency."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from sspyr_mm.datasets.transforms.decoding import decode_rgb
+from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions, to_8_bits
+
+RAMP = np.linspace(0, 1, 48 * 64).reshape(48, 64)
+"""From black to white."""
+SHOWN = (RAMP * 255 + 0.5).astype(np.uint8)
+
+
+def tiff(values, **tags):
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, "TIFF", tiffinfo={int(k[1:]): v for k, v in tags.items()})
+    return out.getvalue()
+
+
+def opencv(suffix, values):
+    return cv2.imencode(suffix, values)[1].tobytes()
+
+
+def pgm(values, largest):
+    return f"P5 64 48 {largest}\n".encode() + values.astype(">u2").tobytes()
+
+
+def bits(count, dtype=np.uint16):
+    return (RAMP * (2**count - 1) + 0.5).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        opencv(".png", bits(16)),
+        opencv(".png", bits(12)),
+        opencv(".png", np.dstack([bits(12)] * 3)),
+        opencv(".tiff", np.dstack([bits(10)] * 3)),
+        tiff(bits(10)),
+        tiff(bits(9), t281=511),
+        tiff(bits(15), t281=2**15 - 1),
+        tiff(bits(31, np.int32)),
+        tiff(bits(12, np.int32)),
+        opencv(".jp2", bits(12)),
+        tiff(RAMP.astype(np.float32)),
+        tiff((RAMP * 255).astype(np.float32)),
+        tiff((RAMP * 2550 + 500).astype(np.float32)),
+        tiff((RAMP * 3000 - 1000).astype(np.int32)),
+        opencv(".tiff", (RAMP * 3000 - 1000).astype(np.int16)),
+        opencv(".tiff", (RAMP * 2000 - 1000).astype(np.float64)),
+        opencv(".tiff", np.dstack([RAMP] * 4).astype(np.float32)),
+        pgm(bits(12), 4095),
+        pgm(RAMP * 300, 300),
+    ],
+    ids=lambda data: f"{data[:2]!r} {len(data)}",
+)
+def test_black_and_white_keep_their_place(data):
+    decoded = decode_rgb(data)
+    assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
+    np.testing.assert_allclose(decoded, np.stack([SHOWN] * 3, -1), atol=1)
+
+
+def test_a_dark_image_in_a_file_with_a_tag_stays_dark():
+    """Without the tag, 10 bits would be white."""
+    dark = bits(10)
+    for data in (tiff(dark, t281=4095), png_with_sbit(dark, 12), pgm(dark, 4095)):
+        np.testing.assert_allclose(decode_rgb(data)[..., 0], RAMP * 255 / 4, atol=1)
+
+
+def png_with_sbit(values, count):
+    """PNG with its bit depth stated; Pillow writes the chunk before the image data."""
+    info = PngImagePlugin.PngInfo()
+    info.add(b"sBIT", bytes([count]))
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, "PNG", pnginfo=info)
+    return out.getvalue()
+
+
+def test_a_tag_that_the_values_exceed_is_ignored():
+    np.testing.assert_allclose(decode_rgb(tiff(bits(12), t281=255))[..., 1], SHOWN, atol=1)
+    np.testing.assert_allclose(decode_rgb(png_with_sbit(bits(16), 12))[..., 1], SHOWN, atol=1)
+
+
+def test_colours_keep_their_order():
+    colour = np.dstack([bits(12), bits(12)[::-1], bits(12)[:, ::-1]])  # BGR
+    wanted = np.dstack([SHOWN, SHOWN[::-1], SHOWN[:, ::-1]])[..., ::-1]
+    for suffix in (".png", ".tiff"):
+        np.testing.assert_allclose(decode_rgb(opencv(suffix, colour)), wanted, atol=1)
+
+
+def test_white_is_zero():
+    np.testing.assert_allclose(decode_rgb(tiff(bits(12), t262=0))[..., 0], 255 - SHOWN, atol=1)
+
+
+def test_a_range_of_choice():
+    options = DecodeOptions(value_range=(1000, 3000))
+    values = np.full((4, 5), 2000, np.uint16)
+    values[0], values[1] = 7, 4000
+    decoded = decode_rgb(opencv(".png", values), options=options)
+    np.testing.assert_array_equal(decoded[:3, 0, 0], [0, 255, 128])
+    plain = opencv(".png", SHOWN)
+    np.testing.assert_array_equal(decode_rgb(plain, options=options)[..., 0], SHOWN)
+
+
+def test_not_a_number_is_black_and_infinity_white():
+    values = np.array([[np.nan, 0, 50, 100, np.inf, -np.inf]])
+    np.testing.assert_array_equal(to_8_bits(values - 20), [[0, 0, 127, 255, 255, 0]])
+    np.testing.assert_array_equal(to_8_bits(np.full((2, 2), np.nan)), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_orientation_of_deep_images(suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    options = dict(exif=exif) if suffix == ".png" else dict(tiffinfo={274: 6})
+    Image.fromarray(bits(12)).save(out, {".png": "PNG", ".tiff": "TIFF"}[suffix], **options)
+    np.testing.assert_allclose(decode_rgb(out.getvalue())[..., 0], np.rot90(SHOWN, -1), atol=1)
+
+
+# ---- transparency
+
+
+def encode(image, fmt, **options):
+    out = io.BytesIO()
+    image.save(out, fmt, **options)
+    return out.getvalue()
+
+
+def cut_out(seed):
+    """Left half transparent with noise below, right half red."""
+    pixels = np.zeros((20, 30, 4), np.uint8)
+    pixels[:, :15, :3] = np.random.default_rng(seed).integers(0, 256, (20, 15, 3))
+    pixels[:, 15:] = (200, 10, 20, 255)
+    return pixels
+
+
+@pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF"])
+def test_hidden_colours_do_not_show(fmt):
+    options = dict(lossless=True, exact=True) if fmt == "WEBP" else {}
+    first, second = (
+        decode_rgb(encode(Image.fromarray(cut_out(seed)), fmt, **options)) for seed in (0, 1)
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(first[3, 3], (124, 116, 104))
+    np.testing.assert_array_equal(first[3, 20], (200, 10, 20))
+
+
+def test_hidden_colours_of_16_bits_do_not_show():
+    bgra = cut_out(0)[..., [2, 1, 0, 3]]
+    for data in (
+        opencv(".png", bgra.astype(np.uint16) * 257),
+        opencv(".png", bgra),
+    ):
+        decoded = decode_rgb(data)
+        np.testing.assert_array_equal(decoded[3, 3], (124, 116, 104))
+        np.testing.assert_array_equal(decoded[3, 20], (200, 10, 20))
+
+
+def test_a_transparent_palette_colour():
+    image = Image.fromarray(cut_out(0)[..., :3]).quantize(16)
+    index = image.getpixel((20, 3))
+    for fmt in ("PNG", "GIF"):
+        decoded = decode_rgb(encode(image, fmt, transparency=index))
+        np.testing.assert_array_equal(decoded[3, 20], (124, 116, 104))
+        assert decoded[:, :15].std() > 30
+
+
+def test_half_transparent_and_a_background_of_choice():
+    pixels = np.full((4, 4, 4), (200, 100, 0, 128), np.uint8)
+    data = encode(Image.fromarray(pixels), "PNG")
+    options = DecodeOptions(background=(0, 0, 255))
+    np.testing.assert_array_equal(decode_rgb(data, options=options)[0, 0], (100, 50, 127))
+
+
+def test_alpha_without_a_meaning_is_ignored():
+    pixels = cut_out(0)
+    for alpha in (0, 255):
+        pixels[..., 3] = alpha
+        decoded = decode_rgb(encode(Image.fromarray(pixels), "PNG"))
+        np.testing.assert_array_equal(decoded, pixels[..., :3])

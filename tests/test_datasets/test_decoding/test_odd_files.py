@@ -1,0 +1,173 @@
+"""Files as cameras, downloads and disks leave them."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError, describe_problem
+from sspyr_mm.datasets.transforms.decoding import decode_rgb
+from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
+
+
+def picture(height=96, width=128):
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def encode(image, fmt="JPEG", **options):
+    out = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(out, fmt, **options)
+    return out.getvalue()
+
+
+JPEG = dict(baseline=dict(quality=92), progressive=dict(quality=92, progressive=True))
+
+
+@pytest.mark.parametrize("kind", JPEG)
+@pytest.mark.parametrize("end", [b"", b"\xff", bytes(9), bytes(5000)], ids=len)
+@pytest.mark.parametrize("reduction", [1, 2])
+def test_a_jpeg_without_its_end_marker_is_used(kind, end, reduction):
+    data = encode(picture(), **JPEG[kind])
+    assert data.endswith(b"\xff\xd9")
+    found = decode_rgb(data[:-2] + end, reduction=reduction)
+    np.testing.assert_array_equal(found, decode_rgb(data, reduction=reduction))
+
+
+@pytest.mark.parametrize("kind", JPEG)
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("filled", [False, True], ids=["cut", "zeros"])
+def test_a_jpeg_that_lacks_image_data_is_not_used(kind, share, filled):
+    """Of a disk that was full, or a download that was prepared and never ended."""
+    data = encode(picture(480, 640), exif=thumbnail_exif(), **JPEG[kind])
+    kept = data[: int(len(data) * share)]
+    assert decode_rgb(kept + bytes(len(data) - len(kept)) * filled) is None
+
+
+def thumbnail_exif():
+    """An EXIF segment with an end marker of its own, as that of a thumbnail."""
+    return b"Exif\0\0" + encode(picture(16, 16))
+
+
+def test_bytes_behind_the_end_are_ignored():
+    data = encode(picture())
+    for more in (bytes(3000), b"\xff\xd8 another image", b"x" * 77):
+        np.testing.assert_array_equal(decode_rgb(data + more), decode_rgb(data))
+
+
+def without_adobe_marker(data):
+    at = data.index(b"\xff\xee")
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
+
+
+def test_cmyk_with_and_without_adobes_marker():
+    """Adobe stores inks inverted; without its marker, they are as they are."""
+    inks = Image.fromarray(picture()).convert("CMYK")
+    adobe = encode(inks, quality=95, subsampling=0)
+    inverted = Image.merge("CMYK", [band.point(lambda v: 255 - v) for band in inks.split()])
+    plain = without_adobe_marker(encode(inverted, quality=95, subsampling=0))
+    for data in (adobe, plain):
+        assert np.abs(decode_rgb(data).astype(int) - picture()).mean() < 3
+
+
+@pytest.mark.parametrize("fmt", ["AVIF", "JPEG2000", "MPO", "PPM"])
+def test_less_common_formats(fmt):
+    if fmt not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {fmt}")
+    assert np.abs(decode_rgb(encode(picture(), fmt)).astype(int) - picture()).mean() < 4
+
+
+# ---- limit of pixels
+
+
+def bilevel_png(width, height):
+    def chunk(name, content):
+        crc = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    rows = zlib.compress(bytes((1 + (width + 7) // 8) * height))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def jpeg_that_claims(width, height):
+    data = bytearray(encode(picture()))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [bilevel_png(2000, 1500), jpeg_that_claims(2000, 1500), encode(picture(1500, 2000), "TIFF")],
+    ids=["PNG", "JPEG", "TIFF"],
+)
+def test_pixels_are_limited(data):
+    limit = DecodeOptions(max_pixels=2_999_999)
+    assert decode_rgb(data, options=limit) is None
+    assert describe_problem(data, limit).startswith("2000 x 1500 pixels, more than the limit of 29")
+    assert decode_rgb(data, options=DecodeOptions(max_pixels=3_000_000)) is not None
+
+
+def test_one_limit_for_all_libraries():
+    """Pillow's own, for other users of it, stays."""
+    data, before = bilevel_png(20_000, 20_000), Image.MAX_IMAGE_PIXELS
+    assert decode_rgb(data) is None
+    assert "20000 x 20000 pixels" in describe_problem(data, DecodeOptions())
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+# ---- what is said
+
+
+HEIC = struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic" + bytes(range(200))
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "an empty file"),
+        (bytes(100), r"only zeros \(100 bytes\)"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
+        (b"\n<!DOCTYPE html><html></html>", "an HTML or XML page"),
+        (HEIC, "HEIC image: pip install pillow-heif"),
+        (encode(picture())[:900], "a JPEG image that is truncated, damaged"),
+        (encode(picture(), "PNG")[:900], "a PNG image that is truncated, damaged"),
+        (b"RIFF....WEBPVP8 ", "a WebP image that is truncated, damaged"),
+        (b"text", "not an image"),
+    ],
+    ids=lambda value: str(value)[:12],
+)
+def test_the_problem_is_named(data, problem):
+    import importlib.util
+
+    if data is HEIC and importlib.util.find_spec("pillow_heif"):
+        pytest.skip("HEIC can be read here")
+    assert decode_rgb(data) is None
+    with pytest.raises(AssertionError, match=problem):
+        raise AssertionError(describe_problem(data, DecodeOptions()))
+
+
+def test_libraries_are_silent(capfd):
+    deep = cv2.imencode(".tiff", np.ones((8, 8), np.float32))[1].tobytes()
+    png = encode(picture(), "PNG")
+    spoilt = png[:-40] + bytes(40)
+    for data in (deep, png[:-900], spoilt, encode(picture())[:-300]):
+        decode_rgb(data)
+    assert capfd.readouterr() == ("", "")
+    print("stderr works", file=__import__("sys").stderr)
+    assert capfd.readouterr().err == "stderr works\n"
+
+
+def test_the_summary_of_an_error_in_a_worker():
+    text = "a.jpg: a pipe. Remove it"
+    error = UnreadableImageError(
+        f"Caught UnreadableImageError in DataLoader worker process 0.\nOriginal Traceback:\n  x\n"
+        f"sspyr_mm.UnreadableImageError: {text}\n"
+    )
+    assert error.summary == UnreadableImageError(text).summary == text

@@ -1,0 +1,133 @@
+"""How lists may be written, and what is said of missing files."""
+
+import json
+import os
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from sspyr_mm.datasets import UnlabelledImages
+from sspyr_mm.datasets.finding import listing
+
+NAMES = [f"image {i:02}.png" for i in range(24)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in NAMES:
+        cv2.imwrite(str(tmp_path / name), np.zeros((2, 3, 3), np.uint8))
+    return tmp_path
+
+
+def found(source, **options):
+    dataset = UnlabelledImages(source, **options)
+    return [os.path.basename(path) for path in dataset.list_images()], dataset.notices
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\r\n".join(NAMES).encode(),
+        "\r".join(NAMES).encode(),
+        b"\xef\xbb\xbf" + "\n".join(NAMES).encode(),
+        "\n".join(NAMES).encode("utf-16"),
+        "\n\n".join(f"  {name}  " for name in NAMES).encode(),
+        "\n".join(["# chosen by hand", *NAMES]).encode(),
+    ],
+    ids=["CRLF", "CR", "BOM", "UTF-16", "blanks", "comment"],
+)
+@pytest.mark.parametrize("ending", [".txt", ".TXT", ".lst"])
+def test_text_files_of_every_program(folder, text, ending):
+    (folder / f"list{ending}").write_bytes(text)
+    assert found(folder / f"list{ending}") == (NAMES, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ('"{}"', "quotes removed"),
+        ("..\\{folder}\\{}", "backslashes read as slashes"),
+        ("{} 3", "numbers behind the paths (labels) ignored"),
+        ("{},3", "numbers behind the paths (labels) ignored"),
+        ('"{}";-1.5', "numbers behind the paths (labels) ignored"),
+        ("file://{root}/{}", None),
+        ("{root}/{}", None),
+    ],
+)
+def test_other_forms_of_lines(folder, line, form):
+    lines = [line.format(name, folder=folder.name, root=folder) for name in NAMES]
+    (folder / "list.txt").write_text("\n".join(lines))
+    assert found(folder / "list.txt") == (NAMES, [f"{folder}/list.txt: {form}"] if form else [])
+
+
+def test_home_and_names_that_begin_like_comments(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "#tag.png").touch()
+    (folder / "list.txt").write_text(f"# comment\n#tag.png\n~/{NAMES[3]}\n")
+    assert found(folder / "list.txt")[0] == ["#tag.png", NAMES[3]]
+
+
+def test_urls_are_kept(folder):
+    (folder / "list.txt").write_text("s3://bucket/a.png\nhttps://host/b.png\n")
+    assert UnlabelledImages(folder / "list.txt").list_images() == [
+        "s3://bucket/a.png",
+        "https://host/b.png",
+    ]
+
+
+def test_a_list_of_names_that_are_not_utf_8(folder):
+    with open(os.fsencode(folder) + b"/caf\xe9.png", "wb"):
+        pass
+    (folder / "list.txt").write_bytes(b"caf\xe9.png\n" + NAMES[0].encode())
+    assert found(folder / "list.txt")[0] == [os.fsdecode(b"caf\xe9.png"), NAMES[0]]
+
+
+def write_list(folder, lines, kind):
+    if kind == "json":
+        (folder / "a.json").write_text(json.dumps(dict(images=[dict(file_name=n) for n in lines])))
+        return folder / "a.json"
+    (folder / "a.txt").write_text("\n".join(lines))
+    return folder / "a.txt"
+
+
+@pytest.mark.parametrize("kind", ["txt", "json"])
+@pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
+def test_missing_images_stop_a_run_with_their_number(folder, kind, scan_from, monkeypatch):
+    monkeypatch.setattr(listing, "_WORTH_A_SCAN", scan_from)
+    source = write_list(folder, [NAMES[0], *(f"gone_{name}" for name in NAMES)], kind)
+    message = f"{source} names 25 images, of which 24 are missing, such as {folder}/gone_image 00.png (does"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)) as error:
+        found(source)
+    assert "max_missing=0.05" in str(error.value)
+    names, notices = found(source, max_missing=0.96)
+    assert names == NAMES[:1] and notices == [f"{message} not exist); the other 1 are used"]
+
+
+@pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
+def test_a_small_share_may_be_missing(folder, scan_from, monkeypatch):
+    monkeypatch.setattr(listing, "_WORTH_A_SCAN", scan_from)
+    (folder / NAMES[7]).unlink()
+    source = write_list(folder, NAMES, "txt")
+    names, notices = found(source)
+    assert names == NAMES[:7] + NAMES[8:]
+    assert notices == [
+        f"{source} names 24 images, of which 1 are missing, such as {folder}/{NAMES[7]} (does not exist); the other "
+        "23 are used"
+    ]
+
+
+@pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
+def test_folders_and_pipes_count_as_missing(folder, scan_from, monkeypatch):
+    monkeypatch.setattr(listing, "_WORTH_A_SCAN", scan_from)
+    (folder / "sub").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    source = write_list(folder, [*NAMES, "sub", "pipe.png"], "txt")
+    with pytest.raises(FileNotFoundError, match=r"of which 2 are missing, such as .*sub \(is a f"):
+        found(source)
+
+
+def test_a_share_of_missing_images_has_bounds(folder):
+    with pytest.raises(ValueError, match=r"max_missing must be a share between 0 and 1, got 5"):
+        UnlabelledImages(folder, max_missing=5)
