@@ -122,14 +122,14 @@ class StreamedImages(IterableDataset):
         return begun
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The images of this worker; the next one takes the place of one that can't be read, with views of its own.
+        """The images of this worker; another one takes the place of one that cannot be read, with views of its own.
 
         Raises:
             UnreadableImageError: If none can be read.
         """
         self._set_clock()
         missing: list[int] = []
-        results: dict[str, Any] | None = None
+        readable: dict[str, Any] = {}
         for item in self._stream:
             results = _results(item)
             missing.append(results["sample_idx"])
@@ -137,13 +137,16 @@ class StreamedImages(IterableDataset):
                 data = self.pipeline({**results, "sample_idx": missing[-1]})
                 if data is None:
                     break
+                readable = results
                 missing.pop()
                 yield data
-        if missing and results is not None:
+        if missing and not readable:
             raise UnreadableImageError(
-                f"The last {len(missing)} image(s) of a worker cannot be read: see 'Left out ...' above; pack "
+                f"None of the {len(missing)} image(s) of a worker can be read: see 'Left out ...' above; pack "
                 f"{self.data_root} again from whole files (python -m sspyr_mm pack)"
             )
+        for index in missing:  # no next one takes the place of the last ones
+            yield self.pipeline({**readable, "sample_idx": index})
 
     def _set_clock(self) -> None:
         """Takes over what :meth:`start_epoch` said, which a worker made before it was said knows by the clock alone."""
