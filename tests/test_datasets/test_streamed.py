@@ -247,6 +247,23 @@ def test_the_command_packs(images, tmp_path, capsys):
     assert f"{out} is there already: remove it, or give another" in capsys.readouterr().err
 
 
+def test_names_that_are_not_utf_8_are_packed_and_reported(images, tmp_path, capsys):
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    for name, data in ((b"\xe9.png", (images / "a/04.png").read_bytes()), (b"\xea.png", b"text")):
+        with open(folder + b"/" + name, "wb") as file:
+            file.write(data)
+    (tmp_path / "notes.txt").touch()
+    out = tmp_path / "packed"
+    assert main(["pack", str(tmp_path), str(out), "--num-workers", "1"]) == 0
+    err = capsys.readouterr().err.splitlines()
+    assert "pack: 1 of 3 files skipped: 1 .txt" in err
+    left_out = f"pack: left out {tmp_path}/caf\\udce9/\\udcea.png: not an image that can be decoded"
+    assert left_out in err
+    (packed,) = StreamedImages(str(out), pipeline=[item])
+    assert packed["img_path"] == "\\udce9.png"
+
+
 def test_nothing_is_left_where_nothing_could_be_packed(images, tmp_path, capsys):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{images}/a/text.jpg\n{images}/a/empty.png\n")

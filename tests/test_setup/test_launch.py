@@ -310,6 +310,17 @@ def test_dataloader_defaults_leave_what_is_said(monkeypatch):
     assert cfg.test_dataloader is None
 
 
+def test_settings_of_workers_do_no_harm_without_workers():
+    workers = dict(num_workers=0, prefetch_factor=4, persistent_workers=True)
+    cfg = Config(dict(default_scope="mmpretrain", train_dataloader=dict(**workers)))
+    launch.fill_dataloaders(cfg)
+    cfg.train_dataloader.pop("collate_fn")
+    assert len(torch.utils.data.DataLoader(range(3), **cfg.train_dataloader)) == 3
+    cfg.train_dataloader = dict(num_workers=1, prefetch_factor=4)
+    launch.fill_dataloaders(cfg)
+    assert cfg.train_dataloader.prefetch_factor == 4
+
+
 def test_autocast_wrapper_computes_in_bfloat16_and_updates_float32_weights():
     model = torch.nn.Linear(4, 3)
     wrapper = OPTIM_WRAPPERS.build(

@@ -62,6 +62,37 @@ def test_what_can_not_be_built_ends_with_a_message(tmp_path, data, option, messa
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_with_a_label_ends_with_a_line(tmp_path, workers):
+    generate(str(tmp_path / "data"), num_train=4, num_val=2, size=64)
+    broken = next((tmp_path / "data/train2017").iterdir())
+    broken.write_bytes(b"")
+    annotations = tmp_path / "data/annotations"
+    sources = [
+        f"{part}_dataloader.dataset.data_root={annotations}/instances_{part}2017.json"
+        for part in ("train", "val")
+    ]
+    options = [*SMALL, *sources, "model.backbone.init_cfg=None"]
+    options.append(f"train_dataloader.num_workers={workers}")
+    result = train(tmp_path, "--cfg-options", *options)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"train: {broken}: an empty file. It has a label")
+
+
+def test_nothing_but_broken_images_end_with_a_line(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        (tmp_path / f"images/{i}.jpg").write_bytes(b"text")
+    options = ["train_dataloader.batch_size=4", "train_dataloader.num_workers=1"]
+    config = ROOT / "configs/ssprl/r18_quickstart.py"
+    arguments = ("--data-root", str(tmp_path / "images"), "--cfg-options", *options)
+    result = train(tmp_path, *arguments, config=config)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("train: Image ") and "others in its place cannot be read" in last
+
+
 def test_data_root_of_labelled_images(tmp_path):
     result = train(tmp_path, "--data-root", str(tmp_path))
     assert result.returncode == 2 and "Traceback" not in result.stderr
