@@ -211,7 +211,7 @@ class UnlabelledImages(BaseDataset):
                 raise TypeError(f"file_name must be text, got {wrong[0]}: put it in quotes")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{root} is not a COCO json: it needs images[].file_name ({error})"
+                f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})"
             ) from error
         paths = find_coco_images(root, names, self.img_prefix)
         return self._present(

@@ -20,6 +20,7 @@ from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 from sspyr_mm.datasets.transforms.decoding import decode_rgb
 
 EXIF_ORIENTATION = 0x112
+Image.init()  # or Pillow has not loaded its writer of AVIF
 
 
 def picture(height=48, width=64, seed=0):

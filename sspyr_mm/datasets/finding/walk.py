@@ -43,6 +43,11 @@ class ImageFinder:
 
     def __init__(self, suffixes: tuple[str, ...] | None = None) -> None:
         self.suffixes = suffixes
+        self._readable = {
+            suffix
+            for suffix in IMAGE_SUFFIXES
+            if suffixes is None and missing_reader(suffix) is None
+        }
         self.skipped: Counter[str] = Counter()
         """Files that are no readable images, by kind."""
         self._trials: dict[str, list[int]] = {}
@@ -75,24 +80,19 @@ class ImageFinder:
         return sorted(found)
 
     def _images(self, folder: str, files: dict[str, bool]) -> Iterator[str]:
-        suffixes = self.suffixes
         for name in sorted(files):
             suffix = os.path.splitext(name)[1].lower()
-            path = os.path.join(folder, name)
+            path = f"{folder}{os.sep}{name}"
             if not files[name]:
                 self.skipped["broken links, pipes, sockets or devices"] += 1
-            elif (
-                name.lower().endswith(suffixes)
-                if suffixes is not None
-                else self._is_image(path, suffix)
-            ):
+            elif suffix in self._readable or self._is_image(path, suffix):
                 yield path
             elif name.lower() not in _SYSTEM_FILES:
                 self.skipped[suffix or "without an ending"] += 1
 
     def _is_image(self, path: str, suffix: str) -> bool:
-        if suffix in IMAGE_SUFFIXES and missing_reader(suffix) is None:
-            return True
+        if self.suffixes is not None:
+            return path.lower().endswith(self.suffixes)
         if suffix in OTHER_SUFFIXES:
             return False
         images, tried = counts = self._trials.setdefault(suffix, [0, 0])
@@ -133,7 +133,11 @@ def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if not _is(entry.is_dir):
+                if entry.is_file(
+                    follow_symlinks=False
+                ):  # almost all of them, without a system call
+                    files[entry.name] = True
+                elif not _is(entry.is_dir):
                     files[entry.name] = _is(entry.is_file)
                 elif entry.name not in _SERVER_FOLDERS:
                     folders.append(entry.name)

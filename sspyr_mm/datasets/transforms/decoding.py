@@ -141,12 +141,11 @@ def _decode_unfinished_jpeg(data: bytes, reduction: int) -> np.ndarray | None:
     body = body + b"\0\0" if len(body) < len(data) else body.rstrip(b"\xff")
     further = bytes((97 * i + 13) % 255 for i in range(256))
     with _quiet():
-        image, other = (
-            _decode_plain(body + more + _END_OF_JPEG, reduction) for more in (b"", further)
-        )
-    if image is None or other is None or not np.array_equal(image, other):
-        return None
-    return image
+        # At full size: smaller ones of a progressive JPEG need less of its data.
+        image, other = (_decode_plain(body + more + _END_OF_JPEG) for more in (b"", further))
+        if image is None or other is None or not np.array_equal(image, other):
+            return None
+        return image if reduction == 1 else _decode_plain(body + _END_OF_JPEG, reduction)
 
 
 def _decode_inks(data: bytes) -> np.ndarray | None:
