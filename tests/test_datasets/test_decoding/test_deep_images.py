@@ -80,6 +80,17 @@ def png_with_sbit(values, count):
     return out.getvalue()
 
 
+def test_black_stays_at_zero_and_white_at_a_power_of_two():
+    """A narrow range of integers is not stretched; one of floating point is, if it fits no convention."""
+    values = RAMP * 2000 + 1000
+    for data in (tiff(values.astype(np.uint16)), tiff(values.astype(np.int32))):
+        np.testing.assert_allclose(decode_rgb(data)[..., 0], values * 255 / 4095, atol=1)
+    for scale, white in ((0.5, 1), (100, 255)):
+        data = tiff((RAMP * scale).astype(np.float32))
+        np.testing.assert_allclose(decode_rgb(data)[..., 0], RAMP * scale * 255 / white, atol=1)
+    np.testing.assert_allclose(decode_rgb(tiff(values.astype(np.float32)))[..., 0], SHOWN, atol=1)
+
+
 def test_a_tag_that_the_values_exceed_is_ignored():
     np.testing.assert_allclose(decode_rgb(tiff(bits(12), t281=255))[..., 1], SHOWN, atol=1)
     np.testing.assert_allclose(decode_rgb(png_with_sbit(bits(16), 12))[..., 1], SHOWN, atol=1)
