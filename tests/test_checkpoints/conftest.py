@@ -72,3 +72,11 @@ def backbone50(resnet50):
 @pytest.fixture(scope="session")
 def features50(resnet50, photograph):
     return map_of(resnet50, photograph)
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Tensors of a narrow ResNet-18, quick to write and read."""
+    from mmpretrain.models import ResNet
+
+    return dict(scatter(ResNet(18, stem_channels=8, base_channels=8), seed=9).state_dict())

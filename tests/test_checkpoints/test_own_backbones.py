@@ -164,8 +164,8 @@ def test_targets_of_resnets_only(kind, target, tmp_path):
     with pytest.raises(
         ValueError, match=f"only ResNets have names in {target}, this is a {backbone['type']}"
     ):
-        export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
-    assert not (tmp_path / "out").exists()
+        export_backbone(tmp_path / "x.pth", tmp_path / "out.pkl", target=target)
+    assert not (tmp_path / "out.pkl").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import pickle
-from pathlib import Path
+import types
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -44,11 +45,43 @@ def test_programs_are_refused_and_not_run(zipped, tmp_path):
 @pytest.mark.parametrize("zipped", [True, False])
 def test_the_class_that_is_in_the_way_is_named(zipped, backbone50, tmp_path):
     path = tmp_path / "x.pth"
-    content = {"state_dict": backbone50, "args": argparse.Namespace(lr=1)}
+    content = {"state_dict": backbone50, "args": types.SimpleNamespace(lr=1)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ValueError, match=r"arbitrary pickle \(argparse.Namespace\)"):
+    with pytest.raises(ValueError, match=r"arbitrary pickle \(types.SimpleNamespace\)"):
         read_backbone(path)
     assert_identical(read_backbone(path, allow_pickle=True).state_dict, backbone50)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_of_training_scripts_are_left_out(zipped, tmp_path):
+    settings = argparse.Namespace(lr=0.1, out=Path("/x"))
+    content = {"state_dict": {"a": torch.ones(1)}, "args": settings, "out": Path("/y")}
+    torch.save(content, tmp_path / "x", _use_new_zipfile_serialization=zipped)
+    found = read_checkpoint(tmp_path / "x")
+    assert set(found) == set(content) and torch.equal(found["state_dict"]["a"], torch.ones(1))
+    assert not isinstance(found["args"], argparse.Namespace)
+    assert not isinstance(found["out"], PurePosixPath)
+
+
+class BuiltinsPayload:
+    """Unpickled, it would call a function of Python."""
+
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+def test_of_builtins_only_getattr_is_inert(tmp_path, capsys):
+    content = {"state_dict": {"a": torch.ones(1)}, "extra": BuiltinsPayload()}
+    torch.save(content, tmp_path / "x")
+    with pytest.raises(ValueError, match=r"needs arbitrary pickle \((builtins\.)?print\)"):
+        read_checkpoint(tmp_path / "x")
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"x is empty: it was not written to its end"):
+        read_checkpoint(tmp_path / "x")
 
 
 @pytest.mark.parametrize("kind", ["zip", "old", "safetensors"])
@@ -63,16 +96,16 @@ def test_truncated_files(kind, share, tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(
-        ValueError, match=r"x.pth is (not a checkpoint .*damaged|a damaged .saf|empty)"
-    ):
+        ValueError, match=r"x.pth is (not a checkpoint.*damaged|a damaged .saf|empty)"
+    ) as error:
         read_checkpoint(path)
+    assert "weights_only" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no checkpoint at all", "is not a checkpoint of tensors and plain values"),
-        (pickle.dumps({"a": 1}), "is not a checkpoint of tensors and plain values"),
+        (pickle.dumps({"a": np.zeros(9)})[:-40], "is not a checkpoint of tensors and plain values"),
         (b"\xff" * 8 + b"{" + b"x" * 99, "is not a checkpoint of tensors and plain values"),
         (b"\x10" + b"\0" * 7 + b"{" + b"x" * 99, "is a damaged .safetensors file"),
     ],
@@ -87,7 +120,7 @@ def test_other_files(content, message, tmp_path):
     ("content", "message"),
     [
         ([torch.ones(1)], "holds a list, not a dict"),
-        ({"epoch": 1, "args": {"lr": 1}}, "holds no tensors; wanted are .* It holds epoch, args"),
+        ({"epoch": 1, "args": {"lr": 1}}, "holds no tensors, nor .* entries are epoch, args"),
         ({"state_dict": {}}, "holds no tensors"),
         ({"model": {"a": np.array([{}, 1], dtype=object)}}, "a is an array that can't be a tensor"),
     ],

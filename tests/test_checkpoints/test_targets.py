@@ -1,8 +1,10 @@
 """Every format that is written: read by the program it is for, and back without a bit lost."""
 
 import os
+import pickle
 import stat
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -26,7 +28,7 @@ def release_file(backbone50, tmp_path):
 
 
 def named(target):
-    return "out.safetensors" if target == "safetensors" else "out"
+    return f"out{TARGETS[target].ending}"
 
 
 @pytest.mark.parametrize("full_prefix", [False, True])
@@ -79,10 +81,14 @@ def test_timm_reads_it(release_file, photograph, features50, tmp_path):
 
 
 def test_detectron2_gets_its_names(release_file, resnet50, tmp_path):
-    export_backbone(release_file, tmp_path / "out", target="detectron2")
-    content = torch.load(tmp_path / "out")
-    assert content["matching_heuristics"] is True
-    written = {k: v for k, v in content["model"].items() if "num_batches" not in k}
+    export_backbone(release_file, tmp_path / "out.pkl", target="detectron2")
+    with open(tmp_path / "out.pkl", "rb") as file:
+        content = pickle.load(file, encoding="latin1")  # as DetectionCheckpointer does
+    assert content["matching_heuristics"] is True and isinstance(content["__author__"], str)
+    assert all(isinstance(v, np.ndarray) and v.flags.writeable for v in content["model"].values())
+    written = {
+        k: torch.from_numpy(v) for k, v in content["model"].items() if "num_batches" not in k
+    }
     expected = {k: torch.from_numpy(v) for k, v in detectron2_tensors(resnet50).items()}
     assert_identical(dict(sorted(written.items())), dict(sorted(expected.items())))
 
@@ -149,7 +155,7 @@ def test_networks_a_target_does_not_have_are_refused(target, tmp_path):
 def test_deep_stems_a_target_does_not_have_are_refused(target, tmp_path):
     torch.save(timm.create_model("resnet18d").state_dict(), tmp_path / "x.pth")
     with pytest.raises(ValueError, match=f"{target} has no ResNet with (deep_stem|avg_down)=True"):
-        export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
+        export_backbone(tmp_path / "x.pth", tmp_path / named(target), target=target)
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm", "detectron2"])
@@ -157,7 +163,7 @@ def test_caffe_style_is_not_lost(target, backbone50, tmp_path):
     meta = {"backbone": {"type": "ResNet", "depth": 50, "style": "caffe"}}
     torch.save({"state_dict": backbone50, "meta": meta}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=f"{target} has no ResNet with style='caffe', only with"):
-        export_backbone(tmp_path / "x.pth", tmp_path / "out", target=target)
+        export_backbone(tmp_path / "x.pth", tmp_path / named(target), target=target)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -202,6 +208,8 @@ def test_endings_by_which_programs_go(tmp_path):
         ValueError, match=r"out\.pth must end in \.safetensors, by which .*\(--to\)"
     ):
         export_backbone(path, tmp_path / "out.pth", target="safetensors")
+    with pytest.raises(ValueError, match=r"out\.pth must end in \.pkl, by which .*\(--to\)"):
+        export_backbone(path, tmp_path / "out.pth", target="detectron2")
     message = r"out\.safetensors ends in \.safetensors, but for mmdet a file of torch\.save .*\.pth"
     with pytest.raises(ValueError, match=message):
         export_backbone(path, tmp_path / "out.safetensors", target="mmdet")

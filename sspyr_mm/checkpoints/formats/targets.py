@@ -11,6 +11,7 @@ import torch
 from mmpretrain.models import ResNet
 from torch import Tensor
 
+from sspyr_mm.checkpoints.array_pickle import write_arrays
 from sspyr_mm.checkpoints.formats.resnet import from_canonical, to_detectron2
 from sspyr_mm.checkpoints.formats.timm_names import TimmModel, to_timm
 from sspyr_mm.checkpoints.reading import SAFETENSORS_META
@@ -41,12 +42,14 @@ class Target:
         write: Writes the tensors and our metadata, the same bytes each time. To an open file: given a path, torch.save
             writes its name into the archive, and that of a file which is not whole yet has the process's number.
         prefixable: Whether the names may get the prefix ``backbone.``.
+        ending: Ending by which programs know the format; empty if they do not go by it.
     """
 
     description: str
     translate: Translation
     write: Callable[[dict[str, Tensor], dict[str, Any], BinaryIO], None]
     prefixable: bool = False
+    ending: str = ""
 
 
 def _unchanged(backbone: Config, state: State) -> dict[str, Tensor]:
@@ -121,9 +124,9 @@ def _write_bare(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) 
 
 
 def _write_detectron2(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
+    arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in state.items()}
     # With heuristics it finds `stem` in a model's `backbone.bottom_up.stem` by itself.
-    content = {"model": state, "__author__": "sspyr_mm", "matching_heuristics": True}
-    torch.save(content, file)
+    write_arrays({"model": arrays, "__author__": "sspyr_mm", "matching_heuristics": True}, file)
 
 
 def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
@@ -149,30 +152,34 @@ TARGETS = {
     "mmseg": Target("for init_cfg in mmseg", _mmdet, _write_openmmlab, True),
     "torchvision": Target("dict of tensors for a torchvision ResNet", _torchvision, _write_bare),
     "timm": Target("dict of tensors for a timm model", _timm, _write_bare),
-    "detectron2": Target("file for MODEL.WEIGHTS of Detectron2", _detectron2, _write_detectron2),
+    "detectron2": Target(
+        "file for MODEL.WEIGHTS of Detectron2", _detectron2, _write_detectron2, ending=".pkl"
+    ),
     "safetensors": Target(
-        "mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True
+        "mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True, ".safetensors"
     ),
 }
 
 
 def check_ending(target: str, file: str | os.PathLike[str]) -> None:
-    """Refuses names that programs would take for another format: they go by ``.safetensors``.
+    """Refuses names that programs would take for another format.
 
     Args:
         target: One of :data:`TARGETS`, or ``sspyr_mm``.
         file: File to write.
 
     Raises:
-        ValueError: If only one of both is safetensors.
+        ValueError: If the file does not have the ending its format goes by, or has that of ``.safetensors`` without
+            being one.
     """
-    ends = os.fspath(file).lower().endswith(".safetensors")
-    if target == "safetensors" and not ends:
+    name = os.fspath(file).lower()
+    ending = TARGETS[target].ending if target in TARGETS else ""
+    if not name.endswith(ending):
         raise ValueError(
-            f"{file} must end in .safetensors, by which programs know the format: name it {file}.safetensors, or "
-            "choose another target (--to)"
+            f"{file} must end in {ending}, by which programs know the format: name it {file}{ending}, or choose "
+            "another target (--to)"
         )
-    if ends and target != "safetensors":
+    if name.endswith(".safetensors") and target != "safetensors":
         raise ValueError(
             f"{file} ends in .safetensors, but for {target} a file of torch.save is written: name it .pth, or choose "
             "--to safetensors (target='safetensors')"

@@ -1,0 +1,223 @@
+"""Files that are no file of torch.save: pickles of numpy arrays are read, others are named."""
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import pickle
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from sspyr_mm.checkpoints import export_backbone, read_backbone, read_checkpoint
+
+from .conftest import assert_identical
+
+STATE = {"conv1.weight": torch.ones(4, 3)}
+
+
+def npz():
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"conv1.weight": np.ones((4, 3))})
+    return buffer.getvalue()
+
+
+def zipped():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+        archive.writestr("weights/model.pth", b"\x80")
+    return buffer.getvalue()
+
+
+def tarred():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"), io.BytesIO())
+    return buffer.getvalue()
+
+
+def saved():
+    buffer = io.BytesIO()
+    torch.save(STATE, buffer)
+    return buffer.getvalue()
+
+
+def scripted():
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
+    return buffer.getvalue()
+
+
+def array():
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones(3))
+    return buffer.getvalue()
+
+
+KINDS = {
+    "html": (
+        lambda: b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>",
+        r"web page .*raw content",
+    ),
+    "xml": (lambda: b"<?xml version='1.0'?><Error>AccessDenied</Error>", r"web page .*raw content"),
+    "lfs": (
+        lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 45\n",
+        "Git LFS pointer, .*git lfs pull",
+    ),
+    "json": (lambda: b'{"message": "Not Found"}', r'text file, .*begins with \'{"message": "Not F'),
+    "torchscript": (scripted, r"TorchScript program, which holds code.*torch.jit.load"),
+    "npz": (npz, r"numpy arrays \(\.npz\).*torch.from_numpy"),
+    "npy": (array, "single numpy array"),
+    "zip": (zipped, r"zip archive of readme.txt, weights/model.pth: extract"),
+    "half a zip": (lambda: saved()[:300], "zip archive without its end.*download it again"),
+    "tar": (tarred, "tar archive: extract"),
+    "gzip": (lambda: gzip.compress(saved()), "compressed by gzip: extract"),
+    "bzip2": (lambda: bz2.compress(saved()), "compressed by bzip2: extract"),
+    "xz": (lambda: lzma.compress(saved()), "compressed by xz: extract"),
+    "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5 file, .*PyTorch"),
+    "noise": (lambda: bytes(range(255, 127, -1)), "damaged.*download it again"),
+}
+
+
+@pytest.mark.parametrize("allow_pickle", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_files_are_named(kind, allow_pickle, tmp_path):
+    content, message = KINDS[kind]
+    (tmp_path / "x.pth").write_bytes(content())
+    with pytest.raises(ValueError, match=rf"x\.pth is .*{message}") as error:
+        read_checkpoint(tmp_path / "x.pth", allow_pickle=allow_pickle)
+    assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_whole_model_is_read_once_it_is_trusted(tmp_path):
+    torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"needs arbitrary pickle \(torch\.nn\.modules\.linear"):
+        read_checkpoint(tmp_path / "x.pth")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"no ResNet .*first tensors are weight, bias"):
+        read_backbone(tmp_path / "x.pth", allow_pickle=True)
+
+
+# ----------------------------------------------------------------------------- pickles of numpy arrays
+
+ARRAYS = {
+    "float": np.arange(6, dtype="f4").reshape(2, 3),
+    "fortran": np.asfortranarray(np.arange(6, dtype="f8").reshape(2, 3)),
+    "big-endian": np.arange(3, dtype=">i2"),
+    "half": np.ones(2, "f2"),
+    "bool": np.array([True, False]),
+    "scalar": np.array(3),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("core", ["numpy._core", "numpy.core"])
+def test_pickled_arrays_are_read(protocol, core, tmp_path):
+    content = pickle.dumps({"model": ARRAYS, "best": np.float64(0.5)}, protocol=protocol)
+    if protocol < 4:  # later ones count the bytes of names
+        content = content.replace(b"numpy._core", core.encode())
+    (tmp_path / "x.pkl").write_bytes(content)
+    found = read_checkpoint(tmp_path / "x.pkl")
+    assert found["best"] == 0.5
+    for name, expected in ARRAYS.items():
+        actual = found["model"][name]
+        assert actual.dtype == expected.dtype and actual.shape == expected.shape
+        assert (actual == expected).all(), name
+
+
+class Call:
+    """Unpickled, it calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (lambda folder: Call(os.mkdir, folder), r"(os|posix|nt)\.mkdir"),
+        (lambda folder: Call(eval, f"__import__('os').mkdir({folder!r})"), r"\w+\.eval"),
+        (lambda folder: Call(np.load, folder), r"numpy.*\.load"),
+        (
+            lambda folder: np.array([{}, Call(os.mkdir, folder)], dtype=object),
+            r"(os|posix|nt)\.mkdir",
+        ),
+    ],
+)
+def test_code_in_pickles_is_refused_and_not_run(payload, name, protocol, tmp_path):
+    content = {"model": {"a": np.ones(2)}, "extra": payload(str(tmp_path / "ran"))}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    match = rf"x.pkl needs arbitrary pickle \({name}\).*refused, nothing of it was executed"
+    for read in (read_checkpoint, read_backbone):
+        with pytest.raises(ValueError, match=match):
+            read(tmp_path / "x.pkl")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_trusted_pickle_is_run(tmp_path):
+    content = {"model": {"a": np.ones(2)}, "extra": Call(os.mkdir, str(tmp_path / "ran"))}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+    read_checkpoint(tmp_path / "x.pkl", allow_pickle=True)
+    assert (tmp_path / "ran").exists()
+
+
+class Bytes(Call):
+    """Unpickled, an array whose memory is bytes of the file."""
+
+    def __init__(self, dtype, shape=(1,)):
+        super().__init__(np.ndarray, shape, dtype, bytearray(8))
+
+
+@pytest.mark.parametrize("dtype", ["O", "S8", "V8", "M8[s]", "O,O"])
+def test_arrays_of_other_than_numbers_are_refused(dtype, tmp_path):
+    """Bytes of a file must not become pointers."""
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Bytes(dtype)}}, protocol=4))
+    with pytest.raises(ValueError, match="which are not numbers"):
+        read_checkpoint(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("shape", [(3,), (10**15,), (-5,)])
+def test_bytes_must_fit_the_shape(shape, tmp_path):
+    content = {"model": {"a": Bytes("f4", shape)}}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol=4))
+    with pytest.raises(ValueError, match="it is damaged"):
+        read_checkpoint(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_detectron2_reads_what_is_written_for_it(dtype, small, tmp_path):
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in small.items()}
+    torch.save(state, tmp_path / "x.pth")
+    export_backbone(tmp_path / "x.pth", tmp_path / "d2.pkl", target="detectron2")
+    with open(tmp_path / "d2.pkl", "rb") as file:
+        content = pickle.load(file, encoding="latin1")
+    assert set(content) == {"model", "__author__", "matching_heuristics"}
+    stored = content["model"]["res2.0.conv1.weight"]
+    assert type(stored) is np.ndarray
+    assert np.array_equal(stored, state["layer1.0.conv1.weight"].to(torch.float32).numpy())
+    # The names of numpy's modules differ between its versions 1 and 2.
+    assert b"_core" not in (tmp_path / "d2.pkl").read_bytes()
+    back = read_backbone(tmp_path / "d2.pkl")
+    assert back.source == "detectron2"
+    kept = torch.float32 if dtype is torch.bfloat16 else dtype
+    expected = {k: v.to(kept) if v.is_floating_point() else v for k, v in state.items()}
+    assert_identical(back.state_dict, expected)
+
+
+def test_models_of_the_zoo_of_detectron2_may_take_bgr(small, tmp_path):
+    torch.save(small, tmp_path / "x.pth")
+    export_backbone(tmp_path / "x.pth", tmp_path / "d2.pkl", target="detectron2")
+    content = pickle.loads((tmp_path / "d2.pkl").read_bytes())
+    content["__author__"] = "Detectron2 Model Zoo"
+    (tmp_path / "d2.pkl").write_bytes(pickle.dumps(content))
+    with pytest.warns(UserWarning, match=r"d2.pkl .*BGR.*check its config"):
+        assert_identical(read_backbone(tmp_path / "d2.pkl").state_dict, small)
