@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
 from sspyr_mm.benchmarks.results.result import fingerprint
-from sspyr_mm.checkpoints import BackboneCheckpoint, build_backbone, read_backbone
+from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats.networks import (
     build_network,
     code_digests,
@@ -48,6 +48,7 @@ class Network:
             "sha256": self.checkpoint.sha256,
             "format": self.checkpoint.source,
             "path": self.path,
+            "place": self.checkpoint.place,
             **({"code": code_digests(self.modules)} if self.modules else {}),
         }
 
@@ -69,14 +70,17 @@ def read_networks(
     *,
     random: bool = False,
     allow_pickle: bool = False,
+    select: Selection | None = None,
     custom_imports: Sequence[str] = (),
 ) -> list[Network]:
-    """Reads all checkpoints, so that a wrong one is found before the first hour's work.
+    """Reads all checkpoints, so that a wrong one is reported before the first hour's work.
 
     Args:
         paths: Files of any known format.
         random: Whether to add the first one's architecture with random weights (of seed 0).
         allow_pickle: See :func:`read_backbone`.
+        select: See :func:`read_backbone`; the same for all files. The hash of a network is then one of the file and
+            of the place in it, so that results and features of two networks in one file are kept apart.
         custom_imports: Modules that were imported to build them.
 
     Returns:
@@ -86,10 +90,13 @@ def read_networks(
         ValueError: If one can't be read.
     """
     names = _short_names(paths)
-    networks = [
-        Network(name, read_backbone(path, allow_pickle=allow_pickle), path, tuple(custom_imports))
-        for name, path in zip(names, paths, strict=True)
-    ]
+    networks = []
+    for name, path in zip(names, paths, strict=True):
+        checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
+        if select not in (None, Selection()):
+            place = f"{checkpoint.sha256} {checkpoint.key} {checkpoint.prefix}"
+            checkpoint = replace(checkpoint, sha256=hashlib.sha256(place.encode()).hexdigest())
+        networks.append(Network(name, checkpoint, path, tuple(custom_imports)))
     if random:
         untrained = random_network(networks[0].checkpoint)
         networks.append(replace(untrained, custom_imports=tuple(custom_imports)))
@@ -111,7 +118,15 @@ def random_network(like: BackboneCheckpoint) -> Network:
     digest = hashlib.sha256(fingerprint(like.backbone).encode())
     for name, tensor in sorted(state.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
-    checkpoint = replace(like, source="random", state_dict=state, sha256=digest.hexdigest())
+    checkpoint = replace(
+        like,
+        source="random",
+        state_dict=state,
+        sha256=digest.hexdigest(),
+        key=None,
+        prefix="",
+        notes=(),
+    )
     return Network("random", checkpoint, None)
 
 

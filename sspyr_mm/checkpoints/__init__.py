@@ -7,6 +7,7 @@ from sspyr_mm.checkpoints.backbone import (
     read_backbone,
     write_backbone,
 )
+from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
 from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining, random_model
 from sspyr_mm.checkpoints.reading import read_checkpoint
@@ -14,6 +15,7 @@ from sspyr_mm.checkpoints.release import convert_release
 
 __all__ = [
     "BackboneCheckpoint",
+    "Selection",
     "build_backbone",
     "build_model",
     "convert_release",

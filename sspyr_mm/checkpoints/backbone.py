@@ -2,20 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
-from sspyr_mm.checkpoints.config_text import parse_config
-from sspyr_mm.checkpoints.formats import sources, training_settings
-from sspyr_mm.checkpoints.formats.networks import build_network, complete, plain_config
-from sspyr_mm.checkpoints.formats.resnet import infer_config, to_canonical
+from sspyr_mm.checkpoints.formats.locate import locate
+from sspyr_mm.checkpoints.formats.networks import build_network, complete
 from sspyr_mm.checkpoints.formats.targets import TARGETS, check_ending
-from sspyr_mm.checkpoints.formats.training_settings import Normalisation, triple
-from sspyr_mm.checkpoints.formats.weights import Weights, find_weights
+from sspyr_mm.checkpoints.formats.weights import Selection, Weights, find_weights
 from sspyr_mm.checkpoints.reading import FilePath, file_sha256, read_checkpoint
 from sspyr_mm.checkpoints.writing import write_whole
-from sspyr_mm.pyramid import PyramidSpec
 
 _PREFIX = "backbone."
 
@@ -33,7 +29,10 @@ class BackboneCheckpoint:
             Detectron2's own models of BGR inputs (MSRA) do not say so in their files: they are out of scope.
         std: Likewise; .228, .224, .225 times 255 for SwAV's and the SS-PRL authors' checkpoints.
         patch: Side of scale 0's patches in pixels, of our own pre-training checkpoints.
-        sha256: Of the file.
+        sha256: Hash of the file.
+        key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.
+        prefix: Beginning of the backbone's names there.
+        notes: Decisions about networks next to this one, and how to decide otherwise.
     """
 
     source: str
@@ -43,47 +42,54 @@ class BackboneCheckpoint:
     std: tuple[float, float, float]
     patch: int | None
     sha256: str
+    key: str | None = None
+    prefix: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where in the file the backbone was found, and what was decided about other networks, in words."""
+        where = f"entry {self.key}" if self.key else "the file itself"
+        prefix = f"prefix {self.prefix}" if self.prefix else "no prefix"
+        return "; ".join((f"{where}, {prefix}", *self.notes))
 
 
-class Located(NamedTuple):
-    """A backbone among the tensors of a file, before anything is checked; see :class:`BackboneCheckpoint`."""
-
-    source: str
-    backbone: dict[str, Any]
-    state: dict[str, Tensor]
-    norm: Normalisation
-    patch: int | None = None
-
-
-def read_backbone(path: FilePath, *, allow_pickle: bool = False) -> BackboneCheckpoint:
-    """Reads the backbone of a checkpoint; the format is told by the names of its tensors.
+def read_backbone(
+    path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
+) -> BackboneCheckpoint:
+    """Reads the backbone of a checkpoint; the format is detected by the names of its tensors.
 
     Args:
-        path: A checkpoint in one of :data:`FORMATS`, of our pre-training, or exported by us.
+        path: Checkpoint in one of :data:`FORMATS`, of our pre-training, or exported by us.
         allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+        select: Network to take from a file with several, or one that is not found.
 
     Returns:
         The backbone.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, of no known format, or its backbone is not whole.
+        ValueError: If it is no checkpoint, of no known format, its backbone is not whole, or it holds several networks
+            and nothing tells which one is meant.
     """
-    weights = find_weights(read_checkpoint(path, allow_pickle=allow_pickle), where=str(path))
-    return recognise(path, weights)
+    content = read_checkpoint(path, allow_pickle=allow_pickle)
+    return recognise(path, find_weights(content, where=str(path), select=select), select)
 
 
-def recognise(path: FilePath, weights: Weights) -> BackboneCheckpoint:
+def recognise(
+    path: FilePath, weights: Weights, select: Selection | None = None
+) -> BackboneCheckpoint:
     """The second half of :func:`read_backbone`.
 
     Args:
         path: The file.
         weights: Its tensors.
+        select: As of :func:`read_backbone`.
 
     Returns:
         As :func:`read_backbone`.
     """
-    found = locate(str(path), weights)
+    found = locate(str(path), weights, select)
     what = f"{path}, taken for {found.source} with the backbone {describe(found.backbone)},"
     return BackboneCheckpoint(
         source=found.source,
@@ -93,26 +99,10 @@ def recognise(path: FilePath, weights: Weights) -> BackboneCheckpoint:
         std=found.norm.std,
         patch=found.patch,
         sha256=file_sha256(path),
+        key=weights.container,
+        prefix=found.prefix,
+        notes=(*weights.notes, *found.notes),
     )
-
-
-def locate(where: str, weights: Weights) -> Located:
-    """Finds the backbone among the tensors of a file, complete or not.
-
-    Args:
-        where: The file, for messages.
-        weights: Its tensors.
-
-    Returns:
-        What was found; its tensors are those of ``weights``, not copies.
-
-    Raises:
-        ValueError: If the format is not known.
-    """
-    found = _pretraining(weights, where)
-    if found is None and isinstance(weights.meta.get("backbone"), dict):
-        found = _exported(weights, where)
-    return found or _foreign(weights, where)
 
 
 def build_backbone(checkpoint: BackboneCheckpoint) -> nn.Module:
@@ -139,17 +129,19 @@ def export_backbone(
     target: str = "mmpretrain",
     full_prefix: bool = False,
     allow_pickle: bool = False,
+    select: Selection | None = None,
 ) -> int:
     """Writes the backbone of a checkpoint in the form another program reads.
 
     Args:
         path: As of :func:`read_backbone`.
-        target_file: File to write; it appears only when it is whole. It ends in ``.safetensors`` for that target, and
-            for no other.
+        target_file: File to write; it appears only when it is whole. It ends in ``.safetensors`` for that target and
+            for no other, and in ``.pkl`` for ``detectron2``.
         target: One of :data:`TARGETS`. ``mmpretrain``, ``mmdet`` and ``mmseg`` are for
             ``backbone.init_cfg=dict(type='Pretrained', checkpoint=TARGET_FILE)``.
         full_prefix: Whether names begin with ``backbone.``, as in a whole model's checkpoint.
         allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+        select: As of :func:`read_backbone`.
 
     Returns:
         Number of tensors written.
@@ -158,7 +150,7 @@ def export_backbone(
         ValueError: As :func:`read_backbone`, or if the target can't express the backbone, or goes by another ending.
     """
     check_target(target, target_file, full_prefix=full_prefix)
-    checkpoint = read_backbone(path, allow_pickle=allow_pickle)
+    checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
     return write_backbone(
         checkpoint, target_file, path=path, target=target, full_prefix=full_prefix
     )
@@ -228,46 +220,3 @@ def describe(backbone: dict[str, Any]) -> str:
     """A backbone in one line: ``ResNet(depth=50)``."""
     settings = ", ".join(f"{key}={value!r}" for key, value in backbone.items() if key != "type")
     return f"{backbone.get('type')}({settings})"
-
-
-def _pretraining(weights: Weights, where: str) -> Located | None:
-    text = weights.meta.get("cfg")
-    ours = any(name.startswith("head.prototypes.") for name in weights.tensors)
-    if not isinstance(text, str) or not ours:
-        return None
-    cfg = parse_config(text).to_dict()
-    model = cfg.get("model")
-    if not isinstance(model, dict) or model.get("type") != "SSPRL":
-        return None
-    try:
-        patch = PyramidSpec.from_config(model["pyramid"]).scales[0].patch
-        backbone = plain_config(model["backbone"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{where}: the config inside describes no model: {error}") from error
-    norm = training_settings.read_normalisation(cfg, where=where)
-    return Located("sspyr_mm", backbone, _unprefixed(weights.tensors), norm, patch)
-
-
-def _exported(weights: Weights, where: str) -> Located:
-    backbone, state = plain_config(weights.meta["backbone"]), weights.tensors
-    if all(name.startswith(_PREFIX) for name in state):
-        state = _unprefixed(state)
-    if str(backbone.get("type", "")).startswith("ResNet"):
-        state = to_canonical(state)
-    given = {k: triple(weights.meta[k], where=where) for k in ("mean", "std") if k in weights.meta}
-    return Located("sspyr_mm_backbone", backbone, state, Normalisation(**given))
-
-
-def _foreign(weights: Weights, where: str) -> Located:
-    row = sources.detect(weights, where=where)
-    state = to_canonical(sources.select(row, weights.tensors))
-    backbone, norm = infer_config(state), Normalisation(std=row.std)
-    if cfg := training_settings.foreign_config(weights.meta, where=where):
-        norm = training_settings.read_normalisation(cfg, where=where)
-        if training_settings.style(cfg) == "caffe":
-            backbone["style"] = "caffe"
-    return Located(row.name, backbone, state, norm)
-
-
-def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}

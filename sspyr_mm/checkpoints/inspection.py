@@ -3,31 +3,36 @@
 from collections import Counter
 from typing import Any
 
-from sspyr_mm.checkpoints.backbone import describe, locate, recognise
-from sspyr_mm.checkpoints.formats.weights import find_weights
+from sspyr_mm.checkpoints.backbone import describe, recognise
+from sspyr_mm.checkpoints.formats.locate import locate
+from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
 from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
 
 
-def inspect_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, Any]:
-    """Looks a checkpoint over; nothing in it is executed.
+def inspect_checkpoint(
+    path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
+) -> dict[str, Any]:
+    """Describes a checkpoint; nothing in it is executed.
 
     Args:
         path: As of :func:`read_backbone`.
         allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+        select: As of :func:`read_backbone`.
 
     Returns:
-        Plain values: ``file``, ``format``, ``architecture``, ``backbone`` (config), ``num_tensors`` and
-        ``num_parameters`` of the backbone, ``mean``, ``std``, ``patch``, ``other_tensors`` (number by module, of all
-        that is not the backbone), ``other_entries`` of the file, ``epoch``, ``iter`` and ``sha256``.
+        Plain values: ``file``, ``format``, ``architecture``, ``backbone`` (config), ``key``, ``prefix`` and ``place``
+        (both in words, and decisions about other networks), ``num_tensors`` and ``num_parameters`` of the backbone,
+        ``mean``, ``std``, ``patch``, ``other_tensors`` (number by module, of all that is not the backbone),
+        ``other_entries`` of the file, ``epoch``, ``iter`` and ``sha256``.
 
     Raises:
         ValueError: As :func:`read_backbone`.
     """
     raw = read_checkpoint(path, allow_pickle=allow_pickle)
-    weights = find_weights(raw, where=str(path))
-    checkpoint = recognise(path, weights)
+    weights = find_weights(raw, where=str(path), select=select)
+    checkpoint = recognise(path, weights, select)
     state = checkpoint.state_dict
-    taken = {id(tensor) for tensor in locate(str(path), weights).state.values()}
+    taken = {id(tensor) for tensor in locate(str(path), weights, select).state.values()}
     rest = [name for name, tensor in weights.tensors.items() if id(tensor) not in taken]
     buffers = ("running_mean", "running_var", "num_batches_tracked", "relative_position_index")
     return {
@@ -35,19 +40,27 @@ def inspect_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[st
         "format": checkpoint.source,
         "architecture": describe(checkpoint.backbone),
         "backbone": checkpoint.backbone,
+        "key": checkpoint.key,
+        "prefix": checkpoint.prefix,
+        "place": checkpoint.place,
         "num_tensors": len(state),
         "num_parameters": sum(v.numel() for k, v in state.items() if not k.endswith(buffers)),
         "mean": checkpoint.mean,
         "std": checkpoint.std,
         "patch": checkpoint.patch,
-        "other_tensors": dict(
-            Counter(name.rpartition(".")[0].split(".")[0] or name for name in rest)
-        ),
+        "other_tensors": dict(Counter(map(_module, rest))),
         "other_entries": sorted(map(str, weights.entries)),
         "epoch": _number(weights.entries.get("epoch", weights.meta.get("epoch"))),
         "iter": _number(weights.entries.get("iter", weights.meta.get("iter"))),
         "sha256": checkpoint.sha256,
     }
+
+
+def _module(name: str) -> str:
+    """First component of a name; mmcv's averaged weights are buffers, ``ema_`` and a name with underscores."""
+    if name.startswith("ema_") and "." not in name:
+        return "ema_*"
+    return name.rpartition(".")[0].split(".")[0] or name
 
 
 def _number(value: Any) -> int | None:

@@ -12,7 +12,9 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
+from sspyr_mm.checkpoints.formats.locate import check_ema
 from sspyr_mm.checkpoints.formats.networks import check_offline, plain_config
+from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
 from sspyr_mm.models import SSPRL
 
@@ -67,11 +69,15 @@ def random_model(cfg: Config) -> SSPRL:
     return model.eval()
 
 
-def load_pretraining(path: FilePath) -> tuple[Config, SSPRL]:
-    """A model as training left it, from the config inside of its checkpoint.
+def load_pretraining(
+    path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
+) -> tuple[Config, SSPRL]:
+    """Loads a model as training left it, from the config inside its checkpoint.
 
     Args:
-        path: A checkpoint written by training.
+        path: Checkpoint written by training.
+        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+        select: Weights to take, where there are several; a prefix is that of the whole model.
 
     Returns:
         The config and the model, in evaluation mode on the CPU.
@@ -80,18 +86,20 @@ def load_pretraining(path: FilePath) -> tuple[Config, SSPRL]:
         ValueError: If the file holds no config, one that :func:`check_offline` refuses, or weights that do not match
             it completely.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint, select = read_checkpoint(path, allow_pickle=allow_pickle), select or Selection()
     text = (checkpoint.get("meta") or {}).get("cfg")
     if not text or "state_dict" not in checkpoint:
         raise ValueError(
             f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
         )
+    weights = find_weights(checkpoint, where=str(path), select=select)
+    check_ema(select, weights.averaged, where=str(path))
     cfg = parse_config(text)
     parts = plain_config(cfg.get("model", {}))
     check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
     model = build_model(cfg)
     try:
-        result = model.load_state_dict(checkpoint["state_dict"], strict=False)
+        result = model.load_state_dict(under(select.prefix or "", weights.tensors), strict=False)
     except RuntimeError as error:  # shapes
         raise ValueError(f"{path} does not match its own config: {error}") from error
     if result.missing_keys or result.unexpected_keys:

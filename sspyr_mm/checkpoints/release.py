@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sspyr_mm.checkpoints.backbone import recognise
 from sspyr_mm.checkpoints.formats.networks import complete
-from sspyr_mm.checkpoints.formats.weights import find_weights
+from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.pretraining import build_model
 from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
 from sspyr_mm.checkpoints.writing import write_whole
@@ -18,11 +18,17 @@ from sspyr_mm.files import configs_dir
 RELEASE_CONFIG = "ssprl/r50_coco_200e_release.py"
 
 
-def convert_release(path: FilePath, out: FilePath, *, allow_pickle: bool = False) -> int:
-    """Writes a checkpoint of the authors' code as one that training goes on from.
+def convert_release(
+    path: FilePath,
+    out: FilePath,
+    *,
+    allow_pickle: bool = False,
+    select: Selection | None = None,
+) -> int:
+    """Writes a checkpoint of the authors' code as one that training continues from.
 
     The config in it is ``configs/ssprl/r50_coco_200e_release.py`` with the sizes the tensors have. What weights can't
-    show (sizes of regions and patches, temperatures, weights of losses) is that config's. Go on training with
+    show (sizes of regions and patches, temperatures, weights of losses) is that config's. Continue training with
     ``tools/train.py CONFIG --cfg-options load_from=OUT``.
 
     Prototypes and rows of g get unit length, which the authors' code gives them before each forward pass and this
@@ -32,6 +38,7 @@ def convert_release(path: FilePath, out: FilePath, *, allow_pickle: bool = False
         path: Checkpoint of the authors' code.
         out: File to write; it appears only when it is whole.
         allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+        select: As of :func:`read_backbone`; its prefix is that of the whole model.
 
     Returns:
         Number of tensors written.
@@ -42,14 +49,16 @@ def convert_release(path: FilePath, out: FilePath, *, allow_pickle: bool = False
     Source: released code, ``src/resnet50.py``: head i of a list over local levels, of which ``--grid_perside 2 3``
         makes the first the 2x2 and the second the 3x3 patches, which are our scales 1 and 2.
     """
-    weights = find_weights(read_checkpoint(path, allow_pickle=allow_pickle), where=str(path))
-    checkpoint = recognise(path, weights)
+    content = read_checkpoint(path, allow_pickle=allow_pickle)
+    weights = find_weights(content, where=str(path), select=select)
+    checkpoint = recognise(path, weights, select)
     if checkpoint.source != "ssprl_release":
         raise ValueError(
             f"{path} is of the format {checkpoint.source}: only checkpoints of the SS-PRL authors' code become whole "
             "pre-training checkpoints. Export the backbone of others, e.g. with --to mmpretrain"
         )
-    renamed = {_ours(name): tensor for name, tensor in weights.tensors.items()}
+    tensors = under(checkpoint.prefix, weights.tensors)
+    renamed = {_ours(name): tensor for name, tensor in tensors.items()}
     cfg = _config(renamed, checkpoint.backbone, where=str(path))
     model = build_model(cfg)
     queues = {k: v for k, v in model.state_dict().items() if k.startswith("head.queues.")}

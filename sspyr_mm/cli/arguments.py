@@ -5,6 +5,7 @@ import json
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def positive_int(text: str) -> int:
@@ -88,10 +89,30 @@ def add_custom_import(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_allow_pickle(parser: argparse.ArgumentParser) -> None:
-    """Declares ``--allow-pickle``, the same for every command that reads foreign checkpoints."""
-    parser.add_argument(
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Declares how checkpoints are read, the same for every command that reads them."""
+    group = parser.add_argument_group("reading of checkpoints; all of them found by themselves")
+    group.add_argument(
+        "--key", help="entry that holds the tensors, with dots for nested dicts: model.state_dict"
+    )
+    group.add_argument(
+        "--prefix", help="beginning of the network's names, such as encoder_k.; '' for none"
+    )
+    group.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="averaged weights (EMA, teacher), or the raw ones, where a file holds both; default: averaged",
+    )
+    group.add_argument(
         "--allow-pickle",
         action="store_true",
         help="read objects of any class; a file can run any code this way: only for makers you trust",
     )
+
+
+def reading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments of functions that read checkpoints, from :func:`add_checkpoint_options`."""
+    from sspyr_mm.checkpoints import Selection
+
+    select = Selection(key=args.key, prefix=args.prefix, ema=args.ema)
+    return {"allow_pickle": args.allow_pickle, "select": select}

@@ -9,7 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import, positive_int
+from sspyr_mm.cli.arguments import (
+    add_checkpoint_options,
+    add_custom_import,
+    positive_int,
+    reading_options,
+)
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.data import BenchmarkData
@@ -55,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s"
     )
-    add_allow_pickle(parser)
+    add_checkpoint_options(parser)
     add_custom_import(parser)
     other = parser.add_argument_group("other than the paper's settings")
     other.add_argument(
@@ -130,21 +135,17 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.benchmarks.training.recipes import parse_options
 
     rates = None if args.learning_rates is None else tuple(args.learning_rates)
-    settings = Settings(
-        args.size,
-        args.epochs,
-        rates,
-        args.iterations,
-        args.batch_size,
-        parse_options(args.cfg_options),
-    )
+    options = parse_options(args.cfg_options)
+    settings = Settings(args.size, args.epochs, rates, args.iterations, args.batch_size, options)
     runs = _possible(_runs(args), args, settings)
     networks = read_networks(
         args.checkpoints,
         random=args.random,
-        allow_pickle=args.allow_pickle,
         custom_imports=args.custom_import,
+        **reading_options(args),
     )
+    for network in networks[: len(args.checkpoints)]:
+        print(f"{network.path}: {network.checkpoint.place}", file=sys.stderr)
     results = []
     try:
         for result in each(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):

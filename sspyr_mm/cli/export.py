@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, reading_options
 
 _INIT = "model.backbone=dict({backbone}, init_cfg=dict(type='Pretrained', checkpoint={out}))"
 # Target -> how its file is used, `out` in Python, `shell` on a command line. The names of
@@ -25,7 +25,9 @@ _PREFIXED = "model.init_cfg=dict(type='Pretrained', checkpoint={out})"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="checkpoint in any format that is read; see inspect")
-    parser.add_argument("out", help="file to write; *.safetensors for --to safetensors")
+    parser.add_argument(
+        "out", help="file to write; *.safetensors for --to safetensors, *.pkl for --to detectron2"
+    )
     parser.add_argument(
         "--to",
         choices=list(_USE),
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="names begin with `backbone.`, as in a whole model",
     )
-    add_allow_pickle(parser)
+    add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
@@ -58,10 +60,11 @@ def run(args: argparse.Namespace) -> int:
         if args.full_prefix:
             raise ValueError("--full-prefix is for backbones; --to sspyr_mm writes a whole model")
         check_ending(args.to, args.out)
-        number = convert_release(args.checkpoint, args.out, allow_pickle=args.allow_pickle)
+        number = convert_release(args.checkpoint, args.out, **reading_options(args))
     else:
         check_target(args.to, args.out, full_prefix=args.full_prefix)
-        backbone = read_backbone(args.checkpoint, allow_pickle=args.allow_pickle)
+        backbone = read_backbone(args.checkpoint, **reading_options(args))
+        print(f"{args.checkpoint}: {backbone.source} in {backbone.place}")
         number = write_backbone(
             backbone,
             args.out,

@@ -2,7 +2,12 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import add_custom_import, positive_int
+from sspyr_mm.cli.arguments import (
+    add_checkpoint_options,
+    add_custom_import,
+    positive_int,
+    reading_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=512,
         help="images to look at (default: %(default)s)",
     )
+    add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
@@ -32,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.datasets import set_epoch, set_pyramid
     from sspyr_mm.reports import measure_health
 
-    cfg, model = load_pretraining(args.checkpoint)
+    cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
     dataset_cfg = cfg.train_dataloader.dataset
     if args.images:
         dataset_cfg.update(data_root=args.images, data_prefix=None)

@@ -2,14 +2,14 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import add_allow_pickle, add_custom_import
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, reading_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="checkpoint in any format that is read")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    add_allow_pickle(parser)
+    add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
@@ -27,12 +27,13 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         from sspyr_mm.checkpoints import inspect_checkpoint
 
-        found = inspect_checkpoint(args.checkpoint, allow_pickle=args.allow_pickle)
+        found = inspect_checkpoint(args.checkpoint, **reading_options(args))
     if args.json:
         print(json.dumps(found, indent=1))
         return 0
     rows = {
         "format": found["format"],
+        "found in": found["place"],
         "backbone": found["architecture"],
         "tensors": f"{found['num_tensors']}, {found['num_parameters']:,} parameters",
         "RGB mean": ", ".join(f"{x:.3f}" for x in found["mean"]),

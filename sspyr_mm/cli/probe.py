@@ -2,7 +2,13 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import add_custom_import, check_writable, positive_int
+from sspyr_mm.cli.arguments import (
+    add_checkpoint_options,
+    add_custom_import,
+    check_writable,
+    positive_int,
+    reading_options,
+)
 from sspyr_mm.files import write_json
 
 
@@ -26,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-random", action="store_true", help="leave out the randomly initialised network"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
@@ -52,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = []
     for path in args.checkpoints:
-        cfg, model = load_pretraining(path)
+        cfg, model = load_pretraining(path, **reading_options(args))
         size = args.size or model.pyramid.scales[0].patch
         networks = [(path, model)]
         if not args.no_random:

@@ -44,6 +44,7 @@ def test_every_format_has_a_test():
         "torchvision",
         "timm",
         "detectron2",
+        "sequential",
     }
     assert tested == {row.name for row in FORMATS}
 
@@ -188,8 +189,12 @@ def test_two_claims_to_layer4_are_refused(backbone50, tmp_path):
 
 
 def test_several_networks_are_refused(backbone50, tmp_path):
-    with pytest.raises(ValueError, match="holds several networks, under state_dict, model; wanted"):
-        read({"state_dict": backbone50, "model": backbone50}, tmp_path / "x.pth")
+    content = {"state_dict": backbone50, "model": layouts.decoy(backbone50, 1)}
+    with pytest.raises(
+        ValueError,
+        match=r"several networks: state_dict \(318 tensors\), model \(318 tensors\).*--key",
+    ):
+        read(content, tmp_path / "x.pth")
 
 
 def test_tensors_beside_a_container_are_none_of_the_network(backbone50, tmp_path):

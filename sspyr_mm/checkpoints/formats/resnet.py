@@ -6,7 +6,7 @@ Canonical are the names of mmpretrain's ``ResNet``: torchvision's, only that a d
 import inspect
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmpretrain.models import ResNet
@@ -28,6 +28,22 @@ _SPELLINGS = {"mmpretrain": 0, "mmdet": 1, "timm": 2}
 # that place out, and the others fill it with something that has no weights.
 _SHORTCUT = {f"layer1.0.downsample.{i}": f"layer1.0.downsample.{i + 1}" for i in (0, 1)}
 _AVG_DOWN = re.compile(r"layer[2-4]\.0\.downsample\.2\.")
+_FIRST_BLOCK = re.compile(r"((?:.*\.)?)(?:layer1|res2|4)\.0\.conv1\.weight")
+_STEMS = ("conv1", "conv1.0", "stem.0", "stem.0.conv", "stem.conv1", "0", "0.0")
+"""First convolutions: torchvision, timm, mmdet, mmpretrain, Detectron2, numbered children."""
+
+
+def find_prefixes(names: Collection[str]) -> list[str]:
+    """Prefixes under which there is a ResNet, complete or not.
+
+    Args:
+        names: Names of tensors.
+
+    Returns:
+        Prefixes with the dot they end in, or empty, of names that have both a stem and a first block.
+    """
+    starts = [match[1] for match in map(_FIRST_BLOCK.fullmatch, names) if match]
+    return [p for p in starts if any(f"{p}{stem}.weight" in names for stem in _STEMS)]
 
 
 def to_canonical(state: State) -> dict[str, Tensor]:

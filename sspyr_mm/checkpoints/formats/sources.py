@@ -6,13 +6,13 @@ and nothing but it, or reading ends with an error.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from sspyr_mm.checkpoints.formats.resnet import from_detectron2
-from sspyr_mm.checkpoints.formats.weights import Weights, few
+from sspyr_mm.checkpoints.formats.weights import few
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -41,6 +41,7 @@ class SourceFormat:
         rename: From the names behind the prefix to torchvision's.
         container: Entry of the file the tensors must be in; None for any.
         std: Normalisation it was trained with.
+        general: Whether the names say nothing about a method, so that there may be another network next to it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SourceFormat:
     rename: Callable[[str], str] = str
     container: str | None = None
     std: tuple[float, float, float] = IMAGENET_STD
+    general: bool = False
 
 
 _CONV1 = r"conv1\.weight$"
@@ -58,6 +60,8 @@ _MM_STEM = r"backbone\.(conv1|stem\.0(\.conv)?)\.weight$"
 _MM_PREFIX = r"backbone\.|roi_head\.shared_head\.(?=layer4\.)"
 _SSPRL_HEADS = r"projection_head\.|l_pro_head\d+\.|ptypes\.|local_ptypes\d+\.|l2g_ptypes\d+\."
 _DETCO_HEADS = r"(.*\.)?layers\.|.*mlp|fc\."
+_NO_TRUNK = r"(?!(conv|bn|norm|gn|layer|stem|stage|block)s?\d*\.)"
+"""Modules next to a trunk are heads, unless their names are those of parts of a trunk."""
 _D2_HEADS = r"stem\.fc\.|fc\.|linear\."
 
 FORMATS = (
@@ -145,7 +149,14 @@ FORMATS = (
         (_MM_STEM, r"(rpn_head|roi_head|bbox_head|neck\.lateral_convs)\."),
         prefix=_MM_PREFIX,
     ),
-    SourceFormat("mmpretrain", "backbone. (mmselfsup, too)", (_MM_STEM,), prefix=r"backbone\."),
+    SourceFormat(
+        "mmpretrain",
+        "backbone. (mmselfsup, too)",
+        (_MM_STEM,),
+        prefix=r"backbone\.",
+        heads=_NO_TRUNK,
+        general=True,
+    ),
     SourceFormat(
         "detectron2",
         "backbone.bottom_up.stem, .res2 to .res5",
@@ -153,6 +164,7 @@ FORMATS = (
         prefix=r"backbone\.bottom_up\.",
         heads=_D2_HEADS,
         rename=from_detectron2,
+        general=True,
     ),
     SourceFormat(
         "detectron2",
@@ -160,43 +172,77 @@ FORMATS = (
         (r"stem\.conv1\.weight$", r"res2\."),
         heads=_D2_HEADS,
         rename=from_detectron2,
+        general=True,
     ),
     SourceFormat(
-        "timm", "plain, deep stem in conv1.0. to conv1.6.", (r"conv1\.0\.weight$",), heads=r"fc\."
+        "timm",
+        "plain, deep stem in conv1.0. to conv1.6.",
+        (r"conv1\.0\.weight$",),
+        heads=_NO_TRUNK,
+        general=True,
     ),
-    SourceFormat("torchvision", "plain, with fc (timm's, too)", (_CONV1, r"fc\."), heads=r"fc\."),
+    SourceFormat(
+        "torchvision",
+        "plain, with fc (timm's, too)",
+        (_CONV1, r"fc\."),
+        heads=_NO_TRUNK,
+        general=True,
+    ),
     SourceFormat(
         "plain",
         "plain, backbone only (DenseCL's, mmpretrain's own names, ...)",
         (r"(conv1|stem\.0(\.conv)?)\.weight$", r"layer1\.0\.conv1\.weight$"),
+        heads=_NO_TRUNK,
+        general=True,
+    ),
+    SourceFormat(
+        "sequential",
+        "{0,1,4..7}., the numbered children of a ResNet (lightly)",
+        (r"0\.weight$", r"4\.0\.conv1\.weight$"),
+        heads=r"(?![0-7]\.)",
+        rename=_from_sequential,
+        general=True,
     ),
 )
 """First row that fits wins: the special ones stand before the general ones."""
 
 
-def detect(weights: Weights, *, where: str) -> SourceFormat:
-    """Tells which format a file has.
+def detect(
+    tensors: Collection[str], container: str | None, *, bare: bool = False
+) -> SourceFormat | None:
+    """Finds the format of a file by the names of its tensors.
 
     Args:
-        weights: Its tensors.
+        tensors: Names.
+        container: Entry of the file they are in.
+        bare: Whether only formats without a prefix come into question.
+
+    Returns:
+        The row of :data:`FORMATS`, None if there is no such row.
+    """
+    for row in FORMATS:
+        if row.container not in (None, container) or (bare and row.prefix):
+            continue
+        if all(any(re.match(need, name) for name in tensors) for need in row.needs):
+            return row
+    return None
+
+
+def unknown(tensors: Collection[str], *, where: str) -> ValueError:
+    """The error for a file without a known format.
+
+    Args:
+        tensors: Names.
         where: The file, for messages.
 
     Returns:
-        The row of :data:`FORMATS`.
-
-    Raises:
-        ValueError: If it has none of them; the message lists them and the first names of the file.
+        An error that lists the formats and the first names of the file.
     """
-    for row in FORMATS:
-        if row.container not in (None, weights.container):
-            continue
-        if all(any(re.match(need, name) for name in weights.tensors) for need in row.needs):
-            return row
     known = "\n".join(f"  {row.name}: {row.layout}" for row in FORMATS)
-    raise ValueError(
-        f"{where} holds no ResNet in a format that is known. Its first tensors are {few(weights.tensors, 6)}. Other "
+    return ValueError(
+        f"{where} holds no ResNet in a format that is known. Its first tensors are {few(tensors, 6)}. Other "
         "backbones (ViT, Swin, ConvNeXt, ...) are read from pre-training checkpoints of sspyr_mm and what `export` "
-        f"made of them; ResNets also from\n{known}"
+        f"made of them; ResNets under any prefix, and from\n{known}"
     )
 
 

@@ -1,67 +1,193 @@
-"""The one dict of tensors in a file, and what stands beside it."""
+"""The tensors of one network in a file, and what is stored next to them."""
 
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-CONTAINERS = ("state_dict", "online_network_state_dict", "model")
-"""Entries that hold a network's tensors, where the file is not itself such a dict."""
+from sspyr_mm.checkpoints.formats.resnet import find_prefixes
+
+_WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\."
+)
+"""Components that torch.compile, FSDP, DeepSpeed and activation checkpointing insert into names."""
+_COUNTERS = ("n_averaged", "steps")
+"""Buffers of torch's and mmengine's averaged models."""
+_AVERAGED = {"ema", "swa", "avg", "averaged", "average", "teacher"}
+_MOMENTUM = {"momentum", "target", "key", "k"}
+_MAX_DEPTH, _MAX_DICTS = 8, 20_000
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The network to read from a file that holds several.
+
+    Args:
+        key: Entry that holds the tensors, with dots for nested dicts, e.g. ``model.state_dict``. None: found by names.
+        prefix: Beginning of the backbone's names, e.g. ``encoder_k.``; empty for none. None: found by names.
+        ema: Whether averaged weights are read where raw ones are next to them. None: averaged if there are any.
+    """
+
+    key: str | None = None
+    prefix: str | None = None
+    ema: bool | None = None
+
+
+class Choice(NamedTuple):
+    """One network of several.
+
+    Args:
+        name: Its entry or prefix.
+        averaged: Whether its weights are averages over training steps.
+        notes: What was decided and how to decide otherwise; empty if there was no choice.
+    """
+
+    name: str
+    averaged: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors as a file has them, only without the prefix of a parallel wrapper.
+    """Tensors as a file has them, without the components that wrappers insert into names.
 
     Args:
         tensors: By name.
-        container: Entry of the file they are in; None for the file itself.
+        container: Entry of the file that holds them, with dots for nested dicts; None for the file itself.
         meta: The file's ``meta``, empty if it has none.
         entries: The file's other entries.
+        averaged: See :class:`Choice`.
+        notes: See :class:`Choice`.
     """
 
     tensors: dict[str, Tensor]
     container: str | None
     meta: dict[str, Any]
     entries: dict[str, Any]
+    averaged: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def find_weights(checkpoint: dict[str, Any], *, where: str) -> Weights:
-    """Finds the tensors of a checkpoint.
+def find_weights(
+    checkpoint: dict[str, Any], *, where: str, select: Selection | None = None
+) -> Weights:
+    """Finds the tensors of a network in nested dicts.
 
     Args:
         checkpoint: As :func:`read_checkpoint` returns it.
         where: The file, for messages.
+        select: Network to take, where there are several.
 
     Returns:
         The tensors; numpy arrays among them as tensors.
 
     Raises:
-        ValueError: If there are none, or several sets of them.
+        ValueError: If there are none, or several networks and nothing tells which one is meant.
     """
-    meta = checkpoint.get("meta")
-    # First: beside a container a training script may leave single tensors, the best accuracy for instance.
-    found = [name for name in CONTAINERS if _has_arrays(checkpoint.get(name))]
-    if not found and _has_arrays(checkpoint):
-        container, state = None, checkpoint
-    else:
-        if len(found) != 1:
-            raise ValueError(
-                f"{where} holds {'several networks, under ' + ', '.join(found) if found else 'no tensors'}; wanted are "
-                f"tensors by name, in the file itself or in one of {', '.join(CONTAINERS)}. It holds {few(checkpoint)}"
-            )
-        container, state = found[0], checkpoint[found[0]]
-    tensors = {str(k): _tensor(v, f"{where}: {k}") for k, v in state.items() if _is_array(v)}
-    while tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): v for name, v in tensors.items()}
-    return Weights(
-        tensors=tensors,
-        container=container,
-        meta=meta if isinstance(meta, dict) else {},
-        entries={k: v for k, v in checkpoint.items() if container and k not in (container, "meta")},
+    select = select or Selection()
+    found = dict(_tensor_dicts(checkpoint))
+    if not found:
+        raise ValueError(
+            f"{where} holds no tensors, nor do the dicts in it; its entries are {few(checkpoint)}"
+        )
+    candidates = _candidates(found, select.key, where)
+    states = {k: _tensors(v, f"{where}: {k}" if k else where) for k, v in candidates.items()}
+    choice = choose(
+        states,
+        where=where,
+        option="--key",
+        ema=select.ema,
+        averaged=_averaged_by_mmengine(checkpoint),
     )
+    notes = choice.notes
+    if any(name.startswith("ema_") and "." not in name for name in states[choice.name]):
+        notes += ("the buffers ema_* of mmcv's EMAHook are not read",)
+    meta, first = checkpoint.get("meta"), choice.name.partition(".")[0]
+    return Weights(
+        tensors=states[choice.name],
+        container=choice.name or None,
+        meta=meta if isinstance(meta, dict) else {},
+        entries={k: v for k, v in checkpoint.items() if first and k not in (first, "meta")},
+        averaged=choice.averaged,
+        notes=notes,
+    )
+
+
+def choose(
+    found: Mapping[str, Mapping[str, Tensor]],
+    *,
+    where: str,
+    option: str,
+    ema: bool | None = None,
+    averaged: str | None = None,
+    is_whole: Callable[[str], bool] = lambda name: True,
+) -> Choice:
+    """Chooses one of several networks by the words in their names.
+
+    Args:
+        found: Tensors by entry or prefix.
+        where: The file, for messages.
+        option: Option of the command line that chooses, for messages.
+        ema: See :class:`Selection`.
+        averaged: Entry that is known to be averaged, so that others are not; None if words tell.
+        is_whole: Whether a network is complete; asked where nothing else decides.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: If several are left.
+    """
+    left: dict[str, Mapping[str, Tensor]] = {}
+    for name, state in found.items():
+        if not any(_same(state, other) for other in left.values()):
+            left[name] = state
+    notes: list[str] = []
+    momentum = [name for name in left if _words(name) & _MOMENTUM]
+    if 0 < len(momentum) < len(left):
+        left = {name: state for name, state in left.items() if name not in momentum}
+        notes.append(f"the momentum encoder is left out: {option} {momentum[0]} takes it")
+    means = [n for n in left if (n == averaged if averaged else is_averaged(n))]
+    raw = [name for name in left if name not in means]
+    if len(means) == len(raw) == 1 and _alike(left[means[0]], left[raw[0]]):
+        pair = (f"averaged weights ({means[0]})", f"raw ones ({raw[0] or 'no prefix'})")
+        taken, other, flag = (*pair, "--no-ema") if ema is not False else (*pair[::-1], "--ema")
+        notes.append(f"{taken} are used; {flag} takes the {other}")
+        name = raw[0] if ema is False else means[0]
+        return Choice(name, name in means, tuple(notes))
+    if len(left) > 1:
+        left = {name: state for name, state in left.items() if is_whole(name)} or left
+    if len(left) > 1:
+        raise ValueError(
+            f"{where} holds several networks: {counts(left)}. Choose one with {option} NAME"
+        )
+    (name,) = left
+    return Choice(name, name in means, tuple(notes))
+
+
+def is_averaged(name: str) -> bool:
+    """Whether the words of an entry or prefix say that its weights are averages over training steps."""
+    return bool(_words(name) & _AVERAGED)
+
+
+def under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def unwrapped(name: str) -> str:
+    """A name without the components that wrappers insert."""
+    return _WRAPPERS.sub("", name)
+
+
+def counts(found: Mapping[str, Any], number: int = 8) -> str:
+    """Entries or prefixes with their numbers of tensors, for messages."""
+    texts = [f"{name or repr('')} ({len(state)} tensors)" for name, state in found.items()]
+    return few(texts, number)
 
 
 def few(names: Any, number: int = 3) -> str:
@@ -69,7 +195,7 @@ def few(names: Any, number: int = 3) -> str:
 
     Args:
         names: Names.
-        number: How many of them.
+        number: Number of names to show.
 
     Returns:
         ``a, b, c, ...``
@@ -78,18 +204,93 @@ def few(names: Any, number: int = 3) -> str:
     return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray))
+def _candidates(
+    found: Mapping[str, dict[str, Any]], key: str | None, where: str
+) -> dict[str, dict[str, Any]]:
+    """The dicts that may be the network's: all with a ResNet; of other networks, what is large."""
+    # An optimizer has a dict of two or three tensors for each parameter.
+    most = max(map(len, found.values()))
+    large = {k: v for k, v in found.items() if 2 * len(v) >= most}
+    likely = {k: v for k, v in found.items() if find_prefixes(v)} or large
+    if key is None:
+        return likely
+    if key in found:
+        return {key: found[key]}
+    inside = {k: v for k, v in likely.items() if k.startswith(f"{key}.")}
+    if not inside:
+        raise ValueError(f"{where} has no tensors under --key {key}; it has {counts(likely)}")
+    return inside
 
 
-def _has_arrays(value: Any) -> bool:
-    return isinstance(value, dict) and any(_is_array(v) for v in value.values())
+def _tensor_dicts(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every dict that holds arrays, with its path; the outermost come first."""
+    level: list[tuple[str, Any]] = [("", checkpoint)]
+    visited = 0
+    for _ in range(_MAX_DEPTH):
+        deeper = []
+        for path, value in level[: _MAX_DICTS - visited]:
+            if isinstance(value, nn.Module):
+                value = value.state_dict()
+            if not isinstance(value, dict):
+                continue
+            visited += 1
+            arrays = {str(k): v for k, v in value.items() if isinstance(v, (Tensor, np.ndarray))}
+            if state := _without_wrappers(arrays):
+                yield path, state
+            start = f"{path}." if path else ""
+            deeper += [
+                (f"{start}{k}", v)
+                for k, v in value.items()
+                if isinstance(v, (dict, nn.Module)) and not str(k).startswith("optim")
+            ]
+        level = deeper
 
 
-def _tensor(value: Tensor | np.ndarray, where: str) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.detach()
-    try:
-        return torch.from_numpy(value.copy())
-    except TypeError as error:
-        raise ValueError(f"{where} is an array that can't be a tensor: {error}") from error
+def _without_wrappers(state: dict[str, Any]) -> dict[str, Any]:
+    renamed: dict[str, Any] = {}
+    for name, value in state.items():
+        # A module and its compiled form have equal tensors; where they differ, both keep their names.
+        short = unwrapped(name)
+        renamed[short if short not in renamed or _equal(renamed[short], value) else name] = value
+    renamed = {name: value for name, value in renamed.items() if name not in _COUNTERS}
+    while renamed and all(name.startswith("module.") for name in renamed):
+        renamed = under("module.", renamed)
+    return renamed
+
+
+def _averaged_by_mmengine(checkpoint: Mapping[str, Any]) -> str | None:
+    """The entry with averaged weights: mmengine's EMAHook stores the raw ones as ``ema_state_dict``."""
+    raw = checkpoint.get("ema_state_dict")
+    return "state_dict" if isinstance(raw, dict) and "steps" in raw else None
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[._]", name.lower()))
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(_equal(v, other[k]) for k, v in one.items())
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(torch.equal(one, other) if isinstance(one, Tensor) else np.array_equal(one, other))
+
+
+def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return all(v.shape == other[k].shape for k, v in one.items() if k in other)
+
+
+def _tensors(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    tensors = {}
+    for name, value in state.items():
+        try:
+            tensors[name] = (
+                value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
+            )
+        except TypeError as error:
+            raise ValueError(
+                f"{where}: {name} is an array that can't be a tensor: {error}"
+            ) from error
+    return tensors
