@@ -25,6 +25,8 @@ def test_every_dumped_config_is_read_back(path):
         "a = __import__('os').environ.update(SSPYR_TEST_RAN='1')",
         "a = dict(b=[open('/dev/null')])",
         "a = dict(**{'b': 1})",
+        "a = dict({'b': 1})",
+        "a = dict([('b', 1)], c=2)",
         "exec('1')",
     ],
 )

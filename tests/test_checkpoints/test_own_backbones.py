@@ -13,9 +13,10 @@ from sspyr_mm.checkpoints import (
     build_model,
     export_backbone,
     inspect_checkpoint,
-    load_pretraining,
     read_backbone,
 )
+from sspyr_mm.checkpoints.formats import timm_names
+from sspyr_mm.checkpoints.formats.networks import plain_config
 from sspyr_mm.checkpoints.formats.targets import timm_call
 
 from .conftest import assert_identical, assert_same_features, scatter
@@ -53,6 +54,7 @@ def test_narrow_resnet(norm, photograph, tmp_path):
     assert (checkpoint.mean, checkpoint.std) == ((1, 2, 3), (4, 5, 6))
     assert checkpoint.backbone["base_channels"] == 16
     assert checkpoint.backbone["norm_cfg"] == {"type": "BN"}
+    assert "frozen_stages" not in checkpoint.backbone
     assert_identical(checkpoint.state_dict, dict(model.backbone.state_dict()))
     outputs = build_backbone(checkpoint)(photograph)
     assert len(outputs) == 1
@@ -148,12 +150,14 @@ def test_timm_computes_the_same(kind, photograph, tmp_path):
 )
 def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
-    pretrain(tmp_path / "x.pth", backbone, channels)
+    means = {"type": "PyramidAugment", "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
+    pretrain(tmp_path / "x.pth", backbone, channels, data_preprocessor=means)
     out = tmp_path / ("out.safetensors" if target == "safetensors" else "out")
     export_backbone(tmp_path / "x.pth", out, target=target)
     first, back = read_backbone(tmp_path / "x.pth"), read_backbone(out)
     assert_identical(back.state_dict, first.state_dict)
     assert back.backbone == first.backbone and back.patch is None
+    assert (back.mean, back.std) == (first.mean, first.std) == ((1, 2, 3), (4, 5, 6))
 
 
 @pytest.mark.parametrize("target", ["torchvision", "detectron2"])
@@ -197,7 +201,41 @@ def test_backbones_timm_does_not_have(backbone, channels, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_whole_models_are_still_loaded(tmp_path):
-    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
-    model = pretrain(tmp_path / "x.pth", backbone, 64)
-    assert_identical(load_pretraining(tmp_path / "x.pth")[1].state_dict(), model.state_dict())
+NARROW = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
+
+
+@pytest.mark.parametrize("target", ["torchvision", "timm", "detectron2"])
+def test_other_norms_are_not_written_as_batch_norm(target, tmp_path):
+    backbone = {**NARROW, "norm_cfg": {"type": "GN", "num_groups": 8}}
+    pretrain(tmp_path / "x.pth", backbone, 64)
+    out = tmp_path / ("out.pkl" if target == "detectron2" else "out")
+    with pytest.raises(ValueError, match=f"ResNets of {target} have batch norm, this one has GN"):
+        export_backbone(tmp_path / "x.pth", out, target=target)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("key", ["init_cfg", "pretrained", "frozen_stages", "norm_eval", "with_cp"])
+def test_settings_of_training_are_no_part_of_a_backbone(key):
+    assert plain_config({"type": "mmpretrain.ResNet", "depth": 18, key: 1}) == {
+        "type": "ResNet",
+        "depth": 18,
+    }
+
+
+def test_timm_has_every_model_that_is_named():
+    vits = [f"{n}_patch{p}_224" for n, sizes in timm_names._VIT_PATCHES.items() for p in sizes]
+    convnexts = [f"{f}_{size}" for f, sizes in timm_names._CONVNEXTS.items() for size in sizes]
+    for name in (*vits, *convnexts, *timm_names._SWINS.values()):
+        assert timm.is_model(name), name
+    for (*_, window), name in timm_names._SWINS.items():
+        assert f"_window{window}_" in name
+
+
+def test_every_vit_of_timm_has_its_sizes():
+    for (width, depth, heads, hidden), name in timm_names._VITS.items():
+        patch = timm_names._VIT_PATCHES[name][-1]
+        with torch.device("meta"):
+            network = timm.create_model(f"{name}_patch{patch}_224", num_classes=0)
+        block = network.blocks[0]
+        assert (network.embed_dim, len(network.blocks)) == (width, depth), name
+        assert (block.attn.num_heads, block.mlp.fc1.out_features) == (heads, hidden), name

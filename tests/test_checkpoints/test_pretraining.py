@@ -1,0 +1,76 @@
+"""Whole models of our pre-training, read from their checkpoints, and the same networks at random."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from sspyr_mm.checkpoints import Selection, load_pretraining, random_model, read_backbone
+
+from .conftest import assert_identical
+from .test_own_backbones import NARROW, ROOT, pretrain
+
+
+def test_whole_models_are_still_loaded(tmp_path):
+    model = pretrain(tmp_path / "x.pth", NARROW, 64)
+    assert_identical(load_pretraining(tmp_path / "x.pth")[1].state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "module", ["backbone.layer4.1.bn2", "neck.projectors.s0.0", "head.prototypes.s1"]
+)
+@pytest.mark.parametrize("wrong", ["missing", "unexpected"])
+def test_whole_models_must_be_complete(module, wrong, tmp_path):
+    """What is missing would stay as random as the network was made."""
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    state = content["state_dict"]
+    if wrong == "missing":
+        del state[f"{module}.weight"]
+    else:
+        state[f"{module}.extra"] = torch.ones(1)
+    torch.save(content, tmp_path / "x.pth")
+    name = f"{module}.{'weight' if wrong == 'missing' else 'extra'}"
+    with pytest.raises(ValueError, match=re.escape(name)):
+        load_pretraining(tmp_path / "x.pth")
+
+
+def test_whole_models_are_read_through_wrappers_and_averages(tmp_path):
+    model = pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    averaged, raw = content["state_dict"], {}
+    for name, tensor in averaged.items():
+        raw[f"module.{name}"] = tensor + 1
+    content["ema_state_dict"] = {"steps": torch.tensor(3), **raw}
+    content["state_dict"] = {f"_orig_mod.{k}": v for k, v in averaged.items()}
+    torch.save(content, tmp_path / "x.pth")
+    for ema in (None, True):
+        _, found = load_pretraining(tmp_path / "x.pth", select=Selection(ema=ema))
+        assert_identical(found.state_dict(), model.state_dict())
+    _, found = load_pretraining(tmp_path / "x.pth", select=Selection(ema=False))
+    assert torch.equal(found.backbone.conv1.weight, model.backbone.conv1.weight + 1)
+    checkpoint = read_backbone(tmp_path / "x.pth", select=Selection(ema=False))
+    assert checkpoint.source == "sspyr_mm"
+    assert torch.equal(checkpoint.state_dict["conv1.weight"], model.backbone.conv1.weight + 1)
+
+
+@pytest.mark.parametrize("where", ["pretrained", "model", "backbone"])
+def test_a_random_model_starts_from_no_file(where, tmp_path):
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    cfg = Config.fromfile(ROOT / "configs" / "ssprl" / "r18_small_50e.py")
+    cfg.model.backbone = NARROW
+    cfg.model.neck.in_channels = 64
+    if where == "pretrained":
+        cfg.model.pretrained = str(tmp_path / "x.pth")
+    else:
+        part = cfg.model if where == "model" else cfg.model.backbone
+        part.init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "x.pth")}
+        if where == "backbone":
+            part.init_cfg.prefix = "backbone."
+    trained = read_backbone(tmp_path / "x.pth").state_dict
+    state = random_model(cfg).backbone.state_dict()
+    # The file's statistics are random, those of a new network are not.
+    assert state["bn1.running_mean"].eq(0).all() and not trained["bn1.running_mean"].eq(0).any()
+    assert not torch.equal(state["conv1.weight"], trained["conv1.weight"])
+    assert where == "pretrained" or "init_cfg" in part
