@@ -74,3 +74,10 @@ def test_a_random_model_starts_from_no_file(where, tmp_path):
     assert state["bn1.running_mean"].eq(0).all() and not trained["bn1.running_mean"].eq(0).any()
     assert not torch.equal(state["conv1.weight"], trained["conv1.weight"])
     assert where == "pretrained" or "init_cfg" in part
+
+
+def test_a_prefix_without_a_network_is_refused(tmp_path):
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    with pytest.raises(ValueError, match=r"no ResNet under --prefix neck\.; .* backbone\. \("):
+        read_backbone(tmp_path / "x.pth", select=Selection(prefix="neck"))
+    assert read_backbone(tmp_path / "x.pth", select=Selection(prefix="backbone")).patch == 64

@@ -71,6 +71,11 @@ def test_components_of_wrappers_are_removed_anywhere(wrap, small, tmp_path):
     assert_identical(read(within, tmp_path).state_dict, small)
 
 
+def test_a_compiled_network_that_differs_is_another_one(small, other, tmp_path):
+    with pytest.raises(ValueError, match=r"several networks: '' .*, _orig_mod\."):
+        read({**small, **prefixed("_orig_mod.", other)}, tmp_path)
+
+
 @pytest.mark.parametrize(
     "path",
     [
