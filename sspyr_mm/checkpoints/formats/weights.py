@@ -147,7 +147,7 @@ def choose(
         if not any(_same(state, other) for other in left.values()):
             left[name] = state
     notes: list[str] = []
-    momentum = [name for name in left if _words(name) & _MOMENTUM]
+    momentum = [name for name in left if is_momentum(name)]
     if 0 < len(momentum) < len(left):
         left = {name: state for name, state in left.items() if name not in momentum}
         notes.append(f"the momentum encoder is left out: {option} {momentum[0]} takes it")
@@ -174,6 +174,11 @@ def is_averaged(name: str) -> bool:
     return bool(_words(name) & _AVERAGED)
 
 
+def is_momentum(name: str) -> bool:
+    """Whether the words of an entry or prefix say that it is the momentum encoder of another network."""
+    return bool(_words(name) & _MOMENTUM)
+
+
 def under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors whose names begin with a prefix, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -191,15 +196,7 @@ def counts(found: Mapping[str, Any], number: int = 8) -> str:
 
 
 def few(names: Any, number: int = 3) -> str:
-    """The first names of a collection, for messages.
-
-    Args:
-        names: Names.
-        number: Number of names to show.
-
-    Returns:
-        ``a, b, c, ...``
-    """
+    """The first names of a collection, for messages: ``a, b, c, ...``."""
     names = [str(name) for name in names]
     return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
 
