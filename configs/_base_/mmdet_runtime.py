@@ -6,6 +6,7 @@ default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
     precise_bn=dict(type="mmpretrain.PreciseBNBeforeValHook", num_iters=200),
     pictures=dict(type="mmpretrain.PredictionPicturesHook"),
+    divergence=dict(type="mmpretrain.DivergenceHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
 log_processor = dict(by_epoch=False)

@@ -6,6 +6,7 @@ default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=2),  # with 1 the last is removed before the next is written
     complete_weights=dict(type="CompleteWeightsHook"),
     view_seed=dict(type="ViewSeedHook"),
+    divergence=dict(type="DivergenceHook"),
     interrupt=dict(type="InterruptHook"),
 )
 val_cfg = dict()

@@ -12,6 +12,7 @@ default_hooks = dict(
     normalize_prototypes=dict(type="NormalizePrototypesHook"),
     loss_watch=dict(type="LossWatchHook"),
     throughput=dict(type="ThroughputHook"),
+    divergence=dict(type="DivergenceHook"),
     interrupt=dict(type="InterruptHook"),
 )
 randomness = dict(seed=0)

@@ -15,6 +15,7 @@ train_dataloader = dict(batch_size=4)
 default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
     pictures=dict(type="mmpretrain.PredictionPicturesHook"),
+    divergence=dict(type="mmpretrain.DivergenceHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -16,7 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.engine.hooks import DivergenceHook
+from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.files import write_json
 
@@ -50,8 +50,14 @@ def main(arguments: list[str] | None = None) -> None:
     loop.val_begin = 1 + (loop.max_epochs if "max_epochs" in loop else loop.max_iters)
     fill_dataloaders(cfg)
     runner = Runner.from_cfg(prepare_config(cfg, args.launcher))
-    runner.register_hook(DivergenceHook(), priority="HIGH")  # before a checkpoint is written
-    runner.train()
+    if not any(isinstance(hook, DivergenceHook) for hook in runner.hooks):
+        runner.register_hook(DivergenceHook())
+    try:
+        runner.train()
+    except DivergenceError as error:
+        if not (isinstance(cfg.val_evaluator, dict) and cfg.val_evaluator.get("diverged_as_nan")):
+            raise
+        runner.logger.warning(str(error))
     # mmdet's COCO metric has no figures for a network that finds nothing.
     metrics = runner.val_loop.run() or {NOTHING_FOUND: 0.0}
     if is_main_process():

@@ -3,7 +3,7 @@
 from sspyr_mm.engine.hooks.complete_weights_hook import CompleteWeightsHook
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
 from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
-from sspyr_mm.engine.hooks.divergence_hook import DivergenceHook
+from sspyr_mm.engine.hooks.divergence_hook import DivergenceError, DivergenceHook
 from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
 from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
 from sspyr_mm.engine.hooks.precise_bn_hook import PreciseBNBeforeValHook
@@ -21,6 +21,7 @@ __all__ = [
     "CompleteWeightsHook",
     "DataCheckHook",
     "DeferredRuntimeInfoHook",
+    "DivergenceError",
     "DivergenceHook",
     "FreezePrototypesHook",
     "InterruptHook",

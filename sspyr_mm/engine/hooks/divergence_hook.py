@@ -1,47 +1,260 @@
-"""Ends a run whose loss is no number any more."""
+"""Stops a run that has diverged before its good checkpoints are replaced."""
 
-from typing import Any
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple, NoReturn
 
+import numpy as np
 import torch
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 from torch import Tensor
+
+from sspyr_mm.engine.hooks.model_access import log_interval
+
+_MOST_SKIPS = 20
+"""Steps in a row without a finite loss after which loss scaling does not recover."""
+
+
+class DivergenceError(FloatingPointError):
+    """The loss, the weights or the optimizer's state of a run are NaN or infinite."""
+
+
+class _BadLoss(NamedTuple):
+    """The first loss of a rank that is not finite."""
+
+    iteration: int  # from 1
+    name: str
+    value: float
+    lr: float | None
+    last_finite: float | None
+    persists: bool
+    rank: int
 
 
 @HOOKS.register_module()
 class DivergenceHook(Hook):
-    """Raises where the loss is not finite: what would be measured afterwards is the figure of no network.
+    """Stops training when the loss, the weights, a buffer or the optimizer's state is NaN or infinite.
 
-    Args:
-        interval: Iterations between looks, the last iteration included; a look waits for the device.
+    No step waits for the device: losses are taken from the message hub when a log line is due; weights, buffers and
+    optimizer state are checked before training, at the end of every epoch and before a checkpoint is saved. So no
+    checkpoint with such a value is saved, and none is removed to make room for it.
 
-    Raises:
-        ValueError: If the interval is not positive.
+    Where losses are scaled (float16), a step with infinite gradients is skipped and the scale reduced: a loss that is
+    not finite counts once the weights are affected, or after 20 such steps in a row.
+
+    Collective: all ranks check at the same iterations and stop together.
     """
 
-    def __init__(self, interval: int = 50) -> None:
-        if interval < 1:
-            raise ValueError(f"interval must be >= 1 iteration, got {interval}")
-        self.interval = interval
+    # After RuntimeInfoHook and LoggerHook, before CheckpointHook and InterruptHook.
+    priority = "LOW"
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Tensor] | None = None,
-    ) -> None:
-        """Looks at the loss.
+    def __init__(self) -> None:
+        self._interval = 1
+        self._checked = 0
+        self._training = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks the state that training starts from.
 
         Raises:
-            FloatingPointError: If it is infinite or not a number.
+            DivergenceError: If a weight, a buffer or the optimizer's state is not finite.
         """
-        if not (self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner)):
-            return
-        loss = (outputs or {}).get("loss")
-        if loss is not None and not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {float(loss)} at iteration {runner.iter + 1}: training has diverged. Lower the learning "
-                "rate (optim_wrapper.optimizer.lr), or clip gradients (optim_wrapper.clip_grad.max_norm=35)"
+        self._interval = log_interval(runner)
+        self._checked, self._training = runner.iter, True
+        if names := non_finite_state(runner):
+            raise DivergenceError(
+                f"Training cannot start: {_some(names)} not finite. The checkpoint to resume or load was saved after "
+                "its run had diverged; use an earlier one: --resume CHECKPOINT, or --cfg-options load_from=CHECKPOINT"
             )
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Checks the losses since the last log line when the next one is due, and the state before it is saved.
+
+        Raises:
+            DivergenceError: If a value is not finite.
+        """
+        if (
+            self.every_n_inner_iters(batch_idx, self._interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+            or self.is_last_train_iter(runner)
+        ):
+            self._check_losses(runner)
+        if any(
+            isinstance(hook, CheckpointHook) and _saves_now(hook, runner) for hook in runner.hooks
+        ):
+            check_state(runner, runner.iter + 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Checks the state, before ``CheckpointHook`` saves it.
+
+        Raises:
+            DivergenceError: If a value is not finite.
+        """
+        check_state(runner, runner.iter)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Checks the state during training, before ``CheckpointHook`` saves it as the best.
+
+        Raises:
+            DivergenceError: If a value is not finite.
+        """
+        if self._training:
+            check_state(runner, runner.iter)
+
+    def after_run(self, runner: Runner) -> None:
+        """Ends the checks: what is measured afterwards is not saved."""
+        self._training = False
+
+    def _check_losses(self, runner: Runner) -> None:
+        bad = _first_bad_loss(runner, runner.iter + 1 - self._checked)
+        self._checked = runner.iter + 1
+        found = [one for one in all_gather_object(bad) if one is not None]
+        if not found:
+            return
+        first = min(found, key=lambda one: one.iteration)
+        names = non_finite_state(runner)
+        if _scales_loss(runner) and not names and not any(one.persists for one in found):
+            return
+        rank = f" on rank {first.rank}" if get_world_size() > 1 else ""
+        details = [f"epoch {runner.epoch + 1}"]
+        if first.lr is not None:
+            details.append(f"learning rate {first.lr:.3g}")
+        if first.last_finite is not None:
+            details.append(f"last finite value {first.last_finite:.4g}")
+        what = f"{first.name} became {first.value} at iteration {first.iteration}{rank} ({', '.join(details)})"
+        _stop(runner, f"{what}; {_some(names)} not finite now" if names else what)
+
+
+def check_state(runner: Runner, iteration: int) -> None:
+    """Checks weights, buffers and optimizer state. Collective; waits for the device.
+
+    Args:
+        runner: Runner whose model is trained.
+        iteration: Number of iterations so far, for the message.
+
+    Raises:
+        DivergenceError: If a value is not finite.
+    """
+    if names := non_finite_state(runner):
+        _stop(runner, f"after iteration {iteration} {_some(names)} not finite")
+
+
+def non_finite_state(runner: Runner) -> list[str]:
+    """Lists the tensors of a checkpoint that are not finite on any rank. Collective; waits for the device.
+
+    Args:
+        runner: Runner whose model is trained.
+
+    Returns:
+        Names, in the model's order. Buffers count where they are NaN: some hold infinity on purpose.
+    """
+    tests: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    for name, tensor, may_be_inf in _state(runner):
+        if tensor.is_floating_point() or tensor.is_complex():
+            bad = tensor.detach().isnan() if may_be_inf else ~tensor.detach().isfinite()
+            tests.setdefault(tensor.device, []).append((name, bad.any()))
+    names: list[str] = []
+    for pairs in tests.values():
+        flags = torch.stack([flag for _, flag in pairs]).tolist()
+        names += [name for (name, _), flag in zip(pairs, flags, strict=True) if flag]
+    return list(dict.fromkeys(name for one in all_gather_object(names) for name in one))
+
+
+def _state(runner: Runner) -> Iterator[tuple[str, Tensor, bool]]:
+    """Name, tensor, and whether infinity is allowed."""
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    names = {}
+    for name, param in model.named_parameters():
+        names[param] = name
+        yield name, param, False
+    for name, buffer in model.named_buffers():
+        yield name, buffer, True
+    for wrapper in _optim_wrappers(runner):
+        for param, state in wrapper.optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    yield f"{key} of {names.get(param, 'a parameter')}", value, False
+
+
+def _optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict):
+        return list(wrapper.optim_wrappers.values())
+    return [wrapper] if isinstance(wrapper, OptimWrapper) else []  # a config until training starts
+
+
+def _scales_loss(runner: Runner) -> bool:
+    scalers = (getattr(wrapper, "loss_scaler", None) for wrapper in _optim_wrappers(runner))
+    return any(scaler is not None and scaler.is_enabled() for scaler in scalers)
+
+
+def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
+    """Whether the hook saves after this iteration; mmengine's own condition."""
+    if hook.by_epoch:
+        return False
+    due = hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
+    return due or (hook.save_last and hook.is_last_train_iter(runner))
+
+
+def _first_bad_loss(runner: Runner, count: int) -> _BadLoss | None:
+    """Looks for a value that is not finite in the last ``count`` iterations of this rank.
+
+    Of the losses of one iteration a term comes before the sum.
+    """
+    scalars = runner.message_hub.log_scalars
+    found = []
+    for key, buffer in scalars.items():
+        name = key.removeprefix("train/")
+        if not key.startswith("train/") or "loss" not in name:
+            continue
+        history = buffer.data[0]
+        bad = np.flatnonzero(~np.isfinite(history[-count:]))
+        if count and bad.size:
+            found.append((int(bad[0]) - len(history[-count:]), name == "loss", name, history))
+    if not found:
+        return None
+    place, _, name, history = min(found, key=lambda one: one[:3])
+    finite = history[:place][np.isfinite(history[:place])]
+    rates = scalars["train/lr"].data[0] if "train/lr" in scalars else []
+    return _BadLoss(
+        iteration=runner.iter + 2 + place,  # place -1: this one
+        name=name,
+        value=float(history[place]),
+        lr=float(rates[place]) if len(rates) >= -place else None,
+        last_finite=float(finite[-1]) if finite.size else None,
+        persists=len(history) >= _MOST_SKIPS and not np.isfinite(history[-_MOST_SKIPS:]).any(),
+        rank=get_rank(),
+    )
+
+
+def _stop(runner: Runner, what: str) -> NoReturn:
+    """Ends the run with the reason and the remedies."""
+    last = runner.message_hub.runtime_info.get("last_ckpt")
+    if not (last and os.path.exists(last)) and runner._resume:
+        last = find_latest_checkpoint(runner.work_dir)
+    good = last if last and os.path.exists(last) else None
+    where = f"The last good checkpoint is {good}" if good else "There is no earlier checkpoint"
+    again = f"--resume {good} --cfg-options" if good else "--cfg-options"
+    rate = f" from its weights (another --work-dir, --cfg-options load_from={good})" if good else ""
+    runner.call_hook("after_run")  # closes a progress bar
+    raise DivergenceError(
+        f"Training has diverged: {what}. {where}; nothing was saved since. Clip gradients ({again} "
+        "optim_wrapper.clip_grad.max_norm=35), use bfloat16 if the run uses float16 (optim_wrapper.dtype=bfloat16), or "
+        f"start a new run{rate} with a lower optim_wrapper.optimizer.lr or a longer warm-up: a resumed run keeps the "
+        "learning rate of its checkpoint"
+    )
+
+
+def _some(names: list[str]) -> str:
+    """A few names and the number of the others, with the verb."""
+    shown = ", ".join(names[:3])
+    if len(names) > 3:
+        shown += f" and {len(names) - 3} more tensors"
+    return f"{shown} {'is' if len(names) == 1 else 'are'}"

@@ -14,6 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
+from sspyr_mm.engine.hooks.divergence_hook import check_state
 from sspyr_mm.engine.hooks.model_access import accumulative_counts
 from sspyr_mm.files import whole_file
 
@@ -83,11 +84,16 @@ class InterruptHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Saves and ends the program if it was asked to."""
+        """Saves a checkpoint and ends the program after a signal.
+
+        Raises:
+            DivergenceError: If a weight, a buffer or the optimizer's state is not finite; nothing is saved then.
+        """
         # Gradients that are being accumulated are in no checkpoint: not between two steps.
         mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):
             return
+        check_state(runner, runner.iter + 1)
         if is_main_process():
             target = os.path.join(runner.work_dir, _FILE)
             with whole_file(target) as partial:

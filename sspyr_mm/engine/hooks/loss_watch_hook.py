@@ -1,6 +1,5 @@
 """Says so when a scale learns nothing."""
 
-import math
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -41,13 +40,8 @@ class LossWatchHook(Hook):
                 self._look(runner, name.removeprefix("ce_ratio_"), float(value))
 
     def _look(self, runner: Runner, scale: str, ratio: float) -> None:
-        if not math.isfinite(ratio):
-            runner.logger.warning(
-                f"The loss of {scale} is {ratio}: training has diverged. Resume from an earlier checkpoint with a "
-                "lower learning rate, or with bfloat16 in place of float16 (optim_wrapper.dtype)."
-            )
-            return
-        if abs(ratio - 1) > 1 - self.threshold:
+        # A ratio that is not finite is DivergenceHook's to judge: loss scaling may skip the step.
+        if not abs(ratio - 1) <= 1 - self.threshold:
             self._stuck_since.pop(scale, None)
             return
         since = self._stuck_since.setdefault(scale, max(0, runner.iter + 1 - self.interval))
