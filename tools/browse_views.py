@@ -14,6 +14,7 @@ from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets import set_epoch, set_pyramid
 from sspyr_mm.datasets.shards import is_packed
 from sspyr_mm.engine.launch import set_data_root
+from sspyr_mm.engine.settings import merge_options
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.reports.contact_sheet import draw_contact_sheet
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 def write_sheet(args: argparse.Namespace) -> None:
     cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    merge_options(cfg, args.cfg_options or {})
     if args.data_root:
         set_data_root(cfg, args.data_root)
     root = cfg.train_dataloader.dataset.data_root

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import get_world_size
+from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.engine.hooks import DivergenceError
 from sspyr_mm.engine.hooks.data_check_hook import check_full_batch
 from sspyr_mm.engine.launch import batch_notice, fill_dataloaders, prepare_config, set_data_root
+from sspyr_mm.engine.settings import check_names, merge_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,8 +107,8 @@ class TrainingStarted(Hook):
 
 
 def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> None:
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    check_names(cfg)
+    merge_options(cfg, args.cfg_options or {})
     merge_args(cfg, args)
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
@@ -169,6 +171,10 @@ def main() -> None:
             raise
         print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)
         sys.exit(2)
+    except DivergenceError as error:
+        if get_rank() == 0:  # all ranks stop with the same message
+            print(f"train: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -125,3 +125,21 @@ def test_errors_while_training_keep_their_traceback(tmp_path, data):
     result = train(tmp_path, "--cfg-options", *options)
     assert result.returncode == 1 and "Traceback" in result.stderr
     assert "set model.head.in_channels=64" in result.stderr
+
+
+def test_a_run_that_diverges_ends_with_its_reason(tmp_path, data):
+    options = ["model.backbone.init_cfg=None", "optim_wrapper.optimizer.lr=1e30"]
+    options += ["default_hooks.logger.interval=1", "default_hooks.checkpoint.interval=1"]
+    result = train(tmp_path, "--cfg-options", *SMALL, *data, *options)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert last.startswith("train: Training has diverged: after iteration 2 head.fc.weight, ")
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_a_setting_that_nothing_reads(tmp_path):
+    result = train(tmp_path, "--cfg-options", "epochs=7", *SMALL)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert last.startswith("train: --cfg-options epochs=7: ") and "train_cfg.max_epochs=7" in last
+    assert not list(tmp_path.iterdir())

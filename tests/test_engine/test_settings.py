@@ -1,0 +1,169 @@
+"""Settings of the command line that nothing reads are errors; those that something reads are set."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+from small_runs import ROOT
+
+from sspyr_mm.engine.settings import check_names, merge_options
+
+SMALL = ROOT / "configs/ssprl/r18_small_50e.py"
+LABELLED = ROOT / "configs/benchmarks/classification/linear_coco14_50e.py"
+
+
+@pytest.fixture
+def cfg():
+    return Config.fromfile(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        # misplaced
+        ("epochs=7", "train_cfg.max_epochs=7"),
+        ("max_epochs=7", "train_cfg.max_epochs=7"),
+        ("train_cfg.epochs=7", "train_cfg.max_epochs=7"),
+        ("batch_size=3", "train_dataloader.batch_size=3"),
+        ("lr=0.5", "optim_wrapper.optimizer.lr=0.5"),
+        ("learning_rate=0.5", "optim_wrapper.optimizer.lr=0.5"),
+        ("optimizer.lr=0.5", "optim_wrapper.optimizer.lr=0.5"),
+        ("optim_wrapper.lr=0.5", "optim_wrapper.optimizer.lr=0.5"),
+        ("data_root=x", "train_dataloader.dataset.data_root=x"),
+        ("backbone.depth=34", "model.backbone.depth=34"),
+        # misspelt
+        ("optim_wraper.optimizer.lr=0.5", "optim_wrapper.optimizer.lr=0.5"),
+        ("trainer_cfg.max_epochs=7", "train_cfg.max_epochs=7"),
+        ("model.backbone.dept=34", "model.backbone.depth=34"),
+        ("model.head.assigner.epsillon=0.1", "model.head.assigner.epsilon=0.1"),
+        ("train_dataloader.batchsize=3", "train_dataloader.batch_size=3"),
+        ("train_dataloader.dataset.pipeline.0.skip_brocken=1", "skip_broken=1"),
+        ("optim_wrapper.clip_gard.max_norm=1", "optim_wrapper.clip_grad.max_norm=1"),
+        ("optim_wrapper.optimizer.weight_decy=0", "optim_wrapper.optimizer.weight_decay=0"),
+        ("optim_wrapper.paramwise_cfg.norm_decay=0", "paramwise_cfg.norm_decay_mult=0"),
+        ("param_scheduler.0.start_facter=1", "param_scheduler.0.start_factor=1"),
+        ("default_hooks.checkpont.interval=5", "default_hooks.checkpoint.interval=5"),
+        ("default_hooks.logger.intervall=5", "default_hooks.logger.interval=5"),
+        ("auto_scale_lr.base_batchsize=5", "auto_scale_lr.base_batch_size=5"),
+        ("randomness.sed=5", "randomness.seed=5"),
+        ("env_cfg.cudnn_bench=5", "env_cfg.cudnn_benchmark=5"),
+        ("log_processor.window=5", "log_processor.window_size=5"),
+    ],
+)
+def test_a_setting_that_nothing_reads_names_the_nearest(cfg, given, meant):
+    cfg.merge_from_dict(
+        {"optim_wrapper.paramwise_cfg": {}, "auto_scale_lr": {}, "log_processor": {}}
+    )
+    before = cfg.to_dict()
+    key, value = given.split("=")
+    with pytest.raises(
+        ValueError, match=rf"--cfg-options {re.escape(given)}: .*{re.escape(meant)}$"
+    ):
+        merge_options(cfg, {key: value})
+    assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"load_from": "x.pth"},
+        {"compile": True},
+        {"find_unused_parameters": True},
+        {"auto_scale_lr.base_batch_size": 64},
+        {"custom_hooks": [dict(type="EMAHook")]},
+        {"default_hooks.ema.type": "EMAHook", "default_hooks.ema.momentum": 0.1},
+        {"default_hooks.ema": dict(type="EMAHook")},
+        {"default_hooks.checkpoint.priority": "LOW"},
+        {"visualizer.vis_backends": [dict(type="LocalVisBackend")]},
+        {"model.backbone.init_cfg.type": "Pretrained", "model.backbone.init_cfg.checkpoint": "x"},
+        {"model.backbone.norm_cfg.requires_grad": False},
+        {"model.backbone.with_cp": True},
+        {"model.pyramid.s2.grid": 3},
+        {"train_dataloader.prefetch_factor": 4},
+        {"train_dataloader.dataset.pipeline.1.type": "Mine"},
+        {"optim_wrapper.clip_grad.max_norm": 35},
+        {"optim_wrapper.accumulative_counts": 4},
+        {"optim_wrapper.paramwise_cfg.norm_decay_mult": 0},
+        {"optim_wrapper.type": "AmpOptimWrapper", "optim_wrapper.loss_scale": 512.0},
+        {"optim_wrapper.optimizer.type": "SGD", "optim_wrapper.optimizer.momentum": 0.9},
+        {"param_scheduler.1.eta_min": 0.1, "param_scheduler.1.end": 9},
+        {"train_cfg.val_interval": 5},
+        {"randomness.deterministic": True},
+        {"log_processor.window_size": 5},
+        {"env_cfg.dist_cfg.timeout": 60},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_new_setting_that_is_read_is_set(cfg, options):
+    merge_options(cfg, options)
+    for key, value in options.items():
+        node = cfg
+        for part in key.split("."):
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        assert node == value
+
+
+def test_none_in_any_spelling(cfg):
+    options = {"param_scheduler": "null", "load_from": "None", "val_cfg": "none"}
+    merge_options(cfg, {**options, "custom_hooks": ["NULL", "nullify"]})
+    assert [cfg[key] for key in options] == [None] * 3
+    assert cfg.custom_hooks == [None, "nullify"]
+
+
+def test_a_dict_takes_the_place_of_none(cfg):
+    cfg.optim_wrapper.clip_grad = None
+    merge_options(
+        cfg, {"optim_wrapper.clip_grad.max_norm": 35, "optim_wrapper.clip_grad.norm_type": 2}
+    )
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
+
+
+def test_an_index_beyond_a_list(cfg):
+    with pytest.raises(ValueError, match=r"--cfg-options: Index 7 exceeds the length of list"):
+        merge_options(cfg, {"param_scheduler.7.end": 1})
+
+
+def test_a_variable_of_the_file_is_no_setting(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(
+        f'_base_ = "{SMALL}"\nsize = 8\nmine = 1\ntrain_dataloader = dict(batch_size=size)\n'
+    )
+    cfg = Config.fromfile(path)
+    check_names(cfg)
+    with pytest.raises(ValueError, match="nothing reads `size` once the config file is loaded"):
+        merge_options(cfg, {"size": 4})
+    merge_options(cfg, {"mine": 2})  # code of one's own may read runner.cfg.mine
+    assert cfg.mine == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("optim_wraper", "optim_wrapper"),
+        ("trainer_cfg", "train_cfg"),
+        ("default_hook", "default_hooks"),
+    ],
+)
+def test_a_misspelt_name_in_a_file(tmp_path, wrong, right):
+    path = tmp_path / "config.py"
+    path.write_text(f'_base_ = "{SMALL}"\n{wrong} = dict(a=1)\n')
+    with pytest.raises(
+        ValueError, match=f"config.py: nothing reads `{wrong}`; rename it to `{right}`"
+    ):
+        check_names(Config.fromfile(path))
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("[!_]*/**/*.py")), ids=lambda p: p.stem
+)
+def test_shipped_configs_hold_no_misspelt_name(path):
+    cfg = Config.fromfile(path)
+    check_names(cfg)
+    merge_options(cfg, {"model.backbone.init_cfg": "none", "train_dataloader.batch_size": 2})
+
+
+def test_settings_of_another_scope():
+    cfg = Config.fromfile(LABELLED)
+    merge_options(cfg, {"model.head.num_classes": 12, "val_dataloader.dataset.image_ids": "x.txt"})
+    with pytest.raises(ValueError, match=r"use model\.head\.num_classes=12$"):
+        merge_options(cfg, {"num_classes": 12})
