@@ -8,7 +8,12 @@ with quiet_imports():
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.streamed import StreamedImages
-from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
+from sspyr_mm.datasets.transforms import (
+    LoadRGBImage,
+    PackPyramidInputs,
+    PyramidViewTransform,
+    SeedTransforms,
+)
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 from sspyr_mm.datasets.views import set_epoch, set_pyramid
 from sspyr_mm.datasets.workers import answer_to_parent_only
@@ -20,6 +25,7 @@ __all__ = [
     "PackPyramidInputs",
     "PyramidViewTransform",
     "ResumableSampler",
+    "SeedTransforms",
     "StreamedImages",
     "UnlabelledImages",
     "answer_to_parent_only",

@@ -43,11 +43,8 @@ def is_packed(path: str) -> bool:
     return is_url(path) or ((Path(path) / INDEX).is_file() and any(Path(path).glob("chunk-*.bin")))
 
 
-def import_litdata(storage_options: Mapping[str, Any] | None = None) -> Any:
-    """The library that reads and writes shards.
-
-    Args:
-        storage_options: Of an object store; ``endpoint_url`` may be ``http://``, as of a store within a cluster.
+def import_litdata() -> Any:
+    """Imports the library that reads and writes shards.
 
     Raises:
         ImportError: If it is not installed; with what to install.
@@ -59,12 +56,35 @@ def import_litdata(storage_options: Mapping[str, Any] | None = None) -> Any:
             "Streaming needs litdata: pip install 'sspyr_mm[streaming]', or in a checkout "
             "pip install -r requirements/streaming.txt"
         ) from error
-    if str((storage_options or {}).get("endpoint_url", "")).startswith("http://"):
-        from litdata.streaming import downloader
-
-        # litdata 0.2.76 has no option for it, and its transfers refuse what is not encrypted.
-        downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
     return litdata
+
+
+_http_users = 0
+
+
+@contextmanager
+def http_allowed(storage_options: Mapping[str, Any]) -> Iterator[None]:
+    """Lets litdata transfer without encryption inside the block, where the store's endpoint is ``http://``.
+
+    litdata 0.2.76 has no option for it: its clients, made at the first transfer, read one dict of its module.
+
+    Args:
+        storage_options: Options of the object store; ``endpoint_url`` may be ``http://``, as within a cluster.
+    """
+    global _http_users
+    if not str(storage_options.get("endpoint_url", "")).startswith("http://"):
+        yield
+        return
+    from litdata.streaming import downloader
+
+    _http_users += 1
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+    try:
+        yield
+    finally:
+        _http_users -= 1
+        if not _http_users:
+            del downloader._OBSTORE_CLIENT_OPTIONS["allow_http"]
 
 
 class _Packer:
@@ -124,7 +144,7 @@ def pack(
         RuntimeError: If a process ended early.
     """
     options = storage_options or {}
-    litdata = import_litdata(options)
+    litdata = import_litdata()
     if is_url(out) and not out.startswith(_WRITABLE):
         raise ValueError(
             f"OUT can't be {out}: shards are written to a folder or to {', '.join(_WRITABLE)}; pack into a folder and "
@@ -132,7 +152,7 @@ def pack(
         )
     paths = list(paths)
     random.Random(seed).shuffle(paths)
-    with _target(out) as (target, scratch), _litdata_settings(scratch):
+    with http_allowed(options), _target(out) as (target, scratch), _litdata_settings(scratch):
         left_out = Path(scratch) / "left_out.txt"
         start_methods = multiprocessing.get_all_start_methods()
         with _told_of_store(target):

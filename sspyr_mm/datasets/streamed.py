@@ -10,7 +10,7 @@ from mmengine.dataset import Compose
 from mmpretrain.registry import DATASETS
 from torch.utils.data import IterableDataset
 
-from sspyr_mm.datasets.shards import INDEX, import_litdata, is_url
+from sspyr_mm.datasets.shards import INDEX, http_allowed, import_litdata, is_url
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 
 
@@ -54,12 +54,13 @@ class StreamedImages(IterableDataset):
     ) -> None:
         self.data_root = str(data_root)
         self.pipeline = Compose(list(pipeline))
+        self._storage_options = _as_options(storage_options)
         self._stream = _open(
             self.data_root,
             shuffle=shuffle,
             cache_dir=cache_dir,
             max_cache_size=max_cache_size,
-            storage_options=_as_options(storage_options),
+            storage_options=self._storage_options,
             drop_last=True,
         )
         self._length = self._stream.get_len(1, 1)
@@ -127,6 +128,10 @@ class StreamedImages(IterableDataset):
         Raises:
             UnreadableImageError: If none can be read.
         """
+        with http_allowed(self._storage_options):
+            yield from self._images()
+
+    def _images(self) -> Iterator[dict[str, Any]]:
         self._set_clock()
         missing: list[int] = []
         readable: dict[str, Any] = {}
@@ -215,10 +220,11 @@ def _open(data_root: str, **options: Any) -> Any:
             f"{data_root} holds no shards (no {INDEX}, which is written last): give a folder or URL that "
             "`python -m sspyr_mm pack IMAGES OUT` made, or UnlabelledImages for a folder of images"
         )
-    litdata = import_litdata(options["storage_options"])
+    litdata = import_litdata()
     root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
     try:
-        return litdata.StreamingDataset(root, **options)
+        with http_allowed(options["storage_options"]):
+            return litdata.StreamingDataset(root, **options)
     except Exception as error:  # each store has errors of its own
         raise FileNotFoundError(
             f"No shards can be read at {data_root} ({type(error).__name__}: {error}): check the URL, the store's keys "

@@ -26,7 +26,6 @@ from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
 __all__ = [
     "CPUDistributedDataParallel",
-    "batch_notice",
     "fill_dataloaders",
     "init_gloo",
     "prepare_config",
@@ -185,29 +184,6 @@ def _stream(cfg: Config, dataset: dict) -> None:
     dataset.clear()
     dataset.update(kept, type="StreamedImages")
     cfg.train_dataloader["sampler"] = None
-
-
-def batch_notice(cfg: Config, num_processes: int) -> str | None:
-    """Says where a learning rate is for another number of images a step than a run takes, and nothing scales it.
-
-    Args:
-        cfg (Config): A training config.
-        num_processes (int): That train.
-
-    Returns:
-        str | None: What is wrong and what to do; None where nothing is.
-    """
-    scale = cfg.get("auto_scale_lr") or {}
-    size = (cfg.get("train_dataloader") or {}).get("batch_size")
-    wanted = scale.get("base_batch_size")
-    if size is None or wanted is None or scale.get("enable") or size * num_processes == wanted:
-        return None
-    fits = f"train_dataloader.batch_size={wanted // num_processes} keeps the recipe"
-    return (
-        f"The learning rate is for {wanted} images a step, this run takes {size * num_processes} ({num_processes} "
-        f"process(es) of {size}): {fits if wanted % num_processes == 0 else 'choose another number of processes'}; "
-        "--auto-scale-lr scales the rate, which is another recipe"
-    )
 
 
 def fill_dataloaders(cfg: Config) -> None:

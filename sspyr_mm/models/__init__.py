@@ -2,10 +2,10 @@
 
 from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
 from sspyr_mm.models.data_preprocessors import PyramidAugment
-from sspyr_mm.models.heads import SSPRLHead
+from sspyr_mm.models.heads import MaskedMultiLabelHead, SSPRLHead
 from sspyr_mm.models.layers import CorrelationLearner, Prototypes
 from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
-from sspyr_mm.models.necks import PyramidProjector
+from sspyr_mm.models.necks import PoolLast, PyramidProjector
 from sspyr_mm.models.selfsup import SSPRL
 
 __all__ = [
@@ -13,6 +13,8 @@ __all__ = [
     "CorrelationLearner",
     "CrossScaleLoss",
     "FeatureQueue",
+    "MaskedMultiLabelHead",
+    "PoolLast",
     "Prototypes",
     "PyramidAugment",
     "PyramidProjector",

@@ -1,16 +1,20 @@
 """Data that does not fit, and the way of the pyramid into the transforms."""
 
 import logging
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset, RepeatDataset
-from small_runs import BATCH, NUM_IMAGES, train, warnings_of
+from small_runs import BATCH, NUM_IMAGES, ROOT, train, warnings_of
 
 from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages, set_epoch, set_pyramid
-from sspyr_mm.engine.hooks.data_check_hook import batch_messages, size_messages
+from sspyr_mm.datasets.toy_scenes import generate
+from sspyr_mm.engine.hooks.data_check_hook import batch_message, size_messages
 from sspyr_mm.pyramid import PyramidSpec
 
 
@@ -44,9 +48,10 @@ def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_pa
     assert f"s0 has {NUM_IMAGES + 1} prototypes for {NUM_IMAGES} patches" in found[0]
     assert f"The queue of s1 ({4 * NUM_IMAGES + 1}) is longer than an epoch" in found[1]
     assert found[2] == (
-        "The schedule is made for batches of 128; this run has 4 x 1 process(es) = 4. Scale its learning rate "
-        "(--auto-scale-lr) or set train_dataloader.batch_size=128."
+        "The learning rate is for 128 images a step; this run takes 4 x 1 process(es) = 4. To keep the recipe, set "
+        "train_dataloader.batch_size=128; to scale the learning rate instead, set --auto-scale-lr."
     )
+    assert sum("images a step" in message for message in found) == 1
     first_loss = next(i for i, (_, m) in enumerate(log) if "loss_pyr_s0" in m)
     assert all(log.index((logging.WARNING, m)) < first_loss for m in found[:3])
 
@@ -62,15 +67,45 @@ def test_data_that_fits_is_not_reported(config, tmp_path, log, scaling):
 
 def test_accumulated_gradients_count_in_the_batch():
     base = dict(base_batch_size=128)
-    assert batch_messages(base, 16, 8) == []
-    (message,) = batch_messages(base, 16, 4)
-    assert "this run has 16 x 1 process(es) x 4 accumulated = 64. " in message
-    assert message.endswith("or set train_dataloader.batch_size=32.")
-    assert batch_messages(dict(base, enable=True), 16, 1) == []
-    (message,) = batch_messages(dict(base, enable=True), 16, 4)
+    assert batch_message(base, 16, 8) is None
+    message = batch_message(base, 16, 4)
+    assert "this run takes 16 x 1 process(es) x 4 accumulated = 64. " in message
+    assert "set train_dataloader.batch_size=32;" in message
+    # mmengine scales by the images of an iteration: 16 / 32 is 64 / 128.
+    assert "--auto-scale-lr and auto_scale_lr.base_batch_size=32." in message
+    assert "change the number of processes;" in batch_message(base, 16, 3)
+    assert batch_message(dict(base, enable=True), 16, 1) is None
+    message = batch_message(dict(base, enable=True), 16, 4)
     assert "leaves out that gradients of 4 of them make a step" in message
     assert message.endswith("set auto_scale_lr.base_batch_size=32 (128 / 4).")
-    assert batch_messages({}, 16, 4) == []
+    assert batch_message({}, 16, 4) is None
+
+
+def test_one_message_about_the_batch(tmp_path):
+    """A run of labelled images, through tools/train.py, whose gradients are accumulated."""
+    generate(str(tmp_path), num_train=8, num_val=2, size=64)
+    data = [
+        f"{part}_dataloader.dataset.data_root={tmp_path}/annotations/instances_{part}2017.json"
+        for part in ("train", "val")
+    ]
+    config = ROOT / "configs/benchmarks/classification/linear_coco14_50e.py"
+    options = ["depth=18", "base_channels=8", "stem_channels=8", "init_cfg=None"]
+    options = [f"model.backbone.{option}" for option in options]
+    options += ["model.head.in_channels=64", "model.head.num_classes=12", "train_cfg.max_epochs=1"]
+    options += ["train_dataloader.num_workers=0", "val_dataloader.num_workers=0"]
+    options += ["train_dataloader.batch_size=2", "auto_scale_lr.base_batch_size=4"]
+    command = [sys.executable, "tools/train.py", str(config), "--work-dir", str(tmp_path / "work")]
+    for accumulated, count in (("1", 1), ("2", 0)):
+        last = [f"optim_wrapper.accumulative_counts={accumulated}"]
+        done = subprocess.run(
+            [*command, "--cfg-options", *options, *data, *last],
+            cwd=ROOT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert (done.stdout + done.stderr).count("The learning rate is ") == count
 
 
 def test_no_full_batch(config, tmp_path):

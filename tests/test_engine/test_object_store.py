@@ -8,6 +8,7 @@ import threading
 
 import boto3
 import pytest
+from litdata.streaming import downloader
 from moto.server import DomainDispatcherApplication, create_backend_app
 from small_runs import ITERS, NUM_IMAGES, ROOT
 from werkzeug.serving import make_server
@@ -44,6 +45,12 @@ def store():
     server = Store()
     yield server
     server.close()
+
+
+@pytest.fixture(autouse=True)
+def _http_is_allowed_while_needed_only():
+    yield
+    assert "allow_http" not in downloader._OBSTORE_CLIENT_OPTIONS
 
 
 @pytest.fixture(autouse=True)

@@ -425,29 +425,3 @@ def test_slurm_train_hands_everything_to_srun(tmp_path):
     assert lines[lines.index("--launcher") + 1] == "slurm"
     # In time to save a checkpoint; options of one's own come later and win.
     assert lines.index("--signal=TERM@120") < lines.index("--time")
-
-
-@pytest.mark.parametrize(
-    ("size", "processes", "scale", "message"),
-    [
-        (2, 8, dict(base_batch_size=16), None),
-        (2, 1, dict(base_batch_size=16, enable=True), None),
-        (2, 1, None, None),
-        (
-            2,
-            1,
-            dict(base_batch_size=16),
-            r"takes 2 \(1 process.* train_dataloader.batch_size=16 keeps",
-        ),
-        (
-            4,
-            3,
-            dict(base_batch_size=16),
-            r"takes 12 \(3 process.*choose another number of processes",
-        ),
-    ],
-)
-def test_a_rate_that_is_for_another_batch_is_told(size, processes, scale, message):
-    cfg = Config(dict(train_dataloader=dict(batch_size=size), auto_scale_lr=scale))
-    notice = launch.batch_notice(cfg, processes)
-    assert notice is None if message is None else re.search(message, notice)

@@ -39,12 +39,23 @@ class DataCheckHook(Hook):
         num_images, batch = count_images(loader), loader.batch_size * get_world_size()
         messages = data_notices(loader.dataset) if get_rank() == 0 else []
         messages += size_messages(model_of(runner).pyramid, num_images)
-        messages += batch_messages(
-            runner.cfg.get("auto_scale_lr") or {}, loader.batch_size, accumulative_counts(runner)
-        )
         for message in messages:
             runner.logger.warning(message)
+        check_batch(runner)
         _check_resumed(runner, {"images": num_images, "batch": batch, "epochs": runner.max_epochs})
+
+
+def check_batch(runner: Runner) -> None:
+    """Warns where the learning rate is for another number of images a step.
+
+    Args:
+        runner: Runner that is about to train.
+    """
+    loader = runner.train_dataloader
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    scale = runner.cfg.get("auto_scale_lr") or {}
+    if size is not None and (message := batch_message(scale, size, accumulative_counts(runner))):
+        runner.logger.warning(message)
 
 
 def count_images(loader: DataLoader) -> int:
@@ -85,39 +96,45 @@ def _check_resumed(runner: Runner, run: dict[str, int]) -> None:
     runner.message_hub.update_info(_RUN, run)
 
 
-def batch_messages(
+def batch_message(
     auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated: int
-) -> list[str]:
-    """What is wrong with the learning rate for the optimiser's batch.
+) -> str | None:
+    """Compares the images of an optimizer step with those that the learning rate is for.
 
     Args:
-        auto_scale_lr: The config's: ``base_batch_size`` and ``enable``.
+        auto_scale_lr: The config's: ``base_batch_size``, in images a step, and ``enable``.
         batch_size: Images of a process and iteration.
         accumulated: Iterations whose gradients are added up for a step.
 
     Returns:
-        At most one message, with what to set.
+        One sentence with the setting to change; None where both are equal, or the rate is scaled.
     """
-    ranks, base = get_world_size(), auto_scale_lr.get("base_batch_size")
-    batch = batch_size * ranks * accumulated
+    processes, base = get_world_size(), auto_scale_lr.get("base_batch_size")
+    batch = batch_size * processes * accumulated
     if base is None:
-        return []
+        return None
     if auto_scale_lr.get("enable", False):
         if accumulated == 1:
-            return []
-        return [
-            f"The learning rate is scaled to batches of {batch_size * ranks}, which leaves out that gradients of "
+            return None
+        return (
+            f"The learning rate is scaled to batches of {batch_size * processes}, which leaves out that gradients of "
             f"{accumulated} of them make a step. If base_batch_size={base} counts the images of a step, set "
             f"auto_scale_lr.base_batch_size={max(1, base // accumulated)} ({base} / {accumulated})."
-        ]
+        )
     if batch == base:
-        return []
+        return None
     times = f" x {accumulated} accumulated" if accumulated > 1 else ""
-    return [
-        f"The schedule is made for batches of {base}; this run has {batch_size} x {ranks} process(es){times} = "
-        f"{batch}. Scale its learning rate (--auto-scale-lr) or set "
-        f"train_dataloader.batch_size={max(1, base // (ranks * accumulated))}."
-    ]
+    size, rest = divmod(base, processes * accumulated)
+    keeps = (
+        f"set train_dataloader.batch_size={size}" if not rest else "change the number of processes"
+    )
+    scaled = "--auto-scale-lr"
+    if accumulated > 1:  # mmengine counts the images of an iteration
+        scaled += f" and auto_scale_lr.base_batch_size={max(1, base // accumulated)}"
+    return (
+        f"The learning rate is for {base} images a step; this run takes {batch_size} x {processes} process(es){times} "
+        f"= {batch}. To keep the recipe, {keeps}; to scale the learning rate instead, set {scaled}."
+    )
 
 
 def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:

@@ -1,0 +1,92 @@
+"""What is imported is declared in requirements/, and what is declared is imported."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Distribution -> module, where the names differ.
+MODULES = {
+    "onedl-mmcv": "mmcv",
+    "onedl-mmdetection": "mmdet",
+    "onedl-mmengine": "mmengine",
+    "onedl-mmpretrain": "mmpretrain",
+    "onedl-mmsegmentation": "mmseg",
+    "opencv-python": "cv2",
+    "pillow": "PIL",
+    "scikit-learn": "sklearn",
+}
+PACKAGE = ("runtime", "mminstall", "torch", "streaming")
+OPTIONAL = {"lightly"}  # compared with where it is installed
+# moto's server imports flask; the others are plugins of pytest.
+NOT_IMPORTED = {"flask", "flask-cors", "pytest-timeout", "pytest-xdist"}
+
+
+def declared(*names):
+    """Distributions of requirement files."""
+    lines = [
+        line.split("#")[0].strip()
+        for name in names
+        for line in (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    ]
+    return {re.match(r"[\w-]+", line).group() for line in lines if line}
+
+
+def modules(*names):
+    return {MODULES.get(name, name) for name in declared(*names)}
+
+
+def imported(folder):
+    """Top-level modules that files import, with one file each; imports that may fail are left out."""
+    found = {}
+    files = sorted((ROOT / folder).rglob("*.py"))
+    for path in files:
+        tree = ast.parse(path.read_text())
+        tried = {
+            node
+            for block in ast.walk(tree)
+            if isinstance(block, ast.Try)
+            and any("ImportError" in ast.dump(h) for h in block.handlers)
+            for statement in block.body
+            for node in ast.walk(statement)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import) and node not in tried:
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node not in tried and node.module:
+                names = [node.module]
+            else:
+                continue
+            found.update({name.partition(".")[0]: path for name in names})
+    own = {path.stem for path in files} | {path.name for path in (ROOT / folder).iterdir()}
+    foreign = set(found) - own - set(sys.stdlib_module_names) - {"sspyr_mm"}
+    return {name: found[name] for name in foreign}
+
+
+@pytest.mark.parametrize(
+    ("folder", "files"),
+    [("sspyr_mm", PACKAGE), ("tools", PACKAGE), ("tests", (*PACKAGE, "tests", "build"))],
+)
+def test_what_is_imported_is_declared(folder, files):
+    missing = {
+        name: path
+        for name, path in imported(folder).items()
+        if name not in modules(*files) | OPTIONAL | {"pip"}
+    }
+    assert not missing
+
+
+def test_what_is_declared_is_imported():
+    assert modules("runtime") <= set(imported("sspyr_mm"))
+    used = set(imported("tests"))
+    assert {n for n in declared("tests") if MODULES.get(n, n) not in used} == NOT_IMPORTED
+    assert modules("streaming") <= {"litdata"}
+
+
+def test_setup_reads_these_files():
+    text = (ROOT / "setup.py").read_text()
+    assert 'install_requires=read_requirements("runtime")' in text
+    assert {*PACKAGE, "tests"} <= set(re.findall(r'read_requirements\("(\w+)"\)', text))
