@@ -9,8 +9,10 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
+import logging
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "is_importable",
     "mixed_distributions",
     "quiet_imports",
+    "quiet_logger",
     "register_forks",
     "release",
     "remedy",
@@ -45,6 +48,26 @@ REQUIRED: dict[str, tuple[str, str]] = {
     "mmcv": ("2.0", "3"),
     "mmpretrain": ("1.0", "2"),
 }
+
+# Warnings of the stack about parts that this package does not use, by their whole text: others must be seen.
+_LOGGED = {
+    # mmdet 3.5 (fork), on import
+    "Line NMS is not compiled. Most likely when installing the package cuda was not available.\n"
+    "This model cannot work without CUDA, therefore you need to recompile the package with CUDA support.\n"
+    "To make sure that the package is compiled with CUDA support use FORCE_CUDA=1 mim install -e .\n",
+    # mmengine 0.10, of its own CheckpointHook
+    '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
+    *(
+        f'"FileClient" will be deprecated in future. Please use io functions in https://{host}.readthedocs.io/en/latest/'
+        "api/fileio.html#file-io"
+        for host in ("mmengine", "onedl-mmengine")
+    ),
+}
+_WARNED = (
+    # mmcv 2 without compiled ops, on import
+    "Fail to import ``MultiScaleDeformableAttention`` from ``mmcv.ops.multi_scale_deform_attn``, You should install "
+    "``mmcv`` rather than ``mmcv-lite`` if you need this module. ",
+)
 
 _REMEDY = (
     "`bash tools/setup_env.sh --no-ops` of the repository makes an environment with versions that "
@@ -117,13 +140,32 @@ def register_forks() -> list[str]:
 def quiet_imports() -> Iterator[None]:
     """Imports inside print to stderr: stdout is for what a command answers, such as JSON.
 
-    Forks print which optional parts they lack; that of one of their own products, which nobody else has, is left out.
+    Forks print which optional parts they lack; that of one of their own products, which nobody else has, is left out,
+    and so are the stack's warnings about parts that are not used here.
     """
+    from mmengine.logging import MMLogger
+
+    quiet_logger(MMLogger.get_current_instance())
+    for text in _WARNED:
+        warnings.filterwarnings("ignore", f"{re.escape(text)}$", UserWarning)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         yield
     for line in printed.getvalue().splitlines():
         if not line.startswith("Could not import OneDL"):
             print(line, file=sys.stderr)
+
+
+def quiet_logger(logger: logging.Logger) -> None:
+    """Drops the stack's warnings about parts that this package does not use from a logger.
+
+    Args:
+        logger: Logger of a run, or the root logger of mmengine.
+    """
+    logger.addFilter(_is_needed)
+
+
+def _is_needed(record: logging.LogRecord) -> bool:
+    return record.getMessage() not in _LOGGED
 
 
 def check_versions() -> None:

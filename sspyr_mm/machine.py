@@ -1,9 +1,45 @@
-"""What this machine lends to this process."""
+"""Cores and threads of this process."""
 
 import os
+
+import torch
 
 
 def num_cores() -> int:
     """Cores that this process may run on: fewer than the machine has in a container, or in a job of Slurm."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def local_processes() -> int:
+    """Processes of this run on this machine, as the launcher counts them; 1 without a launcher."""
+    names = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
+
+
+def limit_threads(num_workers: int) -> int:
+    """Sets the threads of torch's operators in this process, so that it and its workers do not exceed the cores.
+
+    OpenMP threads that share a core spin while they wait for one another. ``OMP_NUM_THREADS`` takes precedence;
+    ``SSPYR_MM_THREADS``, a number or auto, takes precedence over both.
+
+    Args:
+        num_workers: Workers of the data loader; each runs one thread.
+
+    Returns:
+        Number of threads.
+
+    Raises:
+        ValueError: If ``SSPYR_MM_THREADS`` is neither auto nor a number > 0.
+    """
+    wanted = os.environ.get("SSPYR_MM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "auto"
+    if wanted == "auto":
+        threads = max(1, num_cores() // local_processes() - num_workers)
+    elif not os.environ.get("SSPYR_MM_THREADS"):
+        return torch.get_num_threads()  # OpenMP has read its variable
+    elif wanted.isdecimal() and int(wanted) > 0:
+        threads = int(wanted)
+    else:
+        raise ValueError(f"SSPYR_MM_THREADS must be auto or a number > 0, got {wanted!r}")
+    torch.set_num_threads(threads)
+    return threads

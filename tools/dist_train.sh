@@ -34,9 +34,8 @@ fi
 
 # On the CPU the processes share the cores; with GPUs torchrun's own default (1 thread) leaves them to data loading.
 if [[ -z ${OMP_NUM_THREADS:-} ]] && ! { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1; then
-    cores=$("$python" -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())')
-    OMP_NUM_THREADS=$((cores > gpus ? cores / gpus : 1))
-    export OMP_NUM_THREADS
+    # train.py chooses the number, which depends on the workers; torchrun warns without a value.
+    export OMP_NUM_THREADS=1 SSPYR_MM_THREADS=${SSPYR_MM_THREADS:-auto}
 fi
 
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"

@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
+from sspyr_mm.compat import quiet_logger
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 from sspyr_mm.engine.hooks import DivergenceError
-from sspyr_mm.engine.hooks.data_check_hook import check_full_batch
-from sspyr_mm.engine.launch import batch_notice, fill_dataloaders, prepare_config, set_data_root
+from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook, check_batch, check_full_batch
+from sspyr_mm.engine.launch import fill_dataloaders, prepare_config, set_data_root
 from sspyr_mm.engine.settings import check_names, merge_options
+from sspyr_mm.machine import limit_threads
 
 
 def parse_args() -> argparse.Namespace:
@@ -97,12 +99,14 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 class TrainingStarted(Hook):
-    """Knows whether all that was to be built and read is there."""
+    """Records that everything is built and read."""
 
     reached = False
 
     def before_train(self, runner: Runner) -> None:
-        """Comes after all other hooks' checks."""
+        """Is called after the checks of all other hooks."""
+        if not any(isinstance(hook, DataCheckHook) for hook in runner.hooks):
+            check_batch(runner)
         self.reached = True
 
 
@@ -112,9 +116,9 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     merge_args(cfg, args)
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
+    limit_threads((cfg.get("train_dataloader") or {}).get("num_workers", 0))
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    if notice := batch_notice(cfg, get_world_size()):
-        runner.logger.warning(notice)
+    quiet_logger(runner.logger)
     runner.register_hook(started, priority="LOWEST")
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         check_full_batch(runner.train_dataloader)

@@ -1,5 +1,7 @@
 """Settings from the command line: each must reach something that reads it."""
 
+import contextlib
+import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -208,11 +210,14 @@ def _types(cfg: Config, kind: Any) -> list[Any]:
     """What a ``type`` may build: classes and functions of all registries."""
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
-    found = []
+    scope, found = cfg.get("default_scope", "mmengine"), []
+    with contextlib.suppress(ImportError):
+        importlib.import_module(f"{scope}.registry")
     for registry in vars(mmengine.registry).values():
-        if isinstance(registry, Registry):
-            with registry.switch_scope_and_registry(cfg.get("default_scope", "mmengine")) as inner:
-                one = inner.get(kind)
+        if isinstance(
+            registry, Registry
+        ):  # not switch_scope_and_registry, which warns of scopes without a child
+            one = registry.children.get(scope, registry).get(kind)
             if one is not None and one not in found:
                 found.append(one)
     return found

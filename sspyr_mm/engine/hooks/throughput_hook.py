@@ -1,6 +1,5 @@
 """How fast training is, and whether it waits for its data."""
 
-import os
 from typing import Any
 
 from mmengine.dist import get_world_size
@@ -9,7 +8,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.model_access import log_interval
-from sspyr_mm.machine import num_cores
+from sspyr_mm.machine import local_processes, num_cores
 
 
 @HOOKS.register_module()
@@ -76,12 +75,8 @@ def _remedy(runner: Runner, waited: float) -> str:
     return (
         f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: "
         f"{num_cores()} "
-        f"for {_local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
+        f"for {local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
         "shrink photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
         "measures what a worker's core takes of an image). Where more workers do not help, storage is slow: copy the "
         "images to a local disk, or pack them into shards and stream these (`python -m sspyr_mm pack`)."
     )
-
-
-def _local_processes() -> int:
-    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", 1)))
