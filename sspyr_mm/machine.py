@@ -2,8 +2,6 @@
 
 import os
 
-import torch
-
 
 def num_cores() -> int:
     """Cores that this process may run on: fewer than the machine has in a container, or in a job of Slurm."""
@@ -13,7 +11,11 @@ def num_cores() -> int:
 
 def local_processes() -> int:
     """Processes of this run on this machine, as the launcher counts them; 1 without a launcher."""
-    names = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+    from mmengine.dist import get_world_size  # imports torch, which the doctor must not need
+
+    names = ["LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"]
+    if get_world_size() > 1:  # an allocation of Slurm has the variable for a single process, too
+        names.append("SLURM_NTASKS_PER_NODE")
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
@@ -32,6 +34,8 @@ def limit_threads(num_workers: int) -> int:
     Raises:
         ValueError: If ``SSPYR_MM_THREADS`` is neither auto nor a number > 0.
     """
+    import torch
+
     wanted = os.environ.get("SSPYR_MM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "auto"
     if wanted == "auto":
         threads = max(1, num_cores() // local_processes() - num_workers)

@@ -116,8 +116,9 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     merge_args(cfg, args)
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
-    limit_threads((cfg.get("train_dataloader") or {}).get("num_workers", 0))
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    # The runner has made the process group by now, which tells how many processes share the cores.
+    limit_threads((cfg.get("train_dataloader") or {}).get("num_workers", 0))
     quiet_logger(runner.logger)
     runner.register_hook(started, priority="LOWEST")
     if isinstance(runner.train_loop, EpochBasedTrainLoop):

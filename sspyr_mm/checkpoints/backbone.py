@@ -70,7 +70,7 @@ def read_backbone(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, of no known format, its backbone is not whole, or it holds several networks
-            and nothing tells which one is meant.
+            and the choice is ambiguous.
     """
     content = read_checkpoint(path, allow_pickle=allow_pickle)
     return recognise(path, find_weights(content, where=str(path), select=select), select)

@@ -93,13 +93,23 @@ def load_pretraining(
             f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
         )
     weights = find_weights(checkpoint, where=str(path), select=select)
+    prefix = f"{select.prefix}.".replace("..", ".") if select.prefix else ""
     check_ema(select, weights.averaged, where=str(path))
     cfg = parse_config(text)
     parts = plain_config(cfg.get("model", {}))
     check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
-    model = build_model(cfg)
+    head = cfg.model.get("head") or {}
+    if "cross_weight" in head:  # the name in checkpoints of versions before 0.2
+        loss = head.get("cross_scale_loss") or {}
+        head["cross_scale_loss"] = {**loss, "loss_weight": head.pop("cross_weight")}
     try:
-        result = model.load_state_dict(under(select.prefix or "", weights.tensors), strict=False)
+        model = build_model(cfg)
+    except TypeError as error:
+        raise ValueError(
+            f"{path}: the config inside does not fit this version of sspyr_mm: {error}"
+        ) from error
+    try:
+        result = model.load_state_dict(under(prefix, weights.tensors), strict=False)
     except RuntimeError as error:  # shapes
         raise ValueError(f"{path} does not match its own config: {error}") from error
     if result.missing_keys or result.unexpected_keys:

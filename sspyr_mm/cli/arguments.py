@@ -91,12 +91,13 @@ def add_custom_import(parser: argparse.ArgumentParser) -> None:
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Declares how checkpoints are read, the same for every command that reads them."""
-    group = parser.add_argument_group("reading of checkpoints; all of them found by themselves")
+    group = parser.add_argument_group("checkpoint reading (detected automatically by default)")
     group.add_argument(
         "--key", help="entry that holds the tensors, with dots for nested dicts: model.state_dict"
     )
     group.add_argument(
-        "--prefix", help="beginning of the network's names, such as encoder_k.; '' for none"
+        "--prefix",
+        help="prefix of the network's tensor names, such as encoder_k.; '' for no prefix",
     )
     group.add_argument(
         "--ema",

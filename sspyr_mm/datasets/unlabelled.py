@@ -73,11 +73,12 @@ class UnlabelledImages(BaseDataset):
             raise ValueError(f"max_missing must be a share between 0 and 1, got {max_missing}")
         self.max_missing = max_missing
         self.notices: list[str] = []
+        steps = list(pipeline)
         super().__init__(
             ann_file="",
             data_root="",
             data_prefix={},
-            pipeline=list(pipeline),
+            pipeline=steps,
             max_refetch=max_refetch,
             **kwargs,
         )

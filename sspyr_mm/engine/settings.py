@@ -32,6 +32,7 @@ _LOOPS = ("train_cfg", "val_cfg", "test_cfg")
 # Names of settings in other tools.
 _ALIASES = {
     "bs": "batch_size",
+    "cross_weight": "cross_scale_loss.loss_weight",
     "epoch": "max_epochs",
     "epochs": "max_epochs",
     "iters": "max_iters",
@@ -40,6 +41,9 @@ _ALIASES = {
     "num_iters": "max_iters",
     "wd": "weight_decay",
     "workers": "num_workers",
+}
+_RUNNER_HOOKS = {
+    *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
 }
 _IN_ANY_TYPE = {"_delete_", "_scope_", "type"}
 _KEYS: dict[str, set[str]] = {
@@ -79,6 +83,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         cfg.merge_from_dict(values)
     except KeyError as error:  # an index beyond a list
         raise ValueError(f"--cfg-options: {error.args[0]}") from error
+    for name in [name for name, hook in (cfg.get("default_hooks") or {}).items() if hook is None]:
+        if name not in _RUNNER_HOOKS:  # mmengine takes None for its own hooks only
+            cfg.default_hooks.pop(name)
 
 
 def check_names(cfg: Config) -> None:
@@ -109,11 +116,11 @@ def _check(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> Non
     """Follows a setting into the config, to the first part that is new."""
     parts = key.split(".")
     if parts[0] not in (known := _top_level(cfg)) and (
-        parts[0] not in cfg or _is_used(cfg, parts[0])
+        not isinstance(cfg.get(parts[0]), Mapping) or _is_used(cfg, parts[0])
     ):
         reason = f"nothing reads `{parts[0]}`"
         if parts[0] in cfg:
-            reason += " once the config file is loaded, which uses it as a variable"
+            reason += " once the config file is loaded"
         raise _unread(cfg, key, value, 0, known, reason)
     node: Any = cfg
     for place, part in enumerate(parts):
@@ -260,8 +267,10 @@ def _unread(
 ) -> ValueError:
     """The error for a setting that nothing reads, with what may have been meant."""
     meant = next(_meant(cfg, key, place, known), None)
-    advice = f"{meant}={value}" if meant else f"one of {', '.join(sorted(known - _IN_ANY_TYPE))}"
-    return ValueError(f"--cfg-options {key}={value}: {reason}; use {advice}")
+    if meant:
+        return ValueError(f"--cfg-options {key}={value}: {reason}; use {meant}={value}")
+    names = ", ".join(sorted(known - _IN_ANY_TYPE))
+    return ValueError(f"--cfg-options {key}={value}: {reason}; use one of {names}")
 
 
 def _meant(cfg: Config, key: str, place: int, known: set[str]) -> Iterator[str]:
@@ -269,7 +278,7 @@ def _meant(cfg: Config, key: str, place: int, known: set[str]) -> Iterator[str]:
     parts = key.split(".")
 
     def near(cutoff: float) -> Iterator[str]:
-        for one in get_close_matches(parts[place], known, n=1, cutoff=cutoff):
+        for one in get_close_matches(parts[place], known - _IN_ANY_TYPE, n=1, cutoff=cutoff):
             yield ".".join([*parts[:place], one, *parts[place + 1 :]])
 
     yield from near(0.8)
@@ -279,7 +288,7 @@ def _meant(cfg: Config, key: str, place: int, known: set[str]) -> Iterator[str]:
         wanted = ".".join(tail[start:])
         places = [path for path in paths if f".{path}".endswith(f".{wanted}") and path != key]
         yield from sorted(places, key=lambda path: (not path.startswith("train_"), path.count(".")))
-    yield from near(0.5)
+    yield from near(0.7)
 
 
 def _paths(node: Any, name: str) -> Iterator[str]:

@@ -44,7 +44,7 @@ def _can_be_read(path: str) -> bool:
         with Image.open(path) as opened:
             opened.convert("RGB")
         return cv2.imread(path) is not None
-    except Exception:  # Pillow's readers raise whatever a broken file makes them trip over
+    except Exception:  # Pillow's readers raise arbitrary exceptions on damaged files
         return False
 
 

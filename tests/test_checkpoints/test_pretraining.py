@@ -55,6 +55,30 @@ def test_whole_models_are_read_through_wrappers_and_averages(tmp_path):
     assert torch.equal(checkpoint.state_dict["conv1.weight"], model.backbone.conv1.weight + 1)
 
 
+def test_weight_of_the_cross_scale_loss_is_read_under_its_former_name(tmp_path):
+    model = pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.model.head.pop("cross_scale_loss", None)
+    cfg.model.head.cross_weight = 0.7
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    _, found = load_pretraining(tmp_path / "x.pth")
+    assert found.head.cross_scale_loss.loss_weight == 0.7
+    assert_identical(found.state_dict(), model.state_dict())
+
+
+def test_config_of_another_version_is_reported(tmp_path):
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.model.head.sharpness = 1
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"does not fit this version of sspyr_mm: .*sharpness"):
+        load_pretraining(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("where", ["pretrained", "model", "backbone"])
 def test_a_random_model_starts_from_no_file(where, tmp_path):
     pretrain(tmp_path / "x.pth", NARROW, 64)

@@ -116,7 +116,7 @@ def test_browse_views_writes_a_picture(scenes, tmp_path):
     ("args", "message"),
     [
         (["export", "nowhere.pth", "out.pth"], "No checkpoint at nowhere.pth"),
-        (["export", "README.md", "out.pth"], "README.md is not a checkpoint"),
+        (["export", "README.md", "out.pth"], "README.md is a text file, not a checkpoint"),
         (["health", "nowhere.pth", "--num-images", "0"], "must be an integer >= 1, got '0'"),
     ],
 )

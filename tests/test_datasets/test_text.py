@@ -64,7 +64,7 @@ def image(tmp_path):
         "list.txt": "JPEGImages/a.png\n# Bären\n",
         "coco.json": json.dumps(coco, ensure_ascii=False),
         "table.csv": "file,labels\nJPEGImages/a.png,Bär\n",
-        "ImageSets/Main/train.txt": "a Bär\n",
+        "ImageSets/Main/train.txt": "a 1\n",
         "Annotations/a.xml": "<annotation><object><name>Bär</name></object></annotation>",
     }
     for name, text in texts.items():

@@ -48,10 +48,10 @@ def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_pa
     assert f"s0 has {NUM_IMAGES + 1} prototypes for {NUM_IMAGES} patches" in found[0]
     assert f"The queue of s1 ({4 * NUM_IMAGES + 1}) is longer than an epoch" in found[1]
     assert found[2] == (
-        "The learning rate is for 128 images a step; this run takes 4 x 1 process(es) = 4. To keep the recipe, set "
+        "The learning rate is for 128 images per step; this run takes 4 x 1 process(es) = 4. To keep the recipe, set "
         "train_dataloader.batch_size=128; to scale the learning rate instead, set --auto-scale-lr."
     )
-    assert sum("images a step" in message for message in found) == 1
+    assert sum("images per step" in message for message in found) == 1
     first_loss = next(i for i, (_, m) in enumerate(log) if "loss_pyr_s0" in m)
     assert all(log.index((logging.WARNING, m)) < first_loss for m in found[:3])
 

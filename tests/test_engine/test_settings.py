@@ -48,6 +48,8 @@ def cfg():
         ("randomness.sed=5", "randomness.seed=5"),
         ("env_cfg.cudnn_bench=5", "env_cfg.cudnn_benchmark=5"),
         ("log_processor.window=5", "log_processor.window_size=5"),
+        ("model.head.cross_weight=0.5", "model.head.cross_scale_loss.loss_weight=0.5"),
+        ("train_dataloader.dataset.max_mising=0.5", "dataset.max_missing=0.5"),
     ],
 )
 def test_a_setting_that_nothing_reads_names_the_nearest(cfg, given, meant):
@@ -103,7 +105,26 @@ def test_a_new_setting_that_is_read_is_set(cfg, options):
         assert node == value
 
 
-def test_none_in_any_spelling(cfg):
+def test_none_removes_a_hook_that_mmengine_does_not_define(cfg):
+    merge_options(cfg, {"default_hooks.divergence": None, "default_hooks.logger": "none"})
+    assert "divergence" not in cfg.default_hooks
+    assert cfg.default_hooks.logger is None  # mmengine's own hooks: it leaves them out
+
+
+def test_a_variable_left_in_a_dumped_config_is_not_a_setting(tmp_path):
+    (tmp_path / "config.py").write_text("batch = 7\ntrain_dataloader = dict(batch_size=batch)\n")
+    Config.fromfile(tmp_path / "config.py").dump(tmp_path / "dumped.py")
+    for name in ("config.py", "dumped.py"):
+        with pytest.raises(ValueError, match="batch=3: nothing reads `batch`"):
+            merge_options(Config.fromfile(tmp_path / name), {"batch": 3})
+
+
+def test_a_type_is_not_suggested_for_another_setting(cfg):
+    with pytest.raises(ValueError, match=r"has no setting `dtype`; use one of .*clip_grad"):
+        merge_options(cfg, {"optim_wrapper.dtype": "bfloat16"})
+
+
+def test_null_and_none_mean_None(cfg):
     options = {"param_scheduler": "null", "load_from": "None", "val_cfg": "none"}
     merge_options(cfg, {**options, "custom_hooks": ["NULL", "nullify"]})
     assert [cfg[key] for key in options] == [None] * 3
@@ -126,14 +147,14 @@ def test_an_index_beyond_a_list(cfg):
 def test_a_variable_of_the_file_is_no_setting(tmp_path):
     path = tmp_path / "config.py"
     path.write_text(
-        f'_base_ = "{SMALL}"\nsize = 8\nmine = 1\ntrain_dataloader = dict(batch_size=size)\n'
+        f'_base_ = "{SMALL}"\nsize = 8\nmine = dict(a=1)\ntrain_dataloader = dict(batch_size=size)\n'
     )
     cfg = Config.fromfile(path)
     check_names(cfg)
     with pytest.raises(ValueError, match="nothing reads `size` once the config file is loaded"):
         merge_options(cfg, {"size": 4})
-    merge_options(cfg, {"mine": 2})  # code of one's own may read runner.cfg.mine
-    assert cfg.mine == 2
+    merge_options(cfg, {"mine.a": 2})  # code of one's own may read runner.cfg.mine
+    assert cfg.mine == dict(a=2)
 
 
 @pytest.mark.parametrize(

@@ -42,3 +42,8 @@ def test_the_users_number_stays(monkeypatch):
     monkeypatch.setenv("SSPYR_MM_THREADS", "all")
     with pytest.raises(ValueError, match="must be auto or a number > 0, got 'all'"):
         machine.limit_threads(1)
+
+
+def test_a_slurm_allocation_alone_is_no_launcher(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
+    assert machine.limit_threads(2) == 6

@@ -144,7 +144,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
         ),
         (["@"], {"CONFIG": "none.py"}, "none.py does not exist"),
         (["none.pth"], {}, "none.pth does not exist"),
-        (["text.pth"], {}, "text.pth is not a checkpoint"),
+        (["text.pth"], {}, "text.pth is a text file, not a checkpoint"),
         (["@"], {"CONFIG": "faster-rcnn"}, "This config is for a ResNet-50, got a ResNet-18"),
         (["convnext.pth"], {}, "is for ResNets; convnext.pth is a ConvNeXt"),
     ],

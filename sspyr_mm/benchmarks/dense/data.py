@@ -129,11 +129,14 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
     try:
         with Image.open(path) as opened:
             width, height = opened.size
-            # Asked for its EXIF data, a PNG that has none is decoded to its end.
-            has_exif = opened.format != "PNG" or "exif" in opened.info
-            turned = has_exif and opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
+            # Not getexif(): it also reads XMP, which OpenCV does not, and decodes a whole PNG without EXIF data.
+            exif = Image.Exif()
+            exif.load(opened.info.get("exif", b""))
+            turned = exif.get(ExifTags.Base.Orientation) in _TURNED
             kind = opened.format
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them trip over
+            if kind == "TIFF":
+                turned = opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
+    except Exception as error:  # Pillow's readers raise arbitrary exceptions on damaged files
         raise ValueError(
             f"{path} cannot be read as an image ({error}); repair or replace it"
         ) from error

@@ -81,7 +81,7 @@ def _inspect(num_classes: int, file: str) -> _Mask:
     try:
         with Image.open(file) as opened:
             mask, kind = np.asarray(opened), opened.format
-    except Exception as error:  # Pillow's readers raise whatever a broken file makes them trip over
+    except Exception as error:  # Pillow's readers raise arbitrary exceptions on damaged files
         unread = f"{file} cannot be read as an image ({error}); repair or replace it"
         return _Mask(np.zeros(256, bool), (0, 0), unread)
     size = (mask.shape[1], mask.shape[0])

@@ -19,8 +19,8 @@ _INSTANCE = ("image_id", "category_id", "bbox", "segmentation", "area")
 def read_coco_instances(root: str) -> DenseData:
     """Reads COCO's train and val with boxes and masks: 2014 as in the paper if it is there, else 2017.
 
-    Annotations whose ids are missing, zero or not unique are numbered anew: COCO's evaluator takes an annotation 0 for
-    none.
+    Annotations whose ids are missing, zero or not unique are renumbered: COCO's evaluator treats annotation id 0 as
+    unmatched.
 
     Args:
         root: Folder with ``annotations/``, ``train2014/`` and ``val2014/`` (or 2017).
@@ -30,7 +30,7 @@ def read_coco_instances(root: str) -> DenseData:
 
     Raises:
         FileNotFoundError: If a json or images are missing.
-        ValueError: If a json is none of COCO's, the parts have different categories, or an image has another size than
+        ValueError: If a json is not a COCO json, the parts have different categories, or an image has another size than
             the json says as it is loaded.
     """
     name, *sources = coco_sources(root)

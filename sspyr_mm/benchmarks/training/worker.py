@@ -5,6 +5,7 @@ Trains the config, going on where an earlier process was stopped, and leaves the
 """
 
 import argparse
+import math
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from mmengine.runner import Runner
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
+from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 
 METRICS_FILE = "metrics.json"
@@ -54,12 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
         runner.register_hook(DivergenceHook())
     try:
         runner.train()
+        # mmdet's COCO metric has no figures for a network that finds nothing.
+        metrics = runner.val_loop.run() or {NOTHING_FOUND: 0.0}
     except DivergenceError as error:
         if not (isinstance(cfg.val_evaluator, dict) and cfg.val_evaluator.get("diverged_as_nan")):
             raise
         runner.logger.warning(str(error))
-    # mmdet's COCO metric has no figures for a network that finds nothing.
-    metrics = runner.val_loop.run() or {NOTHING_FOUND: 0.0}
+        metrics = {f"{MultiLabelReport.default_prefix}/mAP": math.nan}
     if is_main_process():
         figures = {name: float(value) for name, value in metrics.items()}
         write_json(os.path.join(cfg.work_dir, METRICS_FILE), figures)

@@ -54,7 +54,7 @@ def locate(where: str, weights: Weights, select: Selection | None = None) -> Loc
         The backbone; its tensors are those of ``weights``, not copies.
 
     Raises:
-        ValueError: If the format is not known, or there are several networks and nothing tells which one is meant.
+        ValueError: If the format is not known, or there are several networks and the choice is ambiguous.
     """
     select = select or Selection()
     found = None
@@ -82,7 +82,7 @@ def check_ema(select: Selection, averaged: bool, *, where: str) -> None:
         asked, there = ("averaged", "raw") if select.ema else ("raw", "averaged")
         option = "--ema" if select.ema else "--no-ema"
         raise ValueError(
-            f"{where} has no {asked} weights that are known as such, only {there} ones: leave out {option}, or name "
+            f"{where} has no {asked} weights recognised as such, only {there} ones: leave out {option}, or name "
             "the network by --key or --prefix"
         )
 

@@ -86,7 +86,7 @@ def find_weights(
         The tensors; numpy arrays among them as tensors.
 
     Raises:
-        ValueError: If there are none, or several networks and nothing tells which one is meant.
+        ValueError: If there are none, or several networks and the choice is ambiguous.
     """
     select = select or Selection()
     found = dict(_tensor_dicts(checkpoint))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
+from sspyr_mm.datasets.finding.walk import is_kind
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import printable
 
@@ -141,6 +142,6 @@ def _present(paths: Sequence[str]) -> bytearray:
 def _regular_files(folder: str) -> set[str]:
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
+            return {entry.name for entry in entries if is_kind(entry.is_file)}
     except OSError:
         return set()

@@ -137,8 +137,8 @@ def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
                     follow_symlinks=False
                 ):  # almost all of them, without a system call
                     files[entry.name] = True
-                elif not _is(entry.is_dir):
-                    files[entry.name] = _is(entry.is_file)
+                elif not is_kind(entry.is_dir):
+                    files[entry.name] = is_kind(entry.is_file)
                 elif entry.name not in _SERVER_FOLDERS:
                     folders.append(entry.name)
     except PermissionError as error:
@@ -152,8 +152,8 @@ def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
     return folders, files
 
 
-def _is(kind: Callable[[], bool]) -> bool:
-    """What an entry is, False for links in a circle or to a place that is closed."""
+def is_kind(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a kind; False for links in a circle or to a place that is closed."""
     try:
         return kind()
     except OSError:

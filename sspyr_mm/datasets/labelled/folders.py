@@ -1,6 +1,7 @@
 """Image labels that are names of folders."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,10 @@ def read_folders(source: Path, split: str | None = None) -> LabelledImages:
     warn_of_alike_classes([folder.name for folder in folders], source)
     paths, labels = [], []
     for label, folder in enumerate(folders):
-        found = [item["img_path"] for item in UnlabelledImages(str(folder)).load_data_list()]
+        images = UnlabelledImages(str(folder), lazy_init=True)
+        found = images.list_images()
+        for notice in images.notices:
+            warnings.warn(f"{folder}: {notice}", stacklevel=2)
         paths += found
         labels += [label] * len(found)
     return LabelledImages(

@@ -66,7 +66,7 @@ def resolve_names(names: Sequence[str], folders: Sequence[str | os.PathLike[str]
         return []
     read, folder = best
     paths = [os.path.join(folder, read(name)) for name in names]
-    if isinstance(read, partial):
+    if read is not str:
         _check_distinct(names, paths)
     return paths
 
@@ -76,7 +76,7 @@ def _check_distinct(names: Sequence[str], paths: Sequence[str]) -> None:
     for name, path in zip(names, paths, strict=True):
         if first.setdefault(path, name) != name:
             raise ValueError(
-                f"{first[path]} and {name} do not exist, and both end like {path}: keep the folders of the names, or "
+                f"{first[path]} and {name} are both read as {path}: keep the folders of the names, or "
                 "write names below the folder of the images"
             )
 

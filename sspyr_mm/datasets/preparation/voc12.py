@@ -122,7 +122,7 @@ def _convert(source: Path, target: Path, name: str) -> None:
         mask = loadmat(path)["GTcls"][0]["Segmentation"][0]
         if mask.ndim != 2 or mask.min() < 0 or mask.max() >= NUM_CLASSES:
             raise ValueError(f"shape {mask.shape}, classes {mask.min()} to {mask.max()}")
-    except Exception as error:  # scipy's reader raises whatever a broken file makes it trip over
+    except Exception as error:  # scipy's reader raises arbitrary exceptions on damaged files
         raise ValueError(
             f"{path} is not a mask of SBD ({type(error).__name__}: {error}): remove benchmark_RELEASE, and have it "
             "unpacked again"

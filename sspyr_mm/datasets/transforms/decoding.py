@@ -61,7 +61,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     with _quiet():
         try:
             width, height = _open(data).size
-        except Exception:  # Pillow raises whatever a broken file makes it trip over
+        except Exception:  # Pillow raises arbitrary exceptions on damaged files
             return None
     return height, width
 
@@ -154,12 +154,12 @@ def _decode_inks(data: bytes) -> np.ndarray | None:
         try:
             image = ImageChops.invert(ImageOps.exif_transpose(_open(data)))
             return np.asarray(image.convert("RGB"))
-        except Exception:  # Pillow raises whatever a broken file makes it trip over
+        except Exception:  # Pillow raises arbitrary exceptions on damaged files
             return None
 
 
 def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
-    """Decodes a file by what its header says; Pillow and OpenCV raise whatever a broken file makes them trip over."""
+    """Decodes a file by what its header says; Pillow and OpenCV raise arbitrary exceptions on damaged files."""
     if not data:
         return None
     with _quiet():

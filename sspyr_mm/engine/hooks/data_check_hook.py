@@ -46,7 +46,7 @@ class DataCheckHook(Hook):
 
 
 def check_batch(runner: Runner) -> None:
-    """Warns where the learning rate is for another number of images a step.
+    """Warns where the learning rate is for another number of images per step.
 
     Args:
         runner: Runner that is about to train.
@@ -102,7 +102,7 @@ def batch_message(
     """Compares the images of an optimizer step with those that the learning rate is for.
 
     Args:
-        auto_scale_lr: The config's: ``base_batch_size``, in images a step, and ``enable``.
+        auto_scale_lr: The config's: ``base_batch_size``, in images per step, and ``enable``.
         batch_size: Images of a process and iteration.
         accumulated: Iterations whose gradients are added up for a step.
 
@@ -132,8 +132,8 @@ def batch_message(
     if accumulated > 1:  # mmengine counts the images of an iteration
         scaled += f" and auto_scale_lr.base_batch_size={max(1, base // accumulated)}"
     return (
-        f"The learning rate is for {base} images a step; this run takes {batch_size} x {processes} process(es){times} "
-        f"= {batch}. To keep the recipe, {keeps}; to scale the learning rate instead, set {scaled}."
+        f"The learning rate is for {base} images per step; this run takes {batch_size} x {processes} process(es){times}"
+        f" = {batch}. To keep the recipe, {keeps}; to scale the learning rate instead, set {scaled}."
     )
 
 

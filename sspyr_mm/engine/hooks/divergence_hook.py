@@ -246,7 +246,8 @@ def _stop(runner: Runner, what: str) -> NoReturn:
     runner.call_hook("after_run")  # closes a progress bar
     raise DivergenceError(
         f"Training has diverged: {what}. {where}; nothing was saved since. Clip gradients ({again} "
-        "optim_wrapper.clip_grad.max_norm=35), use bfloat16 if the run uses float16 (optim_wrapper.dtype=bfloat16), or "
+        "optim_wrapper.clip_grad.max_norm=35), use bfloat16 if the run uses float16 (no --amp, but --cfg-options "
+        "optim_wrapper.type=AutocastOptimWrapper), or "
         f"start a new run{rate} with a lower optim_wrapper.optimizer.lr or a longer warm-up: a resumed run keeps the "
         "learning rate of its checkpoint"
     )

@@ -10,6 +10,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from sspyr_mm.benchmarks.dense.configs import make_config
+from sspyr_mm.benchmarks.dense.data import loaded_size
 from sspyr_mm.benchmarks.dense.protocols import DENSE
 from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
 from sspyr_mm.benchmarks.settings import Settings
@@ -160,6 +161,17 @@ def test_masks_fit_images_as_they_are_loaded(tree, tmp_path, suffix, orientation
         reason = "EXIF orientation is applied" if loaded == (24, 16) else "the wrong pixels"
         with pytest.raises(ValueError, match=f"3 of 3 images have another size.*{reason}"):
             read_voc_masks(root)
+
+
+def test_orientation_in_xmp_alone_is_ignored_as_opencv_ignores_it(tmp_path):
+    xmp = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+    <rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
+    path = str(tmp_path / "a.jpg")
+    Image.new("RGB", (60, 40)).save(path, xmp=xmp)
+    with Image.open(path) as opened:
+        assert opened.getexif().get(274) == 6  # what Pillow takes from XMP
+    assert loaded_size(path) == ((60, 40), False)
+    assert mmcv.imread(path).shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

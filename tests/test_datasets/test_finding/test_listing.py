@@ -128,6 +128,13 @@ def test_folders_and_pipes_count_as_missing(folder, scan_from, monkeypatch):
         found(source)
 
 
+def test_a_looping_link_hides_no_file(folder, monkeypatch):
+    monkeypatch.setattr(listing, "_WORTH_A_SCAN", 1)
+    os.symlink("loop.png", folder / "loop.png")
+    (folder / "list.txt").write_text("\n".join(NAMES))
+    assert found(folder / "list.txt")[0] == NAMES
+
+
 def test_a_share_of_missing_images_has_bounds(folder):
     with pytest.raises(ValueError, match=r"max_missing must be a share between 0 and 1, got 5"):
         UnlabelledImages(folder, max_missing=5)

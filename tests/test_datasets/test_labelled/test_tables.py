@@ -58,7 +58,7 @@ def test_encodings_and_capital_endings(write, encoding):
         ),
         (
             "file,labels\nx/a.jpg,dog\ny/a.jpg,cat\n",
-            r"x/a\.jpg and y/a\.jpg do not exist, and both",
+            r"x/a\.jpg and y/a\.jpg are both read as",
         ),
     ],
 )
