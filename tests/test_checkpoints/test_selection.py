@@ -159,6 +159,15 @@ def test_equal_networks_are_one(small, tmp_path):
     assert_identical(read({"model": state, "copy": dict(state)}, tmp_path).state_dict, small)
 
 
+@pytest.mark.parametrize("entry", ["target_network_state_dict", "momentum.state_dict"])
+def test_an_entry_with_a_momentum_encoder_alone_has_to_be_named(entry, small, tmp_path):
+    first, _, second = entry.partition(".")
+    content = {first: {second: small} if second else small}
+    with pytest.raises(ValueError, match=rf"momentum encoder without .*{entry} .*--key NAME"):
+        read(content, tmp_path)
+    assert_identical(read(content, tmp_path, key=entry).state_dict, small)
+
+
 @pytest.mark.parametrize(
     ("query", "momentum"),
     [

@@ -19,7 +19,6 @@ from sspyr_mm.checkpoints.formats.weights import (
     choose,
     counts,
     is_averaged,
-    is_momentum,
     under,
     unwrapped,
 )
@@ -146,10 +145,6 @@ def _foreign(weights: Weights, where: str, select: Selection) -> Located:
 
 def _choose_prefix(tensors: dict[str, Tensor], where: str, select: Selection) -> Choice:
     found = {prefix: under(prefix, tensors) for prefix in find_prefixes(tensors)}
-    if select.prefix is None and all(map(is_momentum, found)):
-        raise ValueError(
-            f"{where} holds a momentum encoder without its network: {counts(found)}; read it with --prefix NAME"
-        )
     if select.prefix is None:
         return choose(
             {prefix: _trunk(state) for prefix, state in found.items()},

@@ -102,6 +102,7 @@ def find_weights(
         option="--key",
         ema=select.ema,
         averaged=_averaged_by_mmengine(checkpoint),
+        named=select.key is not None or select.prefix is not None,
     )
     notes = choice.notes
     if any(name.startswith("ema_") and "." not in name for name in states[choice.name]):
@@ -124,6 +125,7 @@ def choose(
     option: str,
     ema: bool | None = None,
     averaged: str | None = None,
+    named: bool = False,
     is_whole: Callable[[str], bool] = lambda name: True,
 ) -> Choice:
     """Chooses one of several networks by the words in their names.
@@ -134,13 +136,14 @@ def choose(
         option: Option of the command line that chooses, for messages.
         ema: See :class:`Selection`.
         averaged: Entry that is known to be averaged, so that others are not; None if words tell.
+        named: Whether the user has named the place of the network, which may then be a momentum encoder.
         is_whole: Whether a network is complete; asked where nothing else decides.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: If several are left.
+        ValueError: If several are left, or none but momentum encoders.
     """
     left: dict[str, Mapping[str, Tensor]] = {}
     for name, state in found.items():
@@ -148,6 +151,10 @@ def choose(
             left[name] = state
     notes: list[str] = []
     momentum = [name for name in left if is_momentum(name)]
+    if momentum and len(momentum) == len(left) and not named:
+        raise ValueError(
+            f"{where} holds a momentum encoder without its network: {counts(left)}; read it with {option} NAME"
+        )
     if 0 < len(momentum) < len(left):
         left = {name: state for name, state in left.items() if name not in momentum}
         notes.append(f"the momentum encoder is left out: {option} {momentum[0]} takes it")
