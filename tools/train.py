@@ -80,8 +80,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
-    if args.data_root is not None:
-        set_data_root(cfg, args.data_root)
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
@@ -112,6 +110,10 @@ class TrainingStarted(Hook):
 
 def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> None:
     check_names(cfg)
+    if (
+        args.data_root is not None
+    ):  # before the options, which may be for the data set of packed shards
+        set_data_root(cfg, args.data_root)
     merge_options(cfg, args.cfg_options or {})
     merge_args(cfg, args)
     fill_dataloaders(cfg)
