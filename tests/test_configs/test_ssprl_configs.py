@@ -87,7 +87,12 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
             if scale.get("multi_crop"):
                 scale.multi_crop.patch = 16
             assert name in ("s0", "s1", "s2")
-    runner = Runner.from_cfg(prepare_config(cfg))
+    prepare_config(cfg)
+    # Weight gradients of convolutions on maps of 1 x 1 are at times NaN in bfloat16 on CPUs.
+    cfg.optim_wrapper.type = "OptimWrapper"
+    for name in ("dtype", "loss_scale"):
+        cfg.optim_wrapper.pop(name, None)
+    runner = Runner.from_cfg(cfg)
     before = {k: v.clone() for k, v in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 2
