@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
-from sspyr_mm.checkpoints.formats.locate import check_ema
+from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
 from sspyr_mm.checkpoints.formats.networks import check_offline, plain_config
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
@@ -93,7 +93,7 @@ def load_pretraining(
             f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
         )
     weights = find_weights(checkpoint, where=str(path), select=select)
-    prefix = f"{select.prefix}.".replace("..", ".") if select.prefix else ""
+    prefix = full_prefix(select)
     check_ema(select, weights.averaged, where=str(path))
     cfg = parse_config(text)
     parts = plain_config(cfg.get("model", {}))

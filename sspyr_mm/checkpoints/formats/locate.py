@@ -57,7 +57,7 @@ def locate(where: str, weights: Weights, select: Selection | None = None) -> Loc
     """
     select = select or Selection()
     found = None
-    if select.prefix is None or _prefix(select) == _PREFIX:
+    if select.prefix is None or full_prefix(select) == _PREFIX:
         found = _pretraining(weights, where)
         if found is None and isinstance(weights.meta.get("backbone"), dict):
             found = _exported(weights, where)
@@ -153,16 +153,16 @@ def _choose_prefix(tensors: dict[str, Tensor], where: str, select: Selection) ->
             ema=select.ema,
             is_whole=lambda prefix: _is_whole(found[prefix]),
         )
-    wanted = _prefix(select)
+    wanted = full_prefix(select)
     while wanted not in found and wanted.startswith("module."):
         wanted = wanted.removeprefix("module.")
     if wanted not in found:
-        networks = f"ResNets are under {counts(found)}" if found else "there is none elsewhere"
+        networks = f"ResNets are under {counts(found)}" if found else "the file has no ResNet"
         raise ValueError(f"{where} has no ResNet under --prefix {wanted or repr('')}; {networks}")
     return Choice(wanted, averaged=is_averaged(wanted))
 
 
-def _prefix(select: Selection) -> str:
+def full_prefix(select: Selection) -> str:
     """The prefix as names have it: with a dot at its end, and without wrappers."""
     prefix = f"{select.prefix}.".replace("..", ".") if select.prefix else ""
     return unwrapped(prefix)
