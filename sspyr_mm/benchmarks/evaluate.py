@@ -30,7 +30,6 @@ from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.process import default_processes
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.checkpoints import build_backbone
-from sspyr_mm.checkpoints.formats.networks import code_digests
 from sspyr_mm.compat import find_distribution
 from sspyr_mm.evaluation.metrics import (
     average_precision,
@@ -72,14 +71,10 @@ def evaluate(
     settings = settings or Settings()
     check_settings(protocol, settings)
     key = fingerprint(
-        network.checkpoint.sha256,
-        network.checkpoint.mean,
-        network.checkpoint.std,
+        network.identity,
         protocol,
         data.name,
         data.digest,
-        network.checkpoint.backbone,
-        code_digests(network.modules),
         _recipe_text(protocol),
         seed,
         asdict(settings),
@@ -203,6 +198,7 @@ def _finetune(job: _Job) -> _Measured:
         checkpoint.std,
         _num_channels(job.network),
         job.network.modules,
+        checkpoint.decoding,
     )
     outcome = run_finetune(
         protocol,

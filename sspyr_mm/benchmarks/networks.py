@@ -52,6 +52,21 @@ class Network:
             **({"code": code_digests(self.modules)} if self.modules else {}),
         }
 
+    @property
+    def identity(self) -> str:
+        """Fingerprint of all that a result depends on: weights, architecture, and how images become inputs."""
+        checkpoint = self.checkpoint
+        return fingerprint(
+            checkpoint.sha256,
+            checkpoint.key,
+            checkpoint.prefix,
+            checkpoint.mean,
+            checkpoint.std,
+            checkpoint.decoding,
+            checkpoint.backbone,
+            code_digests(self.modules),
+        )
+
     def encoder(self) -> FrozenEncoder:
         """The network as a fixed function from images to features."""
         checkpoint = self.checkpoint
@@ -59,9 +74,8 @@ class Network:
             build_backbone(checkpoint),
             checkpoint.mean,
             checkpoint.std,
-            identity=fingerprint(
-                checkpoint.sha256, checkpoint.backbone, code_digests(self.modules)
-            ),
+            identity=self.identity,
+            decoding=checkpoint.decoding,
         )
 
 
@@ -79,8 +93,7 @@ def read_networks(
         paths: Files of any known format.
         random: Whether to add the first one's architecture with random weights (of seed 0).
         allow_pickle: See :func:`read_backbone`.
-        select: See :func:`read_backbone`; the same for all files. The hash of a network is then one of the file and
-            of the place in it, so that results and features of two networks in one file are kept apart.
+        select: See :func:`read_backbone`; the same for all files.
         custom_imports: Modules that were imported to build them.
 
     Returns:
@@ -93,9 +106,6 @@ def read_networks(
     networks = []
     for name, path in zip(names, paths, strict=True):
         checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
-        if select not in (None, Selection()):
-            place = f"{checkpoint.sha256} {checkpoint.key} {checkpoint.prefix}"
-            checkpoint = replace(checkpoint, sha256=hashlib.sha256(place.encode()).hexdigest())
         networks.append(Network(name, checkpoint, path, tuple(custom_imports)))
     if random:
         untrained = random_network(networks[0].checkpoint)

@@ -9,7 +9,7 @@ from sspyr_mm.checkpoints.backbone import (
 )
 from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
-from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining, random_model
+from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining
 from sspyr_mm.checkpoints.reading import read_checkpoint
 from sspyr_mm.checkpoints.release import convert_release
 
@@ -22,7 +22,6 @@ __all__ = [
     "export_backbone",
     "inspect_checkpoint",
     "load_pretraining",
-    "random_model",
     "read_backbone",
     "read_checkpoint",
     "write_backbone",

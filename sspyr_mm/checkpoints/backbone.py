@@ -1,7 +1,7 @@
 """One backbone out of a checkpoint of any known format, and into a file of any other."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class BackboneCheckpoint:
         key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.
         prefix: Beginning of the backbone's names there.
         notes: Decisions about networks next to this one, and how to decide otherwise.
+        decoding: Options of ``LoadRGBImage`` that our pre-training set, such as ``value_range``.
     """
 
     source: str
@@ -45,6 +46,7 @@ class BackboneCheckpoint:
     key: str | None = None
     prefix: str = ""
     notes: tuple[str, ...] = ()
+    decoding: dict[str, Any] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -102,6 +104,7 @@ def recognise(
         key=weights.container,
         prefix=found.prefix,
         notes=(*weights.notes, *found.notes),
+        decoding=found.decoding,
     )
 
 
@@ -205,8 +208,10 @@ def write_backbone(
     if full_prefix:
         state = {f"{_PREFIX}{name}": tensor for name, tensor in state.items()}
     meta: dict[str, Any] = {"source": os.path.basename(path), "format": checkpoint.source}
-    for field in ("backbone", "mean", "std", "sha256"):
-        meta[field] = getattr(checkpoint, field)
+    for key in ("backbone", "mean", "std", "sha256"):
+        meta[key] = getattr(checkpoint, key)
+    if checkpoint.decoding:
+        meta["decoding"] = checkpoint.decoding
 
     def write(file: str) -> None:
         with open(file, "wb") as stream:

@@ -1,6 +1,5 @@
 """Pre-training checkpoints: config and weights in one file."""
 
-import copy
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,26 +46,6 @@ def build_model(cfg: Config) -> SSPRL:
         )
     init_default_scope("mmpretrain")
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
-
-
-def random_model(cfg: Config) -> SSPRL:
-    """The same network before any training: what a probe compares with.
-
-    Args:
-        cfg: A pre-training config; a backbone it would start from is left out.
-
-    Returns:
-        As :func:`build_model`, initialised.
-    """
-    cfg = copy.deepcopy(cfg)
-    cfg.model.pop("pretrained", None)
-    for part in (cfg.model, cfg.model.backbone):
-        if isinstance(part.get("init_cfg"), dict) and part.init_cfg.get("type") == "Pretrained":
-            part.pop("init_cfg")
-    model = build_model(cfg)
-    with quiet_initialisation():
-        model.init_weights()
-    return model.eval()
 
 
 def load_pretraining(

@@ -11,10 +11,12 @@ from sspyr_mm.cli.arguments import (
 )
 from sspyr_mm.files import write_json
 
+DEFAULT_SIZE = 224
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("checkpoints", nargs="+", help="pre-training checkpoints")
+    parser.add_argument("checkpoints", nargs="+", help="checkpoints of any known format")
     parser.add_argument(
         "--train",
         required=True,
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         type=positive_int,
-        help="side of the centre crop in pixels; default: that of scale 0",
+        help=f"side of the centre crop in pixels; default: that of scale 0's patches, else {DEFAULT_SIZE}",
     )
     parser.add_argument(
         "--no-random", action="store_true", help="leave out the randomly initialised network"
@@ -37,19 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probes each network and prints a table.
+    """Probes each network and prints a line per network.
 
     Returns:
         0.
     """
-    import sys
-
     import torch
-    from mmengine.runner import set_random_seed
 
-    from sspyr_mm.checkpoints import load_pretraining, random_model
+    from sspyr_mm.benchmarks.networks import random_network, read_networks
     from sspyr_mm.datasets.labelled import match_classes, read_labelled
     from sspyr_mm.evaluation import extract_features, linear_probe
+    from sspyr_mm.machine import limit_threads, num_cores
 
     if args.json:  # not after an hour's work
         check_writable("--json", args.json)
@@ -57,34 +57,37 @@ def run(args: argparse.Namespace) -> int:
     val = read_labelled(args.val, split=args.val_split)
     val = match_classes(train, val, ("--train", "--val"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = []
-    for path in args.checkpoints:
-        cfg, model = load_pretraining(path, **reading_options(args))
-        size = args.size or model.pyramid.scales[0].patch
-        networks = [(path, model)]
+    num_workers = num_cores() // 2
+    limit_threads(num_workers)
+    networks = []
+    for network in read_networks(
+        args.checkpoints, custom_imports=args.custom_import, **reading_options(args)
+    ):
+        networks.append((network.path, network))
         if not args.no_random:
-            set_random_seed(cfg.get("randomness", {}).get("seed") or 0)
-            networks.append(("the same network, random", random_model(cfg)))
-        for name, network in networks:
-            feats = [
-                extract_features(
-                    network, part.paths, size=size, device=device, progress=sys.stderr.isatty()
-                )
-                for part in (train, val)
-            ]
-            result = linear_probe(
-                (feats[0], train.targets), (feats[1], val.targets), multi_label=train.multi_label
+            networks.append(("the same network, random", random_network(network.checkpoint)))
+    rows = []
+    for name, network in networks:
+        size = args.size or network.checkpoint.patch or DEFAULT_SIZE
+        features = [
+            extract_features(
+                network.encoder(), part.paths, size=size, device=device, num_workers=num_workers
             )
-            rows.append(
-                {
-                    "network": name,
-                    "metric": result.metric,
-                    "value": result.value,
-                    "l2": result.l2,
-                    "size": size,
-                }
-            )
-            print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
+            for part in (train, val)
+        ]
+        result = linear_probe(
+            (features[0], train.targets), (features[1], val.targets), multi_label=train.multi_label
+        )
+        rows.append(
+            {
+                "network": name,
+                "metric": result.metric,
+                "value": result.value,
+                "l2": result.l2,
+                "size": size,
+            }
+        )
+        print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:
         write_json(args.json, {"train": len(train.paths), "val": len(val.paths), "results": rows})
     return 0

@@ -1,6 +1,7 @@
 """A frozen backbone: images in, one vector each out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,26 @@ class FrozenEncoder(nn.Module):
         backbone: Any mmpretrain backbone.
         mean: Per channel (RGB), in 0-255.
         std: Per channel (RGB), in 0-255.
-        identity: What tells it from every other one, such as the hash of its checkpoint. Stored features go by it.
+        identity: Key of stored features, such as the hash of its checkpoint.
+        decoding: Options of ``LoadRGBImage`` it was trained with.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float], *, identity: str
+        self,
+        backbone: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        identity: str,
+        decoding: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.identity = identity
+        self.decoding = dict(decoding or {})
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)

@@ -16,70 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
-from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-import sspyr_mm.datasets  # registers what the pipeline names
+from sspyr_mm import __version__
 from sspyr_mm.datasets.labelled.images import shortened
-from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.evaluation.encoder import FrozenEncoder
+from sspyr_mm.evaluation.features import BATCH, centre_crop_pipeline, crop_loader
 from sspyr_mm.files import remove_left_over, whole_file
 
 SHARD = 512
 """Images a file holds."""
-_BATCH = 64
 _DIGEST = hashlib.sha256().digest_size
-
-
-def centre_crop_pipeline(size: int) -> list[dict[str, Any]]:
-    """The protocol's test transform: shorter side to ``size * 256 / 224``, then the centre.
-
-    Args:
-        size: Side of the crop in pixels.
-
-    Returns:
-        Configs of transforms, from ``img_path`` to ``img`` (size, size, 3) uint8 RGB.
-    """
-    return [
-        dict(type="LoadRGBImage", skip_broken=False),
-        dict(
-            type="ResizeEdge",
-            scale=round(size * 256 / 224),
-            edge="short",
-            backend="pillow",  # antialiased, as torchvision's Resize
-            interpolation="bilinear",
-        ),
-        dict(type="CenterCrop", crop_size=size),
-    ]
-
-
-class CentreCrops(Dataset):
-    """Decoded and cropped images.
-
-    Args:
-        paths: N files.
-        size: Side of the crop in pixels.
-    """
-
-    def __init__(self, paths: Sequence[str], size: int) -> None:
-        init_default_scope("mmpretrain")
-        self.paths = list(paths)
-        self.pipeline = Compose(centre_crop_pipeline(size))
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """(3, size, size) uint8.
-
-        Raises:
-            ValueError: If the file is no image: what has a label can't be left out.
-        """
-        image = self.pipeline({"img_path": self.paths[index]})["img"]
-        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 def cached_features(
@@ -160,10 +108,10 @@ def file_states(paths: Sequence[str]) -> bytes:
 def _describe(encoder: FrozenEncoder, paths: Sequence[str], size: int) -> dict[str, Any]:
     return {
         "encoder": encoder.identity,
-        "version": sspyr_mm.__version__,
+        "version": __version__,
         "mean": encoder.mean.flatten().tolist(),
         "std": encoder.std.flatten().tolist(),
-        "pipeline": centre_crop_pipeline(size),
+        "pipeline": centre_crop_pipeline(size, encoder.decoding),
         "num_images": len(paths),
         "files": file_states(paths).hex(),
     }
@@ -188,12 +136,7 @@ def _extract_share(
     if not shards:
         return
     batches = [batch for shard in shards for batch in _batches(shard, len(paths))]
-    loader: Any = DataLoader(
-        CentreCrops(paths, size),
-        batch_sampler=batches,
-        num_workers=num_workers,
-        worker_init_fn=answer_to_parent_only if num_workers else None,
-    )
+    loader: Any = crop_loader(encoder, paths, batches, size=size, num_workers=num_workers)
     encoder = encoder.to(devices[rank])
     if rank == 0 and sys.stderr.isatty():  # with several devices, of the first one's share
         loader = track_iter_progress((loader, len(batches)), file=sys.stderr)
@@ -210,8 +153,8 @@ def _rows(shard: int, num_images: int) -> range:
 
 def _batches(shard: int, num_images: int) -> Iterator[list[int]]:
     rows = _rows(shard, num_images)
-    for start in range(0, len(rows), _BATCH):
-        yield list(rows[start : start + _BATCH])
+    for start in range(0, len(rows), BATCH):
+        yield list(rows[start : start + BATCH])
 
 
 def _save(target: Path, array: np.ndarray) -> None:

@@ -1,87 +1,127 @@
-"""Features of images from a frozen backbone."""
+"""Features of centre crops from a frozen backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from mmengine.utils import track_iter_progress
+from mmcv.transforms import Compose
+from mmengine.registry import init_default_scope
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from sspyr_mm.datasets import LoadRGBImage
-from sspyr_mm.models import SSPRL
-from sspyr_mm.models.layers import pool
+import sspyr_mm.datasets  # noqa: F401  # registers what the pipeline names
+from sspyr_mm.datasets.workers import answer_to_parent_only
+from sspyr_mm.evaluation.encoder import FrozenEncoder
+
+BATCH = 64
 
 
-def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """Shorter side to ``size * 256 / 224``, then the centre.
+def centre_crop_pipeline(size: int, decoding: Mapping[str, Any] | None = None) -> list[dict]:
+    """The test transform: shorter side to ``size * 256 / 224``, then the centre.
 
     Args:
-        image: (H, W, 3) uint8.
-        size: Side of the result in pixels.
+        size: Side of the crop in pixels.
+        decoding: Options of ``LoadRGBImage``.
 
     Returns:
-        (size, size, 3) uint8.
+        Configs of transforms, from ``img_path`` to ``img`` (size, size, 3) uint8 RGB.
     """
-    scale = size * 256 / 224 / min(image.shape[:2])
-    height, width = (max(size, round(side * scale)) for side in image.shape[:2])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (width, height), interpolation=method)
-    top, left = (height - size) // 2, (width - size) // 2
-    return resized[top : top + size, left : left + size]
+    return [
+        dict(type="LoadRGBImage", skip_broken=False, **(decoding or {})),
+        dict(
+            type="ResizeEdge",
+            scale=round(size * 256 / 224),
+            edge="short",
+            backend="pillow",  # antialiased, as torchvision's Resize
+            interpolation="bilinear",
+        ),
+        dict(type="CenterCrop", crop_size=size),
+    ]
 
 
-def load_centre_crops(paths: Sequence[str], size: int) -> Tensor:
-    """Decodes and crops images.
+class CentreCrops(Dataset):
+    """Decoded and cropped images.
 
     Args:
         paths: N files.
-        size: Side in pixels.
+        size: Side of the crop in pixels.
+        decoding: Options of ``LoadRGBImage``.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], size: int, decoding: Mapping[str, Any] | None = None
+    ) -> None:
+        init_default_scope("mmpretrain")
+        self.paths = list(paths)
+        self.pipeline = Compose(centre_crop_pipeline(size, decoding))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(3, size, size) uint8.
+
+        Raises:
+            UnreadableImageError: If the file cannot be read as an image: a labelled image is not left out.
+        """
+        image = self.pipeline({"img_path": self.paths[index]})["img"]
+        return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+
+
+def crop_loader(
+    encoder: FrozenEncoder,
+    paths: Sequence[str],
+    batches: Iterable[list[int]],
+    *,
+    size: int,
+    num_workers: int,
+) -> DataLoader:
+    """Loads the centre crops that an encoder takes.
+
+    Args:
+        encoder: Frozen network; images are decoded as in its training.
+        paths: N files.
+        batches: Indices of each batch.
+        size: Side of the crop in pixels.
+        num_workers: Processes that decode.
 
     Returns:
-        (N, 3, size, size) uint8.
-
-    Raises:
-        UnreadableImageError: If one of them cannot be read: a probe cannot leave out what has a label.
+        A loader of (B, 3, size, size) uint8.
     """
-    load = LoadRGBImage(skip_broken=False)
-    crops = np.empty((len(paths), size, size, 3), np.uint8)
-    for crop, path in zip(crops, paths, strict=True):
-        image = load({"img_path": path})["img"]
-        crop[:] = centre_crop(image, size)
-    return torch.from_numpy(crops).permute(0, 3, 1, 2)
+    return DataLoader(
+        CentreCrops(paths, size, encoder.decoding),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        worker_init_fn=answer_to_parent_only if num_workers else None,
+    )
 
 
-@torch.inference_mode()
 def extract_features(
-    model: SSPRL,
+    encoder: FrozenEncoder,
     paths: Sequence[str],
     *,
     size: int,
-    batch_size: int = 64,
     device: str = "cpu",
-    progress: bool = False,
+    num_workers: int = 0,
 ) -> Tensor:
-    """Pooled features of the last stage, in evaluation mode.
+    """Computes the features of images.
 
     Args:
-        model: Its backbone and its preprocessor's normalisation are used.
+        encoder: Frozen network.
         paths: N files.
         size: Side of the centre crop in pixels.
-        batch_size: Images at a time.
         device: Where to compute.
-        progress: Whether to show a bar.
+        num_workers: Processes that decode.
 
     Returns:
         (N, C) float32 on the CPU.
 
     Raises:
-        ValueError: As :func:`load_centre_crops`.
+        UnreadableImageError: If a file cannot be read as an image.
     """
-    model.eval().to(device)
-    chunks = [paths[i : i + batch_size] for i in range(0, len(paths), batch_size)]
-    features = []
-    for chunk in track_iter_progress(chunks) if progress else chunks:
-        inputs = model.data_preprocessor({"inputs": load_centre_crops(chunk, size)})["inputs"]
-        features.append(pool(model.backbone(inputs)).float().cpu())
-    return torch.cat(features)
+    encoder = encoder.to(device)
+    indices = range(len(paths))
+    batches = [list(indices[start : start + BATCH]) for start in indices[::BATCH]]
+    loader = crop_loader(encoder, paths, batches, size=size, num_workers=num_workers)
+    return torch.cat([encoder(images.to(device)).cpu() for images in loader])

@@ -1,6 +1,7 @@
 """`evaluate` from files to figures, in real processes."""
 
 import fcntl
+import hashlib
 import importlib
 import json
 import math
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.models import ResNet
 from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
@@ -27,6 +29,7 @@ from sspyr_mm.benchmarks.evaluate import each, evaluate
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training import process as training
+from sspyr_mm.checkpoints import Selection
 from sspyr_mm.cli import evaluate as cli
 from sspyr_mm.datasets.splits import read_split
 from sspyr_mm.datasets.toy_scenes import generate
@@ -83,6 +86,23 @@ def test_results_tell_apart_what_differs(networks, data, tmp_path):
     assert len({one.value, random.value, other_seed.value, longer.value}) == 4
     assert len(list(tmp_path.glob("result-*.json"))) == 4
     assert random.network == "random" and random.checkpoint["path"] is None
+
+
+def test_networks_of_one_file_have_results_of_their_own(data, tmp_path):
+    state = {}
+    for seed, prefix in enumerate(("one.", "two.")):
+        torch.manual_seed(seed)
+        model = ResNet(18, stem_channels=8, base_channels=8)
+        state |= {prefix + name: value.clone() for name, value in model.state_dict().items()}
+    file = tmp_path / "two.pth"
+    torch.save({"state_dict": state}, file)
+    results = []
+    for prefix in ("one.", "two."):
+        (network,) = read_networks([str(file)], select=Selection(prefix=prefix))
+        results.append(run(network, "linear", data, tmp_path / "work"))
+    assert results[0].value != results[1].value
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert [result.checkpoint["sha256"] for result in results] == [digest, digest]
 
 
 def test_the_figure_is_scikit_learns(networks, data, tmp_path, monkeypatch):

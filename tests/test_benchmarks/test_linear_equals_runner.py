@@ -13,7 +13,8 @@ from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.feature_cache import cached_features, centre_crop_pipeline
+from sspyr_mm.evaluation.feature_cache import cached_features
+from sspyr_mm.evaluation.features import centre_crop_pipeline
 from sspyr_mm.evaluation.linear_grid import LinearRecipe, initial_weight, train_grid
 from sspyr_mm.evaluation.metrics import mean_average_precision
 

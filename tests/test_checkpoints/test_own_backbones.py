@@ -26,12 +26,13 @@ SMALL = {"depths": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
 SWIN = {"embed_dims": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
 
 
-def pretrain(path, backbone, channels, **model):
-    """A checkpoint as training writes it, of a model at random."""
+def pretrain(path, backbone, channels, *, train_dataloader=None, **model):
+    """Writes a checkpoint as training does, of a model with random weights."""
     cfg = Config.fromfile(ROOT / "configs" / "ssprl" / "r18_small_50e.py")
     cfg.model.backbone = backbone
     cfg.model.neck.in_channels = channels
     cfg.model.update(model)
+    cfg.train_dataloader.update(train_dataloader or {})
     network = scatter(build_model(cfg), seed=8)
     with torch.no_grad():  # position embeddings, layer scales
         for name, parameter in network.backbone.named_parameters():

@@ -6,10 +6,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from sspyr_mm.checkpoints import Selection, load_pretraining, random_model, read_backbone
+from sspyr_mm.benchmarks.networks import Network, random_network
+from sspyr_mm.checkpoints import Selection, export_backbone, load_pretraining, read_backbone
 
 from .conftest import assert_identical
-from .test_own_backbones import NARROW, ROOT, pretrain
+from .test_own_backbones import NARROW, pretrain
 
 
 def test_whole_models_are_still_loaded(tmp_path):
@@ -80,24 +81,40 @@ def test_config_of_another_version_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["pretrained", "model", "backbone"])
-def test_a_random_model_starts_from_no_file(where, tmp_path):
-    pretrain(tmp_path / "x.pth", NARROW, 64)
-    cfg = Config.fromfile(ROOT / "configs" / "ssprl" / "r18_small_50e.py")
-    cfg.model.backbone = NARROW
-    cfg.model.neck.in_channels = 64
-    if where == "pretrained":
-        cfg.model.pretrained = str(tmp_path / "x.pth")
+def test_a_random_network_starts_from_no_file(where, tmp_path):
+    start = tmp_path / "start.pth"
+    pretrain(start, NARROW, 64)
+    init = {"type": "Pretrained", "checkpoint": str(start), "prefix": "backbone."}
+    if where == "backbone":
+        pretrain(tmp_path / "x.pth", {**NARROW, "init_cfg": init}, 64)
     else:
-        part = cfg.model if where == "model" else cfg.model.backbone
-        part.init_cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / "x.pth")}
-        if where == "backbone":
-            part.init_cfg.prefix = "backbone."
-    trained = read_backbone(tmp_path / "x.pth").state_dict
-    state = random_model(cfg).backbone.state_dict()
+        options = {"pretrained": str(start)} if where == "pretrained" else {"init_cfg": init}
+        pretrain(tmp_path / "x.pth", NARROW, 64, **options)
+    checkpoint = read_backbone(tmp_path / "x.pth")
+    random = random_network(checkpoint).checkpoint
     # The file's statistics are random, those of a new network are not.
-    assert state["bn1.running_mean"].eq(0).all() and not trained["bn1.running_mean"].eq(0).any()
-    assert not torch.equal(state["conv1.weight"], trained["conv1.weight"])
-    assert where == "pretrained" or "init_cfg" in part
+    state = random.state_dict
+    assert state["bn1.running_mean"].eq(0).all()
+    assert not checkpoint.state_dict["bn1.running_mean"].eq(0).any()
+    assert not torch.equal(state["conv1.weight"], checkpoint.state_dict["conv1.weight"])
+
+
+def test_decoding_options_of_training_are_read_and_exported(tmp_path):
+    options = {"value_range": (0, 4095), "background": (1, 2, 3), "max_pixels": 99}
+    pipeline = [{"type": "LoadRGBImage", "backend_args": None, **options}]
+    loader = {"dataset": {"type": "RepeatDataset", "dataset": {"pipeline": pipeline}}}
+    pretrain(tmp_path / "x.pth", NARROW, 64, train_dataloader=loader)
+    assert read_backbone(tmp_path / "x.pth").decoding == options
+    for name, target in (("out.pth", "mmpretrain"), ("out.safetensors", "safetensors")):
+        export_backbone(tmp_path / "x.pth", tmp_path / name, target=target)
+        assert read_backbone(tmp_path / name).decoding == options
+    pretrain(tmp_path / "plain.pth", NARROW, 64)
+    assert read_backbone(tmp_path / "plain.pth").decoding == {}
+    identity = {
+        Network("n", read_backbone(tmp_path / name), None).identity
+        for name in ("x.pth", "plain.pth")
+    }
+    assert len(identity) == 2
 
 
 def test_a_prefix_without_a_network_is_refused(tmp_path):

@@ -306,7 +306,7 @@ def test_the_first_image_without_content_is_reported(tmp_path, log, level, sprea
 def test_options_that_make_no_sense():
     with pytest.raises(ValueError, match=r"value_range must be .*got \(5, 5\)"):
         LoadRGBImage(value_range=(5, 5))
-    with pytest.raises(ValueError, match="max_pixels must be a positive number, got 0"):
+    with pytest.raises(ValueError, match="max_pixels must be a number >= 1, got 0"):
         LoadRGBImage(max_pixels=0)
 
 

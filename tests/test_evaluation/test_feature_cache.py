@@ -10,10 +10,10 @@ from mmpretrain.models import ResNet
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-import sspyr_mm
 from sspyr_mm.evaluation import feature_cache
 from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.feature_cache import CentreCrops, cached_features
+from sspyr_mm.evaluation.feature_cache import cached_features
+from sspyr_mm.evaluation.features import CentreCrops
 
 SIZE = 32
 
@@ -33,7 +33,7 @@ def encoder():
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "SHARD", 4)
-    monkeypatch.setattr(feature_cache, "_BATCH", 3)
+    monkeypatch.setattr(feature_cache, "BATCH", 3)
     rng = np.random.default_rng(0)
     files = []
     for i in range(10):
@@ -163,20 +163,22 @@ def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_pa
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-@pytest.mark.parametrize("change", ["identity", "mean", "std", "version"])
+@pytest.mark.parametrize("change", ["identity", "mean", "std", "version", "decoding"])
 def test_another_encoder_or_version_has_features_of_its_own(
     encoder, paths, tmp_path, monkeypatch, change
 ):
     first = extract(encoder, paths, tmp_path)
     if change == "version":
-        monkeypatch.setattr(sspyr_mm, "__version__", "99.0")
+        monkeypatch.setattr(feature_cache, "__version__", "99.0")
     elif change == "identity":
         encoder.identity = "two"
+    elif change == "decoding":
+        encoder.decoding = {"value_range": (0, 255)}
     else:
         getattr(encoder, change).mul_(2)
     second = extract(encoder, paths, tmp_path)
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    assert torch.equal(first, second) == (change in ("identity", "version"))
+    assert torch.equal(first, second) == (change not in ("mean", "std"))
 
 
 def test_another_image_of_equal_size_in_bytes(encoder, paths, tmp_path):

@@ -4,8 +4,8 @@ import itertools
 import math
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
@@ -84,6 +84,7 @@ class Start:
         std: Per channel (RGB), in 0-255.
         num_channels: C, of the pooled features.
         custom_imports: Modules that register the backbone, where it is none of mmpretrain's.
+        decoding: Options of ``LoadRGBImage``.
     """
 
     backbone: dict[str, Any]
@@ -92,6 +93,7 @@ class Start:
     std: Sequence[float]
     num_channels: int
     custom_imports: Sequence[str] = ()
+    decoding: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_finetune(
@@ -253,6 +255,9 @@ class _ConfigMaker:
         loader.batch_size //= self.num_processes
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             loader.num_workers = min(loader.num_workers, max(1, num_cores() // 2))
+            for transform in loader.dataset.pipeline:
+                if transform.type == "LoadRGBImage":
+                    transform.update(self.start.decoding)
         if self.num_processes > 1:
             cfg.sync_bn = "torch"
         if rates is not None:

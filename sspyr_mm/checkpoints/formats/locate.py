@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -39,6 +39,7 @@ class Located:
     prefix: str = ""
     averaged: bool = False
     notes: tuple[str, ...] = ()
+    decoding: dict[str, Any] = field(default_factory=dict)
 
 
 def locate(where: str, weights: Weights, select: Selection | None = None) -> Located:
@@ -101,8 +102,10 @@ def _pretraining(weights: Weights, where: str) -> Located | None:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: the config inside describes no model: {error}") from error
     norm = training_settings.read_normalisation(cfg, where=where)
+    loading = training_settings.find_transform("LoadRGBImage", cfg.get("train_dataloader")) or {}
+    decoding = training_settings.read_decoding(loading)
     state = under(_PREFIX, weights.tensors)
-    return Located("sspyr_mm", backbone, state, norm, patch, prefix=_PREFIX)
+    return Located("sspyr_mm", backbone, state, norm, patch, prefix=_PREFIX, decoding=decoding)
 
 
 def _exported(weights: Weights, where: str) -> Located:
@@ -112,7 +115,10 @@ def _exported(weights: Weights, where: str) -> Located:
     if str(backbone.get("type", "")).startswith("ResNet"):
         state = to_canonical(state)
     given = {k: triple(weights.meta[k], where=where) for k in ("mean", "std") if k in weights.meta}
-    return Located("sspyr_mm_backbone", backbone, state, Normalisation(**given), prefix=prefix)
+    norm = Normalisation(**given)
+    options = weights.meta.get("decoding")
+    decoding = training_settings.read_decoding(options if isinstance(options, dict) else {})
+    return Located("sspyr_mm_backbone", backbone, state, norm, prefix=prefix, decoding=decoding)
 
 
 def _foreign(weights: Weights, where: str, select: Selection) -> Located:

@@ -1,4 +1,4 @@
-"""What the config inside of an OpenMMLab checkpoint says about its inputs and its strides."""
+"""Inputs and strides of a network, by the config inside its OpenMMLab checkpoint."""
 
 import warnings
 from collections.abc import Mapping
@@ -15,6 +15,33 @@ class Normalisation(NamedTuple):
 
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
+
+
+DECODING = ("value_range", "background", "max_pixels")
+"""Options of ``LoadRGBImage`` that its pixels depend on."""
+
+
+def read_decoding(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Selects the options that decoding depends on.
+
+    Args:
+        options: Of ``LoadRGBImage``, from a file.
+
+    Returns:
+        Those that are set, of :data:`DECODING`.
+    """
+    given = {key: options[key] for key in DECODING if options.get(key) is not None}
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+
+
+def find_transform(name: str, part: Any) -> Mapping[str, Any] | None:
+    """The first transform of a type in a part of a config, however deep."""
+    if isinstance(part, Mapping):
+        return part if _class(part) == name else find_transform(name, tuple(part.values()))
+    if isinstance(part, (list, tuple)):
+        found = (find_transform(name, value) for value in part)
+        return next((transform for transform in found if transform is not None), None)
+    return None
 
 
 def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
@@ -54,7 +81,7 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
         ValueError: If the network was trained on BGR inputs.
     """
     model = cfg.get("model")
-    loads_rgb = _asks_for("LoadRGBImage", cfg.get("train_dataloader"))
+    loads_rgb = find_transform("LoadRGBImage", cfg.get("train_dataloader")) is not None
     candidates = (
         model.get("data_preprocessor") if isinstance(model, Mapping) else None,
         cfg.get("data_preprocessor"),
@@ -108,10 +135,3 @@ def style(cfg: Mapping[str, Any]) -> str:
 def _class(entry: Mapping[str, Any]) -> str:
     """A type without its scope or, in configs of Python's imports, its module."""
     return str(entry.get("type")).rpartition(".")[2]
-
-
-def _asks_for(name: str, part: Any) -> bool:
-    """Whether a part of a config, however deep, has that type."""
-    if isinstance(part, Mapping):
-        return _class(part) == name or any(_asks_for(name, value) for value in part.values())
-    return isinstance(part, (list, tuple)) and any(_asks_for(name, value) for value in part)

@@ -74,7 +74,7 @@ class LoadRGBImage(BaseTransform):
         max_pixels: Pixels above which an image counts as broken, by its header; a small file can claim billions.
 
     Raises:
-        ValueError: If ``value_range`` or ``max_pixels`` is empty.
+        ValueError: If ``value_range`` or ``max_pixels`` is empty, or one of the options has a wrong type.
     """
 
     def __init__(
@@ -86,10 +86,6 @@ class LoadRGBImage(BaseTransform):
         background: tuple[int, int, int] = BACKGROUND,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        if value_range is not None and not value_range[0] < value_range[1]:
-            raise ValueError(f"value_range must be (low, high) with low < high, got {value_range}")
-        if max_pixels < 1:
-            raise ValueError(f"max_pixels must be a positive number, got {max_pixels}")
         self.backend_args = backend_args
         self.skip_broken = skip_broken
         self.options = DecodeOptions(value_range, background, max_pixels)

@@ -39,6 +39,28 @@ class DecodeOptions:
     background: tuple[int, int, int] = BACKGROUND
     max_pixels: int = MAX_PIXELS
 
+    def __post_init__(self) -> None:
+        if self.value_range is not None and not (
+            _are_numbers(self.value_range, 2) and self.value_range[0] < self.value_range[1]
+        ):
+            raise ValueError(
+                f"value_range must be (LOW, HIGH) with LOW < HIGH, got {self.value_range!r}"
+            )
+        if not _are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
+            raise ValueError(
+                f"background must be (RED, GREEN, BLUE) of 0 to 255, got {self.background!r}"
+            )
+        if not _are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
+            raise ValueError(f"max_pixels must be a number >= 1, got {self.max_pixels!r}")
+
+
+def _are_numbers(values: object, count: int) -> bool:
+    return (
+        isinstance(values, (tuple, list))
+        and len(values) == count
+        and all(isinstance(value, (int, float)) for value in values)
+    )
+
 
 def to_8_bits(
     values: np.ndarray,

@@ -9,7 +9,7 @@ from sspyr_mm.benchmarks.classification.linear import choose_rate, run_linear
 from sspyr_mm.benchmarks.data import BenchmarkData, Source
 from sspyr_mm.datasets.labelled import LabelledImages
 from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.feature_cache import CentreCrops
+from sspyr_mm.evaluation.features import CentreCrops
 from sspyr_mm.evaluation.linear_grid import LinearRecipe, train_grid
 from sspyr_mm.evaluation.metrics import mean_average_precision
 
