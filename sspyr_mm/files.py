@@ -1,11 +1,11 @@
-"""Files: the configs this package ships, and files that appear only when they are whole."""
+"""Files that appear only when they are whole, the configs of this package, and names in messages."""
 
 import json
 import os
 import platform
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,18 @@ def printable(path: str | os.PathLike[str]) -> str:
         path: Any path; names that are not UTF-8 can be opened, but neither printed nor written to a log.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
+
+
+def shortened(names: Iterable[object], limit: int = 5) -> str:
+    """The first names of a list and the number of the others, for a message.
+
+    Args:
+        names: Any objects.
+        limit: Number of names to show.
+    """
+    texts = [str(name) for name in names]
+    rest = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + rest
 
 
 _LEFT_OVER_AFTER = 3600.0

@@ -9,13 +9,15 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sspyr_mm"
 
 BASE = {"version", "compat", "files", "machine", "pyramid"}
-PARTS = {"models.layers", "models.assigners", "models.losses"}
+PARTS = {"models.layers", "models.assigners", "models.losses", "models.state_check"}
 BLOCKS = {"models.necks", "models.heads", "models.data_preprocessors"}
+MODELS = {"models", "models.selfsup"} | PARTS | BLOCKS
 # Part of the package -> what it may import besides itself.
 ALLOWED = {
     "version": set(),
     "compat": set(),
     "files": set(),
+    "models.state_check": {"files"},
     "machine": set(),
     "pyramid": set(),
     **dict.fromkeys(PARTS, BASE),
@@ -23,13 +25,14 @@ ALLOWED = {
     "models.selfsup": BASE | PARTS | BLOCKS,
     "models": BASE | PARTS | BLOCKS | {"models.selfsup"},
     "datasets": BASE,
-    "engine": BASE | {"models", "models.selfsup", "datasets"},
+    "engine": BASE | MODELS | {"datasets"},
     "registration": BASE | {"models", "datasets", "engine", "evaluation"},
-    "checkpoints": BASE | {"models", "registration"},
-    "evaluation": BASE | {"models", "models.layers", "datasets"},
-    "reports": BASE | {"models", "datasets"},
-    "speed": BASE | {"models", "datasets", "engine", "registration"},
-    "benchmarks": BASE | {"datasets", "engine", "registration", "checkpoints", "evaluation"},
+    "checkpoints": BASE | MODELS | {"registration"},
+    "evaluation": BASE,
+    "reports": BASE | MODELS | {"datasets"},
+    "speed": BASE | MODELS | {"datasets", "engine", "registration"},
+    "benchmarks": BASE
+    | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation"},
     "cli": BASE
     | {
         "models",

@@ -13,8 +13,8 @@ import sspyr_mm  # noqa: F401
 from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets import set_epoch, set_pyramid
 from sspyr_mm.datasets.shards import is_packed
-from sspyr_mm.engine.launch import set_data_root
-from sspyr_mm.engine.settings import merge_options
+from sspyr_mm.engine.config import set_data_root
+from sspyr_mm.engine.options import merge_options
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.reports.contact_sheet import draw_contact_sheet

@@ -20,10 +20,11 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 import sspyr_mm  # noqa: F401  (before a config is read: forks are found then)
 from sspyr_mm.compat import quiet_logger
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.engine.config import fill_dataloaders, set_data_root
+from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.engine.hooks import DivergenceError
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook, check_batch, check_full_batch
-from sspyr_mm.engine.launch import fill_dataloaders, prepare_config, set_data_root
-from sspyr_mm.engine.settings import check_names, merge_options
+from sspyr_mm.engine.options import check_names, merge_options
 from sspyr_mm.machine import limit_threads
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from sspyr_mm.benchmarks.classification.finetune import FINETUNE, choose_images
-from sspyr_mm.benchmarks.data import BenchmarkData
-from sspyr_mm.benchmarks.dense.data import DenseData
+from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
+from sspyr_mm.benchmarks.dense.dense_data import DenseData
 from sspyr_mm.benchmarks.dense.protocols import DENSE, check_backbone, check_compiled_ops
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.settings import Settings

@@ -13,8 +13,8 @@ from mmengine.model import BaseModule
 from sspyr_mm.benchmarks.checks import check_run, check_settings, recipe_name
 from sspyr_mm.benchmarks.classification.finetune import FINETUNE, Start, run_finetune
 from sspyr_mm.benchmarks.classification.linear import recipe_for, run_linear, settings_of
-from sspyr_mm.benchmarks.data import BenchmarkData
-from sspyr_mm.benchmarks.dense.data import DenseData
+from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
+from sspyr_mm.benchmarks.dense.dense_data import DenseData
 from sspyr_mm.benchmarks.dense.protocols import BATCH, DENSE
 from sspyr_mm.benchmarks.dense.run import run_dense
 from sspyr_mm.benchmarks.networks import Network

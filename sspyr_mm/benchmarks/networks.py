@@ -9,15 +9,15 @@ from typing import Any
 from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, read_backbone
-from sspyr_mm.checkpoints.formats.networks import (
+from sspyr_mm.checkpoints.formats.backbones import (
     build_network,
     code_digests,
     custom_modules,
 )
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
-from sspyr_mm.evaluation.encoder import FrozenEncoder
 
 
 @dataclass(frozen=True)

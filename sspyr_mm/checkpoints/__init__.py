@@ -10,7 +10,7 @@ from sspyr_mm.checkpoints.backbone import (
 from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
 from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining
-from sspyr_mm.checkpoints.reading import read_checkpoint
+from sspyr_mm.checkpoints.read import read_checkpoint
 from sspyr_mm.checkpoints.release import convert_release
 
 __all__ = [

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sspyr_mm.checkpoints.formats.backbones import build_network, complete
 from sspyr_mm.checkpoints.formats.locate import locate
-from sspyr_mm.checkpoints.formats.networks import build_network, complete
 from sspyr_mm.checkpoints.formats.targets import TARGETS, check_ending
 from sspyr_mm.checkpoints.formats.weights import Selection, Weights, find_weights
-from sspyr_mm.checkpoints.reading import FilePath, file_sha256, read_checkpoint
-from sspyr_mm.checkpoints.writing import write_whole
+from sspyr_mm.checkpoints.read import FilePath, file_sha256, read_checkpoint
+from sspyr_mm.checkpoints.write import write_whole
 
 _PREFIX = "backbone."
 

@@ -11,10 +11,10 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
+from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config
 from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
-from sspyr_mm.checkpoints.formats.networks import check_offline, plain_config
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
-from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
+from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 from sspyr_mm.models import SSPRL
 
 

@@ -8,11 +8,11 @@ from mmengine.config import Config
 from torch import Tensor
 
 from sspyr_mm.checkpoints.backbone import recognise
-from sspyr_mm.checkpoints.formats.networks import complete
+from sspyr_mm.checkpoints.formats.backbones import complete
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.pretraining import build_model
-from sspyr_mm.checkpoints.reading import FilePath, read_checkpoint
-from sspyr_mm.checkpoints.writing import write_whole
+from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
+from sspyr_mm.checkpoints.write import write_whole
 from sspyr_mm.files import configs_dir
 
 RELEASE_CONFIG = "ssprl/r50_coco_200e_release.py"

@@ -17,8 +17,8 @@ from sspyr_mm.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from sspyr_mm.benchmarks.data import BenchmarkData
-    from sspyr_mm.benchmarks.dense.data import DenseData
+    from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
+    from sspyr_mm.benchmarks.dense.dense_data import DenseData
     from sspyr_mm.benchmarks.results.result import Result
     from sspyr_mm.benchmarks.settings import Settings
 
@@ -270,7 +270,12 @@ def _has_labels(args: argparse.Namespace) -> bool:
 
 
 def _data(args: argparse.Namespace) -> "list[BenchmarkData]":
-    from sspyr_mm.benchmarks.data import Source, coco_sources, load_data, voc07_sources
+    from sspyr_mm.benchmarks.classification.multi_label_data import (
+        Source,
+        coco_sources,
+        load_data,
+        voc07_sources,
+    )
 
     alone = [
         name

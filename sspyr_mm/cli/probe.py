@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     """
     import torch
 
+    from sspyr_mm.benchmarks.classification import extract_features, linear_probe
     from sspyr_mm.benchmarks.networks import random_network, read_networks
     from sspyr_mm.datasets.labelled import match_classes, read_labelled
-    from sspyr_mm.evaluation import extract_features, linear_probe
     from sspyr_mm.machine import limit_threads, num_cores
 
     if args.json:  # not after an hour's work

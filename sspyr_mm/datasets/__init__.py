@@ -6,6 +6,7 @@ with quiet_imports():
     import mmpretrain.datasets  # noqa: F401
 
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
+from sspyr_mm.datasets.link import set_epoch, set_pyramid
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.streamed import StreamedImages
 from sspyr_mm.datasets.transforms import (
@@ -15,7 +16,6 @@ from sspyr_mm.datasets.transforms import (
     SeedTransforms,
 )
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
-from sspyr_mm.datasets.views import set_epoch, set_pyramid
 from sspyr_mm.datasets.workers import answer_to_parent_only
 
 __all__ = [

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from torchvision import transforms
 
 from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
+from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_MEAN, IMAGENET_STD
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
@@ -109,7 +110,9 @@ class PlainPhotometric:
         self.normalize = transforms.Compose(
             [
                 transforms.ToTensor(),
-                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+                transforms.Normalize(
+                    [v / 255 for v in IMAGENET_MEAN], [v / 255 for v in IMAGENET_STD]
+                ),
             ]
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sspyr_mm.engine.launch import prepare_config
+from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.machine import num_cores
 from sspyr_mm.speed.counters import OperatorCounter
 from sspyr_mm.speed.growth import pixels

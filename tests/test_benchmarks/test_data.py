@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sspyr_mm.benchmarks.data import Source, load_data
+from sspyr_mm.benchmarks.classification.multi_label_data import Source, load_data
 
 
 def table(folder, text):

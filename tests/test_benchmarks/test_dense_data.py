@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sspyr_mm.benchmarks import data as benchmark_data
+from sspyr_mm.benchmarks.classification import multi_label_data
 from sspyr_mm.benchmarks.dense.read_coco import read_coco_instances
 from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
 from sspyr_mm.datasets.toy_scenes import generate
@@ -113,11 +113,11 @@ def test_the_year_is_told_by_the_lists(tree, tmp_path, folder, lists, name):
 def test_test_images_among_those_that_are_learned(tree, monkeypatch):
     ids = ids_of(tree, "trainval") + ids_of(tree, "test")[:1]
     write_list(tree, "trainval", "\n".join(ids))
-    monkeypatch.setitem(benchmark_data._OFFICIAL_COUNTS, "voc07", (9, 4))
+    monkeypatch.setitem(multi_label_data._OFFICIAL_COUNTS, "voc07", (9, 4))
     with pytest.warns(UserWarning, match=r"1 of 4 test images .* are training images, too"):
         data = read_voc_masks(str(tree))
     assert not data.is_official
-    monkeypatch.setitem(benchmark_data._OFFICIAL_COUNTS, "voc07", (8, 4))
+    monkeypatch.setitem(multi_label_data._OFFICIAL_COUNTS, "voc07", (8, 4))
     write_list(tree, "trainval", "\n".join(ids[:-1]))
     assert read_voc_masks(str(tree)).is_official
 

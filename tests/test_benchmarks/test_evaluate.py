@@ -24,7 +24,13 @@ from sspyr_mm.benchmarks import checks
 from sspyr_mm.benchmarks import evaluate as evaluation
 from sspyr_mm.benchmarks.classification import finetune
 from sspyr_mm.benchmarks.classification.linear import choose_rate
-from sspyr_mm.benchmarks.data import BenchmarkData, coco_sources, load_data, voc07_sources
+from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe
+from sspyr_mm.benchmarks.classification.multi_label_data import (
+    BenchmarkData,
+    coco_sources,
+    load_data,
+    voc07_sources,
+)
 from sspyr_mm.benchmarks.evaluate import each, evaluate
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.benchmarks.settings import Settings
@@ -33,7 +39,6 @@ from sspyr_mm.checkpoints import Selection
 from sspyr_mm.cli import evaluate as cli
 from sspyr_mm.datasets.splits import read_split
 from sspyr_mm.datasets.toy_scenes import generate
-from sspyr_mm.evaluation.linear_grid import LinearRecipe
 
 QUICK = Settings(size=32, epochs=4)
 

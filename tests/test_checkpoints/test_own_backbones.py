@@ -16,7 +16,7 @@ from sspyr_mm.checkpoints import (
     read_backbone,
 )
 from sspyr_mm.checkpoints.formats import timm_names
-from sspyr_mm.checkpoints.formats.networks import plain_config
+from sspyr_mm.checkpoints.formats.backbones import plain_config
 from sspyr_mm.checkpoints.formats.targets import timm_call
 
 from .conftest import assert_identical, assert_same_features, scatter

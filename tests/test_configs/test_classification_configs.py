@@ -10,7 +10,8 @@ from mmengine.runner import Runner
 import sspyr_mm  # noqa: F401
 from sspyr_mm.benchmarks.classification.finetune import FINETUNE
 from sspyr_mm.datasets.toy_scenes import generate
-from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
+from sspyr_mm.engine.config import fill_dataloaders
+from sspyr_mm.engine.cpu import prepare_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "configs" / "benchmarks" / "classification"

@@ -10,7 +10,8 @@ from small_dense import CONFIGS, read, small_detector, small_fcn
 
 import sspyr_mm  # noqa: F401
 from sspyr_mm.checkpoints import export_backbone
-from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
+from sspyr_mm.engine.config import fill_dataloaders
+from sspyr_mm.engine.cpu import prepare_config
 
 SYNC = {"type": "SyncBN", "requires_grad": True}
 SGD = {"type": "SGD", "momentum": 0.9}

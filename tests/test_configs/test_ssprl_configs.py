@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 import sspyr_mm  # noqa: F401
-from sspyr_mm.engine.launch import prepare_config
+from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.pyramid import PyramidSpec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from sspyr_mm.engine.launch import fill_dataloaders
+from sspyr_mm.engine.config import fill_dataloaders
 
 ROOT = Path(__file__).parents[2]
 NUM_IMAGES, BATCH = 22, 4

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from sspyr_mm.engine.launch import set_data_root
+from sspyr_mm.engine.config import set_data_root
 
 
 @pytest.mark.parametrize("kind", ["MultiLabelImages", "mmpretrain.MultiLabelImages"])

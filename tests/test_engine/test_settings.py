@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from small_runs import ROOT
 
-from sspyr_mm.engine.settings import check_names, merge_options
+from sspyr_mm.engine.options import check_names, merge_options
 
 SMALL = ROOT / "configs/ssprl/r18_small_50e.py"
 LABELLED = ROOT / "configs/benchmarks/classification/linear_coco14_50e.py"

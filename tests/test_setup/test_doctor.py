@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sspyr_mm.cli.doctor import machine
+from sspyr_mm.cli.doctor import machine_check
 
 ROOT = Path(__file__).parents[2]
 
@@ -189,19 +189,19 @@ def test_help_does_not_import_torch(tmp_path):
 
 
 def test_gpu_that_torch_does_not_see(monkeypatch):
-    monkeypatch.setattr(machine, "_nvidia_driver", lambda: "470.1")
+    monkeypatch.setattr(machine_check, "_nvidia_driver", lambda: "470.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    (finding,) = machine.check_torch()
+    (finding,) = machine_check.check_torch()
     assert finding.level == "note" and "torch sees no GPU" in finding.found
     assert "update the driver" in finding.remedy or "built without CUDA" in finding.remedy
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (finding,) = machine.check_torch()
+    (finding,) = machine_check.check_torch()
     assert finding.remedy == "unset CUDA_VISIBLE_DEVICES to use it"
 
 
 def test_little_shared_memory(monkeypatch):
-    usage = machine.shutil.disk_usage("/")._replace(free=2**26)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage)
-    findings = {finding.name: finding for finding in machine.check_machine()}
+    usage = machine_check.shutil.disk_usage("/")._replace(free=2**26)
+    monkeypatch.setattr(machine_check.shutil, "disk_usage", lambda path: usage)
+    findings = {finding.name: finding for finding in machine_check.check_machine()}
     assert findings["/dev/shm"].level == "note" and "--shm-size" in findings["/dev/shm"].remedy

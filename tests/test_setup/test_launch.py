@@ -16,7 +16,8 @@ from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.registry import OPTIM_WRAPPERS
 from PIL import Image
 
-from sspyr_mm.engine import launch
+from sspyr_mm.engine import cpu
+from sspyr_mm.engine.config import fill_dataloaders, set_data_root
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
 ROOT = Path(__file__).parents[2]
@@ -156,13 +157,13 @@ def test_data_root_and_amp_arguments(config, tmp_path):
 
 @pytest.fixture
 def on_cpu(monkeypatch):
-    monkeypatch.setattr(launch, "_has_accelerator", lambda: False)
+    monkeypatch.setattr(cpu, "_has_accelerator", lambda: False)
 
 
 @pytest.fixture
 def gloo(on_cpu, monkeypatch, tmp_path):
     """A world of one."""
-    monkeypatch.setattr(launch, "init_gloo", lambda *args, **kwargs: None)
+    monkeypatch.setattr(cpu, "init_gloo", lambda *args, **kwargs: None)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
     )
@@ -172,7 +173,7 @@ def gloo(on_cpu, monkeypatch, tmp_path):
 
 
 def test_a_machine_with_a_gpu_keeps_its_config(monkeypatch):
-    monkeypatch.setattr(launch, "_has_accelerator", lambda: True)
+    monkeypatch.setattr(cpu, "_has_accelerator", lambda: True)
     cfg = Config(
         dict(
             model=dict(norm_cfg=dict(type="SyncBN")),
@@ -181,7 +182,7 @@ def test_a_machine_with_a_gpu_keeps_its_config(monkeypatch):
         )
     )
     before = cfg.to_dict()
-    assert launch.prepare_config(cfg, "pytorch").to_dict() == before
+    assert cpu.prepare_config(cfg, "pytorch").to_dict() == before
 
 
 def test_the_scope_of_a_base_does_not_reach_the_collate_function(on_cpu):
@@ -191,7 +192,7 @@ def test_the_scope_of_a_base_does_not_reach_the_collate_function(on_cpu):
             val_dataloader=[dict(collate_fn=dict(type="x", _scope_="mmdet", pad=1))],
         )
     )
-    launch.prepare_config(cfg)
+    cpu.prepare_config(cfg)
     assert cfg.train_dataloader.collate_fn == dict(type="default_collate")
     assert cfg.val_dataloader[0].collate_fn == dict(type="x", pad=1)
 
@@ -214,7 +215,7 @@ def test_config_of_a_distributed_run_on_the_cpu(gloo):
             ),
         )
     )
-    launch.prepare_config(cfg, "pytorch")
+    cpu.prepare_config(cfg, "pytorch")
     assert cfg.model.backbone.norm_cfg == dict(type="SyncBN", eps=1e-3)
     assert cfg.model.neck[0].norm_cfg == dict(type="BN")
     assert "sync_bn" not in cfg
@@ -231,7 +232,7 @@ def test_a_wrapper_of_ones_own_is_kept(gloo):
     cfg = Config(
         dict(model=dict(), model_wrapper_cfg=dict(type="MMSeparateDistributedDataParallel"))
     )
-    launch.prepare_config(cfg, "pytorch")
+    cpu.prepare_config(cfg, "pytorch")
     expected = dict(type="MMSeparateDistributedDataParallel", device_ids=None)
     assert cfg.model_wrapper_cfg == expected
 
@@ -263,12 +264,12 @@ def test_unknown_launcher_and_missing_variables(on_cpu, monkeypatch):
     with pytest.raises(
         ValueError, match="launcher must be one of none, mpi, pytorch, slurm; got 'k8s'"
     ):
-        launch.prepare_config(Config(dict()), "k8s")
+        cpu.prepare_config(Config(dict()), "k8s")
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(
         RuntimeError, match="RANK is not set; start the processes with tools/dist_train"
     ):
-        launch.prepare_config(Config(dict()), "pytorch")
+        cpu.prepare_config(Config(dict()), "pytorch")
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -277,14 +278,14 @@ def test_data_root_reaches_the_innermost_dataset(tmp_path, wrapped):
     if wrapped:
         dataset = dict(type="RepeatDataset", times=2, dataset=dataset)
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    launch.set_data_root(cfg, str(tmp_path))
+    set_data_root(cfg, str(tmp_path))
     inner = cfg.train_dataloader.dataset
     assert (inner.dataset if wrapped else inner).data_root == str(tmp_path)
     assert ("data_root" in inner) != wrapped
     with pytest.raises(FileNotFoundError, match="there is nothing at '/no/such/place'"):
-        launch.set_data_root(cfg, "/no/such/place")
+        set_data_root(cfg, "/no/such/place")
     with pytest.raises(ValueError, match=r"no train_dataloader\.dataset"):
-        launch.set_data_root(Config(dict(train_dataloader=None)), str(tmp_path))
+        set_data_root(Config(dict(train_dataloader=None)), str(tmp_path))
 
 
 def test_dataloader_defaults_leave_what_is_said(monkeypatch):
@@ -298,7 +299,7 @@ def test_dataloader_defaults_leave_what_is_said(monkeypatch):
             test_dataloader=None,
         )
     )
-    launch.fill_dataloaders(cfg)
+    fill_dataloaders(cfg)
     assert cfg.train_dataloader == dict(
         num_workers=2,
         collate_fn=dict(type="default_collate"),
@@ -313,11 +314,11 @@ def test_dataloader_defaults_leave_what_is_said(monkeypatch):
 def test_settings_of_workers_do_no_harm_without_workers():
     workers = dict(num_workers=0, prefetch_factor=4, persistent_workers=True)
     cfg = Config(dict(default_scope="mmpretrain", train_dataloader=dict(**workers)))
-    launch.fill_dataloaders(cfg)
+    fill_dataloaders(cfg)
     cfg.train_dataloader.pop("collate_fn")
     assert len(torch.utils.data.DataLoader(range(3), **cfg.train_dataloader)) == 3
     cfg.train_dataloader = dict(num_workers=1, prefetch_factor=4)
-    launch.fill_dataloaders(cfg)
+    fill_dataloaders(cfg)
     assert cfg.train_dataloader.prefetch_factor == 4
 
 

@@ -1,1 +1,14 @@
-"""Multi-label classification: linear on frozen features, or fine-tuned as a whole."""
+"""Multi-label classification: linear classifiers on frozen features, or fine-tuning of the whole network."""
+
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.feature_cache import cached_features
+from sspyr_mm.benchmarks.classification.features import extract_features
+from sspyr_mm.benchmarks.classification.linear_probe import ProbeResult, linear_probe
+
+__all__ = [
+    "FrozenEncoder",
+    "ProbeResult",
+    "cached_features",
+    "extract_features",
+    "linear_probe",
+]

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from sspyr_mm.benchmarks.data import BenchmarkData, Source
+from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, Source
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.process import run_config
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe

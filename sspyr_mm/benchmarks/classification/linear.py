@@ -8,10 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sspyr_mm.benchmarks.data import BenchmarkData
-from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.feature_cache import cached_features
-from sspyr_mm.evaluation.linear_grid import LinearClassifiers, LinearRecipe, train_grid
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.feature_cache import cached_features
+from sspyr_mm.benchmarks.classification.linear_grid import (
+    LinearClassifiers,
+    LinearRecipe,
+    train_grid,
+)
+from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
 from sspyr_mm.evaluation.metrics import mean_average_precision
 
 HELD_OUT = 5

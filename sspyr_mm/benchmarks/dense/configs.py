@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.models import ResNet
 
-from sspyr_mm.benchmarks.dense.data import DenseData, DensePart
+from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart
 from sspyr_mm.benchmarks.dense.protocols import BATCH, DenseProtocol
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe

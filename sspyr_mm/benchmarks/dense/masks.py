@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sspyr_mm.benchmarks.dense.data import DenseData, DensePart, check_sizes
+from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes
 from sspyr_mm.machine import num_cores
 
 _VOID = 255

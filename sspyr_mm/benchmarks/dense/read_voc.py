@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from sspyr_mm.benchmarks.data import warn_of_shared_files
-from sspyr_mm.benchmarks.dense.data import DenseData, DensePart, require_files
+from sspyr_mm.benchmarks.classification.multi_label_data import warn_of_shared_files
+from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, require_files
 from sspyr_mm.benchmarks.dense.masks import check_masks
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text

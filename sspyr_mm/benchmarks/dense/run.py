@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sspyr_mm.benchmarks.dense.configs import make_config
-from sspyr_mm.benchmarks.dense.data import DenseData
+from sspyr_mm.benchmarks.dense.dense_data import DenseData
 from sspyr_mm.benchmarks.dense.protocols import BATCH, DENSE, check_backbone
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training.process import run_config

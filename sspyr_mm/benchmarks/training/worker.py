@@ -17,8 +17,9 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.engine.config import fill_dataloaders
+from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
-from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
 from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sspyr_mm.checkpoints.config_text import parse_config
 from sspyr_mm.checkpoints.formats import sources, training_settings
-from sspyr_mm.checkpoints.formats.networks import build_network, complete, plain_config
+from sspyr_mm.checkpoints.formats.backbones import build_network, complete, plain_config
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes, infer_config, to_canonical
 from sspyr_mm.checkpoints.formats.training_settings import Normalisation, triple
 from sspyr_mm.checkpoints.formats.weights import (

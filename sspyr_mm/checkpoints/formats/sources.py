@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sspyr_mm.checkpoints.formats.resnet import from_detectron2
-from sspyr_mm.checkpoints.formats.weights import few
+from sspyr_mm.files import shortened
+from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_STD
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 RELEASE_STD = (0.228 * 255, 0.224 * 255, 0.225 * 255)
 """Normalisation of SwAV's and the SS-PRL authors' code: .228 where most others have .229."""
 
@@ -240,7 +239,7 @@ def unknown(tensors: Collection[str], *, where: str) -> ValueError:
     """
     known = "\n".join(f"  {row.name}: {row.layout}" for row in FORMATS)
     return ValueError(
-        f"{where} holds no ResNet in a format that is known. Its first tensors are {few(tensors, 6)}. Other "
+        f"{where} holds no ResNet in a format that is known. Its first tensors are {shortened(tensors, 6)}. Other "
         "backbones (ViT, Swin, ConvNeXt, ...) are read from pre-training checkpoints of sspyr_mm and what `export` "
         f"made of them; ResNets under any prefix, and from\n{known}"
     )

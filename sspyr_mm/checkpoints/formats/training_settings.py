@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sspyr_mm.checkpoints.config_text import parse_plain
-from sspyr_mm.checkpoints.formats.sources import IMAGENET_MEAN, IMAGENET_STD
+from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_MEAN, IMAGENET_STD
 
 Triple = tuple[float, float, float]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes
+from sspyr_mm.files import shortened
 
 _WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\."
@@ -92,7 +93,7 @@ def find_weights(
     found = dict(_tensor_dicts(checkpoint))
     if not found:
         raise ValueError(
-            f"{where} holds no tensors, nor do the dicts in it; its entries are {few(checkpoint)}"
+            f"{where} holds no tensors, nor do the dicts in it; its entries are {shortened(checkpoint, 3)}"
         )
     candidates = _candidates(found, select.key, where)
     states = {k: _tensors(v, f"{where}: {k}" if k else where) for k, v in candidates.items()}
@@ -199,13 +200,7 @@ def unwrapped(name: str) -> str:
 def counts(found: Mapping[str, Any], number: int = 8) -> str:
     """Entries or prefixes with their numbers of tensors, for messages."""
     texts = [f"{name or repr('')} ({len(state)} tensors)" for name, state in found.items()]
-    return few(texts, number)
-
-
-def few(names: Any, number: int = 3) -> str:
-    """The first names of a collection, for messages: ``a, b, c, ...``."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:number]) + (", ..." if len(names) > number else "")
+    return shortened(texts, number)
 
 
 def _candidates(

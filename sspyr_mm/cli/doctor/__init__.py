@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from sspyr_mm.cli.doctor import data, machine, stack
+from sspyr_mm.cli.doctor import image_check, machine_check, stack_check
 from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, Finding
 
 
@@ -57,17 +57,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
-    yield from stack.check_python()
-    yield from stack.check_stack()
-    yield from stack.check_opencv()
-    yield from machine.check_torch()
-    yield from stack.check_ops()
-    yield from machine.check_machine()
-    yield from data.check_links()
+    yield from stack_check.check_python()
+    yield from stack_check.check_stack()
+    yield from stack_check.check_opencv()
+    yield from machine_check.check_torch()
+    yield from stack_check.check_ops()
+    yield from machine_check.check_machine()
+    yield from image_check.check_links()
     if not args.quick:
-        yield from stack.check_package()
+        yield from stack_check.check_package()
     for path in args.data:
-        yield from data.check_data(path)
+        yield from image_check.check_data(path)
 
 
 def _show(finding: Finding) -> None:

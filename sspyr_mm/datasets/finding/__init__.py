@@ -1,7 +1,7 @@
 """Finding image files: kinds of files, folders, and lists with their missing files."""
 
 from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES
-from sspyr_mm.datasets.finding.listing import drop_missing, read_list
+from sspyr_mm.datasets.finding.list_files import drop_missing, read_list
 from sspyr_mm.datasets.finding.walk import ImageFinder
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFinder", "drop_missing", "read_list"]

@@ -1,8 +1,8 @@
 """Images with labels, from COCO, VOC, tables and folders."""
 
-from sspyr_mm.datasets.labelled.images import IGNORED, LabelledImages, match_classes
+from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, match_classes
 from sspyr_mm.datasets.labelled.multi_label import CocoMultiLabel, MultiLabelImages
-from sspyr_mm.datasets.labelled.reading import read_labelled
+from sspyr_mm.datasets.labelled.read import read_labelled
 
 __all__ = [
     "IGNORED",

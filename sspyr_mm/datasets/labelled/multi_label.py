@@ -9,8 +9,8 @@ import numpy as np
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 
-from sspyr_mm.datasets.labelled.images import IGNORED, LabelledImages
-from sspyr_mm.datasets.labelled.reading import read_labelled
+from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages
+from sspyr_mm.datasets.labelled.read import read_labelled
 from sspyr_mm.datasets.splits import read_split
 
 

@@ -1,7 +1,7 @@
 """Names in annotations and lists: of classes, of image files, and of VOC's images."""
 
-from sspyr_mm.datasets.names.classes import alike_names, warn_of_alike_classes
-from sspyr_mm.datasets.names.files import find_coco_images, resolve_names
+from sspyr_mm.datasets.names.class_names import alike_names, warn_of_alike_classes
+from sspyr_mm.datasets.names.file_names import find_coco_images, resolve_names
 from sspyr_mm.datasets.names.voc_ids import read_voc_ids
 
 __all__ = [

@@ -5,9 +5,9 @@ a kind has its own family of background textures and its own mix of objects. Col
 nothing: what can be learned is structure. Only numpy and OpenCV are needed.
 """
 
-from sspyr_mm.datasets.toy_scenes.checks import RECORD_NAME, parse_size
 from sspyr_mm.datasets.toy_scenes.dataset import GENERATOR_VERSION, generate
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, Kind
+from sspyr_mm.datasets.toy_scenes.label_checks import RECORD_NAME, parse_size
 from sspyr_mm.datasets.toy_scenes.scene import VOID, Scene, SceneObject, draw_scene
 
 __all__ = [

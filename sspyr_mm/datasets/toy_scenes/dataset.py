@@ -17,8 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sspyr_mm.datasets.toy_scenes.checks import RECORD_NAME, check_whole, is_finished, parse_size
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
+from sspyr_mm.datasets.toy_scenes.label_checks import (
+    RECORD_NAME,
+    check_whole,
+    is_finished,
+    parse_size,
+)
 from sspyr_mm.datasets.toy_scenes.scene import draw_scene
 from sspyr_mm.datasets.toy_scenes.writers import (
     coco_annotations,

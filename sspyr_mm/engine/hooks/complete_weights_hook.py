@@ -4,7 +4,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from sspyr_mm.models.selfsup.state_check import check_complete
+from sspyr_mm.models.state_check import check_complete
 
 
 @HOOKS.register_module()

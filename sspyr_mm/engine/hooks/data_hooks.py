@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from sspyr_mm.datasets.views import inner_datasets, set_epoch, set_pyramid
+from sspyr_mm.datasets.link import inner_datasets, set_epoch, set_pyramid
 from sspyr_mm.engine.hooks.model_access import model_of
 
 _EPOCH_START = "ssprl_epoch_start"

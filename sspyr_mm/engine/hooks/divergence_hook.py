@@ -15,6 +15,7 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor
 
 from sspyr_mm.engine.hooks.model_access import log_interval
+from sspyr_mm.files import shortened
 
 _MOST_SKIPS = 20
 """Steps in a row without a finite loss after which loss scaling does not recover."""
@@ -254,8 +255,5 @@ def _stop(runner: Runner, what: str) -> NoReturn:
 
 
 def _some(names: list[str]) -> str:
-    """A few names and the number of the others, with the verb."""
-    shown = ", ".join(names[:3])
-    if len(names) > 3:
-        shown += f" and {len(names) - 3} more tensors"
-    return f"{shown} {'is' if len(names) == 1 else 'are'}"
+    """The first names, with the verb."""
+    return f"{shortened(names, 3)} {'is' if len(names) == 1 else 'are'}"

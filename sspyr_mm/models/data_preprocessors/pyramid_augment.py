@@ -20,6 +20,10 @@ from sspyr_mm.models.data_preprocessors.augment_params import (
 from sspyr_mm.models.data_preprocessors.photometric_cpu import augment_patch
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""Per channel (RGB), in 0-255."""
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
 
 @MODELS.register_module()
 class PyramidAugment(BaseDataPreprocessor):
@@ -54,8 +58,8 @@ class PyramidAugment(BaseDataPreprocessor):
         self,
         pyramid: PyramidSpec | Mapping[str, Any],
         *,
-        mean: Sequence[float] = (123.675, 116.28, 103.53),
-        std: Sequence[float] = (58.395, 57.12, 57.375),
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         flip_prob: float = 0.5,
         jitter_prob: float = 0.8,
         jitter: Sequence[float] = (0.8, 0.8, 0.8, 0.2),

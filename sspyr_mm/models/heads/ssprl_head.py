@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
-from sspyr_mm.models.heads.state_check import check_head_state
 from sspyr_mm.models.layers import CorrelationLearner, Prototypes
 from sspyr_mm.models.layers.correlation_learner import CorrelationInput
 from sspyr_mm.models.losses import swapped_cross_entropy
+from sspyr_mm.models.state_check import check_head_state
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 

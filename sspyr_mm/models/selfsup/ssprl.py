@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 
 from sspyr_mm.models.layers import pool, recompute_stages, recomputed
-from sspyr_mm.models.selfsup.state_check import check_complete
+from sspyr_mm.models.state_check import check_complete
 from sspyr_mm.pyramid import PyramidSpec
 
 

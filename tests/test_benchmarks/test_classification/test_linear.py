@@ -5,12 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.features import CentreCrops
 from sspyr_mm.benchmarks.classification.linear import choose_rate, run_linear
-from sspyr_mm.benchmarks.data import BenchmarkData, Source
+from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, train_grid
+from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, Source
 from sspyr_mm.datasets.labelled import LabelledImages
-from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.features import CentreCrops
-from sspyr_mm.evaluation.linear_grid import LinearRecipe, train_grid
 from sspyr_mm.evaluation.metrics import mean_average_precision
 
 N = 20

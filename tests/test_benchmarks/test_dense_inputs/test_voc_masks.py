@@ -10,7 +10,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 
 from sspyr_mm.benchmarks.dense.configs import make_config
-from sspyr_mm.benchmarks.dense.data import loaded_size
+from sspyr_mm.benchmarks.dense.dense_data import loaded_size
 from sspyr_mm.benchmarks.dense.protocols import DENSE
 from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
 from sspyr_mm.benchmarks.settings import Settings

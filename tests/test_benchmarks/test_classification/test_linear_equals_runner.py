@@ -7,15 +7,16 @@ import torch
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.data import load_data, voc07_sources
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.feature_cache import cached_features
+from sspyr_mm.benchmarks.classification.features import centre_crop_pipeline
+from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
+from sspyr_mm.benchmarks.classification.multi_label_data import load_data, voc07_sources
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.checkpoints import build_backbone
-from sspyr_mm.engine.launch import fill_dataloaders, prepare_config
-from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.feature_cache import cached_features
-from sspyr_mm.evaluation.features import centre_crop_pipeline
-from sspyr_mm.evaluation.linear_grid import LinearRecipe, initial_weight, train_grid
+from sspyr_mm.engine.config import fill_dataloaders
+from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.evaluation.metrics import mean_average_precision
 
 SIZE, EPOCHS, BATCH, RATE, SEED = 32, 8, 16, 0.1, 3

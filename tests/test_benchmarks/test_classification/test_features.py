@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmpretrain.models import ResNet
 
-from sspyr_mm.evaluation import extract_features
-from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.features import BATCH, CentreCrops
+from sspyr_mm.benchmarks.classification import extract_features
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.features import BATCH, CentreCrops
 
 
 def encoder(**options):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from sspyr_mm.checkpoints.reading import FilePath
+from sspyr_mm.checkpoints.read import FilePath
 from sspyr_mm.files import whole_file
 
 

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sspyr_mm.datasets.labelled.images import (
+from sspyr_mm.datasets.labelled.labelled_images import (
     LabelledImages,
     check_files,
     image_targets,
     repeated,
-    shortened,
 )
 from sspyr_mm.datasets.names import find_coco_images, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
+from sspyr_mm.files import shortened
 
 
 def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:

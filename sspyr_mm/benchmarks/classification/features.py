@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # noqa: F401  # registers what the pipeline names
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
 from sspyr_mm.datasets.workers import answer_to_parent_only
-from sspyr_mm.evaluation.encoder import FrozenEncoder
 
 BATCH = 64
 

@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
-from sspyr_mm.datasets.labelled.coco import read_coco
-from sspyr_mm.datasets.labelled.folders import read_folders
-from sspyr_mm.datasets.labelled.images import LabelledImages
-from sspyr_mm.datasets.labelled.table import read_table
-from sspyr_mm.datasets.labelled.voc import find_voc_tree, read_voc
+from sspyr_mm.datasets.labelled.coco_labels import read_coco
+from sspyr_mm.datasets.labelled.csv_labels import read_table
+from sspyr_mm.datasets.labelled.folder_labels import read_folders
+from sspyr_mm.datasets.labelled.labelled_images import LabelledImages
+from sspyr_mm.datasets.labelled.voc_labels import find_voc_tree, read_voc
 
 
 def read_labelled(

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sspyr_mm.datasets.labelled.images import (
+from sspyr_mm.datasets.labelled.labelled_images import (
     IGNORED,
     LabelledImages,
     check_files,
     image_targets,
-    shortened,
 )
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
+from sspyr_mm.files import shortened
 
 FILE_COLUMN, LABEL_COLUMN = "file", "labels"
 _SEPARATOR = re.compile("[;|]")  # class names may well hold blanks and commas

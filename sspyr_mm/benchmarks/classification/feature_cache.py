@@ -20,10 +20,9 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor
 
 from sspyr_mm import __version__
-from sspyr_mm.datasets.labelled.images import shortened
-from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.features import BATCH, centre_crop_pipeline, crop_loader
-from sspyr_mm.files import remove_left_over, whole_file
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.features import BATCH, centre_crop_pipeline, crop_loader
+from sspyr_mm.files import remove_left_over, shortened, whole_file
 
 SHARD = 512
 """Images a file holds."""

@@ -1,6 +1,4 @@
-"""Makes any mmengine config run where it is started: with GPUs as it stands, without them on the CPU with gloo."""
-
-from __future__ import annotations
+"""Runs any mmengine config on a machine without a GPU: gloo, bfloat16 autocast, batch norm per process."""
 
 import atexit
 import datetime
@@ -8,8 +6,6 @@ import gc
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,21 +17,10 @@ from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
 
-from sspyr_mm.datasets.shards import is_packed, is_url
+from sspyr_mm.engine.config import dataloaders, dicts_of_type, plain_name
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
-__all__ = [
-    "CPUDistributedDataParallel",
-    "fill_dataloaders",
-    "init_gloo",
-    "prepare_config",
-    "set_data_root",
-]
-
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
-
-# What StreamedImages share with files, and what --cfg-options may have said of them already.
-_STREAMED = ("pipeline", "shuffle", "cache_dir", "max_cache_size", "storage_options")
+__all__ = ["CPUDistributedDataParallel", "init_gloo", "prepare_config"]
 
 # Where each launcher tells a process its place: (rank, world size, local rank).
 _PLACE = {
@@ -137,76 +122,6 @@ def _leave_group() -> None:
         gc.collect()  # a wrapped model that is left in a cycle keeps the group
 
 
-def set_data_root(cfg: Config, data_root: str) -> None:
-    """Points the training data of a config to another place.
-
-    Args:
-        cfg (Config): A config with a ``train_dataloader``. It is changed in place.
-        data_root (str): What the dataset takes as ``data_root``: a folder, a list file or an annotation file. For
-            packed shards, or a URL, ``StreamedImages`` take the place of ``UnlabelledImages``.
-
-    Raises:
-        FileNotFoundError: There is nothing at ``data_root``.
-        ValueError: The config has no training dataset, or one of labelled images, which come in two parts.
-    """
-    if not is_url(data_root) and not Path(data_root).exists():
-        raise FileNotFoundError(
-            f"--data-root: there is nothing at {data_root!r} (seen from {os.getcwd()}); give a folder of "
-            "images, a list file, a COCO json, or what `python -m sspyr_mm pack` made"
-        )
-    dataset = (cfg.get("train_dataloader") or {}).get("dataset")
-    if not isinstance(dataset, dict):
-        raise ValueError(
-            "--data-root: the config has no train_dataloader.dataset to point elsewhere"
-        )
-    while isinstance(dataset.get("dataset"), dict):  # RepeatDataset and other wrappers
-        dataset = dataset["dataset"]
-    if next(_dicts_of_type(dataset, lambda name: name == "MultiLabelImages"), None) is not None:
-        raise ValueError(
-            f"--data-root: {data_root!r} would be the training images alone, and MultiLabelImages have a test part, "
-            "too; give both with --cfg-options train_dataloader.dataset.data_root=TRAIN "
-            "val_dataloader.dataset.data_root=VAL (of COCO the two jsons of annotations/, of VOC the same tree with "
-            "another dataset.split)"
-        )
-    if is_packed(data_root):
-        _stream(cfg, dataset)
-    dataset["data_root"] = data_root
-
-
-def _stream(cfg: Config, dataset: dict) -> None:
-    """Replaces files by shards: another data set, which has an order of its own and so no sampler."""
-    name = _plain(str(dataset.get("type")))
-    if name not in ("UnlabelledImages", "StreamedImages"):
-        raise ValueError(
-            f"--data-root: packed shards are images without labels, the config's data set is {name}; give what it reads"
-        )
-    kept = {key: value for key, value in dataset.items() if key in _STREAMED}
-    dataset.clear()
-    dataset.update(kept, type="StreamedImages")
-    cfg.train_dataloader["sampler"] = None
-
-
-def fill_dataloaders(cfg: Config) -> None:
-    """Gives the data loaders of a config the defaults of mmpretrain's train.py, on which its bases count.
-
-    Configs of mmdet and mmseg are left alone: their images differ in size, and mmengine's own defaults are theirs.
-
-    Args:
-        cfg (Config): A config. What it says of ``collate_fn``, ``pin_memory`` and ``persistent_workers``
-            stays; it is changed in place.
-    """
-    if cfg.get("default_scope", "mmpretrain") != "mmpretrain":
-        return
-    for loader in _dataloaders(cfg):
-        loader.setdefault("collate_fn", dict(type="default_collate"))
-        # Pinning wants a CUDA driver; without one torch warns in every epoch.
-        loader.setdefault("pin_memory", torch.cuda.is_available())
-        loader.setdefault("persistent_workers", loader.get("num_workers", 0) > 0)
-        if loader.get("num_workers", 0) == 0:
-            loader["persistent_workers"] = False  # torch refuses both without workers
-            loader.pop("prefetch_factor", None)
-
-
 def _has_accelerator() -> bool:
     return torch.cuda.is_available() or get_device() != "cpu"
 
@@ -233,17 +148,9 @@ def _first_slurm_host() -> str:
     return result.stdout.split()[0]
 
 
-def _dataloaders(cfg: Config) -> Iterator[dict]:
-    for field in _LOADERS:
-        loader = cfg.get(field)
-        for one in loader if isinstance(loader, (list, tuple)) else [loader]:
-            if isinstance(one, dict):
-                yield one
-
-
 def _drop_collate_scope(cfg: Config) -> None:
     """A ``_scope_`` that came with an inherited base would reach the collate function as an argument."""
-    for loader in _dataloaders(cfg):
+    for loader in dataloaders(cfg):
         collate = loader.get("collate_fn")
         if isinstance(collate, dict):
             collate.pop("_scope_", None)
@@ -251,7 +158,7 @@ def _drop_collate_scope(cfg: Config) -> None:
 
 def _use_autocast(cfg: Config) -> list[str]:
     notices: set[str] = set()
-    for wrapper in _dicts_of_type(cfg.get("optim_wrapper"), lambda name: name == "AmpOptimWrapper"):
+    for wrapper in dicts_of_type(cfg.get("optim_wrapper"), lambda name: name == "AmpOptimWrapper"):
         dtype = wrapper.pop("dtype", None)
         for option in ("loss_scale", "use_fsdp"):
             wrapper.pop(option, None)
@@ -274,7 +181,7 @@ def _use_cpu_wrapper(cfg: Config) -> list[str]:
         cfg["model_wrapper_cfg"] = wrapper
     default = (None, "MMDistributedDataParallel", MMDistributedDataParallel)
     name = wrapper.get("type")
-    if (_plain(name) if isinstance(name, str) else name) in default:
+    if (plain_name(name) if isinstance(name, str) else name) in default:
         cfg["model_wrapper_cfg"]["type"] = f"mmengine.{CPUDistributedDataParallel.__name__}"
         return []
     cfg["model_wrapper_cfg"]["device_ids"] = None
@@ -284,28 +191,10 @@ def _use_cpu_wrapper(cfg: Config) -> list[str]:
 def _replace_sync_bn(cfg: Config) -> list[str]:
     """Keeps 'SyncBN' (CPUDistributedDataParallel reverts its layers); 'MMSyncBN' cannot even be built."""
     found = cfg.pop("sync_bn", None) is not None
-    for norm in _dicts_of_type(
+    for norm in dicts_of_type(
         cfg.get("model"), lambda name: name in ("MMSyncBN", "SyncBN", "SyncBatchNorm")
     ):
         found = True
-        if _plain(norm["type"]) == "MMSyncBN":
+        if plain_name(norm["type"]) == "MMSyncBN":
             norm["type"] = "SyncBN"
     return ["SyncBN layers run as BN, with the statistics of each process's own batch"] * found
-
-
-def _plain(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _dicts_of_type(node: Any, matches: Callable[[str], bool]) -> Iterator[dict]:
-    """Walks a config; yields the dicts whose ``type``, a name with or without scope or a class, matches."""
-    if isinstance(node, dict):
-        name = node.get("type")
-        name = _plain(name) if isinstance(name, str) else getattr(name, "__name__", None)
-        if name is not None and matches(name):
-            yield node
-        for value in list(node.values()):
-            yield from _dicts_of_type(value, matches)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            yield from _dicts_of_type(value, matches)

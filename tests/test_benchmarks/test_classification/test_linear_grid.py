@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sspyr_mm.evaluation.linear_grid import LinearRecipe, initial_weight, train_grid
+from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
 
 N, C, L = 45, 7, 3
 

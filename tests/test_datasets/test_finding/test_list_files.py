@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sspyr_mm.datasets import UnlabelledImages
-from sspyr_mm.datasets.finding import listing
+from sspyr_mm.datasets.finding import list_files
 
 NAMES = [f"image {i:02}.png" for i in range(24)]
 
@@ -95,7 +95,7 @@ def write_list(folder, lines, kind):
 @pytest.mark.parametrize("kind", ["txt", "json"])
 @pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
 def test_missing_images_stop_a_run_with_their_number(folder, kind, scan_from, monkeypatch):
-    monkeypatch.setattr(listing, "_WORTH_A_SCAN", scan_from)
+    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
     source = write_list(folder, [NAMES[0], *(f"gone_{name}" for name in NAMES)], kind)
     message = f"{source} names 25 images, of which 24 are missing, such as {folder}/gone_image 00.png (does"
     with pytest.raises(FileNotFoundError, match=re.escape(message)) as error:
@@ -107,7 +107,7 @@ def test_missing_images_stop_a_run_with_their_number(folder, kind, scan_from, mo
 
 @pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
 def test_a_small_share_may_be_missing(folder, scan_from, monkeypatch):
-    monkeypatch.setattr(listing, "_WORTH_A_SCAN", scan_from)
+    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
     (folder / NAMES[7]).unlink()
     source = write_list(folder, NAMES, "txt")
     names, notices = found(source)
@@ -120,7 +120,7 @@ def test_a_small_share_may_be_missing(folder, scan_from, monkeypatch):
 
 @pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
 def test_folders_and_pipes_count_as_missing(folder, scan_from, monkeypatch):
-    monkeypatch.setattr(listing, "_WORTH_A_SCAN", scan_from)
+    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
     (folder / "sub").mkdir()
     os.mkfifo(folder / "pipe.png")
     source = write_list(folder, [*NAMES, "sub", "pipe.png"], "txt")
@@ -129,7 +129,7 @@ def test_folders_and_pipes_count_as_missing(folder, scan_from, monkeypatch):
 
 
 def test_a_looping_link_hides_no_file(folder, monkeypatch):
-    monkeypatch.setattr(listing, "_WORTH_A_SCAN", 1)
+    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", 1)
     os.symlink("loop.png", folder / "loop.png")
     (folder / "list.txt").write_text("\n".join(NAMES))
     assert found(folder / "list.txt")[0] == NAMES

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import check_types
-from sspyr_mm.checkpoints.formats.weights import few
+from sspyr_mm.files import shortened
+from sspyr_mm.models.state_check import compare_states
 
 _TRAINING_ONLY = ("init_cfg", "pretrained", "frozen_stages", "norm_eval", "with_cp")
 
@@ -141,7 +142,9 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
         network = MODELS.build({**backbone, "_scope_": "mmpretrain"})
     except Exception as error:  # whatever the constructor of any backbone makes of wrong arguments
         own = [name for name, found in _types(backbone) if found is None]
-        hint = f". {few(own)}: import your module with --custom-import MODULE" if own else ""
+        hint = (
+            f". {shortened(own, 3)}: import your module with --custom-import MODULE" if own else ""
+        )
         raise ValueError(
             f"mmpretrain can't build the backbone {dict(backbone)}: {error}{hint}"
         ) from error
@@ -165,18 +168,12 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
         ValueError: If tensors are missing, unexpected, of another shape or hold NaN or infinity.
     """
     wanted = network.state_dict()
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    missing = [name for name in wanted if name not in state and name not in counters]
-    unexpected = [name for name in state if name not in wanted]
-    shapes = [
-        f"{name} {tuple(state[name].shape)}, wanted {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
+    missing, unexpected, sizes = compare_states(state, wanted)
+    shapes = [f"{name} {given}, wanted {ours}" for name, given, ours in sizes]
     broken = [name for name in wanted if name in state and not state[name].isfinite().all()]
     if missing or unexpected or shapes or broken:
         lines = [
-            f"{len(names)} tensors {text}: {few(names)}"
+            f"{len(names)} tensors {text}: {shortened(names, 3)}"
             for names, text in (
                 (missing, f"of {len(wanted)} missing"),
                 (unexpected, "unexpected"),

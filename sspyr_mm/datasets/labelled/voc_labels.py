@@ -7,16 +7,16 @@ from pathlib import Path
 
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from sspyr_mm.datasets.labelled.images import (
+from sspyr_mm.datasets.labelled.labelled_images import (
     IGNORED,
     LabelledImages,
     image_targets,
-    shortened,
     unknown_split,
 )
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES
+from sspyr_mm.files import shortened
 
 _ELSEWHERE = "say where the images are (image_root=DIR; for evaluate --train-images, --test-images)"
 

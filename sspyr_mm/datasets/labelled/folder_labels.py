@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sspyr_mm.datasets.labelled.images import LabelledImages, unknown_split
+from sspyr_mm.datasets.labelled.labelled_images import LabelledImages, unknown_split
 from sspyr_mm.datasets.names import warn_of_alike_classes
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 

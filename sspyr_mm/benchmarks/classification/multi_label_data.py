@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sspyr_mm.benchmarks.classification.feature_cache import file_states
 from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
-from sspyr_mm.evaluation.feature_cache import file_states
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
 """Images of the training and the test split, as the data sets are published."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sspyr_mm.datasets.names import alike_names
+from sspyr_mm.files import shortened
 
 IGNORED = -1
 """Target of a class that is neither to be learned nor to be counted for an image."""
@@ -182,12 +183,6 @@ def image_targets(num_images: int, num_classes: int) -> np.ndarray:
 def repeated(names: Iterable[str]) -> list[str]:
     """Names that occur more than once, in their order."""
     return [name for name, count in Counter(names).items() if count > 1]
-
-
-def shortened(names: Sequence[object], limit: int = 5) -> str:
-    """The first names of a list, for a message."""
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(str, names[:limit])) + rest
 
 
 def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -> ValueError:

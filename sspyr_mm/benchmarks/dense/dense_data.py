@@ -12,7 +12,7 @@ from pathlib import Path
 import mmcv
 from PIL import ExifTags, Image
 
-from sspyr_mm.benchmarks.data import MeasuredData
+from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 

@@ -4,6 +4,8 @@ import os
 import warnings
 from collections.abc import Iterable
 
+from sspyr_mm.files import shortened
+
 
 def alike_names(names: Iterable[str]) -> list[list[str]]:
     """Groups different names that are equal but for case and blanks.
@@ -28,10 +30,9 @@ def warn_of_alike_classes(classes: Iterable[str], source: str | os.PathLike[str]
         source: Annotations that hold them.
     """
     if groups := alike_names(classes):
-        shown = ", ".join(" / ".join(map(repr, group)) for group in groups[:5])
-        more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
+        shown = shortened(" / ".join(map(repr, group)) for group in groups)
         warnings.warn(
-            f"{source}: classes differ in case or blanks only: {shown}{more}; each counts as a class of its own. If "
+            f"{source}: classes differ in case or blanks only: {shown}; each counts as a class of its own. If "
             "they mean one class, spell them alike",
             stacklevel=3,
         )

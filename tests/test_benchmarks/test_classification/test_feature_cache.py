@@ -10,10 +10,10 @@ from mmpretrain.models import ResNet
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from sspyr_mm.evaluation import feature_cache
-from sspyr_mm.evaluation.encoder import FrozenEncoder
-from sspyr_mm.evaluation.feature_cache import cached_features
-from sspyr_mm.evaluation.features import CentreCrops
+from sspyr_mm.benchmarks.classification import feature_cache
+from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.feature_cache import cached_features
+from sspyr_mm.benchmarks.classification.features import CentreCrops
 
 SIZE = 32
 
