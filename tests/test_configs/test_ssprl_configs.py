@@ -83,15 +83,13 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     )
     for name, scale in cfg.model.pyramid.items():
         if scale is not None:
-            scale.update(region=16 * scale.grid, patch=16)
+            # At 16 px layer4 is left with 1 x 1: oneDNN's weight gradients of strided bfloat16 convolutions whose
+            # input is narrower than the stride hold uninitialised memory.
+            scale.update(region=24 * scale.grid, patch=24)
             if scale.get("multi_crop"):
-                scale.multi_crop.patch = 16
+                scale.multi_crop.patch = 24
             assert name in ("s0", "s1", "s2")
     prepare_config(cfg)
-    # Weight gradients of convolutions on maps of 1 x 1 are at times NaN in bfloat16 on CPUs.
-    cfg.optim_wrapper.type = "OptimWrapper"
-    for name in ("dtype", "loss_scale"):
-        cfg.optim_wrapper.pop(name, None)
     runner = Runner.from_cfg(cfg)
     before = {k: v.clone() for k, v in runner.model.named_parameters()}
     runner.train()
