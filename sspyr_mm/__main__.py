@@ -82,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         ValueError,
         OSError,
     ) as error:  # wrong input: the message says what to mend
-        print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
+        # An error of a data loader's worker has a traceback in its message.
+        message = getattr(error, "summary", error)
+        print(f"{parser.prog} {args.command}: {message}", file=sys.stderr)
         return 2
 
 

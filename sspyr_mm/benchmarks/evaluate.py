@@ -89,7 +89,7 @@ def evaluate(
         protocol=protocol,
         data=data.name,
         seed=seed,
-        sha256=network.checkpoint.sha256,
+        identity=network.identity,
         data_sha256=data.labels_digest,
     ):
         # What it is called, and where it lies, may have changed.

@@ -46,9 +46,11 @@ class Network:
         """What a result says of it."""
         return {
             "sha256": self.checkpoint.sha256,
+            "identity": self.identity,
             "format": self.checkpoint.source,
             "path": self.path,
             "place": self.checkpoint.place,
+            **({"decoding": self.checkpoint.decoding} if self.checkpoint.decoding else {}),
             **({"code": code_digests(self.modules)} if self.modules else {}),
         }
 

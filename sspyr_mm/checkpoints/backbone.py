@@ -33,7 +33,7 @@ class BackboneCheckpoint:
         key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.
         prefix: Beginning of the backbone's names there.
         notes: Decisions about networks next to this one, and how to decide otherwise.
-        decoding: Options of ``LoadRGBImage`` that our pre-training set, such as ``value_range``.
+        decoding: Options of ``LoadRGBImage`` that pre-training set: ``value_range``, ``background``.
     """
 
     source: str

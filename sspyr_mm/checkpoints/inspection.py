@@ -47,6 +47,7 @@ def inspect_checkpoint(
         "num_parameters": sum(v.numel() for k, v in state.items() if not k.endswith(buffers)),
         "mean": checkpoint.mean,
         "std": checkpoint.std,
+        "decoding": checkpoint.decoding,
         "patch": checkpoint.patch,
         "other_tensors": dict(Counter(map(_module, rest))),
         "other_entries": sorted(map(str, weights.entries)),

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
         "tensors": f"{found['num_tensors']}, {found['num_parameters']:,} parameters",
         "RGB mean": ", ".join(f"{x:.3f}" for x in found["mean"]),
         "RGB std": ", ".join(f"{x:.3f}" for x in found["std"]),
+        "decoding": ", ".join(f"{k}={v}" for k, v in found["decoding"].items()),
         "patch": f"{found['patch']} px" if found["patch"] else None,
         "also in it": ", ".join(f"{k} ({n})" for k, n in found["other_tensors"].items()),
         "entries": ", ".join(found["other_entries"]),

@@ -33,6 +33,7 @@ from sspyr_mm.benchmarks.classification.multi_label_data import (
 )
 from sspyr_mm.benchmarks.evaluate import each, evaluate
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.benchmarks.results.table import make_rows
 from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training import process as training
 from sspyr_mm.checkpoints import Selection
@@ -108,6 +109,9 @@ def test_networks_of_one_file_have_results_of_their_own(data, tmp_path):
     assert results[0].value != results[1].value
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert [result.checkpoint["sha256"] for result in results] == [digest, digest]
+    rows = make_rows(results, published=False)
+    assert [row.values for row in rows] == [(result.value,) for result in results]
+    assert "prefix one." in rows[0].note and "prefix two." in rows[1].note
 
 
 def test_the_figure_is_scikit_learns(networks, data, tmp_path, monkeypatch):

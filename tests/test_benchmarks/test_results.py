@@ -30,7 +30,7 @@ def result(**changes):
         metric="mAP",
         value=61.25,
         as_published=True,
-        checkpoint={"sha256": "ab", "format": "swav", "path": "x/a.pth"},
+        checkpoint={"sha256": "ab", "identity": "ef", "format": "swav", "path": "x/a.pth"},
         counts={"train": 5011, "test": 4952, "classes": 20},
         data_sha256="cd",
         settings={"epochs": 50, "seed": 0, "changed": {}},
@@ -81,7 +81,13 @@ def test_the_bounds_are_results(tmp_path):
 
 
 def test_a_result_matches_what_it_measured_only():
-    asked = {"protocol": "linear", "data": "voc07", "seed": 0, "sha256": "ab", "data_sha256": "cd"}
+    asked = {
+        "protocol": "linear",
+        "data": "voc07",
+        "seed": 0,
+        "identity": "ef",
+        "data_sha256": "cd",
+    }
     assert matches(result(), **asked)
     for name in asked:
         assert not matches(result(), **{**asked, name: "other"}), name

@@ -1,5 +1,6 @@
 """Whole models of our pre-training, read from their checkpoints, and the same networks at random."""
 
+import math
 import re
 
 import pytest
@@ -7,7 +8,13 @@ import torch
 from mmengine.config import Config
 
 from sspyr_mm.benchmarks.networks import Network, random_network
-from sspyr_mm.checkpoints import Selection, export_backbone, load_pretraining, read_backbone
+from sspyr_mm.checkpoints import (
+    Selection,
+    export_backbone,
+    inspect_checkpoint,
+    load_pretraining,
+    read_backbone,
+)
 
 from .conftest import assert_identical
 from .test_own_backbones import NARROW, pretrain
@@ -100,14 +107,19 @@ def test_a_random_network_starts_from_no_file(where, tmp_path):
 
 
 def test_decoding_options_of_training_are_read_and_exported(tmp_path):
-    options = {"value_range": (0, 4095), "background": (1, 2, 3), "max_pixels": 99}
-    pipeline = [{"type": "LoadRGBImage", "backend_args": None, **options}]
+    options = {"value_range": (0, 4095), "background": (1, 2, 3)}
+    pipeline = [{"type": "LoadRGBImage", "backend_args": None, "max_pixels": 99, **options}]
     loader = {"dataset": {"type": "RepeatDataset", "dataset": {"pipeline": pipeline}}}
     pretrain(tmp_path / "x.pth", NARROW, 64, train_dataloader=loader)
     assert read_backbone(tmp_path / "x.pth").decoding == options
+    for prefix in ("backbone", "module.backbone."):
+        found = read_backbone(tmp_path / "x.pth", select=Selection(prefix=prefix))
+        assert found.decoding == options and found.source == "sspyr_mm"
     for name, target in (("out.pth", "mmpretrain"), ("out.safetensors", "safetensors")):
         export_backbone(tmp_path / "x.pth", tmp_path / name, target=target)
-        assert read_backbone(tmp_path / name).decoding == options
+        for select in (None, Selection(prefix="")):
+            assert read_backbone(tmp_path / name, select=select).decoding == options
+    assert inspect_checkpoint(tmp_path / "out.pth")["decoding"] == options
     pretrain(tmp_path / "plain.pth", NARROW, 64)
     assert read_backbone(tmp_path / "plain.pth").decoding == {}
     identity = {
@@ -115,6 +127,35 @@ def test_decoding_options_of_training_are_read_and_exported(tmp_path):
         for name in ("x.pth", "plain.pth")
     }
     assert len(identity) == 2
+
+
+def test_decoding_options_of_parts_that_differ_are_reported(tmp_path):
+    parts = [{"type": "LoadRGBImage"}, {"type": "LoadRGBImage", "value_range": (0, 9)}]
+    loader = {"dataset": {"datasets": [{"pipeline": [part]} for part in parts]}}
+    pretrain(tmp_path / "x.pth", NARROW, 64, train_dataloader=loader)
+    with pytest.warns(UserWarning, match=r"decoded differently .*'value_range': \(0, 9\)"):
+        assert read_backbone(tmp_path / "x.pth").decoding == {}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"value_range": "0,4095"},
+        {"value_range": (0, math.nan)},
+        {"value_range": (0, 1, 2)},
+        {"background": {1, 2, 3}},
+        {"background": (1, 2, True)},
+        "value_range=(0,4095)",
+    ],
+)
+def test_decoding_options_of_wrong_types_are_refused(options, tmp_path):
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    export_backbone(tmp_path / "x.pth", tmp_path / "out.pth")
+    content = torch.load(tmp_path / "out.pth")
+    content["meta"]["decoding"] = options
+    torch.save(content, tmp_path / "out.pth")
+    with pytest.raises(ValueError, match=r"out\.pth: .* must be .*, got"):
+        read_backbone(tmp_path / "out.pth", allow_pickle=True)
 
 
 def test_a_prefix_without_a_network_is_refused(tmp_path):

@@ -124,3 +124,17 @@ def test_wrong_checkpoints(args, message):
     done = run("-m", "sspyr_mm", *args, check=False)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_probe_names_a_broken_image_in_one_line(checkpoint, tmp_path):
+    for index, name in enumerate(("a/1.png", "b/2.png", "b/3.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), (index, 9, 9)).save(tmp_path / name)
+    (tmp_path / "b/3.png").write_bytes(b"no image")
+    done = run(
+        *("-m", "sspyr_mm", "probe", checkpoint, "--train", tmp_path, "--val", tmp_path),
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "b/3.png: not an image that can be decoded" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -115,7 +115,7 @@ def read_result(path: str | os.PathLike) -> Result:
 
 
 def matches(
-    result: Result, *, protocol: str, data: str, seed: int, sha256: str, data_sha256: str
+    result: Result, *, protocol: str, data: str, seed: int, identity: str, data_sha256: str
 ) -> bool:
     """Whether a result is of what is asked for: a file may have been renamed, copied or edited.
 
@@ -124,12 +124,13 @@ def matches(
         protocol: As :class:`Result`.
         data: As :class:`Result`.
         seed: As :class:`Result`.
-        sha256: Of the checkpoint, as in ``Result.checkpoint``.
+        identity: Of the network, as in ``Result.checkpoint``.
         data_sha256: As :class:`Result`.
     """
     found = (result.protocol, result.data, result.seed, result.data_sha256)
     return (
-        found == (protocol, data, seed, data_sha256) and result.checkpoint.get("sha256") == sha256
+        found == (protocol, data, seed, data_sha256)
+        and result.checkpoint.get("identity") == identity
     )
 
 

@@ -67,8 +67,12 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
     """
     groups: dict[tuple, list[Result]] = {}
     labels: dict[tuple[str, str], set[str]] = {}
+    networks: dict[str | None, set[str | None]] = {}
     for result in results:
         labels.setdefault((result.data, result.metric), set()).add(result.data_sha256)
+        networks.setdefault(result.checkpoint.get("sha256"), set()).add(
+            result.checkpoint.get("identity")
+        )
         groups.setdefault(_key(result), []).append(result)
     rows = []
     for group in groups.values():
@@ -80,6 +84,7 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
             group,
             [seed for seed, _ in by_seed],
             name_labels=len(labels[one.data, one.metric]) > 1,
+            name_network=len(networks[one.checkpoint.get("sha256")]) > 1,
         )
         values = tuple(value for _, value in by_seed)
         rows.append(Row(one.data, one.protocol, one.metric, one.network, values, _kind(one), note))
@@ -103,7 +108,8 @@ def _key(result: Result) -> tuple:
         result.protocol,
         result.metric,
         result.network,
-        result.checkpoint.get("sha256"),
+        # The hash of a file is that of all networks in it; results of old versions have no identity.
+        result.checkpoint.get("identity", result.checkpoint.get("sha256")),
         result.data_sha256,
         result.versions.get("sspyr_mm"),
         result.as_published,
@@ -127,7 +133,9 @@ _BESIDE = {"segm_mAP": ("bbox_mAP",)}
 """Figures that are expected beside a metric; means over seeds."""
 
 
-def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool) -> str:
+def _note(
+    group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, name_network: bool
+) -> str:
     """What tells a measured figure from others of its name, and what is looked for beside it."""
     result = group[0]
     parts = [
@@ -140,6 +148,9 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool) -
         f"sha256 {str(result.checkpoint.get('sha256'))[:8]}",
         _images(result),
     ]
+    if name_network:
+        about = result.checkpoint
+        parts += [str(about[key]) for key in ("place", "decoding") if about.get(key)]
     if name_labels:
         parts.append(f"labels {result.data_sha256[:8]}")
     defined = [v for v in result.beside.get("AP_per_class", {}).values() if v is not None]

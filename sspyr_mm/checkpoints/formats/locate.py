@@ -58,11 +58,13 @@ def locate(where: str, weights: Weights, select: Selection | None = None) -> Loc
     """
     select = select or Selection()
     found = None
-    if select.prefix is None or full_prefix(select) == _PREFIX:
+    asked = None if select.prefix is None else full_prefix(select).removeprefix("module.")
+    if asked in (None, "", _PREFIX):
         found = _pretraining(weights, where)
         if found is None and isinstance(weights.meta.get("backbone"), dict):
             found = _exported(weights, where)
-    found = found or _foreign(weights, where, select)
+    if found is None or asked not in (None, found.prefix):
+        found = _foreign(weights, where, select)
     check_ema(select, weights.averaged or found.averaged, where=where)
     return found
 
@@ -102,8 +104,7 @@ def _pretraining(weights: Weights, where: str) -> Located | None:
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: the config inside describes no model: {error}") from error
     norm = training_settings.read_normalisation(cfg, where=where)
-    loading = training_settings.find_transform("LoadRGBImage", cfg.get("train_dataloader")) or {}
-    decoding = training_settings.read_decoding(loading)
+    decoding = training_settings.training_decoding(cfg, where=where)
     state = under(_PREFIX, weights.tensors)
     return Located("sspyr_mm", backbone, state, norm, patch, prefix=_PREFIX, decoding=decoding)
 
@@ -116,8 +117,7 @@ def _exported(weights: Weights, where: str) -> Located:
         state = to_canonical(state)
     given = {k: triple(weights.meta[k], where=where) for k in ("mean", "std") if k in weights.meta}
     norm = Normalisation(**given)
-    options = weights.meta.get("decoding")
-    decoding = training_settings.read_decoding(options if isinstance(options, dict) else {})
+    decoding = training_settings.read_decoding(weights.meta.get("decoding"), where=where)
     return Located("sspyr_mm_backbone", backbone, state, norm, prefix=prefix, decoding=decoding)
 
 
@@ -140,13 +140,17 @@ def _foreign(weights: Weights, where: str, select: Selection) -> Located:
         )
     state = to_canonical(sources.select(row, tensors))
     backbone, norm = infer_config(state), Normalisation(std=row.std)
+    decoding: dict[str, Any] = {}
     if cfg := training_settings.foreign_config(weights.meta, where=where):
+        decoding = training_settings.training_decoding(cfg, where=where)
         norm = training_settings.read_normalisation(cfg, where=where)
         if training_settings.style(cfg) == "caffe":
             backbone["style"] = "caffe"
     # Of a row that is no general one the prefix is a pattern without alternatives, but for C4 detectors.
     prefix = choice.name or next((m.group() for n in tensors if (m := re.match(row.prefix, n))), "")
-    return Located(row.name, backbone, state, norm, None, prefix, choice.averaged, choice.notes)
+    return Located(
+        row.name, backbone, state, norm, None, prefix, choice.averaged, choice.notes, decoding
+    )
 
 
 def _choose_prefix(tensors: dict[str, Tensor], where: str, select: Selection) -> Choice:

@@ -1,7 +1,8 @@
 """Inputs and strides of a network, by the config inside its OpenMMLab checkpoint."""
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sspyr_mm.checkpoints.config_text import parse_plain
@@ -17,31 +18,63 @@ class Normalisation(NamedTuple):
     std: Triple = IMAGENET_STD
 
 
-DECODING = ("value_range", "background", "max_pixels")
-"""Options of ``LoadRGBImage`` that its pixels depend on."""
-
-
-def read_decoding(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Selects the options that decoding depends on.
+def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
+    """Selects the options of ``LoadRGBImage`` that pixel values depend on.
 
     Args:
-        options: Of ``LoadRGBImage``, from a file.
+        options: Of the transform, from a file; None for none.
+        where: The file, for messages.
 
     Returns:
-        Those that are set, of :data:`DECODING`.
+        Those that are set, of ``value_range`` and ``background``.
+
+    Raises:
+        ValueError: If one is not plain numbers.
     """
-    given = {key: options[key] for key in DECODING if options.get(key) is not None}
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    options = {} if options is None else options
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{where}: options of LoadRGBImage must be a dict, got {options!r}")
+    decoding: dict[str, Any] = {}
+    for key, count in (("value_range", 2), ("background", 3)):
+        if (value := options.get(key)) is None:
+            continue
+        if not (
+            isinstance(value, (list, tuple))
+            and len(value) == count
+            and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+        ):
+            raise ValueError(f"{where}: {key} must be {count} numbers, got {value!r}")
+        decoding[key] = tuple(value)
+    return decoding
 
 
-def find_transform(name: str, part: Any) -> Mapping[str, Any] | None:
-    """The first transform of a type in a part of a config, however deep."""
+def training_decoding(cfg: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Options of decoding in the training data of a config; see :func:`read_decoding`.
+
+    Warns where parts of the data have different options; the first part's are taken.
+    """
+    found = [
+        read_decoding(transform, where=where)
+        for transform in find_transforms("LoadRGBImage", cfg.get("train_dataloader"))
+    ]
+    if any(one != found[0] for one in found[1:]):
+        warnings.warn(
+            f"{where}: parts of the training data were decoded differently ({found}); images are decoded with "
+            f"{found[0] or 'the defaults'}",
+            stacklevel=2,
+        )
+    return found[0] if found else {}
+
+
+def find_transforms(name: str, part: Any) -> Iterator[Mapping[str, Any]]:
+    """Transforms of a type in a part of a config, however deep."""
     if isinstance(part, Mapping):
-        return part if _class(part) == name else find_transform(name, tuple(part.values()))
+        if _class(part) == name:
+            yield part
+        part = tuple(part.values())
     if isinstance(part, (list, tuple)):
-        found = (find_transform(name, value) for value in part)
-        return next((transform for transform in found if transform is not None), None)
-    return None
+        for value in part:
+            yield from find_transforms(name, value)
 
 
 def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
@@ -81,7 +114,7 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
         ValueError: If the network was trained on BGR inputs.
     """
     model = cfg.get("model")
-    loads_rgb = find_transform("LoadRGBImage", cfg.get("train_dataloader")) is not None
+    loads_rgb = any(find_transforms("LoadRGBImage", cfg.get("train_dataloader")))
     candidates = (
         model.get("data_preprocessor") if isinstance(model, Mapping) else None,
         cfg.get("data_preprocessor"),

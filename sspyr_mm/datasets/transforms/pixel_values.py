@@ -1,6 +1,7 @@
 """Pixel values of image files as 8-bit RGB: deeper integers, floating point, transparency."""
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,7 @@ def _are_numbers(values: object, count: int) -> bool:
     return (
         isinstance(values, (tuple, list))
         and len(values) == count
-        and all(isinstance(value, (int, float)) for value in values)
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
     )
 
 
