@@ -1,28 +1,15 @@
 """Self-supervised pyramid representation learning (SS-PRL) for OpenMMLab.
 
-``import sspyr_mm`` checks the stack, makes ``mmpretrain::``, ``mmdet::`` and ``mmseg::`` bases resolvable and
-registers every component, so that a config needs no more than
-``custom_imports = dict(imports=['sspyr_mm'])``.
+``sspyr_mm.registration`` registers every component and makes ``mmpretrain::``, ``mmdet::`` and ``mmseg::`` bases
+resolvable; a config needs no more than ``custom_imports = dict(imports=["sspyr_mm.registration"])``.
 """
 
 import sys
 
-from sspyr_mm.compat import check_versions
 from sspyr_mm.version import __version__
 
 __all__ = ["__version__"]
 
-
-def _started_as_command() -> bool:
-    """Whether this import is the first step of ``python -m sspyr_mm``.
-
-    Python sets ``sys.argv[0]`` to ``-m`` until the module's ``__main__`` is found. Commands such as ``doctor`` must
-    start on a broken stack and answer ``--help`` at once; those that need the components import
-    ``sspyr_mm.registration`` themselves.
-    """
-    return sys.argv[:1] == ["-m"]
-
-
-if not _started_as_command():
-    check_versions()
+# Configs of versions before 0.3 import the package alone; mmengine reads them, and is imported by then.
+if "mmengine" in sys.modules:
     import sspyr_mm.registration  # noqa: F401

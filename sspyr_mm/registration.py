@@ -1,9 +1,13 @@
-"""Registers every component with mmpretrain's registries, and makes bases of forks resolvable; on import."""
+"""Checks the stack, registers every component and makes bases of forks resolvable; on import."""
 
+from sspyr_mm.compat import check_versions, register_forks
+
+check_versions()
+
+# ruff: noqa: E402
 import sspyr_mm.datasets
 import sspyr_mm.engine
 import sspyr_mm.evaluation
 import sspyr_mm.models  # noqa: F401
-from sspyr_mm.compat import register_forks
 
 register_forks()

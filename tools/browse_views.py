@@ -6,13 +6,11 @@ import sys
 import cv2
 from mmengine.config import Config, DictAction
 from mmengine.dataset import default_collate
-from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.cli.arguments import positive_int
-from sspyr_mm.datasets import set_epoch, set_pyramid
-from sspyr_mm.datasets.shards import is_packed
+from sspyr_mm.datasets import build_pretraining_dataset
+from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.engine.config import set_data_root
 from sspyr_mm.engine.options import merge_options
 from sspyr_mm.models import PyramidAugment
@@ -51,11 +49,8 @@ def write_sheet(args: argparse.Namespace) -> None:
         raise ValueError(
             f"{root} holds packed shards: give the folder of images that was packed, by --data-root"
         )
-    init_default_scope("mmpretrain")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    set_pyramid(dataset, spec)
-    set_epoch(dataset, 0, seed=args.seed)
+    dataset = build_pretraining_dataset(cfg, seed=args.seed)
     preprocessor = {k: v for k, v in cfg.model.data_preprocessor.items() if k != "type"}
     count = min(args.num_images, len(dataset))
     batch = default_collate([dataset[i * len(dataset) // count] for i in range(count)])

@@ -3,4 +3,4 @@
 # to its lazy mode, so this is a call.
 __import__("sspyr_mm")
 
-custom_imports = dict(imports=["sspyr_mm"], allow_failed_imports=False)
+custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)

@@ -1,7 +1,7 @@
 # mmpretrain's runtime; weights that do not fit are an error; a run that was stopped goes on to the same figure.
 _base_ = "mmpretrain::_base_/default_runtime.py"
 
-custom_imports = dict(imports=["sspyr_mm"], allow_failed_imports=False)
+custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=2),  # with 1 the last is removed before the next is written
     complete_weights=dict(type="CompleteWeightsHook"),

@@ -1,7 +1,7 @@
 # mmpretrain's runtime and the hooks of SS-PRL. Hooks are a dict, so that a variant changes one number of one of them.
 _base_ = "mmpretrain::_base_/default_runtime.py"
 
-custom_imports = dict(imports=["sspyr_mm"], allow_failed_imports=False)
+custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)
 default_hooks = dict(
     runtime_info=dict(type="DeferredRuntimeInfoHook"),
     logger=dict(interval=50),

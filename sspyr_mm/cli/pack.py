@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         Exit status: 0 packed, 130 interrupted, 2 wrong arguments or images.
     """
-    from sspyr_mm.datasets.shards import pack
+    from sspyr_mm.datasets.streaming.shards import pack
     from sspyr_mm.datasets.unlabelled import UnlabelledImages
 
     start = time.monotonic()

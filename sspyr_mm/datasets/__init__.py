@@ -6,9 +6,9 @@ with quiet_imports():
     import mmpretrain.datasets  # noqa: F401
 
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
-from sspyr_mm.datasets.link import set_epoch, set_pyramid
+from sspyr_mm.datasets.link import build_pretraining_dataset, set_epoch, set_pyramid
 from sspyr_mm.datasets.samplers import ResumableSampler
-from sspyr_mm.datasets.streamed import StreamedImages
+from sspyr_mm.datasets.streaming.streamed import StreamedImages
 from sspyr_mm.datasets.transforms import (
     LoadRGBImage,
     PackPyramidInputs,
@@ -29,6 +29,7 @@ __all__ = [
     "StreamedImages",
     "UnlabelledImages",
     "answer_to_parent_only",
+    "build_pretraining_dataset",
     "set_epoch",
     "set_pyramid",
 ]

@@ -14,7 +14,7 @@ from mmpretrain.registry import DATASETS
 
 from sspyr_mm.datasets.finding import IMAGE_SUFFIXES, ImageFinder, drop_missing, read_list
 from sspyr_mm.datasets.names import find_coco_images
-from sspyr_mm.datasets.shards import is_packed
+from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 from sspyr_mm.files import printable

@@ -1,6 +1,6 @@
-"""Hooks, optimisers and launching. Importing the package registers all of them."""
+"""Hooks, optimisers and running on CPUs. Importing the package registers all of them."""
 
-from sspyr_mm.engine import hooks, optimizers
+from sspyr_mm.engine import cpu, hooks, optimizers, transfer_hooks
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
-__all__ = ["AutocastOptimWrapper", "hooks", "optimizers"]
+__all__ = ["AutocastOptimWrapper", "cpu", "hooks", "optimizers", "transfer_hooks"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from sspyr_mm.datasets.shards import is_packed, is_url
+from sspyr_mm.datasets.streaming.shards import is_packed, is_url
 
 __all__ = ["dataloaders", "dicts_of_type", "fill_dataloaders", "plain_name", "set_data_root"]
 

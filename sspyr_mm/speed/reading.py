@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from sspyr_mm.datasets import StreamedImages
-from sspyr_mm.datasets.shards import pack
+from sspyr_mm.datasets.streaming.shards import pack
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.pipelines import Ours, PipelineOutputs
 from sspyr_mm.speed.timing import wall_ms

@@ -105,7 +105,7 @@ def count_collectives(rank, world_size, num_scales, queues, num_iterations, acti
     """Collectives of each of three steps, forward and backward, and the bytes this rank gives in the last."""
     pyramid = make_pyramid(num_scales, queues=queues, crops=False)
     head = make_head(pyramid, assigner=dict(num_iterations=num_iterations))
-    head.queues_active = active
+    head.use_queues(active)
     counts = []
     for step in range(3):
         embeddings = make_embeddings(step, num_scales, crops=False)

@@ -6,7 +6,7 @@ from mmengine.dist import all_reduce
 from mmpretrain.registry import METRICS, MODELS
 from mmpretrain.structures import DataSample
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 
 NUM_IMAGES = 23  # not a multiple of the ranks: a sampler pads
 

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages
-from sspyr_mm.datasets.shards import pack
+from sspyr_mm.datasets.streaming.shards import pack
 
 NUM_IMAGES, BATCH = 90, 4
 

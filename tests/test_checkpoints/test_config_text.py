@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "ssprl").glob("*.py"))

@@ -3,13 +3,12 @@
 import re
 from pathlib import Path
 
+import layouts
 import pytest
 import torch
 from mmengine.config import Config
 
 from sspyr_mm.checkpoints import build_backbone, load_pretraining, read_backbone
-
-from . import layouts
 
 RECIPES = sorted(
     (Path(__file__).resolve().parents[2] / "configs" / "benchmarks" / "classification").glob("*.py")

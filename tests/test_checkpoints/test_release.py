@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from layouts import release_heads, ssprl_release
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.nn import functional as F
@@ -9,7 +10,6 @@ from torch.nn import functional as F
 from sspyr_mm.checkpoints import convert_release, export_backbone, load_pretraining, read_backbone
 
 from .conftest import assert_identical, map_of
-from .layouts import release_heads, ssprl_release
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from layouts import decoy, linear, mlp, prefixed
 from torch import nn
 
 from sspyr_mm.__main__ import main
@@ -12,7 +13,6 @@ from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.checkpoints import Selection, export_backbone, inspect_checkpoint, read_backbone
 
 from .conftest import assert_identical
-from .layouts import decoy, linear, mlp, prefixed
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Every format that is read: the right tensors, and the same function as the network they come from."""
 
+import layouts
 import pytest
 import timm
 import torch
@@ -9,7 +10,6 @@ from torch import nn
 from sspyr_mm.checkpoints import build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats import FORMATS
 
-from . import layouts
 from .conftest import assert_identical, assert_same_features, map_of, scatter
 
 IMAGENET_STD = (58.395, 57.12, 57.375)

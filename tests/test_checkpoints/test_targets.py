@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from layouts import detectron2_tensors, ssprl_release
 from mmpretrain.registry import MODELS as PRETRAIN
 from mmseg.registry import MODELS as SEG
 from safetensors.torch import load_file
@@ -17,7 +18,6 @@ from sspyr_mm.checkpoints import build_backbone, export_backbone, read_backbone
 from sspyr_mm.checkpoints.formats import TARGETS
 
 from .conftest import assert_identical, assert_same_features, map_of, scatter
-from .layouts import detectron2_tensors, ssprl_release
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.benchmarks.classification.finetune import FINETUNE
 from sspyr_mm.datasets.toy_scenes import generate
 from sspyr_mm.engine.config import fill_dataloaders

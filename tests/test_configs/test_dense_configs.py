@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from mmpretrain.models import ResNet
 from small_dense import CONFIGS, read, small_detector, small_fcn
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints import export_backbone
 from sspyr_mm.engine.config import fill_dataloaders
 from sspyr_mm.engine.cpu import prepare_config

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.speed.counters import OperatorCounter
 
 IMAGES = 2

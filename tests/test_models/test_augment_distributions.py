@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare, ks_1samp, ks_2samp, uniform
+from small_augment import PAPER, SPEC
 from torchvision.transforms import ColorJitter, GaussianBlur, RandomCrop
 
 from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig, draw_params
-
-from .small_augment import PAPER, SPEC
 
 ALPHA = 1e-4  # a right implementation fails one test in ten thousand; seeds are fixed
 NUM_IMAGES = 2500

@@ -6,14 +6,13 @@ import pickle
 import pytest
 import torch
 from mmpretrain.models.backbones.resnet import BasicBlock
+from small_augment import PAPER, SPEC, batch_of
+from small_step import BACKBONES, build, step
 from torch import nn
 from torch._dynamo.utils import counters
 
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.models.data_preprocessors.augment_params import draw_params
-
-from .small_augment import PAPER, SPEC, batch_of
-from .small_step import BACKBONES, build, step
 
 
 @pytest.fixture(autouse=True)

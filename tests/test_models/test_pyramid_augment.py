@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from small_augment import PAPER, PYRAMID, SPEC, batch_of, regions
 from torch import nn
 from torchvision.transforms import functional as tv
 
@@ -17,8 +18,6 @@ from sspyr_mm.models.data_preprocessors.pyramid_augment import (
     list_pixels,
     move_together,
 )
-
-from .small_augment import PAPER, PYRAMID, SPEC, batch_of, regions
 
 PLAIN = dict(mean=(0, 0, 0), std=(255, 255, 255))
 LEVEL = 1 / 255

@@ -3,13 +3,12 @@
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from small_step import BACKBONES, build, step
 from torch import nn
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.models.layers import recompute_stages
 from sspyr_mm.speed.fake_step import LiveBytes, step_bytes
-
-from .small_step import BACKBONES, build, step
 
 
 @pytest.mark.parametrize("lowered", [False, True], ids=["float32", "bfloat16"])

@@ -318,7 +318,7 @@ def test_inactive_queues_neither_give_nor_take():
     stored = {name: queue.embeddings.clone() for name, queue in head.queues.items()}
     pushed = {name: queue.num_pushed for name, queue in head.queues.items()}
     assert all(queue.is_full for queue in head.queues.values())
-    head.queues_active = False
+    head.use_queues(False)
     check_step(head, make_embeddings(2, seed=9), "paper", {})
     for name, queue in head.queues.items():
         assert torch.equal(queue.embeddings, stored[name])

@@ -6,7 +6,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import MODELS
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 
 
 def build(width=8, **backbone):

@@ -9,7 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.datasets import PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.reports import measure_health
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 COMPAT = ROOT / "configs/_base_/compat.py"

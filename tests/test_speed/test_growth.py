@@ -5,7 +5,7 @@ import itertools
 import pytest
 from mmengine.config import Config
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.speed.fake_step import step_flops
 from sspyr_mm.speed.growth import build_grown, grown_pyramid, pixels
 

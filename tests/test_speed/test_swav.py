@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import default_collate
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.speed.images import make_images
 from sspyr_mm.speed.setting import Setting
 from sspyr_mm.speed.swav import (

@@ -1,4 +1,4 @@
-"""Hooks on the training data: the model's pyramid, the run's random numbers, and where an interrupted epoch goes on."""
+"""Hooks on the training data: the model's pyramid, the run's random numbers, and resuming within an epoch."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from sspyr_mm.datasets.link import inner_datasets, set_epoch, set_pyramid
+from sspyr_mm.datasets.link import inner_datasets, set_pyramid, start_epoch
 from sspyr_mm.engine.hooks.model_access import model_of
 
 _EPOCH_START = "ssprl_epoch_start"
 """Key in the message hub, which is part of the checkpoint: (epoch, iteration it began at)."""
 
 _STREAM = "ssprl_stream"
-"""Key in the message hub: what a streamed data set needs to go on within an epoch."""
+"""Key in the message hub: state of a streamed data set, for resuming within an epoch."""
 
 
 @HOOKS.register_module()
 class PyramidLinkHook(Hook):
-    """Hands the model's pyramid to the transforms that cut it, so that a config states it once."""
+    """Sets the model's pyramid in the transforms that cut by it, so that a config states it once."""
 
     def before_train(self, runner: Runner) -> None:
-        """Hands it over, before any worker is started."""
+        """Sets it before any worker is started."""
         set_pyramid(runner.train_dataloader.dataset, model_of(runner).pyramid)
 
 
@@ -32,8 +32,8 @@ class PyramidLinkHook(Hook):
 class ViewSeedHook(Hook):
     """Derives random numbers from seed, epoch and iteration, and resumes within an epoch.
 
-    Every transform with ``set_epoch(epoch, seed=...)`` is told the epoch; the network's own (drop path, dropout) come
-    from torch's generator, which is seeded before every iteration. So a run that is stopped and resumed equals an
+    Transforms derive theirs from :class:`SampleSeed`; the network's own (drop path, dropout) come from torch's
+    generator, which is seeded before every iteration. So a run that is stopped and resumed equals an
     uninterrupted one. Needs ``ResumableSampler`` to leave out what an interrupted epoch has already seen.
     """
 
@@ -61,52 +61,29 @@ class ViewSeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Sets the epoch and skips."""
-        loader, seed = runner.train_dataloader, _run_seed(runner)
-        if hasattr(
-            loader.sampler, "seed"
-        ):  # a checkpoint brings its own, after the sampler was made
-            loader.sampler.seed = seed
-        set_epoch(loader.dataset, runner.epoch, seed=seed)
-        started = tuple(runner.message_hub.runtime_info.get(_EPOCH_START, (-1, 0)))
+        loader, hub = runner.train_dataloader, runner.message_hub
+        started = tuple(hub.runtime_info.get(_EPOCH_START, (-1, 0)))
         done = max(0, runner.iter - started[1]) if started[0] == runner.epoch else 0
-        if hasattr(loader.dataset, "start_epoch"):
-            _start_stream(runner, seed, done)
-        elif done:
-            _skip(loader, done)
+        begun = start_epoch(
+            loader,
+            runner.epoch,
+            seed=_run_seed(runner),
+            done=done,
+            begun=hub.runtime_info.get(_STREAM) if done else None,
+        )
+        if begun is not None:
+            hub.update_info(_STREAM, begun)
         if done:
             runner.logger.info(
                 f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}."
             )
         else:
-            runner.message_hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
+            hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds torch, on every rank with another number: generators are in no checkpoint."""
         entropy = np.random.SeedSequence((_run_seed(runner), get_rank(), runner.iter))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-
-
-def _start_stream(runner: Runner, seed: int, done: int) -> None:
-    """Tells a streamed data set, which has no sampler, what epoch it is and where to begin."""
-    loader, hub = runner.train_dataloader, runner.message_hub
-    begun = loader.dataset.start_epoch(
-        runner.epoch,
-        seed=seed,
-        batch_size=loader.batch_size,
-        num_workers=loader.num_workers,
-        done=done,
-        begun=hub.runtime_info.get(_STREAM) if done else None,
-    )
-    hub.update_info(_STREAM, begun)
-
-
-def _skip(loader: Any, done: int) -> None:
-    if not hasattr(loader.sampler, "skip"):
-        raise TypeError(
-            f"Resuming within an epoch needs ResumableSampler, got {type(loader.sampler).__name__}: set "
-            "train_dataloader.sampler.type to it, or resume from an epoch_N.pth"
-        )
-    loader.sampler.skip(done * loader.batch_size)
 
 
 def _run_seed(runner: Runner) -> int:

@@ -81,7 +81,7 @@ class FreezePrototypesHook(Hook):
 
 @HOOKS.register_module()
 class QueueHook(Hook):
-    """Starts the queues at an epoch; before it nothing is put in nor taken out.
+    """Starts the queues at an epoch; before it, nothing is added to them or taken from them.
 
     Args:
         start_epoch: First epoch with queues, from 0.
@@ -94,4 +94,4 @@ class QueueHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Switches the queues."""
-        head_of(runner).queues_active = runner.epoch >= self.start_epoch
+        head_of(runner).use_queues(runner.epoch >= self.start_epoch)

@@ -101,7 +101,7 @@ class SSPRLHead(BaseModule):
         self.spec = PyramidSpec.from_config(pyramid)
         self.temperature = temperature
         self.shared_prototypes = shared_prototypes
-        self.queues_active = True
+        self._queues_in_use = True
         self.assigner: SinkhornAssigner = TASK_UTILS.build(
             {"type": "SinkhornAssigner", **(assigner or {})}
         )
@@ -148,6 +148,14 @@ class SSPRLHead(BaseModule):
     def _queue(self, name: str) -> FeatureQueue:
         return cast(FeatureQueue, self.queues[name])
 
+    def use_queues(self, active: bool) -> None:
+        """Switches the queues; while they are off, nothing is added to them or taken from them.
+
+        Args:
+            active: Whether codes are computed with the queues.
+        """
+        self._queues_in_use = active
+
     def target_parameters(self) -> list[nn.Parameter]:
         """Prototypes and correlation learners: what the release keeps fixed in its first iterations."""
         return [*self.prototypes.parameters(), *self.correlation.parameters()]
@@ -191,7 +199,7 @@ class SSPRLHead(BaseModule):
         problems = []
         for scale in self.spec.scales:
             z = embeddings[scale.name].flatten(1, 2)
-            if self.queues_active and scale.name in self.queues:
+            if self._queues_in_use and scale.name in self.queues:
                 z = torch.cat([z, self._queue(scale.name).shard()], dim=1)
             problems += list(self.prototypes_of(scale)(z))
         solved = self.assigner.assign_many(problems)
@@ -200,7 +208,7 @@ class SSPRLHead(BaseModule):
             num_samples = embeddings[scale.name].shape[1] * scale.num_patches
             views = solved[NUM_VIEWS * scale.scale_idx :][:NUM_VIEWS]
             codes[scale.name] = torch.stack([q[:num_samples] for q in views])
-        if self.queues_active:
+        if self._queues_in_use:
             self._push(embeddings)
         return codes
 

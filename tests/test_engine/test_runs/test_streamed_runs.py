@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from small_runs import BATCH, ITERS, assert_equal, state, train
 
 from sspyr_mm.datasets import UnlabelledImages
-from sspyr_mm.datasets.shards import pack
+from sspyr_mm.datasets.streaming.shards import pack
 from sspyr_mm.engine.config import set_data_root
 from sspyr_mm.engine.hooks.data_check_hook import check_full_batch
 

@@ -9,8 +9,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-import sspyr_mm  # noqa: F401
-from sspyr_mm.engine.hooks import PreciseBNBeforeValHook
+import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.engine.transfer_hooks import PreciseBNBeforeValHook
 
 
 class Numbers(BaseDataset):

@@ -24,7 +24,7 @@ class PerScaleLoss(nn.Module):
 """
 CONFIG = """
 _base_ = "{base}"
-custom_imports = dict(imports=["sspyr_mm", "losses_of_a_user"], allow_failed_imports=False)
+custom_imports = dict(imports=["sspyr_mm.registration", "losses_of_a_user"], allow_failed_imports=False)
 model = dict(
     head=dict(
         swapped_loss=dict(_delete_=True, type="ConstantLoss", value=3.0),

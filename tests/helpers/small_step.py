@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.models import SSPRL
 
 PYRAMID = dict(

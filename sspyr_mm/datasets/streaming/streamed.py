@@ -10,7 +10,8 @@ from mmengine.dataset import Compose
 from mmpretrain.registry import DATASETS
 from torch.utils.data import IterableDataset
 
-from sspyr_mm.datasets.shards import INDEX, http_allowed, import_litdata, is_url
+from sspyr_mm.datasets.streaming.litdata_patches import http_allowed, import_litdata, worker_place
+from sspyr_mm.datasets.streaming.shards import INDEX, is_url
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 
 
@@ -166,10 +167,8 @@ class StreamedImages(IterableDataset):
         # A loader begins with its worker 0, also where it was worker 1's turn.
         stream._forced_worker_env = None
         if first_worker and info is not None:
-            from litdata.utilities.env import _WorkerEnv
-
             rank = (info.id + first_worker) % info.num_workers
-            stream._forced_worker_env = _WorkerEnv(world_size=info.num_workers, rank=rank)
+            stream._forced_worker_env = worker_place(info.num_workers, rank)
 
 
 def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:

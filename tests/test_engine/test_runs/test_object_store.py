@@ -15,7 +15,7 @@ from werkzeug.serving import make_server
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages
-from sspyr_mm.datasets.shards import pack
+from sspyr_mm.datasets.streaming.shards import pack
 
 
 class Store:

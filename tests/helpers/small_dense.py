@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 DETECTION = ROOT / "configs/benchmarks/mmdetection"

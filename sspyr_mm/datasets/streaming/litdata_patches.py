@@ -1,0 +1,119 @@
+"""Changes to litdata 0.2.76, each for the length of a ``with`` block, and its import."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["http_allowed", "import_litdata", "litdata_settings", "worker_place"]
+
+
+def import_litdata() -> Any:
+    """Imports the library that reads and writes shards.
+
+    Raises:
+        ImportError: If it is not installed; with what to install.
+    """
+    try:
+        import litdata
+    except ImportError as error:
+        raise ImportError(
+            "Streaming needs litdata: pip install 'sspyr_mm[streaming]', or in a checkout "
+            "pip install -r requirements/streaming.txt"
+        ) from error
+    return litdata
+
+
+_http_users = 0
+
+
+@contextmanager
+def http_allowed(storage_options: Mapping[str, Any]) -> Iterator[None]:
+    """Lets litdata transfer without encryption inside the block, where the store's endpoint is ``http://``.
+
+    litdata 0.2.76 has no option for it: its clients, made at the first transfer, read one dict of its module.
+
+    Args:
+        storage_options: Options of the object store; ``endpoint_url`` may be ``http://``, as within a cluster.
+    """
+    global _http_users
+    if not str(storage_options.get("endpoint_url", "")).startswith("http://"):
+        yield
+        return
+    from litdata.streaming import downloader
+
+    _http_users += 1
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
+    try:
+        yield
+    finally:
+        _http_users -= 1
+        if not _http_users:
+            del downloader._OBSTORE_CLIENT_OPTIONS["allow_http"]
+
+
+@contextmanager
+def litdata_settings(folder: str) -> Iterator[None]:
+    """Keeps litdata's temporary files in a folder of our own: two packings would share its default one.
+
+    It also sets how this process starts others, and how it ends, for good; both are taken back.
+    """
+    names = {"DATA_OPTIMIZER_CACHE_FOLDER": "chunks", "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "data"}
+    before = {name: os.environ.get(name) for name in names}
+    method = multiprocessing.get_start_method(allow_none=True)
+    os.environ.update({name: os.path.join(folder, part) for name, part in names.items()})
+    try:
+        with _interruptible():
+            yield
+    finally:
+        multiprocessing.set_start_method(method, force=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, and no process of litdata's is left behind.
+
+    Its own handler ends this process on the spot, as if all had gone well, and leaves half a data set.
+    """
+    from litdata.processing.data_processor import DataProcessor
+
+    owner, others = os.getpid(), set(multiprocessing.active_children())
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a child, which has inherited this
+            os._exit(128 + signum)
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, interrupt) for number in signals}
+    theirs = DataProcessor._signal_handler
+    DataProcessor._signal_handler = lambda self, signum, frame: interrupt(signum, frame)
+    try:
+        yield
+    finally:
+        DataProcessor._signal_handler = theirs
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+            child.join()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def worker_place(world_size: int, rank: int) -> Any:
+    """The place among the workers that a stream takes, in place of its loader's.
+
+    Args:
+        world_size: Number of workers.
+        rank: This worker, from 0.
+    """
+    from litdata.utilities.env import _WorkerEnv
+
+    return _WorkerEnv(world_size=world_size, rank=rank)

@@ -1,0 +1,227 @@
+"""Hooks that log a run: losses without waiting for the device, throughput, and a progress bar."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook, RuntimeInfoHook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from sspyr_mm.engine.hooks.model_access import log_interval
+from sspyr_mm.machine import local_processes, num_cores
+
+__all__ = ["DeferredRuntimeInfoHook", "ProgressBarHook", "ThroughputHook"]
+
+_RATIO = "train/ce_ratio_"
+_WINDOW = 10
+
+
+@HOOKS.register_module()
+class DeferredRuntimeInfoHook(RuntimeInfoHook):
+    """mmengine's ``RuntimeInfoHook``, which reads losses from the device only when a line of the log is due.
+
+    mmengine reads every loss in every step: with three scales, the host waits for the device nine times per step and
+    queues no work meanwhile. This hook keeps the losses on the device and reads those of all steps since the last log
+    line at once. The message hub, and so the log, receives the same values.
+
+    Reads, together, before every line of ``LoggerHook``, at the end of an epoch and before a checkpoint is written.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ()
+        self._pending: list[Tensor] = []
+        self._interval = 1
+
+    def before_train(self, runner: Runner) -> None:
+        """Looks up how often lines are due."""
+        super().before_train(runner)
+        self._interval = log_interval(runner)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Keeps the step's losses; reads all of them if a line is due."""
+        if outputs:
+            names = tuple(outputs)
+            if names != self._names:
+                self.flush(runner)
+                self._names = names
+            self._pending.append(torch.stack([value.detach() for value in outputs.values()]))
+        if (
+            self.every_n_inner_iters(batch_idx, self._interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+            or self.is_last_train_iter(runner)
+        ):
+            self.flush(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Reads what is kept: a checkpoint holds the log's history."""
+        if self._pending:
+            self.flush(runner)
+            checkpoint["message_hub"] = runner.message_hub.state_dict()
+
+    def flush(self, runner: Runner) -> None:
+        """Hands all that is kept to the message hub: the host waits for the device, once."""
+        if not self._pending:
+            return
+        rows = torch.stack(self._pending).tolist()
+        self._pending.clear()
+        for row in rows:
+            for name, value in zip(self._names, row, strict=True):
+                runner.message_hub.update_scalar(f"train/{name}", value)
+
+
+@HOOKS.register_module()
+class ThroughputHook(Hook):
+    """Adds ``images_per_s`` (of all processes) and ``data_wait`` to the log, and reports remedies for slow data.
+
+    ``data_wait`` is the percentage of this process's time spent waiting for its loader. Both are means since the last
+    log line.
+
+    Args:
+        max_wait: Percentage above which the remedies are logged, once per epoch. The first log line of each epoch is
+            ignored, since workers start then; where an epoch has one line, only that of the run's first epoch is.
+    """
+
+    priority = "NORMAL"  # behind IterTimerHook, which the runner registers first; before LoggerHook
+
+    def __init__(self, max_wait: float = 10.0) -> None:
+        if not 0 < max_wait <= 100:
+            raise ValueError(f"max_wait must be in (0, 100] percent, got {max_wait}")
+        self.max_wait = max_wait
+        self._interval = 1
+        self._reported_in_epoch = -1
+        self._first_epoch = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Looks up how often lines are due."""
+        self._interval = log_interval(runner)
+        self._first_epoch = runner.epoch
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Adds the figures when a line is due."""
+        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
+        if not (last or self.every_n_inner_iters(batch_idx, self._interval)):
+            return
+        hub = runner.message_hub
+        count = batch_idx % self._interval + 1
+        seconds = hub.get_scalar("train/time").mean(count)
+        waited = 100 * hub.get_scalar("train/data_time").mean(count) / seconds
+        hub.update_scalar("train/images_per_s", _images_per_step(runner) / seconds)
+        hub.update_scalar("train/data_wait", waited)
+        if (
+            waited > self.max_wait
+            and not self._workers_started(runner, batch_idx)
+            and self._reported_in_epoch != runner.epoch
+        ):
+            self._reported_in_epoch = runner.epoch
+            runner.logger.warning(_remedy(runner, waited))
+
+    def _workers_started(self, runner: Runner, batch_idx: int) -> bool:
+        """Whether a log line measures the start of workers rather than their speed."""
+        has_others = len(runner.train_dataloader) > self._interval
+        return batch_idx < self._interval and (has_others or runner.epoch == self._first_epoch)
+
+
+def _images_per_step(runner: Runner) -> int:
+    loader = runner.train_dataloader
+    return (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
+
+
+def _remedy(runner: Runner, waited: float) -> str:
+    workers = runner.train_dataloader.num_workers
+    return (
+        f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: "
+        f"{num_cores()} "
+        f"for {local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
+        "shrink photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
+        "measures a worker's time per image). Where more workers do not help, storage is slow: copy the "
+        "images to a local disk, or pack them into shards and stream these (`python -m sspyr_mm pack`)."
+    )
+
+
+@HOOKS.register_module()
+class ProgressBarHook(Hook):
+    """Shows a progress bar with each scale's loss in units of ln K; without a terminal, one line per epoch.
+
+    Units of ln K: 1.00 is a network that predicts nothing, lower is better. On the main process only.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._since = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Opens the bar."""
+        console = Console()
+        if not is_main_process() or not console.is_terminal:
+            return
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[ratios]}"),
+        )
+        self._bar = Progress(*columns, console=console)
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "", total=runner.max_iters, completed=runner.iter, epoch="", ratios=""
+        )
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Starts the epoch's clock."""
+        self._since = time.monotonic()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            epoch = f"{runner.epoch + 1}/{runner.max_epochs}"
+            self._bar.update(
+                self._task, completed=runner.iter + 1, epoch=epoch, ratios=_ratios(runner)
+            )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Prints the epoch's line where there is no bar."""
+        if self._bar is None and is_main_process():
+            seconds = time.monotonic() - self._since
+            print(
+                f"epoch {runner.epoch + 1}/{runner.max_epochs}  {seconds:.0f} s  {_ratios(runner)}",
+                flush=True,
+            )
+
+    def after_run(self, runner: Runner) -> None:
+        """Closes the bar."""
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal back; also called when training is interrupted."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _ratios(runner: Runner) -> str:
+    """Means of the last logged iterations; reading the losses themselves would wait for the device."""
+    scalars = runner.message_hub.log_scalars
+    means = {
+        name.removeprefix(_RATIO): buffer.mean(_WINDOW)
+        for name, buffer in scalars.items()
+        if name.startswith(_RATIO)
+    }
+    return "loss / ln K: " + "  ".join(f"{name} {value:.3f}" for name, value in means.items())
