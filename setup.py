@@ -88,6 +88,7 @@ setup(
         "tests": read_requirements("tests"),
         "torch": read_requirements("torch"),
     },
+    entry_points={"console_scripts": ["sspyr = sspyr_mm.__main__:main"]},
     cmdclass={"build_py": BuildWithMimData},
     zip_safe=False,
 )

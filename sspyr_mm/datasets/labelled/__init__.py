@@ -2,7 +2,7 @@
 
 from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, match_classes
 from sspyr_mm.datasets.labelled.multi_label import CocoMultiLabel, MultiLabelImages
-from sspyr_mm.datasets.labelled.read import read_labelled
+from sspyr_mm.datasets.labelled.read_labelled import read_labelled
 
 __all__ = [
     "IGNORED",

@@ -10,7 +10,7 @@ from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 
 from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages
-from sspyr_mm.datasets.labelled.read import read_labelled
+from sspyr_mm.datasets.labelled.read_labelled import read_labelled
 from sspyr_mm.datasets.splits import read_split
 
 
