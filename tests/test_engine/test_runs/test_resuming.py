@@ -164,7 +164,7 @@ def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrup
         ValueError,
         match=r"trained with another pyramid, variant or queue:\n(?s:.*)"
         + re.escape(line)
-        + r"(?s:.*)Train with the config it was made with, or take over the backbone alone",
+        + r"(?s:.*)Train with the config it was made with, or load the backbone alone",
     ):
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
 
