@@ -272,15 +272,10 @@ def _check_weights(name: str, cfg: Mapping[str, Any], weights: tuple[str, ...]) 
 
 def _check_scale(s: ScaleSpec) -> None:
     where = f"pyramid.{s.name}"
-    for field in ("grid", "region", "patch", "num_prototypes"):
-        value = getattr(s, field)
-        if not _is_integer(value, least=1):
-            remedy = (
-                ", or leave the scale out by setting it to None"
-                if field == "num_prototypes"
-                else ""
-            )
-            raise ValueError(f"{where}.{field} must be an integer >= 1, got {value!r}{remedy}")
+    for field in ("grid", "region", "patch"):
+        _check_count(f"{where}.{field}", getattr(s, field))
+    remedy = ", or leave the scale out by setting it to None"
+    _check_count(f"{where}.num_prototypes", s.num_prototypes, remedy=remedy)
     if s.patch > s.cell:
         raise ValueError(
             f"{where}: a patch of {s.patch} px does not fit its cell of {s.cell} px "
@@ -298,10 +293,7 @@ def _check_scale(s: ScaleSpec) -> None:
         )
     if not isinstance(s.shared_region, bool):
         raise ValueError(f"{where}.shared_region must be True or False, got {s.shared_region!r}")
-    if not _is_integer(s.queue_length, least=0):
-        raise ValueError(
-            f"{where}.queue_length must be an integer >= 0 (0: no queue), got {s.queue_length!r}"
-        )
+    _check_count(f"{where}.queue_length", s.queue_length, least=0)
     if s.multi_crop is not None:
         _check_multi_crop(where, s)
 
@@ -314,14 +306,13 @@ def _check_multi_crop(where: str, s: ScaleSpec) -> None:
             f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it"
         )
     for field in ("num_views", "patch"):
-        value = getattr(crops, field)
-        if not _is_integer(value, least=1):
-            raise ValueError(f"{where}.multi_crop.{field} must be an integer >= 1, got {value!r}")
+        _check_count(f"{where}.multi_crop.{field}", getattr(crops, field))
     _check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)
 
 
-def _is_integer(value: Any, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _check_count(where: str, value: Any, *, least: int = 1, remedy: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{where} must be an integer >= {least}, got {value!r}{remedy}")
 
 
 def _is_number(value: Any) -> bool:

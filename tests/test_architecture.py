@@ -1,6 +1,7 @@
-"""Imports point one way, and files stay small."""
+"""The rules of the layout: imports point one way; files, functions and folders stay small; names are unique."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ ALLOWED = {
     "__init__": BASE | {"registration"},
     "__main__": BASE | {"cli"},
 }
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if ".mim" not in path.parts)
 
 
 def part_of(module):
@@ -92,6 +93,62 @@ def test_the_rule_can_fail():
     assert "models" not in ALLOWED["datasets"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_stay_small(path):
-    assert len(path.read_text().splitlines()) <= 350
+FOLDERS = sorted({path.parent for path in FILES})
+COMMANDS = PACKAGE / "cli"  # a module per command, named like the room that does its work
+
+
+def test_files_hold_at_most_300_lines():
+    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    assert not {name: lines for name, lines in long.items() if lines > 300}
+
+
+def code_lines(function):
+    """Lines of a function without its docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    return lines - len((ast.get_docstring(function, clean=False) or "").splitlines())
+
+
+def test_functions_hold_at_most_50_lines():
+    long = {
+        f"{path.relative_to(ROOT)}::{node.name}": code_lines(node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert not {name: lines for name, lines in long.items() if lines > 50}
+
+
+def test_folders_hold_at_most_eight_files():
+    sizes = {
+        str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) - 1
+        for folder in FOLDERS
+        if folder != COMMANDS
+    }
+    assert not {name: size for name, size in sizes.items() if size > 8}
+
+
+def test_file_names_are_unique():
+    names = Counter(
+        path.name for path in FILES if path.name != "__init__.py" and path.parent != COMMANDS
+    )
+    assert not [name for name, count in names.items() if count > 1]
+
+
+def test_packages_list_what_they_import():
+    for path in FILES:
+        if path.name != "__init__.py":
+            continue
+        tree = ast.parse(path.read_text())
+        names = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sspyr_mm")
+            for alias in node.names
+        } - {"quiet_imports"}
+        (listed,) = [
+            {ast.literal_eval(element) for element in node.value.elts}
+            for node in tree.body
+            if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+        ] or [set()]
+        public = {n for n in names if "cli" not in path.parts}
+        assert public <= listed, f"{path}: {sorted(public - listed)} not in __all__"
