@@ -20,7 +20,8 @@ ALLOWED = {
     "files": set(),
     "models.state_check": {"files"},
     "machine": set(),
-    "pyramid": set(),
+    "pyramid": {"pyramid_checks"},
+    "pyramid_checks": {"pyramid"},  # its types
     **dict.fromkeys(PARTS, BASE),
     **dict.fromkeys(BLOCKS, BASE | PARTS),
     "models.selfsup": BASE | PARTS | BLOCKS,
