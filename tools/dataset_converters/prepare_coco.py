@@ -1,23 +1,14 @@
 """Verifies COCO in a folder (images and instance annotations) and downloads what is missing."""
 
-import argparse
 import sys
 
-from sspyr_mm.datasets.preparation import coco_parts, run_tool
-from sspyr_mm.datasets.preparation.coco import SPLITS
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=["train2014", "val2014"])
-
+from sspyr_mm.datasets.preparation import COCO_SPLITS, coco_parts, prepare, tool_parser
 
 if __name__ == "__main__":
-    sys.exit(
-        run_tool(
-            "prepare_coco",
-            __doc__,
-            "data/coco",
-            lambda args: coco_parts(args.splits),
-            add_arguments,
-        )
+    parser = tool_parser(__doc__, "data/coco")
+    parser.add_argument(
+        "--splits", nargs="+", choices=COCO_SPLITS, default=["train2014", "val2014"]
     )
+    args = parser.parse_args()
+    parts = coco_parts(args.splits)
+    sys.exit(prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror))

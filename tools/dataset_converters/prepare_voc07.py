@@ -2,7 +2,9 @@
 
 import sys
 
-from sspyr_mm.datasets.preparation import run_tool, voc_parts
+from sspyr_mm.datasets.preparation import prepare, tool_parser, voc07_parts
 
 if __name__ == "__main__":
-    sys.exit(run_tool("prepare_voc07", __doc__, "data", lambda args: voc_parts()))
+    args = tool_parser(__doc__, "data").parse_args()
+    parts = voc07_parts()
+    sys.exit(prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror))

@@ -2,7 +2,9 @@
 
 import sys
 
-from sspyr_mm.datasets.preparation import run_tool, voc12_parts
+from sspyr_mm.datasets.preparation import prepare, tool_parser, voc12_parts
 
 if __name__ == "__main__":
-    sys.exit(run_tool("prepare_voc12", __doc__, "data", lambda args: voc12_parts()))
+    args = tool_parser(__doc__, "data").parse_args()
+    parts = voc12_parts()
+    sys.exit(prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror))

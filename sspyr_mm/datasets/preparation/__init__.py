@@ -1,19 +1,16 @@
-"""Bringing public data sets into a folder: what is there is verified, what is missing is downloaded."""
+"""Verification and download of public data sets."""
 
-from sspyr_mm.datasets.preparation.coco import CocoSplit, coco_parts
-from sspyr_mm.datasets.preparation.command import run_tool
-from sspyr_mm.datasets.preparation.parts import Part, prepare
-from sspyr_mm.datasets.preparation.voc import VocSplit, voc_parts
-from sspyr_mm.datasets.preparation.voc12 import MaskCounts, voc12_parts
+from sspyr_mm.datasets.preparation.archives import Part, Split, prepare, tool_parser
+from sspyr_mm.datasets.preparation.coco_archives import COCO_SPLITS, coco_parts
+from sspyr_mm.datasets.preparation.voc_archives import voc07_parts, voc12_parts
 
 __all__ = [
-    "CocoSplit",
-    "MaskCounts",
+    "COCO_SPLITS",
     "Part",
-    "VocSplit",
+    "Split",
     "coco_parts",
     "prepare",
-    "run_tool",
+    "tool_parser",
+    "voc07_parts",
     "voc12_parts",
-    "voc_parts",
 ]

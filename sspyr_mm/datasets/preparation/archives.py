@@ -1,85 +1,203 @@
-"""Extraction that stays inside its folder, and goes on where it was stopped."""
+"""Archives that a data set is published in: verified, downloaded by torchvision and extracted."""
 
+import argparse
+import http.client
 import os
 import shutil
+import socket
+import sys
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from torchvision.datasets.utils import calculate_md5, download_url
+
+_TIMEOUT_S = 60.0
+"""Seconds without a byte after which a download fails."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Expected content of a split.
+
+    Args:
+        num_images: Number of images, also in the annotations.
+        num_objects: Number of annotated objects, in VOC without the difficult ones.
+        md5: Checksum of the archive that holds the images.
+    """
+
+    num_images: int
+    num_objects: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One archive of a data set.
+
+    Args:
+        name: Name in messages.
+        url: Official address.
+        md5: Checksum of the archive.
+        check: Maps the folder of the data set to findings: whether something is complete, and a description.
+        build: Writes what ``check`` needs and the archive does not hold, from extracted files.
+    """
+
+    name: str
+    url: str
+    md5: str
+    check: Callable[[Path], Iterable[tuple[bool, str]]]
+    build: Callable[[Path], None] | None = None
+
+    @property
+    def file_name(self) -> str:
+        """Name of the archive."""
+        return self.url.rsplit("/", 1)[1]
+
+
+def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
+    """Returns the command line that the tools share.
+
+    Args:
+        description: Help text.
+        folder: Default folder of the data set.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(folder))
+    parser.add_argument(
+        "--no-download", action="store_true", help="only verify, and extract archives that exist"
+    )
+    parser.add_argument("--mirror", help="address that the names of archives are appended to")
+    return parser
+
+
+def prepare(
+    folder: Path, parts: Sequence[Part], *, may_download: bool = True, mirror: str | None = None
+) -> int:
+    """Verifies a data set; completes it from archives in its folder, or else from their server.
+
+    Args:
+        folder: Folder of the data set; archives are kept there.
+        parts: Archives of the data set.
+        may_download: Whether to download missing archives.
+        mirror: Address that the names of archives are appended to, instead of the official addresses.
+
+    Returns:
+        Exit status: 0 if the data set is complete, else 2. Findings and instructions are printed.
+    """
+    missing = [part for part in parts if not _complete(folder, part, may_download, mirror)]
+    if not missing:
+        return 0
+    print(
+        f"\nIncomplete: {', '.join(part.name for part in missing)}. Download these files by other means (`wget -c` "
+        f"resumes a download), put them into {folder} and run this command again:"
+    )
+    for part in missing:
+        print(f"  {part.url}\n    -> {folder / part.file_name}  (MD5 {part.md5})")
+    return 2
+
+
+def _complete(folder: Path, part: Part, may_download: bool, mirror: str | None) -> bool:
+    archive = folder / part.file_name
+    try:
+        if _is_complete(folder, part):
+            return True
+        if archive.is_file():
+            print(f"  verifying {archive}", flush=True)
+            _verify(archive, part.md5, f"{archive} is not the official file", "Remove it")
+        elif may_download:
+            url = f"{mirror.rstrip('/')}/{part.file_name}" if mirror else part.url
+            print(f"  downloading {url}", flush=True)
+            download(url, archive, part.md5)
+        else:
+            return False
+        print(f"  extracting {archive}", flush=True)
+        extract(archive, folder)
+        return _is_complete(folder, part)
+    except (OSError, ValueError) as error:
+        print(f"  {error}", file=sys.stderr, flush=True)
+        return False
+
+
+def _is_complete(folder: Path, part: Part) -> bool:
+    findings = list(part.check(folder))
+    if part.build is not None and not all(complete for complete, _ in findings):
+        part.build(folder)
+        findings = list(part.check(folder))
+    print(f"{part.name}: {'; '.join(found for _, found in findings)}", flush=True)
+    return all(complete for complete, _ in findings)
+
+
+def _verify(path: Path, md5: str, problem: str, remedy: str) -> None:
+    if (found := calculate_md5(path)) != md5:
+        raise ValueError(f"{problem}: its MD5 is {found}, expected {md5}. {remedy}")
+
+
+def download(url: str, path: Path, md5: str) -> None:
+    """Downloads a file, which gets its name when its checksum is verified; a failed download leaves no file.
+
+    Args:
+        url: Address.
+        path: Target file.
+        md5: Checksum.
+
+    Raises:
+        OSError: If the server cannot be reached or refuses the file.
+        ValueError: If the checksum is wrong.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT_S)  # torchvision passes none
+    try:
+        partial.unlink(missing_ok=True)  # torchvision keeps a file that exists
+        download_url(url, path.parent, partial.name)
+        problem = f"{url} was cut off, or a proxy or mirror sent another file"
+        _verify(partial, md5, problem, "The download was removed; run this command again")
+        os.replace(partial, path)
+    except (OSError, http.client.HTTPException, RecursionError) as error:
+        raise OSError(f"{url}: {error or type(error).__name__}") from error
+    finally:
+        socket.setdefaulttimeout(timeout)
+        partial.unlink(missing_ok=True)
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Extracts a zip or tar archive; files that are there in their full size are left alone.
-
-    Every file appears when it is complete, so that what an interrupted extraction has left is either whole or done
-    again.
+    """Extracts the regular files of a zip or tar archive; none appears in the folder before all are extracted.
 
     Args:
-        archive: The file.
-        folder: Where to.
+        archive: Archive.
+        folder: Target folder.
 
     Raises:
-        ValueError: If it is no archive or a broken one, or has a member outside of ``folder``.
+        ValueError: If the file is not an archive, is damaged, or has a member outside of ``folder``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{archive.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     try:
         if zipfile.is_zipfile(archive):
-            _extract_zip(archive, folder)
-        elif tarfile.is_tarfile(archive):
-            _extract_tar(archive, folder)
+            with zipfile.ZipFile(archive) as opened:
+                for name in opened.namelist():
+                    if Path(name).anchor or ".." in Path(name).parts:
+                        raise zipfile.BadZipFile(f"{name!r} is outside of the folder")
+                opened.extractall(partial)
         else:
-            raise ValueError(
-                f"{archive} is neither a zip nor a tar archive: remove it, and have it downloaded again"
-            )
-    except tarfile.FilterError as error:
-        raise ValueError(
-            f"{archive} would write outside of {folder} or is unsafe otherwise: {error}; remove it"
-        ) from error
+            with tarfile.open(archive) as tar:
+                tar.extractall(partial, filter=_without_links)
+        for path in [path for path in partial.rglob("*") if path.is_file()]:
+            target = folder / path.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, target)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise ValueError(
-            f"{archive} is broken ({error}): remove it, and have it downloaded again"
+            f"{archive} cannot be extracted: {error}. Remove it and run this command again"
         ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _extract_zip(archive: Path, folder: Path) -> None:
-    root = folder.resolve()
-    with zipfile.ZipFile(archive) as opened:
-        for info in opened.infolist():
-            target = (root / info.filename).resolve()
-            if not target.is_relative_to(root):
-                raise ValueError(
-                    f"{archive} would write outside of {folder}: {info.filename!r}; remove it"
-                )
-            if info.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            elif not _is_there(target, info.file_size):
-                with opened.open(info) as source:
-                    _write(source, target)
-
-
-def _extract_tar(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as opened:
-        for member in opened:
-            # The filter refuses members that lead outside, devices, and links to either.
-            safe = tarfile.data_filter(member, str(folder))
-            target = folder / safe.name
-            if not safe.isfile():
-                opened.extract(member, folder, filter="data")
-            elif not _is_there(target, safe.size):
-                source = opened.extractfile(member)
-                assert source is not None  # it is a file
-                with source:
-                    _write(source, target)
-
-
-def _is_there(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
-def _write(source: IO[bytes], target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
-    os.replace(partial, target)
+def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    regular = member.isfile() or member.isdir()
+    return tarfile.data_filter(member, folder) if regular else None
