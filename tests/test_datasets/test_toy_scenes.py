@@ -98,14 +98,14 @@ def test_image_does_not_depend_on_how_many_are_drawn(root: Path, tmp_path: Path)
 
 def test_seeds_and_splits_and_images_differ(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "other", workers=1, **{**PARAMETERS, "seed": 4})
-    pictures = [
+    digests = [
         d
         for f in (root, tmp_path / "other")
         for n, d in _digests(f).items()
         if "2017/" in n and "/0" in n
     ]
-    assert len(pictures) == 2 * (PARAMETERS["num_train"] + PARAMETERS["num_val"])
-    assert len(set(pictures)) == len(pictures)
+    assert len(digests) == 2 * (PARAMETERS["num_train"] + PARAMETERS["num_val"])
+    assert len(set(digests)) == len(digests)
 
 
 def test_coco_json_is_consistent(root: Path) -> None:
@@ -184,11 +184,11 @@ def test_voc_boxes_are_the_coco_boxes(root: Path) -> None:
 def test_voc_masks_and_image_sets(root: Path) -> None:
     voc = root / "VOC2007"
     for image, items, _ in _visible(root):
-        picture = Image.open(voc / "SegmentationClass" / f"{image['id']:06d}.png")
-        assert picture.mode == "P"
-        assert picture.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
-        assert picture.getpalette()[36:39] == [64, 0, 128]  # class 12 in VOC's colour map
-        ids = set(np.unique(np.asarray(picture)).tolist()) - {0, VOID}
+        labels = Image.open(voc / "SegmentationClass" / f"{image['id']:06d}.png")
+        assert labels.mode == "P"
+        assert labels.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]
+        assert labels.getpalette()[36:39] == [64, 0, 128]  # class 12 in VOC's colour map
+        ids = set(np.unique(np.asarray(labels)).tolist()) - {0, VOID}
         assert ids == {item["category_id"] for item in items}
         folder = "val2017" if image["id"] > 500_000 else "train2017"
         jpeg = (voc / "JPEGImages" / f"{image['id']:06d}.jpg").read_bytes()

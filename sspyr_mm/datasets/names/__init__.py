@@ -1,6 +1,6 @@
-"""Names in annotations and lists: of classes, of image files, and of VOC's images."""
+"""Names in annotations and lists: of classes and their colours, of image files, and of VOC's images."""
 
-from sspyr_mm.datasets.names.class_names import alike_names, warn_of_alike_classes
+from sspyr_mm.datasets.names.class_names import alike_names, voc_colours, warn_of_alike_classes
 from sspyr_mm.datasets.names.file_names import find_coco_images, resolve_names
 from sspyr_mm.datasets.names.voc_ids import read_voc_ids
 
@@ -9,5 +9,6 @@ __all__ = [
     "find_coco_images",
     "read_voc_ids",
     "resolve_names",
+    "voc_colours",
     "warn_of_alike_classes",
 ]

@@ -1,4 +1,4 @@
-"""Class names that differ in case or blanks only."""
+"""Class names that differ in case or blanks only, and colours of classes."""
 
 import os
 import warnings
@@ -36,3 +36,15 @@ def warn_of_alike_classes(classes: Iterable[str], source: str | os.PathLike[str]
             "they mean one class, spell them alike",
             stacklevel=3,
         )
+
+
+def voc_colours(count: int) -> list[list[int]]:
+    """Returns the RGB colours of VOC's masks, 0 to 255: the bits of a class id, spread over the high bits of each.
+
+    Args:
+        count: Number of classes with the background, at most 256.
+    """
+    return [
+        [sum((number >> (3 * bit + c) & 1) << (7 - bit) for bit in range(8)) for c in range(3)]
+        for number in range(count)
+    ]

@@ -1,13 +1,17 @@
-"""Toy scenes: a generated, labelled data set of multi-object pictures.
+"""Toy scenes: a generated, labelled data set of multi-object images.
 
-It stands in for photographs where none can be fetched: offline tests and the quickstart. Pictures are of a few kinds;
-a kind has its own family of background textures and its own mix of objects. Colours and light are random and tell
-nothing: what can be learned is structure. Only numpy and OpenCV are needed.
+It replaces photographs where none can be downloaded: in offline tests and the quickstart. Each image is of a kind of
+scene, which has its own family of background textures and its own mix of objects. Colours and light are random and
+carry no label: only structure can be learned.
 """
 
-from sspyr_mm.datasets.toy_scenes.dataset import GENERATOR_VERSION, generate
+from sspyr_mm.datasets.toy_scenes.dataset import (
+    GENERATOR_VERSION,
+    RECORD_NAME,
+    generate,
+    parse_size,
+)
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, Kind
-from sspyr_mm.datasets.toy_scenes.label_checks import RECORD_NAME, parse_size
 from sspyr_mm.datasets.toy_scenes.scene import VOID, Scene, SceneObject, draw_scene
 
 __all__ = [

@@ -1,15 +1,15 @@
-"""Writes a data set of scenes to a folder, in COCO and in VOCdevkit layout."""
+"""A folder of scenes in the layouts of COCO and VOCdevkit."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,124 +18,126 @@ import cv2
 import numpy as np
 
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
-from sspyr_mm.datasets.toy_scenes.label_checks import (
-    RECORD_NAME,
-    check_whole,
-    is_finished,
-    parse_size,
-)
-from sspyr_mm.datasets.toy_scenes.scene import draw_scene
-from sspyr_mm.datasets.toy_scenes.writers import (
-    coco_annotations,
-    coco_categories,
-    voc_xml,
-    write_palette_png,
-)
+from sspyr_mm.datasets.toy_scenes.scene import MIN_SIZE, draw_scene
+from sspyr_mm.datasets.toy_scenes.writers import make_folders, write_lists, write_scene
 from sspyr_mm.machine import num_cores
 
-#: Raised whenever the same parameters would give other files than before.
+#: Raised when the same parameters give other images or labels than before.
 GENERATOR_VERSION = 1
+#: File in a finished folder: the parameters of the data set.
+RECORD_NAME = "toy_scenes.json"
 
-_JPEG_QUALITY = 90
+_MAX_SIDE = 4096
 # Image ids of val start here whatever the size of train: a val image keeps its name when train grows.
 _VAL_OFFSET = 500_000
 _SPLITS = ("train", "val")
 
 
-def _draw_one(
-    index: int, *, root: str, split: str, seed: int, size: tuple[int, int]
-) -> dict[str, Any]:
-    """Draws and writes one image; all its randomness comes from (seed, split, index)."""
-    rng = np.random.default_rng([seed, _SPLITS.index(split), index])
-    scene = draw_scene(rng, size)
-    image_id = index + 1 + (_VAL_OFFSET if split == "val" else 0)
-    kind = KINDS[scene.kind].name
-    coco_name, voc_stem = f"{image_id:012d}.jpg", f"{image_id:06d}"
-    folder = Path(root)
-    ok, data = cv2.imencode(
-        ".jpg", scene.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    )
-    assert ok
-    coco_file = folder / f"{split}2017" / coco_name
-    coco_file.write_bytes(data.tobytes())
-    voc = folder / "VOC2007"
-    voc_file = voc / "JPEGImages" / f"{voc_stem}.jpg"
-    try:
-        os.link(coco_file, voc_file)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(coco_file, voc_file)
-    xml = voc_xml(scene.objects, voc_file.name, size, kind)
-    (voc / "Annotations" / f"{voc_stem}.xml").write_text(xml, encoding="utf-8")
-    write_palette_png(voc / "SegmentationClass" / f"{voc_stem}.png", scene.class_mask)
-    return {
-        "image": {
-            "id": image_id,
-            "file_name": coco_name,
-            "height": size[0],
-            "width": size[1],
-            "scene_kind": kind,
-        },
-        "annotations": coco_annotations(scene.objects, image_id),
-    }
+def generate(
+    root: str | Path,
+    *,
+    num_train: int = 4000,
+    num_val: int = 1000,
+    size: int | str | tuple[int, int] = 128,
+    seed: int = 0,
+    workers: int = 0,
+    progress: bool = False,
+) -> bool:
+    """Draws a data set into a folder.
 
+    The folder appears when it is complete: it is written under a hidden name next to it and renamed. The files
+    depend on ``num_train``, ``num_val``, ``size`` and ``seed`` alone, not on ``workers``.
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
+    Args:
+        root: Folder; absent, empty, or finished with the same parameters.
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        size: Side in pixels, "HxW" or (height, width).
+        seed: Random seed, at least 0.
+        workers: Number of processes; 0 for one per available core.
+        progress: Whether to show a counter on stderr.
+
+    Returns:
+        True if the data set was drawn, False if it existed.
+
+    Raises:
+        ValueError: If a parameter is out of range.
+        FileExistsError: If the folder holds anything else.
+    """
+    parameters = _check_parameters(num_train, num_val, size, seed, workers)
+    root = Path(root).absolute()
+    if _is_finished(root, parameters):
+        return False
+    root.parent.mkdir(parents=True, exist_ok=True)
+    part = root.with_name(f".{root.name}.unfinished-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
     threads = cv2.getNumThreads()
+    # A forked worker would wait forever for the threads of OpenCV's pool, which a fork does not copy.
     cv2.setNumThreads(1)
     try:
-        yield
+        _write_all(part, parameters, workers or num_cores(), progress)
+        try:
+            os.rename(part, root)
+        except OSError:
+            # Another run may have finished the same folder meanwhile; anything else is an error of its own.
+            if not _is_finished(root, parameters):
+                raise
+            return False
+        return True
     finally:
         cv2.setNumThreads(threads)
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # of a spawned process, which starts with OpenCV's default
-    # Terminals send Ctrl-C to all processes: the main one hears it, and ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _write_all(root: Path, parameters: dict[str, Any], workers: int, progress: bool) -> None:
+    make_folders(root)
+    counts = {}
+    for split in _SPLITS:
+        total = parameters[f"num_{split}"]
+        size = parameters["height"], parameters["width"]
+        draw = partial(_draw_one, root=root, split=split, seed=parameters["seed"], size=size)
+        records = []
+        for record in _draw_all(draw, total, workers):
+            records.append(record)
+            if progress and (len(records) % 100 == 0 or len(records) == total):
+                print(f"\r{split}: {len(records)}/{total}", end="", file=sys.stderr, flush=True)
+        if progress:
+            print(file=sys.stderr)
+        counts[split] = write_lists(root, split, records, GENERATOR_VERSION)
+    (root / "README.txt").write_text(_readme(parameters, counts), encoding="utf-8")
+    (root / RECORD_NAME).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
 def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterator[dict[str, Any]]:
     """Yields the records in the order of their indices, whatever order the workers finish in."""
-    # Around the workers, too: a fork copies OpenCV's thread pool without its threads, and waits for them for ever.
-    with _one_thread():
-        if workers <= 1 or count < 2:
-            yield from map(draw, range(count))
-            return
-        # As torch's DataLoader: forked workers start at once and import nothing again.
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with context.Pool(min(workers, count), initializer=_start_worker) as pool:
-            yield from pool.imap(draw, range(count), chunksize=max(1, min(32, count // workers)))
+    if workers <= 1 or count < 2:
+        yield from map(draw, range(count))
+        return
+    # As torch's DataLoader: forked workers start at once and import nothing again.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with context.Pool(min(workers, count), initializer=_start_worker) as pool:
+        yield from pool.imap(draw, range(count), chunksize=max(1, min(32, count // workers)))
 
 
-def _write_split(root: Path, split: str, records: list[dict[str, Any]]) -> int:
-    """Writes a split's COCO json and VOC image sets; returns the number of annotations."""
-    annotations = [item for record in records for item in record["annotations"]]
-    coco = {
-        "info": {"description": "toy scenes", "version": str(GENERATOR_VERSION)},
-        "licenses": [],
-        "images": [record["image"] for record in records],
-        "annotations": [{"id": number, **item} for number, item in enumerate(annotations, start=1)],
-        "categories": coco_categories(),
-    }
-    path = root / "annotations" / f"instances_{split}2017.json"
-    path.write_text(json.dumps(coco, separators=(",", ":")), encoding="utf-8")
-    stems = "".join(f"{record['image']['id']:06d}\n" for record in records)
-    # The usual protocols are train -> val and trainval -> test: neither may test on what it has trained on.
-    for name in ("train", "trainval") if split == "train" else ("val", "test"):
-        for purpose in ("Main", "Segmentation"):
-            (root / "VOC2007" / "ImageSets" / purpose / f"{name}.txt").write_text(
-                stems, encoding="utf-8"
-            )
-    names = "".join(f"{category['name']}\n" for category in coco_categories())
-    (root / "VOC2007/ImageSets/Segmentation/class_names.txt").write_text(names, encoding="utf-8")
-    return len(annotations)
+def _start_worker() -> None:
+    cv2.setNumThreads(1)  # of a spawned process, which starts with OpenCV's default
+    # Terminals send Ctrl-C to all processes; the main process handles it and ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _draw_one(
+    index: int, *, root: Path, split: str, seed: int, size: tuple[int, int]
+) -> dict[str, Any]:
+    """Draws and writes one image; all its randomness comes from (seed, split, index)."""
+    rng = np.random.default_rng([seed, _SPLITS.index(split), index])
+    image_id = index + 1 + (_VAL_OFFSET if split == "val" else 0)
+    return write_scene(root, split, image_id, draw_scene(rng, size))
 
 
 def _readme(parameters: dict[str, Any], counts: dict[str, int]) -> str:
     size = f"{parameters['height']}x{parameters['width']}"
     lines = [
-        "Toy scenes: drawn multi-object pictures with labels, made by sspyr_mm.",
+        "Toy scenes: drawn multi-object images with labels, made by sspyr_mm.",
         "",
         f"Command: python -m sspyr_mm toy-scenes DIR --num-train {parameters['num_train']} "
         f"--num-val {parameters['num_val']} --size {size} --seed {parameters['seed']}",
@@ -156,47 +158,17 @@ def _readme(parameters: dict[str, Any], counts: dict[str, int]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def generate(
-    root: str | Path,
-    *,
-    num_train: int = 4000,
-    num_val: int = 1000,
-    size: int | str | tuple[int, int] = 128,
-    seed: int = 0,
-    workers: int = 0,
-    progress: bool = False,
-) -> bool:
-    """Draws a data set into a folder.
-
-    The folder appears when it is complete: it is written under a hidden name next to it and renamed. The files
-    depend on ``num_train``, ``num_val``, ``size`` and ``seed`` alone, not on ``workers``.
-
-    Args:
-        root (str | Path): the folder; absent, empty, or finished from the same parameters.
-        num_train (int): training images. Default 4000.
-        num_val (int): held-out images. Default 1000.
-        size (int | str | tuple[int, int]): a side in pixels, "HxW" or (height, width). Default 128.
-        seed (int): at least 0. Default 0.
-        workers (int): processes; 0 takes one per available core. Default 0.
-        progress (bool): whether to show a counter on stderr. Default False.
-
-    Returns:
-        bool: True if it was drawn, False if it was there already.
-
-    Raises:
-        ValueError: if a parameter is out of range.
-        FileExistsError: if the folder holds anything else.
-    """
-    limit = _VAL_OFFSET - 1
+def _check_parameters(
+    num_train: int, num_val: int, size: int | str | tuple[int, int], seed: int, workers: int
+) -> dict[str, Any]:
+    """Returns the parameters that the files depend on, as they are recorded in the folder."""
     height, width = parse_size(size)
-    check_whole(
-        "num_train", num_train, 1, limit, "a few thousand are enough to pre-train a small backbone"
-    )
-    check_whole("num_val", num_val, 1, limit, "a thousand are enough for a probe")
-    check_whole("seed", seed, 0, 2**32 - 1, "any such number will do")
-    check_whole("workers", workers, 0, 1024, "0 takes one process per core")
-    workers = workers or num_cores()
-    parameters: dict[str, Any] = {
+    few = "a few thousand are enough to pre-train a small backbone"
+    _check_whole("num_train", num_train, 1, _VAL_OFFSET - 1, few)
+    _check_whole("num_val", num_val, 1, _VAL_OFFSET - 1, "a thousand are enough for a probe")
+    _check_whole("seed", seed, 0, 2**32 - 1, "any such number will do")
+    _check_whole("workers", workers, 0, 1024, "0 takes one process per core")
+    return {
         "made_by": "sspyr_mm toy-scenes",
         "version": GENERATOR_VERSION,
         "num_train": num_train,
@@ -205,39 +177,69 @@ def generate(
         "width": width,
         "seed": seed,
     }
-    root = Path(root).absolute()
-    if is_finished(root, parameters):
+
+
+def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
+    """Reads an image size.
+
+    Args:
+        size: A side in pixels, "HxW" or (height, width).
+
+    Returns:
+        Height and width, pixels.
+
+    Raises:
+        ValueError: If it is not readable as a size, or out of range.
+    """
+    if isinstance(size, str):
+        match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", size.strip())
+        pair = (int(match[1]), int(match[2] or match[1])) if match else None
+    elif isinstance(size, int) and not isinstance(size, bool):
+        pair = (size, size)
+    elif (
+        isinstance(size, tuple | list)
+        and len(size) == 2
+        and all(isinstance(side, int) for side in size)
+    ):
+        pair = (size[0], size[1])
+    else:
+        pair = None
+    if pair is None:
+        raise ValueError(
+            f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}"
+        )
+    if min(pair) < MIN_SIZE or max(pair) > _MAX_SIDE:
+        raise ValueError(
+            f"size must be {MIN_SIZE} to {_MAX_SIDE} pixels in height and width, got {pair[0]}x{pair[1]}: "
+            f"{'give a larger' if min(pair) < MIN_SIZE else 'give a smaller'} one, such as 128"
+        )
+    return pair
+
+
+def _check_whole(name: str, value: int, low: int, high: int, remedy: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(
+            f"{name} must be a whole number from {low} to {high}, got {value!r}: {remedy}"
+        )
+
+
+def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether the folder holds the data set; False if it is absent or empty, an error if it holds anything else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    root.parent.mkdir(parents=True, exist_ok=True)
-    part = root.with_name(f".{root.name}.unfinished-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
     try:
-        for folder in (
-            "train2017", "val2017", "annotations", "VOC2007/JPEGImages", "VOC2007/Annotations",
-            "VOC2007/SegmentationClass", "VOC2007/ImageSets/Main", "VOC2007/ImageSets/Segmentation",
-        ):  # fmt: skip
-            (part / folder).mkdir(parents=True)
-        counts = {}
-        for split in _SPLITS:
-            total = parameters[f"num_{split}"]
-            draw = partial(_draw_one, root=str(part), split=split, seed=seed, size=(height, width))
-            records = []
-            for record in _draw_all(draw, total, workers):
-                records.append(record)
-                if progress and (len(records) % 100 == 0 or len(records) == total):
-                    print(f"\r{split}: {len(records)}/{total}", end="", file=sys.stderr, flush=True)
-            if progress:
-                print(file=sys.stderr)
-            counts[split] = _write_split(part, split, records)
-        (part / "README.txt").write_text(_readme(parameters, counts), encoding="utf-8")
-        (part / RECORD_NAME).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
-        try:
-            os.rename(part, root)
-        except OSError:
-            # Another run may have finished the same folder meanwhile; anything else is an error of its own.
-            if not is_finished(root, parameters):
-                raise
-            return False
+        found = json.loads((root / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise FileExistsError(
+            f"{root} exists and holds no toy scenes (no readable {RECORD_NAME}): give another folder, "
+            "or move this one away"
+        ) from None
+    if found == parameters:
         return True
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    names = sorted(set(found) | set(parameters)) if isinstance(found, dict) else []
+    differ = [f"{name} {found.get(name)} instead of {parameters.get(name)}" for name in names
+              if found.get(name) != parameters.get(name)]  # fmt: skip
+    raise FileExistsError(
+        f"{root} holds toy scenes made from other parameters ({', '.join(differ)}): give another folder, "
+        "or delete this one first"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from sspyr_mm.datasets.toy_scenes import objects_built as built
 from sspyr_mm.datasets.toy_scenes import objects_grown as grown
-from sspyr_mm.datasets.toy_scenes.geometry import Part
+from sspyr_mm.datasets.toy_scenes.sprites import Part
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class ObjectClass:
     """A class of objects.
 
     Args:
-        name (str): category name in the annotations.
-        build (Callable): draws one individual from a generator: its parts, back to front.
-        stretch (float): factor on the drawn size that makes the areas of the classes alike, so that area does not
+        name: Category name in the annotations.
+        build: Draws one individual from a generator: its parts, back to front.
+        stretch: Factor on the drawn size that makes the areas of the classes alike, so that area does not
             tell the class (a chair is mostly gaps, a house is not).
-        turn (float): largest rotation to either side, radians.
+        turn: Largest rotation to either side, radians.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Kind:
     """A kind of scene.
 
     Args:
-        name (str): its name.
-        family (str): background texture family, a key of ``backgrounds.FAMILIES``.
-        common (tuple[str, ...]): the classes that tend to occur together in it.
+        name: Its name.
+        family: Background texture family, a key of ``textures.FAMILIES``.
+        common: The classes that tend to occur together in it.
     """
 
     name: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sspyr_mm.datasets.toy_scenes.geometry import Part, arch, box, ellipse, limb, polygon
+from sspyr_mm.datasets.toy_scenes.sprites import Part, arch, box, ellipse, limb, polygon
 
 
 def house(rng: np.random.Generator) -> list[Part]:

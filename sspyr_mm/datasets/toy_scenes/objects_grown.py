@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sspyr_mm.datasets.toy_scenes.geometry import Part, ellipse, limb, polygon
+from sspyr_mm.datasets.toy_scenes.sprites import Part, ellipse, limb, polygon
 
 
 def tree(rng: np.random.Generator) -> list[Part]:

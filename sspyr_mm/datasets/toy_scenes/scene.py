@@ -9,12 +9,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sspyr_mm.datasets.toy_scenes.backgrounds import draw_background, grid, smooth_noise
-from sspyr_mm.datasets.toy_scenes.geometry import FloatArray, Part, ellipse, limb, polygon
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, OBJECT_CLASSES
-from sspyr_mm.datasets.toy_scenes.sprites import paste, random_affine, render
+from sspyr_mm.datasets.toy_scenes.sprites import (
+    Part,
+    ellipse,
+    limb,
+    paste,
+    polygon,
+    random_affine,
+    render,
+)
+from sspyr_mm.datasets.toy_scenes.textures import FloatArray, draw_background, grid, smooth_noise
 
-#: Smallest height and width, pixels: below it parts of objects are no longer told apart.
+#: Smallest height and width, pixels: below it parts of objects can no longer be distinguished.
 MIN_SIZE = 64
 #: Label of pixels of objects that are left out because almost nothing of them is visible.
 VOID = 255
@@ -31,10 +38,10 @@ class SceneObject:
     """An annotated object.
 
     Args:
-        label (int): index into ``CLASSES``.
-        mask (ndarray): (H, W) bool, its visible pixels; never empty.
-        visible (float): visible share of its whole area, in (0, 1].
-        truncated (bool): whether the image border cuts it.
+        label: Index into ``CLASSES``.
+        mask: (H, W) bool, its visible pixels; never empty.
+        visible: Visible share of its whole area, in (0, 1].
+        truncated: Whether the image border cuts it.
     """
 
     label: int
@@ -53,10 +60,10 @@ class Scene:
     """A drawn scene.
 
     Args:
-        image (ndarray): (H, W, 3) uint8, RGB.
-        kind (int): index into ``KINDS``.
-        objects (list[SceneObject]): annotated objects, back to front.
-        class_mask (ndarray): (H, W) uint8: 0 background, 1 + label, ``VOID`` for objects that are left out.
+        image: (H, W, 3) uint8, RGB.
+        kind: Index into ``KINDS``.
+        objects: Annotated objects, back to front.
+        class_mask: (H, W) uint8: 0 background, 1 + label, ``VOID`` for objects that are left out.
     """
 
     image: NDArray[np.uint8]
@@ -131,18 +138,50 @@ def _develop(rng: np.random.Generator, canvas: FloatArray) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
+def _add_clutter(
+    rng: np.random.Generator,
+    canvas: FloatArray,
+    owner: NDArray[np.int32],
+    ground: FloatArray,
+    counts: tuple[int, int],
+) -> None:
+    """Pastes small shapes that belong to no object; ``counts`` is the range of their number, without its end."""
+    height, width = owner.shape
+    for _ in range(int(rng.integers(*counts))):
+        extent = rng.uniform(0.03, 0.09) * min(height, width)
+        centre = (rng.uniform(0, width), rng.uniform(0, height))
+        affine = random_affine(rng, math.pi, extent)
+        paste(canvas, owner, render(rng, _clutter(rng), affine, centre, ground), 0)
+
+
+def _place_objects(
+    rng: np.random.Generator, kind: int, size: tuple[int, int]
+) -> list[tuple[int, float, tuple[float, float]]]:
+    """Returns the label, extent and centre of each object, back to front."""
+    placed: list[tuple[float, float, float]] = []
+    objects: list[tuple[float, int, float, tuple[float, float]]] = []
+    for label in _pick_labels(rng, kind):
+        share = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
+        extent = share * min(size) * OBJECT_CLASSES[label].stretch
+        centre = _place(rng, placed, extent, size)
+        placed.append((*centre, extent))
+        objects.append((centre[1] + extent / 2, label, extent, centre))
+    # What stands lower in the image is nearer, as in a photograph.
+    return [item[1:] for item in sorted(objects)]
+
+
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     """Draws one scene.
 
     Args:
-        rng (Generator): the only source of randomness: the same state gives the same scene.
-        size (tuple[int, int]): height and width, pixels, each at least ``MIN_SIZE``.
+        rng: Only source of randomness: the same state gives the same scene.
+        size: Height and width in pixels, each at least ``MIN_SIZE``.
 
     Returns:
-        Scene: the image with what is known about it.
+        The image and its labels.
 
     Raises:
-        ValueError: if a side is shorter than ``MIN_SIZE``.
+        ValueError: If a side is shorter than ``MIN_SIZE``.
     """
     height, width = size
     if min(height, width) < MIN_SIZE:
@@ -150,47 +189,26 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
             f"size must be at least {MIN_SIZE} pixels in height and width, got {height}x{width}: "
             "give a larger one, such as 128"
         )
-    side = min(height, width)
     kind = int(rng.integers(len(KINDS)))
     canvas = draw_background(rng, height, width, KINDS[kind].family)
     owner = np.zeros((height, width), np.int32)
     ground = canvas.mean(axis=(1, 2))
-
-    def add_clutter(low: int, high: int) -> None:
-        for _ in range(int(rng.integers(low, high))):
-            extent = rng.uniform(0.03, 0.09) * side
-            centre = (rng.uniform(0, width), rng.uniform(0, height))
-            affine = random_affine(rng, math.pi, extent)
-            paste(canvas, owner, render(rng, _clutter(rng), affine, centre, ground), 0)
-
-    add_clutter(2, 7)
-    placed: list[tuple[float, float, float]] = []
-    todo: list[tuple[float, int, float, tuple[float, float]]] = []
-    for label in _pick_labels(rng, kind):
-        share = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
-        extent = share * side * OBJECT_CLASSES[label].stretch
-        centre = _place(rng, placed, extent, size)
-        placed.append((*centre, extent))
-        todo.append((centre[1] + extent / 2, label, extent, centre))
-    # What stands lower in the image is nearer, as in a photograph.
-    todo.sort()
-    areas, cuts = [], []
-    for number, (_, label, extent, centre) in enumerate(todo, start=1):
+    _add_clutter(rng, canvas, owner, ground, (2, 7))
+    drawn = []
+    for number, (label, extent, centre) in enumerate(_place_objects(rng, kind, size), start=1):
         item = OBJECT_CLASSES[label]
         sprite = render(rng, item.build(rng), random_affine(rng, item.turn, extent), centre, ground)
-        area, cut = paste(canvas, owner, sprite, number)
-        areas.append(area)
-        cuts.append(cut)
-    add_clutter(0, 4)
+        drawn.append((number, label, *paste(canvas, owner, sprite, number)))
+    _add_clutter(rng, canvas, owner, ground, (0, 4))
 
     class_mask = np.zeros((height, width), np.uint8)
     objects = []
-    for index, (_, label, _, _) in enumerate(todo):
-        mask = owner == index + 1
+    for number, label, area, cut in drawn:
+        mask = owner == number
         count = int(mask.sum())
-        if count < max(_MIN_VISIBLE * areas[index], _MIN_AREA_SHARE * side * side):
+        if count < max(_MIN_VISIBLE * area, _MIN_AREA_SHARE * min(size) ** 2):
             class_mask[mask] = VOID
             continue
         class_mask[mask] = label + 1
-        objects.append(SceneObject(label, mask, min(count / areas[index], 1.0), cuts[index]))
+        objects.append(SceneObject(label, mask, min(count / area, 1.0), cut))
     return Scene(_develop(rng, canvas), kind, objects, class_mask)

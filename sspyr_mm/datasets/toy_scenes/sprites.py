@@ -1,19 +1,112 @@
-"""Sprites: an object's parts drawn into a patch of its own, and laid on the canvas."""
+"""Sprites: objects made of polygons, drawn into a patch each and pasted on the canvas.
+
+Frame of an object: x to the right, y downwards, origin near its middle, about [-1, 1] in both. All outlines are
+polygons: one rasteriser serves every shape, and an affine map of the object is a map of its points.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sspyr_mm.datasets.toy_scenes.backgrounds import random_colour
-from sspyr_mm.datasets.toy_scenes.geometry import FloatArray, Part
-from sspyr_mm.datasets.toy_scenes.patterns import PATTERN_NAMES, PATTERNS
+from sspyr_mm.datasets.toy_scenes.textures import (
+    PATTERN_NAMES,
+    PATTERNS,
+    FloatArray,
+    random_colour,
+)
 
 # Sub-pixel bits of cv2's fixed-point drawing.
 _SHIFT = 4
+_TAU = 2.0 * math.pi
+
+
+@dataclass(frozen=True)
+class Part:
+    """One filled outline of an object.
+
+    Args:
+        points: (N, 2) float32, the polygon in the object's frame.
+        slot: Which of the object's colours fills it, 0 to 2. Parts of one slot share a colour.
+        pattern: The pattern that this part usually carries, a key of ``textures.PATTERNS``.
+    """
+
+    points: FloatArray
+    slot: int
+    pattern: str = "plain"
+
+
+def polygon(*points: tuple[float, float]) -> FloatArray:
+    """Returns corners as an (N, 2) float32 array."""
+    return np.array(points, dtype=np.float32)
+
+
+def box(cx: float, cy: float, width: float, height: float, taper: float = 0.0) -> FloatArray:
+    """Returns a box (4, 2), or a trapezoid: ``taper`` is the share of the width that is missing at the top."""
+    bottom, top = width / 2.0, width * (1.0 - taper) / 2.0
+    y0, y1 = cy - height / 2.0, cy + height / 2.0
+    return polygon((cx - top, y0), (cx + top, y0), (cx + bottom, y1), (cx - bottom, y1))
+
+
+def ellipse(
+    cx: float,
+    cy: float,
+    rx: float,
+    ry: float,
+    *,
+    tilt: float = 0.0,
+    start: float = 0.0,
+    stop: float = _TAU,
+) -> FloatArray:
+    """Returns an ellipse (20, 2), or its part between two angles closed by its chord.
+
+    Args:
+        cx: Centre, x.
+        cy: Centre, y.
+        rx: Half axis along x before tilting.
+        ry: Half axis along y before tilting.
+        tilt: Rotation, radians.
+        start: First angle, radians.
+        stop: Last angle, radians.
+    """
+    whole = stop - start > _TAU - 1e-6
+    angles = start + (stop - start) / (20 if whole else 19) * np.arange(20)
+    x, y = rx * np.cos(angles), ry * np.sin(angles)
+    cos, sin = math.cos(tilt), math.sin(tilt)
+    points = np.empty((20, 2), np.float32)
+    points[:, 0] = cx + cos * x - sin * y
+    points[:, 1] = cy + sin * x + cos * y
+    return points
+
+
+def limb(
+    x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None = None
+) -> FloatArray:
+    """Returns a limb (4, 2) between two joints, ``w0`` and ``w1`` (default: ``w0``) wide."""
+    w1 = w0 if w1 is None else w1
+    dx, dy = x1 - x0, y1 - y0
+    length = max(float(np.hypot(dx, dy)), 1e-6)
+    nx, ny = -dy / length / 2.0, dx / length / 2.0
+    return polygon(
+        (x0 + nx * w0, y0 + ny * w0),
+        (x1 + nx * w1, y1 + ny * w1),
+        (x1 - nx * w1, y1 - ny * w1),
+        (x0 - nx * w0, y0 - ny * w0),
+    )
+
+
+def arch(
+    cx: float, cy: float, radius: float, thickness: float, start: float, stop: float
+) -> FloatArray:
+    """Returns a piece (24, 2) of a ring between two angles in radians; ``radius`` is the outer one."""
+    angles = np.linspace(start, stop, 12)
+    rim = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    points = np.concatenate([radius * rim, (radius - thickness) * rim[::-1]])
+    return (points + np.array([cx, cy])).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -21,10 +114,10 @@ class Sprite:
     """A drawn object.
 
     Args:
-        colour (ndarray): (3, h, w) float32, RGB; of no meaning where alpha is 0.
-        alpha (ndarray): (h, w) float32 in [0, 1], its cover.
-        left (int): column of the patch in the image, pixels; may be negative.
-        top (int): row of the patch in the image, pixels; may be negative.
+        colour: (3, h, w) float32, RGB; of no meaning where alpha is 0.
+        alpha: (h, w) float32 in [0, 1], its cover.
+        left: Column of the patch in the image, pixels; may be negative.
+        top: Row of the patch in the image, pixels; may be negative.
     """
 
     colour: FloatArray
@@ -65,7 +158,15 @@ def render(
     centre: tuple[float, float],
     avoid: FloatArray,
 ) -> Sprite:
-    """Draws parts back to front into a patch that holds them whole, also beyond the image."""
+    """Draws parts back to front into a patch that holds all of them, also beyond the image.
+
+    Args:
+        rng: Source of randomness.
+        parts: Parts of the object.
+        affine: Map from object units to pixels, (2, 2).
+        centre: Place of the object's origin, x and y in pixels.
+        avoid: RGB colour of the background, from which the first slot differs.
+    """
     outlines = [part.points @ affine.T for part in parts]
     everything = np.concatenate(outlines)
     low = np.floor(everything.min(axis=0) + centre).astype(int) - 1
@@ -92,28 +193,32 @@ def render(
         x0, y0 = np.maximum(np.floor(points.min(axis=0)).astype(int) - 1, 0)
         x1, y1 = np.ceil(points.max(axis=0)).astype(int) + 2
         window = (slice(y0, y1), slice(x0, x1))
-        mask = np.zeros(alpha[window].shape, np.uint8)
-        fixed = np.round((points - (x0, y0)) * (1 << _SHIFT)).astype(np.int32)
-        cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
-        cover = np.multiply(mask, 1.0 / 255.0, dtype=np.float32)
-        total = cover + alpha[window] * (1.0 - cover)
-        # Straight alpha: an edge pixel has the colour of what covers it, not a mix with the empty ground.
-        weight = cover / np.maximum(total, 1e-3)
         base, other = colours[part.slot][:, :, None, None]
         pattern = swap.get(part.pattern, part.pattern)
-        if pattern == "plain":
-            fill: FloatArray = base
-        else:
+        fill: FloatArray = base
+        if pattern != "plain":
             fill = base + PATTERNS[pattern](u[window], v[window], rng) * (other - base)
-        inside = colour[:, y0:y1, x0:x1]
-        inside += weight * (fill - inside)
-        if edge:
-            line = np.zeros_like(mask)
-            cv2.polylines(line, [fixed], True, 255, 1, cv2.LINE_AA, _SHIFT)
-            inside *= 1.0 - np.multiply(line, edge * 0.6 / 255.0, dtype=np.float32)
-        alpha[window] = total
+        _fill_polygon(colour[:, y0:y1, x0:x1], alpha[window], points - (x0, y0), fill, edge)
     light = 1.0 + rng.uniform(-0.3, 0.3) * u + rng.uniform(-0.3, 0.3) * v
     return Sprite(colour * light, alpha, int(low[0]), int(low[1]))
+
+
+def _fill_polygon(
+    colour: FloatArray, alpha: FloatArray, points: FloatArray, fill: FloatArray, edge: float
+) -> None:
+    """Draws a polygon over ``colour`` (3, h, w) and ``alpha`` (h, w); ``edge`` is the strength of a dark outline."""
+    mask = np.zeros(alpha.shape, np.uint8)
+    fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
+    cover = np.multiply(mask, 1.0 / 255.0, dtype=np.float32)
+    total = cover + alpha * (1.0 - cover)
+    # Straight alpha: an edge pixel has the colour of what covers it, not a mix with the empty ground.
+    colour += cover / np.maximum(total, 1e-3) * (fill - colour)
+    if edge:
+        line = np.zeros_like(mask)
+        cv2.polylines(line, [fixed], True, 255, 1, cv2.LINE_AA, _SHIFT)
+        colour *= 1.0 - np.multiply(line, edge * 0.6 / 255.0, dtype=np.float32)
+    alpha[:] = total
 
 
 def paste(

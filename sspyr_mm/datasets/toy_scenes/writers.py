@@ -1,9 +1,11 @@
-"""Annotations of scenes in COCO and Pascal VOC form."""
+"""Files of scenes in the layouts of COCO and Pascal VOC."""
 
 from __future__ import annotations
 
-import struct
-import zlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -11,9 +13,13 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from sspyr_mm.datasets.toy_scenes.kinds import CLASSES
-from sspyr_mm.datasets.toy_scenes.scene import SceneObject
+from sspyr_mm.datasets.names import voc_colours
+from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
+from sspyr_mm.datasets.toy_scenes.scene import Scene, SceneObject
+
+_JPEG_QUALITY = 90
 
 # Outlines are taken at this multiple of the mask's resolution: a contour runs through pixel centres, and at one to
 # one that would shave half a pixel off every side.
@@ -26,14 +32,13 @@ def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """Returns the box of a mask.
 
     Args:
-        mask (ndarray): (H, W) bool with at least one pixel set.
+        mask: (H, W) bool with at least one pixel set.
 
     Returns:
-        tuple[int, int, int, int]: left, top, width, height in pixels; a single pixel has width and height 1.
+        Left, top, width, height in pixels; a single pixel has width and height 1.
     """
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    left, top = int(columns[0]), int(rows[0])
-    return left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return left, top, width, height
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
@@ -42,10 +47,10 @@ def polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     COCO polygons have no holes: where a piece has one it is cut in two through the hole.
 
     Args:
-        mask (ndarray): (H, W) bool with at least one pixel set.
+        mask: (H, W) bool with at least one pixel set.
 
     Returns:
-        list[list[float]]: for each piece x0, y0, x1, y1, ... in pixels, the image's corner being (0, 0).
+        For each piece x0, y0, x1, y1, ... in pixels, the image's corner being (0, 0).
     """
     left, top, width, height = bounding_box(mask)
     crop = mask[top : top + height, left : left + width].astype(np.uint8)
@@ -85,11 +90,11 @@ def coco_annotations(objects: list[SceneObject], image_id: int) -> list[dict[str
     """Returns the COCO annotations of one image, without their ids.
 
     Args:
-        objects (list[SceneObject]): the annotated objects.
-        image_id (int): id of the image.
+        objects: The annotated objects.
+        image_id: Id of the image.
 
     Returns:
-        list[dict]: image_id, category_id (1 + label), bbox, area (visible pixels), iscrowd 0, segmentation.
+        Dicts of image_id, category_id (1 + label), bbox, area (visible pixels), iscrowd 0, segmentation.
     """
     return [
         {
@@ -116,13 +121,13 @@ def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], k
     """Returns a Pascal VOC annotation.
 
     Args:
-        objects (list[SceneObject]): the annotated objects.
-        file_name (str): name of the image file.
-        size (tuple[int, int]): height and width, pixels.
-        kind (str): kind of scene, recorded as the source's ``scene``.
+        objects: The annotated objects.
+        file_name: Name of the image file.
+        size: Height and width, pixels.
+        kind: Kind of scene, recorded as the source's ``scene``.
 
     Returns:
-        str: the xml. Boxes count from 1 and include their last pixel; ``difficult`` is set where less than 40 % of
+        The xml. Boxes count from 1 and include their last pixel; ``difficult`` is set where less than 40 % of
         an object is visible.
     """
     lines = [
@@ -150,46 +155,82 @@ def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], k
     return "\n".join(lines) + "\n"
 
 
-def _voc_palette() -> bytes:
-    """Returns the 256 RGB triples of Pascal VOC's colour map: the bits of the id spread over the channels."""
-    palette = bytearray()
-    for index in range(256):
-        channels, code = [0, 0, 0], index
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                channels[channel] |= ((code >> channel) & 1) << shift
-            code >>= 3
-        palette.extend(channels)
-    return bytes(palette)
+def make_folders(root: Path) -> None:
+    """Makes the folders that :func:`write_scene` and :func:`write_lists` write to."""
+    for name in ("train2017", "val2017", "annotations"):
+        (root / name).mkdir(parents=True)
+    for name in (
+        "JPEGImages",
+        "Annotations",
+        "SegmentationClass",
+        "ImageSets/Main",
+        "ImageSets/Segmentation",
+    ):
+        (root / "VOC2007" / name).mkdir(parents=True)
 
 
-_PALETTE = _voc_palette()
-
-
-def write_palette_png(path: Path, mask: NDArray[np.uint8]) -> None:
-    """Writes class ids as an 8-bit palette PNG with Pascal VOC's colours.
-
-    Written here because OpenCV writes no palettes, and a grey PNG would look black.
+def write_scene(root: Path, split: str, image_id: int, scene: Scene) -> dict[str, Any]:
+    """Writes the image, the xml and the mask of a scene.
 
     Args:
-        path (Path): the file.
-        mask (ndarray): (H, W) uint8 ids.
+        root: Folder of the data set.
+        split: Name of the split, train or val.
+        image_id: COCO's id of the image, from which the files are named.
+        scene: Drawn scene.
+
+    Returns:
+        Entries of COCO's json: ``image`` and ``annotations``, the latter without ids.
     """
-    height, width = mask.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter type: 0, none
-    rows[:, 1:] = mask
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", _PALETTE),
-        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
-        (b"IEND", b""),
-    ]
-    with path.open("wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        for name, data in chunks:
-            file.write(
-                struct.pack(">I", len(data))
-                + name
-                + data
-                + struct.pack(">I", zlib.crc32(name + data))
-            )
+    height, width = scene.class_mask.shape
+    kind = KINDS[scene.kind].name
+    coco_file = root / f"{split}2017" / f"{image_id:012d}.jpg"
+    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    _, data = cv2.imencode(".jpg", scene.image[:, :, ::-1], quality)
+    coco_file.write_bytes(data.tobytes())
+    voc, stem = root / "VOC2007", f"{image_id:06d}"
+    voc_file = voc / "JPEGImages" / f"{stem}.jpg"
+    try:
+        os.link(coco_file, voc_file)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(coco_file, voc_file)
+    xml = voc_xml(scene.objects, voc_file.name, (height, width), kind)
+    (voc / "Annotations" / f"{stem}.xml").write_text(xml, encoding="utf-8")
+    mask = Image.fromarray(scene.class_mask)
+    mask.putpalette([value for colour in voc_colours(256) for value in colour])
+    mask.save(voc / "SegmentationClass" / f"{stem}.png")
+    image = dict(id=image_id, file_name=coco_file.name, height=height, width=width, scene_kind=kind)
+    return {"image": image, "annotations": coco_annotations(scene.objects, image_id)}
+
+
+def write_lists(root: Path, split: str, records: Sequence[dict[str, Any]], version: int) -> int:
+    """Writes COCO's json and VOC's image sets of a split.
+
+    Args:
+        root: Folder of the data set.
+        split: Name of the split, train or val.
+        records: Results of :func:`write_scene`.
+        version: Version of the generator.
+
+    Returns:
+        Number of annotations.
+    """
+    annotations = [item for record in records for item in record["annotations"]]
+    categories = coco_categories()
+    coco = {
+        "info": {"description": "toy scenes", "version": str(version)},
+        "licenses": [],
+        "images": [record["image"] for record in records],
+        "annotations": [{"id": number, **item} for number, item in enumerate(annotations, start=1)],
+        "categories": categories,
+    }
+    path = root / "annotations" / f"instances_{split}2017.json"
+    path.write_text(json.dumps(coco, separators=(",", ":")), encoding="utf-8")
+    stems = "".join(f"{record['image']['id']:06d}\n" for record in records)
+    sets = root / "VOC2007" / "ImageSets"
+    # The usual protocols are train -> val and trainval -> test: neither may test on what it has trained on.
+    for name in ("train", "trainval") if split == "train" else ("val", "test"):
+        for purpose in ("Main", "Segmentation"):
+            (sets / purpose / f"{name}.txt").write_text(stems, encoding="utf-8")
+    names = "".join(f"{category['name']}\n" for category in categories)
+    (sets / "Segmentation" / "class_names.txt").write_text(names, encoding="utf-8")
+    return len(annotations)

@@ -1,8 +1,9 @@
-"""Families of background textures.
+"""Textures: families of backgrounds, and patterns on the parts of objects.
 
 A family is a structure (how marks are arranged); scale, orientation, contrast, sharpness, warp and colours vary from
 image to image over ranges that the families share, so that neither colour nor contrast nor spectrum gives a family
-away on its own.
+away on its own. A pattern maps an object's own coordinates to [0, 1], the mix of a part's two colours, so that it
+turns and scales with the object.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from sspyr_mm.datasets.toy_scenes.geometry import FloatArray
-
+FloatArray = NDArray[np.float32]
+PatternFn = Callable[[FloatArray, FloatArray, np.random.Generator], FloatArray]
 TextureFn = Callable[[FloatArray, FloatArray, float, np.random.Generator], FloatArray]
 
 
@@ -42,13 +44,13 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
     """Returns smooth noise.
 
     Args:
-        rng (Generator): source of randomness.
-        height (int): rows, pixels.
-        width (int): columns, pixels.
-        cells (float): bumps along the shorter side, at least 1.
+        rng: Source of randomness.
+        height: Rows, pixels.
+        width: Columns, pixels.
+        cells: Bumps along the shorter side, at least 1.
 
     Returns:
-        ndarray: (H, W) float32, mean about 0, standard deviation below 1.
+        (H, W) float32, mean about 0, standard deviation below 1.
     """
     side = min(height, width)
     rows, cols = int(cells * height / side) + 2, int(cells * width / side) + 2
@@ -57,8 +59,13 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
     return smooth.astype(np.float32, copy=False)
 
 
+def _soft(value: FloatArray, gain: float = 3.0) -> FloatArray:
+    # A clipped ramp instead of a step: aliasing of hard steps would be a cue of its own at small sizes.
+    return np.clip(value * gain * 0.5 + 0.5, 0.0, 1.0)
+
+
 def _ramp(value: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return np.clip(value * rng.uniform(1.0, 4.0) * 0.5 + 0.5, 0.0, 1.0)
+    return _soft(value, rng.uniform(1.0, 4.0))
 
 
 def _waves(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
@@ -134,13 +141,13 @@ def draw_background(rng: np.random.Generator, height: int, width: int, family: s
     """Draws one background.
 
     Args:
-        rng (Generator): source of randomness.
-        height (int): rows, pixels.
-        width (int): columns, pixels.
-        family (str): a key of ``FAMILIES``.
+        rng: Source of randomness.
+        height: Rows, pixels.
+        width: Columns, pixels.
+        family: A key of ``FAMILIES``.
 
     Returns:
-        ndarray: (3, H, W) float32, RGB in about [0, 255]. Channels first: numpy's inner loops are then long ones.
+        (3, H, W) float32, RGB in about [0, 255]. Channels first: numpy's inner loops are then long ones.
     """
     x, y = grid(height, width)
     marks = float(np.exp(rng.uniform(np.log(5.0), np.log(8.5))))
@@ -158,3 +165,70 @@ def draw_background(rng: np.random.Generator, height: int, width: int, family: s
     # Towards the middle, where clipping would not flatten the marks.
     step = rng.uniform(50, 95) * (-1.0 if low.mean() > 128 else 1.0) + rng.normal(0, 14, 3)
     return low.astype(np.float32)[:, None, None] + mix * step.astype(np.float32)[:, None, None]
+
+
+def _stripes(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    return _soft(np.sin((u + 0.2 * v) * 17.0 + rng.uniform(0, 6)))
+
+
+def _planks(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    return _soft(np.sin(v * 19.0 + rng.uniform(0, 6)) - 0.4)
+
+
+def _bark(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    return _soft(np.sin(v * 15.0 + 3.0 * np.sin(u * 9.0 + rng.uniform(0, 6))))
+
+
+def _dots(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    phase = rng.uniform(0, 6)
+    return _soft(np.sin(u * 16.0 + phase) + np.sin(v * 16.0 - phase) - 0.8, 2.0)
+
+
+def _checks_pattern(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    return _soft(np.sin(u * 14.0 + rng.uniform(0, 6)) * np.sin(v * 14.0), 4.0)
+
+
+def _hatch(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    return _soft(np.sin((u + v) * 14.0 + rng.uniform(0, 6)))
+
+
+def _scales(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    phase = rng.uniform(0, 6)
+    return _soft(np.sin(u * 12.0 + phase + 1.6 * np.abs(np.sin(v * 8.0))))
+
+
+def _brickwork(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    row = v * 4.0 + rng.uniform(0, 1)
+    column = u * 2.2 + 0.5 * (np.floor(row) % 2)
+    joint = np.minimum((row % 1.0) * 0.6, column % 1.0)
+    return np.clip((0.22 - joint) * 8.0, 0.0, 1.0)
+
+
+def _rings(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    cu, cv = u.mean(), v.mean()
+    return _soft(np.sin(np.hypot(u - cu, v - cv) * 24.0 + rng.uniform(0, 6)))
+
+
+def _speckle(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
+    a, b, c = rng.uniform(0, 6, 3)
+    return _soft(
+        np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b))
+        * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0))
+    )
+
+
+#: Pattern name to a function of (u, v, rng), each (H, W) float32 in object units, giving (H, W) in [0, 1].
+PATTERNS: dict[str, PatternFn] = {
+    "stripes": _stripes,
+    "planks": _planks,
+    "bark": _bark,
+    "dots": _dots,
+    "checks": _checks_pattern,
+    "hatch": _hatch,
+    "scales": _scales,
+    "brickwork": _brickwork,
+    "rings": _rings,
+    "speckle": _speckle,
+}
+
+PATTERN_NAMES: tuple[str, ...] = ("plain", *PATTERNS)
