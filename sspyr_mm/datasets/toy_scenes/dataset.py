@@ -76,14 +76,7 @@ def generate(
     cv2.setNumThreads(1)
     try:
         _write_all(part, parameters, workers or num_cores(), progress)
-        try:
-            os.rename(part, root)
-        except OSError:
-            # Another run may have finished the same folder meanwhile; anything else is an error of its own.
-            if not _is_finished(root, parameters):
-                raise
-            return False
-        return True
+        return _publish(part, root, parameters)
     finally:
         cv2.setNumThreads(threads)
         shutil.rmtree(part, ignore_errors=True)
@@ -106,6 +99,17 @@ def _write_all(root: Path, parameters: dict[str, Any], workers: int, progress: b
         counts[split] = write_lists(root, split, records, GENERATOR_VERSION)
     (root / "README.txt").write_text(_readme(parameters, counts), encoding="utf-8")
     (root / RECORD_NAME).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
+
+
+def _publish(part: Path, root: Path, parameters: dict[str, Any]) -> bool:
+    try:
+        os.rename(part, root)
+    except OSError:
+        # Another run may have finished the same folder meanwhile; anything else is an error of its own.
+        if not _is_finished(root, parameters):
+            raise
+        return False
+    return True
 
 
 def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterator[dict[str, Any]]:
