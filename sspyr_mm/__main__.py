@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "bench": (
         "sspyr_mm.cli.bench",
-        "speed of workers, augmentation and training on this machine, beside others",
+        "speed of data loading, augmentation and training on this machine, compared with Pillow",
     ),
     "probe": (
         "sspyr_mm.cli.probe",

@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm bench``: how fast this machine trains, and what of it goes where."""
+"""``python -m sspyr_mm bench``: measures how fast this machine trains."""
 
 import argparse
 
@@ -7,8 +7,8 @@ from sspyr_mm.cli.arguments import positive_int
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("--quick", action="store_true", help="a minute, for a first look")
-    parser.add_argument("--json", metavar="OUT", help="also write the figures there")
+    parser.add_argument("--quick", action="store_true", help="measure for about a minute only")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
     parser.add_argument("--config", help="pre-training config (default: the paper's on a GPU)")
     parser.add_argument("--images", metavar="DIR", help="your images (default: generated ones)")
     parser.add_argument("--batch-size", type=positive_int, help="default: the config's")
@@ -28,17 +28,18 @@ def run(args: argparse.Namespace) -> int:
     import sspyr_mm.registration  # noqa: F401
     from sspyr_mm.cli.arguments import check_writable
     from sspyr_mm.files import write_json
-    from sspyr_mm.speed.bench import FULL, QUICK, run_bench, to_table
+    from sspyr_mm.speed.bench import open_setting, run_bench, to_table
 
     if args.json:
         check_writable("--json", args.json)
-    found = run_bench(
+    with open_setting(
         config=args.config,
         images=args.images,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
-        size=QUICK if args.quick else FULL,
-    )
+        quick=args.quick,
+    ) as setting:
+        found = run_bench(setting, num_augmented=2 if args.quick else 8)
     print(to_table(found))
     if args.json:
         write_json(args.json, found)

@@ -1,1 +1,1 @@
-"""How fast this package is on a machine, counted and measured beside others."""
+"""Measures how fast this package loads, augments and trains on a machine."""

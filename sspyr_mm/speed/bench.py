@@ -1,9 +1,9 @@
-"""All of it, as one table."""
+"""All measurements of ``bench``, as one dict and one table."""
 
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,118 +13,112 @@ from PIL import Image
 
 from sspyr_mm.compat import find_distribution
 from sspyr_mm.files import configs_dir
+from sspyr_mm.machine import num_cores
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import Ours, PlainPhotometric, PlainPipeline
-from sspyr_mm.speed.reading import measure_reading
-from sspyr_mm.speed.setting import Setting
-from sspyr_mm.speed.swav import has_lightly, lightly_pipeline, mmpretrain_pipeline
-from sspyr_mm.speed.timing import cpu_ms, one_thread, wall_ms
-from sspyr_mm.speed.training import (
-    default_workers,
-    measure_release,
-    measure_swav,
-    measure_training,
-)
+from sspyr_mm.speed.pipelines import PillowAugment, PillowPipeline, PyramidPipeline, collate
+from sspyr_mm.speed.timing import cpu_ms, wall_ms
+from sspyr_mm.speed.training import Setting, measure_training
+
+__all__ = ["describe_machine", "open_setting", "paper_pyramid", "run_bench", "to_table"]
 
 _VERSIONED = (
     *("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy"),
     *("opencv-python", "opencv-python-headless", "pillow", "litdata", "lightly", "simplejpeg"),
 )
+_ROWS = {  # key: what it is, unit
+    "worker_ms": ("worker: decode, cut regions, pack, per image", "ms"),
+    "decode_ms": ("decoding alone", "ms"),
+    "pil_worker_ms": ("Pillow pipeline, the same views", "ms"),
+    "worker_ratio_vs_pil": ("Pillow / ours", "x"),
+    "worker_bytes": ("from a worker to the device, per image", "bytes"),
+    "augment_ms": ("augmentation, per image", "ms"),
+    "pil_augment_ms": ("Pillow on one core, the same patches", "ms"),
+    "augment_ratio_vs_pil": ("Pillow / ours", "x"),
+    "images_per_s": ("training from files", "images/s"),
+    "step_images_per_s": ("a step alone, from regions in memory", "images/s"),
+    "bound_images_per_s": ("bound: from patches on the device", "images/s"),
+    "step_ms": ("step", "ms"),
+    "augment_share": ("augmentation", "of a step"),
+    "sinkhorn_share": ("codes", "of a step"),
+    "optimizer_share": ("optimizer", "of a step"),
+    "recompute_ratio": ("step with recompute='scale' / without", "x"),
+    "sync_warnings_per_step": ("waits of the host for the GPU", "per step"),
+    "peak_memory_gib": ("peak GPU memory of a step", "GiB"),
+}
 
 
-@dataclass(frozen=True)
-class Size:
-    """How long it takes.
-
-    Args:
-        images: That workers are timed on.
-        rounds: Steps.
-        augmented: Images of a batch whose augmentation is timed.
-    """
-
-    images: int
-    rounds: int
-    augmented: int
-
-
-QUICK, FULL = Size(16, 3, 2), Size(160, 20, 8)
-
-
-def run_bench(
-    *,
-    config: str | None = None,
-    images: str | None = None,
-    batch_size: int | None = None,
-    num_workers: int | None = None,
-    size: Size = FULL,
-) -> dict[str, Any]:
+def run_bench(setting: Setting, *, num_augmented: int = 8) -> dict[str, Any]:
     """Measures workers, augmentation and training on this machine.
 
     Args:
-        config: Pre-training config that is trained; default: the paper's on a GPU, the CPU-size one without.
-        images: Whatever ``UnlabelledImages`` reads; default: generated ones.
-        batch_size: Images a step; default: the config's.
-        num_workers: Of loaders; default: all cores but one.
-        size: How long it takes.
+        setting: What is trained, as from :func:`open_setting`.
+        num_augmented: Images whose augmentation is timed together.
 
     Returns:
-        Plain values; workers and augmentation are timed on the paper's views, training on the config's.
+        Plain values. Workers and augmentation are measured on the paper's views, training on the config's.
+    """
+    spec = paper_pyramid()
+    return {
+        **measure_workers(spec, setting.paths),
+        **measure_augmentation(spec, setting, num_augmented),
+        **measure_training(setting),
+        "config": Path(setting.cfg.filename).stem,
+        "batch_size": setting.batch_size,
+        "num_workers": setting.num_workers,
+        "num_images": len(setting.paths),
+        "num_threads": torch.get_num_threads(),
+        **describe_machine(setting.device),
+    }
+
+
+@contextmanager
+def open_setting(
+    *,
+    config: str | None,
+    images: str | None,
+    batch_size: int | None,
+    num_workers: int | None,
+    quick: bool,
+) -> Iterator[Setting]:
+    """Reads a config and finds or generates images, which exist inside the block.
+
+    Args:
+        config: Pre-training config; default: the paper's on a GPU, otherwise the CPU-size one.
+        images: Anything ``UnlabelledImages`` reads; default: generated images.
+        batch_size: Images per step; default: the config's.
+        num_workers: Workers of a loader; default: all cores but one.
+        quick: Measures few images and steps.
 
     Raises:
-        ValueError: If there are no images, or the config is not one of pre-training.
+        ValueError: If no image can be read, or the config is not one of pre-training.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = configs_dir() / "ssprl"
-    path = Path(
-        config or folder / f"{'r50_coco_200e' if device.type == 'cuda' else 'r18_small_50e'}.py"
-    )
-    cfg = _read_config(path)
-    spec = paper_pyramid()
+    name = "r50_coco_200e" if device.type == "cuda" else "r18_small_50e"
+    cfg = _read_config(Path(config or configs_dir() / f"ssprl/{name}.py"))
+    count = 16 if quick else 160
     with tempfile.TemporaryDirectory() as made:
-        paths = find_images(images, size.images) if images else make_images(Path(made), size.images)
-        setting = Setting(
+        yield Setting(
             cfg,
             device,
             batch_size or cfg.train_dataloader.batch_size,
-            default_workers() if num_workers is None else num_workers,
-            paths,
-            size.rounds,
+            max(1, num_cores() - 1) if num_workers is None else num_workers,
+            find_images(images, count) if images else make_images(Path(made), count),
+            rounds=1 if quick else 4,
+            calls=3 if quick else 5,
         )
-        return {
-            **measure_workers(spec, paths),
-            **measure_augmentation(spec, paths[: size.augmented], device, size.rounds),
-            **measure_reading(spec, paths, num_workers=setting.num_workers, rounds=size.rounds),
-            **measure_training(setting),
-            **measure_release(setting),
-            **measure_swav(setting),
-            "config": path.stem,
-            "batch_size": setting.batch_size,
-            "num_workers": setting.num_workers,
-            "num_images": len(paths),
-            "images": "given" if images else "generated",
-            "device": device_name(device),
-            "num_threads": torch.get_num_threads(),
-            "versions": versions(),
-        }
-
-
-def paper_pyramid() -> PyramidSpec:
-    """The views that workers, augmentation and decoding are measured on."""
-    config = Config.fromfile(configs_dir() / "ssprl" / "r50_coco_200e.py")
-    return PyramidSpec.from_config(config.model.pyramid)
 
 
 def _read_config(path: Path) -> Config:
-    """A pre-training config that updates weights in every step, and states the size of an embedding at the neck."""
+    """Reads a pre-training config; every step updates weights, and the neck states the embedding size."""
     cfg = Config.fromfile(path)
     problems = [f"no {n}" for n in ("train_dataloader", "optim_wrapper") if n not in cfg]
     if cfg.get("model", {}).get("type") != "SSPRL":
         problems.append("its model is not SSPRL")
     if problems:
         raise ValueError(
-            f"{path} is no pre-training config ({', '.join(problems)}): give one of configs/ssprl, or one that "
+            f"{path} is not a pre-training config ({', '.join(problems)}); pass one of configs/ssprl, or one that "
             "inherits from it"
         )
     cfg.optim_wrapper.accumulative_counts = 1
@@ -133,131 +127,68 @@ def _read_config(path: Path) -> Config:
     return cfg
 
 
+def paper_pyramid() -> PyramidSpec:
+    """Returns the paper's pyramid."""
+    config = Config.fromfile(configs_dir() / "ssprl" / "r50_coco_200e.py")
+    return PyramidSpec.from_config(config.model.pyramid)
+
+
 def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
-    """What an image costs a worker of one core; milliseconds of CPU time, medians."""
-    ours = Ours(spec)
-    functions: dict[str, Callable[[str], object]] = {
-        "decode": ours.decode,
-        "ours": ours,
-        "plain": PlainPipeline(spec),
-        "mmpretrain": mmpretrain_pipeline(),
-    }
-    if has_lightly():
-        functions["lightly"] = lightly_pipeline()
-    with one_thread():
-        ms = cpu_ms(functions, paths)
-    inputs = ours(paths[0])["inputs"]
+    """Measures the CPU time of an image in a worker of one core, ours and Pillow's."""
+    ours = PyramidPipeline(spec)
+    ms = cpu_ms({"decode": ours.decode, "ours": ours, "pil": PillowPipeline(spec)}, paths)
     return {
         "worker_ms": ms["ours"],
-        "worker_ratio_vs_pil": ms["plain"] / ms["ours"],
         "decode_ms": ms["decode"],
-        "pil_worker_ms": ms["plain"],
-        "mmpretrain_worker_ms": ms["mmpretrain"],
-        "lightly_worker_ms": ms.get("lightly"),
-        "worker_bytes": sum(x.numel() * x.element_size() for x in inputs.values()),
+        "pil_worker_ms": ms["pil"],
+        "worker_ratio_vs_pil": ms["pil"] / ms["ours"],
+        "worker_bytes": sum(regions.nbytes for regions in ours(paths[0])["inputs"].values()),
     }
 
 
-def measure_augmentation(
-    spec: PyramidSpec, paths: Sequence[str], device: torch.device, rounds: int
-) -> dict[str, Any]:
-    """Photometric part of all patches of some images: ours on the device, Pillow's on one core, in turn.
-
-    Both have one thread of the CPU.
-    """
-    augment = PyramidAugment(spec).to(device)
-    ours = Ours(spec)
-    samples = [ours(path)["inputs"] for path in paths]
-    batch = {"inputs": {n: torch.stack([s[n] for s in samples]) for n in samples[0]}}
+def measure_augmentation(spec: PyramidSpec, setting: Setting, count: int) -> dict[str, Any]:
+    """Measures the augmentation of all patches of an image: ours on the device, Pillow's on one core."""
+    augment, pillow = PyramidAugment(spec).to(setting.device), PillowAugment()
+    paths = setting.paths[:count]
+    batch = collate([PyramidPipeline(spec)(path) for path in paths])
     sides = [g.patch for g in spec.groups for _ in range(g.num_views * g.num_patches)]
-    pictures = [Image.open(path).convert("RGB").resize((s, s)) for path in paths for s in sides]
-    plain = PlainPhotometric()
-    with one_thread():
-        ms = wall_ms(
-            {
-                "ours": lambda: augment(batch, True),
-                "plain": lambda: [plain(picture) for picture in pictures],
-            },
-            rounds=rounds,
-            device=device,
-        )
+    patches = [Image.open(path).convert("RGB").resize((s, s)) for path in paths for s in sides]
+    functions = {"ours": lambda: augment(batch, True), "pil": lambda: [pillow(p) for p in patches]}
+    ms = wall_ms(functions, rounds=setting.rounds, calls=setting.calls, num_threads=1)
     return {
         "augment_ms": ms["ours"] / len(paths),
-        "pil_augment_ms": ms["plain"] / len(paths),
-        "augment_ratio_vs_pil": ms["plain"] / ms["ours"],
+        "pil_augment_ms": ms["pil"] / len(paths),
+        "augment_ratio_vs_pil": ms["pil"] / ms["ours"],
     }
 
 
-def device_name(device: torch.device) -> str:
-    """What it is called."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Returns the name of the device, and versions of the packages that speed depends on.
 
-
-def versions() -> dict[str, str]:
-    """Of what speed depends on."""
-    return {"python": platform.python_version()} | dict(
-        filter(None, map(find_distribution, _VERSIONED))
-    )
-
-
-_WORKERS = (  # key, what it is, unit
-    ("worker_ms", "worker, an image: decode, cut regions, pack", "ms"),
-    ("decode_ms", "of this decoding", "ms"),
-    ("pil_worker_ms", "plain Pillow pipeline, the same views", "ms"),
-    ("worker_ratio_vs_pil", "which is", "x"),
-    ("mmpretrain_worker_ms", "mmpretrain's SwAV pipeline, 8 views", "ms"),
-    ("lightly_worker_ms", "lightly's SwAV pipeline, 8 views", "ms"),
-    ("worker_bytes", "from a worker to the device, an image", "bytes"),
-    ("files_images_per_s", "loader, images from files", "images/s"),
-    ("shards_images_per_s", "loader, images from packed shards", "images/s"),
-    ("augment_ms", "augmentation, an image", "ms"),
-    ("pil_augment_ms", "Pillow's on one core, the same patches", "ms"),
-    ("augment_ratio_vs_pil", "which is", "x"),
-)
-_TRAINING = (
-    ("images_per_s", "training from files", "images/s"),
-    ("step_images_per_s", "a step alone, regions at hand", "images/s"),
-    ("bound_images_per_s", "bound: patches on the device already", "images/s"),
-    ("release_images_per_s", "plain implementation, the same views", "images/s"),
-    ("mmpretrain_images_per_s", "mmpretrain's SwAV, the same backbone, 8 views", "images/s"),
-    ("lightly_images_per_s", "lightly's SwAV, the same backbone, 8 views", "images/s"),
-    ("pixels", "pixels of an image that the backbone sees", ""),
-    ("swav_pixels", "in SwAV", ""),
-    ("step_ms", "a step", "ms"),
-    ("recompute_ratio", "a step that recomputes, by scale", "x"),
-    ("augment_share", "augmentation in a step", "share"),
-    ("sinkhorn_share", "codes in it", "share"),
-    ("optimizer_share", "optimiser in it", "share"),
-    ("host_syncs_per_step", "times the host waits for the device", ""),
-    ("sync_warnings_per_step", "the same, by torch's sync debug mode", ""),
-    ("peak_memory_gib", "most memory a step takes of the GPU", "GiB"),
-    ("collectives_per_step", "collectives, besides gradients", ""),
-    ("collective_bytes_per_step", "bytes a process gives to them", "bytes"),
-)
+    Args:
+        device: Device.
+    """
+    cpu = platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
+    versions = dict(filter(None, map(find_distribution, _VERSIONED)))
+    return {"device": name, "versions": {"python": platform.python_version(), **versions}}
 
 
 def to_table(found: Mapping[str, Any]) -> str:
-    """Figures for people.
+    """Formats figures, one per line.
 
     Args:
-        found: What :func:`run_bench` returned.
+        found: Output of :func:`run_bench`.
     """
-    lines = [
+    head = (
         f"{found['device']}, {found['num_threads']} thread(s), {found['num_workers']} worker(s), "
-        f"{found['num_images']} {found['images']} images",
-        "-- the paper's views",
-        *_lines(_WORKERS, found),
-        f"-- {found['config']}, {found['batch_size']} images a step",
-        *_lines(_TRAINING, found),
-    ]
-    return "\n".join(lines)
+        f"{found['num_images']} images\nworker and augmentation: the paper's views; "
+        f"training: {found['config']}, {found['batch_size']} images per step"
+    )
+    return "\n".join(
+        [head, *(_line(*_ROWS[key], found[key]) for key in _ROWS if found[key] is not None)]
+    )
 
 
-def _lines(rows: Sequence[tuple[str, str, str]], found: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{what:46} {found[key]:12,.{0 if isinstance(found[key], int) else 3}f} {unit}"
-        for key, what, unit in rows
-        if found.get(key) is not None
-    ]
+def _line(what: str, unit: str, value: float) -> str:
+    return f"{what:46} {value:12,.{0 if isinstance(value, int) else 3}f} {unit}"

@@ -9,37 +9,36 @@ from PIL import Image
 
 from sspyr_mm.datasets import UnlabelledImages
 
+__all__ = ["find_images", "make_images"]
+
 SIZE = (640, 480)
-"""Width and height of generated images, in pixels: COCO's most frequent."""
+"""Width and height of generated images, in pixels: the most frequent size in COCO."""
 
 
 def find_images(place: str, count: int) -> list[str]:
-    """Paths of a user's images that every pipeline can read; others are passed over, and told.
+    """Lists images that OpenCV and Pillow can read; reports how many it skipped.
 
     Args:
-        place: Whatever ``UnlabelledImages`` reads.
-        count: At most so many.
+        place: Anything ``UnlabelledImages`` reads.
+        count: Maximum number of images.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no image can be read.
     """
-    listed = iter(UnlabelledImages(place, lazy_init=True).list_images())
     found: list[str] = []
-    passed_over: list[str] = []
-    while len(found) < count and (path := next(listed, None)) is not None:
-        (found if _can_be_read(path) else passed_over).append(path)
-    if passed_over:
-        print(
-            f"Passed over {len(passed_over)} unreadable image(s), e.g. {passed_over[0]}",
-            file=sys.stderr,
-        )
+    skipped: list[str] = []
+    for path in UnlabelledImages(place, lazy_init=True).list_images():
+        if len(found) == count:
+            break
+        (found if _is_readable(path) else skipped).append(path)
+    if skipped:
+        print(f"Skipped {len(skipped)} unreadable image(s), e.g. {skipped[0]}", file=sys.stderr)
     if not found:
-        raise ValueError(f"No image in {place} can be read: give a folder of pictures")
+        raise ValueError(f"No image in {place} can be read; pass a folder of images")
     return found
 
 
-def _can_be_read(path: str) -> bool:
-    """By OpenCV and by Pillow: what is compared uses the one or the other."""
+def _is_readable(path: str) -> bool:
     try:
         with Image.open(path) as opened:
             opened.convert("RGB")
@@ -49,21 +48,21 @@ def _can_be_read(path: str) -> bool:
 
 
 def make_images(folder: Path, count: int) -> list[str]:
-    """Writes JPEGs: noise of all sizes over a gradient, quality 90, about as many bytes as COCO's.
+    """Writes JPEGs of noise at all scales over a gradient, with about as many bytes as COCO's.
 
     Args:
-        folder: Where to.
-        count: How many.
+        folder: Output folder.
+        count: Number of images.
 
     Returns:
-        Their paths.
+        Paths of the images.
     """
     rng = np.random.default_rng(0)
     width, height = SIZE
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
     quality += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    paths = []
-    for index in range(count):
+    paths = [str(folder / f"{index:04}.jpg") for index in range(count)]
+    for path in paths:
         image = np.linspace(rng.uniform(0, 120, 3), rng.uniform(80, 255, 3), width)[None]
         image = np.repeat(image, height, axis=0).astype(np.float32)
         for octave in range(2, 11):
@@ -72,7 +71,5 @@ def make_images(folder: Path, count: int) -> list[str]:
             coarse = coarse + rng.normal(0, 60 * 2 ** (-0.8 * octave), (side * 3 // 4, side, 3))
             grown = cv2.resize(coarse.astype(np.float32), SIZE, interpolation=cv2.INTER_CUBIC)
             image = np.add(image, grown, dtype=np.float32)
-        path = folder / f"{index:04}.jpg"
-        cv2.imwrite(str(path), image.clip(0, 255).astype(np.uint8), quality)
-        paths.append(str(path))
+        cv2.imwrite(path, image.clip(0, 255).astype(np.uint8), quality)
     return paths

@@ -1,30 +1,32 @@
-"""What a loader's worker does of an image: ours, and a plain one that is timed beside it."""
+"""Pipelines that turn a file into views: that of the shipped configs, and one with Pillow that makes the same views."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import default_collate
 from torchvision import transforms
 
 from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_MEAN, IMAGENET_STD
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
+__all__ = ["PillowAugment", "PillowPipeline", "PyramidPipeline", "collate"]
 
-class Ours:
-    """The pipeline of the shipped configs: decoded, regions cut, packed.
+
+class PyramidPipeline:
+    """The pipeline of the shipped configs: decode, cut regions, pack.
 
     Args:
-        spec: The pyramid.
+        spec: Pyramid.
     """
 
     def __init__(self, spec: PyramidSpec) -> None:
         load = LoadRGBImage(skip_broken=False)
-        load.set_pyramid(spec)  # as PyramidLinkHook does it
+        load.set_pyramid(spec)  # as PyramidLinkHook does
         self.steps: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
             load,
             PyramidViewTransform(spec),
@@ -32,56 +34,35 @@ class Ours:
         ]
 
     def decode(self, path: str) -> np.ndarray:
-        """The first step alone, which all pipelines have to take; (H, W, 3) uint8."""
+        """Runs the first step only; returns (H, W, 3) uint8."""
         return self.steps[0]({"img_path": path})["img"]
 
     def __call__(self, path: str) -> dict[str, Any]:
-        """Packed regions of one image."""
+        """Returns the packed regions of one image."""
         results: dict[str, Any] = {"img_path": path}
         for step in self.steps:
             results = step(results)
         return results
 
 
-class PipelineOutputs(Dataset):
-    """A pipeline's output for images, over and over.
+class PillowPipeline:
+    """The same views made in the worker, patch by patch with Pillow and torchvision, as the official code does.
+
+    A region that the views share becomes a tensor, and each of its cells an image again. Written for comparison, from
+    a description of the official code.
 
     Args:
-        pipeline: Path of an image to whatever.
-        paths: Images.
-        length: Of an epoch.
-    """
-
-    def __init__(
-        self, pipeline: Callable[[str], object], paths: Sequence[str], length: int
-    ) -> None:
-        self.pipeline, self.paths, self.length = pipeline, paths, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> object:
-        return self.pipeline(self.paths[index % len(self.paths)])
-
-
-class PlainPipeline:
-    """The same views in the worker, patch by patch with Pillow and torchvision, as the authors' released code does.
-
-    A region that views share becomes a tensor, of which every cell becomes a picture again. Written for comparison,
-    from the description of what theirs does.
-
-    Args:
-        spec: The pyramid, without multi-crops.
+        spec: Pyramid without multi-crops.
     """
 
     def __init__(self, spec: PyramidSpec) -> None:
         self.spec = spec
         self.to_tensor = transforms.ToTensor()
-        self.to_picture = transforms.ToPILImage()
-        self.photometric = PlainPhotometric()
+        self.to_image = transforms.ToPILImage()
+        self.augment = PillowAugment()
 
     def __call__(self, path: str) -> list[Tensor]:
-        """All patches of one image: per scale, per view, per cell."""
+        """Returns all patches of one image: by scale, then view, then cell."""
         with Image.open(path) as opened:
             image = opened.convert("RGB")
         return [patch for scale in self.spec.scales for patch in self._patches(image, scale)]
@@ -89,36 +70,41 @@ class PlainPipeline:
     def _patches(self, image: Image.Image, scale: ScaleSpec) -> list[Tensor]:
         cut = transforms.RandomResizedCrop(scale.region, scale.area, scale.aspect)
         if scale.num_regions == NUM_VIEWS and scale.grid == 1:
-            return [self.photometric(cut(image)) for _ in range(NUM_VIEWS)]
+            return [self.augment(cut(image)) for _ in range(NUM_VIEWS)]
         crop, side = transforms.RandomCrop(scale.patch), scale.cell
         regions = [self.to_tensor(cut(image)) for _ in range(scale.num_regions)]
         corners = [(y * side, x * side) for y in range(scale.grid) for x in range(scale.grid)]
         return [
-            self.photometric(crop(self.to_picture(region[:, y : y + side, x : x + side])))
+            self.augment(crop(self.to_image(region[:, y : y + side, x : x + side])))
             for region in regions * (NUM_VIEWS // scale.num_regions)
             for y, x in corners
         ]
 
 
-class PlainPhotometric:
-    """Flip, colours, blur and normalisation of one patch, with Pillow."""
+class PillowAugment:
+    """Flip, colour jitter, grayscale, blur and normalisation of one patch with Pillow."""
 
     def __init__(self) -> None:
         self.flip = transforms.RandomHorizontalFlip(0.5)
         self.jitter = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
         self.gray = transforms.RandomGrayscale(0.2)
+        mean, std = ([value / 255 for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
         self.normalize = transforms.Compose(
-            [
-                transforms.ToTensor(),
-                transforms.Normalize(
-                    [v / 255 for v in IMAGENET_MEAN], [v / 255 for v in IMAGENET_STD]
-                ),
-            ]
+            [transforms.ToTensor(), transforms.Normalize(mean, std)]
         )
 
     def __call__(self, patch: Image.Image) -> Tensor:
-        """(3, P, P) float32."""
+        """Returns (3, P, P) float32."""
         patch = self.gray(self.jitter(self.flip(patch)))
         if random.random() < 0.5:
             patch = patch.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
         return self.normalize(patch)
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stacks the regions of several images.
+
+    Args:
+        samples: Outputs of :class:`PyramidPipeline`.
+    """
+    return {"inputs": default_collate([sample["inputs"] for sample in samples])}

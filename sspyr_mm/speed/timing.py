@@ -1,81 +1,75 @@
-"""Times of several things, taken in turn, so that a busy machine slows all of them alike."""
+"""Times of several functions, taken in turn, so that a busy machine slows all of them alike."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import median
-from time import perf_counter, process_time
-from typing import TypeVar
+from time import process_time
+from typing import Any, TypeVar
 
 import cv2
 import torch
+from torch.utils.benchmark import Timer
+
+__all__ = ["cpu_ms", "wall_ms"]
 
 T = TypeVar("T")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The block computes as a loader's worker does: on one core."""
-    threads, opencv = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(opencv)
-
-
-def cpu_ms(
-    functions: Mapping[str, Callable[[T], object]], items: Sequence[T], *, block: int = 8
-) -> dict[str, float]:
-    """Median milliseconds of this process's CPU time per item.
-
-    Args:
-        functions: What is timed, by name.
-        items: What they are called with.
-        block: Items a function does in a row before the next one does the same. It does the first of them twice, once
-            without the clock: what another one left behind in caches and allocator is no part of its cost.
-
-    Returns:
-        By name.
-    """
-    spent: dict[str, list[float]] = {name: [] for name in functions}
-    for first in range(0, len(items), block):
-        for name, function in functions.items():
-            function(items[first])
-            for item in items[first : first + block]:
-                start = process_time()
-                function(item)
-                spent[name].append(1e3 * (process_time() - start))
-    return {name: median(values) for name, values in spent.items()}
+_BLOCK = 8
+"""Items a function processes in a row."""
 
 
 def wall_ms(
-    functions: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    calls: int = 1,
+    num_threads: int | None = None,
+    **timer: Any,
 ) -> dict[str, float]:
-    """Median milliseconds of a call, after one that does not count.
+    """Measures calls with torch's ``Timer``, which waits for the GPU and calls a function twice before it measures.
 
     Args:
-        functions: What is timed, by name.
-        rounds: Calls of each.
-        device: Waited for before and after each call.
+        functions: Functions by name.
+        rounds: Number of measurements of each function.
+        calls: Calls per measurement.
+        num_threads: Threads of torch's operators; default: those of this process.
+        **timer: Other arguments of ``Timer``.
 
     Returns:
-        By name.
+        Median milliseconds of a call, by name.
     """
-    spent: dict[str, list[float]] = {name: [] for name in functions}
-    for round_ in range(rounds + 1):
-        for name, function in functions.items():
-            wait_for(device)
-            start = perf_counter()
-            function()
-            wait_for(device)
-            if round_:
-                spent[name].append(1e3 * (perf_counter() - start))
-    return {name: median(values) for name, values in spent.items()}
+    timer["num_threads"] = num_threads or torch.get_num_threads()
+    timers = {
+        name: Timer("call()", globals={"call": call}, **timer) for name, call in functions.items()
+    }
+    found: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, one in timers.items():
+            found[name].append(1e3 * one.timeit(calls).mean)
+    return {name: median(times) for name, times in found.items()}
 
 
-def wait_for(device: torch.device) -> None:
-    """Waits until a device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def cpu_ms(functions: Mapping[str, Callable[[T], object]], items: Sequence[T]) -> dict[str, float]:
+    """Measures the CPU time of functions of one argument on one core, as in a worker of a loader.
+
+    Args:
+        functions: Functions by name; all are called with the same items.
+        items: Arguments, repeated as needed.
+
+    Returns:
+        Median milliseconds per item, by name.
+    """
+    calls = min(_BLOCK, len(items))
+    rounds = math.ceil(len(items) / calls)
+    bound = {name: partial(_call_next, f, itertools.cycle(items)) for name, f in functions.items()}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        return wall_ms(bound, rounds=rounds, calls=calls, num_threads=1, timer=process_time)
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _call_next(function: Callable[[T], object], items: Iterable[T]) -> None:
+    function(next(iter(items)))

@@ -1,81 +1,207 @@
-"""A training step: how fast, what of it goes where, how it compares with its bound and with other implementations."""
+"""A training step: images per second, the share of its parts, its upper bound; on a GPU also its memory and waits."""
 
 import copy
+import itertools
+import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from torch import nn
+from torch.utils.data import DataLoader
 
 from sspyr_mm.engine.cpu import prepare_config
-from sspyr_mm.machine import num_cores
-from sspyr_mm.speed.counters import OperatorCounter
-from sspyr_mm.speed.growth import pixels
-from sspyr_mm.speed.pipelines import Ours, PlainPipeline
-from sspyr_mm.speed.ranks import count_collectives
-from sspyr_mm.speed.release_step import ReleaseStep, stack_views
-from sspyr_mm.speed.setting import Setting
-from sspyr_mm.speed.swav import (
-    Swav,
-    has_lightly,
-    lightly_swav,
-    mmpretrain_swav,
-    scaled_sides,
-    view_pixels,
-)
+from sspyr_mm.models import SSPRL
+from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.speed.pipelines import PyramidPipeline, collate
 from sspyr_mm.speed.timing import wall_ms
 
+__all__ = ["Setting", "make_step", "measure_training"]
 
-def _collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = samples[0]["inputs"]
-    return {"inputs": {n: torch.stack([s["inputs"][n] for s in samples]) for n in names}}
+_PREFETCHED = 2
+"""Batches that a worker makes ahead."""
+_PRECISION = ("type", "dtype", "loss_scale")
+"""Keys of an optimizer wrapper that set the precision."""
 
 
-def measure_training(setting: Setting) -> dict[str, Any]:
-    """Speeds and shares of a step.
+@dataclass
+class Setting:
+    """What is trained, on which images and device.
 
     Args:
-        setting: What and where.
+        cfg: Pre-training config.
+        device: Device.
+        batch_size: Images per step.
+        num_workers: Workers of a loader.
+        paths: Images.
+        rounds: Measurements of each part of a step.
+        calls: Steps per measurement.
+    """
 
-    Returns:
-        ``images_per_s`` from files to updated weights; ``bound_images_per_s`` of the same network on patches that are
-        on the device already; ``step_ms``, and ``step_images_per_s``, from regions to updated weights;
-        ``recompute_ratio`` of a step on patches that computes a scale's activations again to one that keeps them;
-        ``augment_share``, ``sinkhorn_share`` and ``optimizer_share`` of a step; ``host_syncs_per_step``; on a GPU
-        ``sync_warnings_per_step`` of torch's sync debug mode and ``peak_memory_gib`` of tensors, None elsewhere;
-        ``collectives_per_step`` and ``collective_bytes_per_step`` of codes and queues; ``allocated_mib_per_step``;
-        ``operators_per_step``.
+    cfg: Config
+    device: torch.device
+    batch_size: int
+    num_workers: int
+    paths: Sequence[str]
+    rounds: int
+    calls: int
+
+    @property
+    def spec(self) -> PyramidSpec:
+        """Pyramid of the config."""
+        return PyramidSpec.from_config(self.cfg.model.pyramid)
+
+    def build(self, **changes: Any) -> SSPRL:
+        """Builds the network in training mode.
+
+        Args:
+            **changes: Changes of the model's config.
+        """
+        torch.manual_seed(0)
+        level = logging.root.manager.disable
+        logging.disable(logging.INFO)  # a line per initialised parameter
+        try:
+            model = revert_sync_batchnorm(
+                MODELS.build({**copy.deepcopy(self.cfg.model), **changes})
+            )
+            model.init_weights()
+        finally:
+            logging.disable(level)
+        return model.to(self.device).train()
+
+    def wrap(self, model: nn.Module, optimizer: dict) -> OptimWrapper:
+        """Builds an optimizer in the config's precision.
+
+        Args:
+            model: Network whose parameters it updates.
+            optimizer: Config of the optimizer.
+        """
+        precision = {n: v for n, v in self.cfg.optim_wrapper.items() if n in _PRECISION}
+        with DefaultScope.overwrite_default_scope("mmpretrain"):
+            return build_optim_wrapper(model, {**precision, "optimizer": copy.deepcopy(optimizer)})
+
+    def images_per_s(
+        self, pipeline: Callable[[str], object], collate_fn: Any, step: Callable[[Any], object]
+    ) -> float:
+        """Measures training from files to updated weights, at the steady pace of the workers.
+
+        The first steps, which consume what the workers made ahead, do not count. More batches follow the last timed
+        one, so that the workers stay busy until then.
+
+        Args:
+            pipeline: Function of an image's path, run in a worker.
+            collate_fn: Function of the outputs of a batch's images.
+            step: Function that trains on a batch.
+        """
+        at_once = max(1, self.num_workers)
+        ahead = (1 + _PREFETCHED) * at_once
+        # Workers that start together also end together: whole rounds of them are timed, at least two.
+        timed = max(2, math.ceil(self.rounds * self.calls / at_once)) * at_once
+        # torch's Timer takes two batches before it measures.
+        num_batches = ahead + 2 + timed + ahead
+        batches = iter(self.loader(pipeline, collate_fn, num_batches))
+        for batch in itertools.islice(batches, ahead):
+            step(batch)
+        ms = wall_ms({"step": lambda: step(next(batches))}, rounds=1, calls=timed)
+        return 1e3 * self.batch_size / ms["step"]
+
+    def loader(
+        self, pipeline: Callable[[str], object], collate_fn: Any, num_batches: int
+    ) -> DataLoader:
+        """Builds a loader of a pipeline's outputs."""
+        paths = itertools.islice(itertools.cycle(self.paths), num_batches * self.batch_size)
+        dataset: Any = list(paths)
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            num_workers=self.num_workers,
+            collate_fn=partial(_load, pipeline, collate_fn),
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=_PREFETCHED if self.num_workers else None,
+        )
+
+
+def _load(pipeline: Callable[[str], object], collate_fn: Any, paths: Sequence[str]) -> Any:
+    return collate_fn([pipeline(path) for path in paths])
+
+
+def make_step(
+    setting: Setting,
+) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[str, Any]], None]]:
+    """Builds the config's network and optimizer, and a function that trains on a batch of regions.
+
+    Args:
+        setting: What is trained.
     """
     cfg = prepare_config(copy.deepcopy(setting.cfg))
     model = setting.build()
     wrapper = setting.wrap(model, cfg.optim_wrapper.optimizer)
-    batch = next(iter(setting.loader(Ours(setting.spec), 1, _collate)))
 
-    def from_regions(given: Mapping[str, Any] = batch) -> None:
-        model.train_step(given, wrapper)
+    def step(regions: Mapping[str, Any]) -> None:
+        model.train_step(regions, wrapper)
         model.head.normalize_()
 
-    from_regions()  # state of the optimiser is there
-    on_gpu = _look_at_gpu(from_regions, setting.device)
-    patches = model.data_preprocessor(batch, True)["inputs"]
+    return model, wrapper, step
 
-    def on_patches() -> None:
+
+def measure_training(setting: Setting) -> dict[str, Any]:
+    """Measures speed and parts of a step.
+
+    Args:
+        setting: What is trained.
+
+    Returns:
+        ``images_per_s`` from files; ``step_ms`` and ``step_images_per_s`` from regions in memory;
+        ``bound_images_per_s`` from patches on the device; ``recompute_ratio``, the time of a step with
+        ``recompute='scale'`` by that of one without (None if the config recomputes); ``augment_share``,
+        ``sinkhorn_share`` and ``optimizer_share`` of a step; ``sync_warnings_per_step`` and ``peak_memory_gib``, None
+        without a GPU.
+    """
+    model, wrapper, step = make_step(setting)
+    pipeline = PyramidPipeline(setting.spec)
+    batch = next(iter(setting.loader(pipeline, collate, 1)))
+    on_regions = partial(step, batch)
+    on_regions()  # creates the optimizer's state
+    on_gpu = _inspect_gpu(on_regions, setting.device)
+    parts: dict[str, Callable[[], object]] = {"step": on_regions}
+    parts |= _parts(model, wrapper, batch)
+    ms = wall_ms(parts, rounds=setting.rounds, calls=setting.calls)
+    images = setting.batch_size
+    return {
+        "images_per_s": setting.images_per_s(pipeline, collate, step),
+        "bound_images_per_s": 1e3 * images / ms["bound"],
+        "step_images_per_s": 1e3 * images / ms["step"],
+        "step_ms": ms["step"],
+        "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
+        **{f"{part}_share": ms[part] / ms["step"] for part in ("augment", "sinkhorn", "optimizer")},
+        **on_gpu,
+    }
+
+
+def _parts(
+    model: SSPRL, wrapper: OptimWrapper, batch: Mapping[str, Any]
+) -> dict[str, Callable[[], object]]:
+    """Parts of a step that can be run on their own."""
+    patches = model.data_preprocessor(batch, True)["inputs"]
+    embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
+    gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
+
+    def on_patches(recompute: str | None = model.recompute) -> None:
+        model.recompute, kept = recompute, model.recompute
         with wrapper.optim_context(model):
             losses = model.loss(patches)
         wrapper.update_params(model.parse_losses(losses)[0])
+        model.recompute = kept
         model.head.normalize_()
-
-    def with_recomputing() -> None:
-        model.recompute, kept = "scale", model.recompute
-        try:
-            on_patches()
-        finally:
-            model.recompute = kept
-
-    embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
-    gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
 
     def update() -> None:
         for param, gradient in zip(model.parameters(), gradients, strict=True):
@@ -83,42 +209,17 @@ def measure_training(setting: Setting) -> dict[str, Any]:
         wrapper.optimizer.step()
         wrapper.zero_grad()
 
-    parts: dict[str, Callable[[], object]] = {
+    return {
         "bound": on_patches,
-        "step": from_regions,
         "augment": partial(model.data_preprocessor, batch, True),
         "sinkhorn": partial(model.head.assign_codes, embeddings),
         "optimizer": update,
-    }
-    if model.recompute is None:
-        parts["recompute"] = with_recomputing
-    ms = wall_ms(parts, rounds=setting.rounds, device=setting.device)
-    # Step counts of torch's optimisers lie on the host.
-    steps = [state["step"] for state in wrapper.optimizer.state.values() if "step" in state]
-    with OperatorCounter(on_host=steps) as counter:
-        from_regions()
-    counts, collectives = counter.counts, count_collectives(setting.cfg)
-    images = setting.batch_size
-    return {
-        "images_per_s": setting.images_per_s(Ours(setting.spec), _collate, from_regions),
-        "bound_images_per_s": 1e3 * images / ms["bound"],
-        "step_images_per_s": 1e3 * images / ms["step"],
-        "step_ms": ms["step"],
-        "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
-        "augment_share": ms["augment"] / ms["step"],
-        "sinkhorn_share": ms["sinkhorn"] / ms["step"],
-        "optimizer_share": ms["optimizer"] / ms["step"],
-        **on_gpu,
-        "host_syncs_per_step": counts.host_syncs.total(),
-        "collectives_per_step": len(collectives.collectives),
-        "collective_bytes_per_step": collectives.bytes_given,
-        "allocated_mib_per_step": counts.allocated / 2**20,
-        "operators_per_step": counts.operators.total(),
+        **({} if model.recompute else {"recompute": partial(on_patches, "scale")}),
     }
 
 
-def _look_at_gpu(step: Callable[[], object], device: torch.device) -> dict[str, Any]:
-    """What only CUDA knows of a step: how often the host waited for it, and how much memory it took."""
+def _inspect_gpu(step: Callable[[], object], device: torch.device) -> dict[str, Any]:
+    """Counts waits of the host and measures peak memory with torch's own means."""
     if device.type != "cuda":
         return {"sync_warnings_per_step": None, "peak_memory_gib": None}
     torch.cuda.reset_peak_memory_stats(device)
@@ -133,81 +234,3 @@ def _look_at_gpu(step: Callable[[], object], device: torch.device) -> dict[str, 
         "sync_warnings_per_step": sum("synchronizing" in str(w.message) for w in caught),
         "peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30,
     }
-
-
-def measure_release(setting: Setting) -> dict[str, Any]:
-    """A step as the authors' released code takes it, from files, in the config's precision and memory format.
-
-    Args:
-        setting: What and where.
-
-    Returns:
-        ``release_images_per_s``; None where the pyramid has what the plain implementation has not, multi-crops, or the
-        GPU has too little memory: nothing is computed again there.
-    """
-    if any(scale.multi_crop for scale in setting.spec.scales):
-        return {"release_images_per_s": None}
-    return {"release_images_per_s": _if_it_fits(partial(_release_images_per_s, setting))}
-
-
-def _release_images_per_s(setting: Setting) -> float:
-    model = setting.build(recompute=None, compile_backbone=False)
-    wrapper = setting.wrap(model, {"type": "SGD", "lr": 0.1})
-    take = ReleaseStep(model, precision=partial(wrapper.optim_context, model))
-
-    def step(patches: Mapping[str, Tensor]) -> None:
-        take({n: x.to(setting.device, non_blocking=True) for n, x in patches.items()})
-
-    collate = partial(stack_views, spec=setting.spec)
-    return setting.images_per_s(PlainPipeline(setting.spec), collate, step)
-
-
-def measure_swav(setting: Setting) -> dict[str, Any]:
-    """SwAV by mmpretrain and by lightly, from files, around the config's backbone, in its precision and memory format.
-
-    Args:
-        setting: What and where.
-
-    Returns:
-        ``mmpretrain_images_per_s`` and ``lightly_images_per_s``, None where there is none: lightly is not installed,
-        the backbone is no ResNet, for which mmpretrain's neck is made, or the GPU has too little memory. ``pixels``
-        that the encoder sees of an image, and ``swav_pixels``: they see fewer.
-    """
-    makers: dict[str, Callable[[Setting], Swav]] = {"mmpretrain": mmpretrain_swav}
-    if has_lightly():
-        makers["lightly"] = lightly_swav
-    if setting.cfg.model.backbone.type != "ResNet":
-        makers = {}
-    sides = scaled_sides(setting.spec.scales[0].patch)
-    return {
-        "pixels": pixels(setting.spec),
-        "swav_pixels": view_pixels(sides),
-        "mmpretrain_images_per_s": None,
-        "lightly_images_per_s": None,
-        **{
-            f"{name}_images_per_s": _if_it_fits(partial(_swav_images_per_s, setting, make))
-            for name, make in makers.items()
-        },
-    }
-
-
-def _swav_images_per_s(setting: Setting, make: Callable[[Setting], Swav]) -> float:
-    torch.manual_seed(0)
-    swav = make(setting)
-    return setting.images_per_s(swav.pipeline, swav.collate, swav.step)
-
-
-def _if_it_fits(measure: Callable[[], float]) -> float | None:
-    """None where the GPU's memory is too small for it: what was measured before is not lost."""
-    try:
-        return measure()
-    except torch.cuda.OutOfMemoryError:
-        return None
-    finally:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def default_workers() -> int:
-    """Workers of a loader: a core each, one left for the process that trains."""
-    return max(1, num_cores() - 1)

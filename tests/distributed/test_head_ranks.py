@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from instruments.counters import OperatorCounter
 from torch.nn import functional as F
 
 from sspyr_mm.models import SSPRLHead
-from sspyr_mm.speed.counters import OperatorCounter
 
 B, D = 6, 8  # images over all ranks
 QUEUES = {"s0": 9, "s1": 20}  # longer than a batch of 6, shorter than one of 24

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from instruments.counters import OperatorCounter
 from references.sinkhorn import sinkhorn_reference
 from torch.nn import functional as F
 
 from sspyr_mm.models import SinkhornAssigner
-from sspyr_mm.speed.counters import OperatorCounter
 
 K = 12
 SIZES = {

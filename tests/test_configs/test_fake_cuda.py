@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from instruments.counters import OperatorCounter
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -16,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.speed.counters import OperatorCounter
 
 IMAGES = 2
 

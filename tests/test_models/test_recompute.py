@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from instruments.fake_step import LiveBytes, step_bytes
 from mmpretrain.registry import MODELS
 from small_step import BACKBONES, build, step
 from torch import nn
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.models.layers import recompute_stages
-from sspyr_mm.speed.fake_step import LiveBytes, step_bytes
 
 
 @pytest.mark.parametrize("lowered", [False, True], ids=["float32", "bfloat16"])

@@ -1,35 +1,25 @@
-"""Scripts that draw what speed costs and how it grows."""
+"""Scripts that measure precision, growth and decoding."""
 
-import importlib.util
 import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from speed_scripts import FOLDER, decoding, growth, loss_curves
 
 from sspyr_mm.speed.images import make_images
 
-ROOT = Path(__file__).parents[2]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/benchmarks/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+SCRIPTS = {"decoding": decoding, "growth": growth, "loss_curves": loss_curves}
 
 
 def run(name, *arguments):
-    command = [sys.executable, str(ROOT / f"tools/benchmarks/{name}.py"), *map(str, arguments)]
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def test_a_setting_may_be_as_far_as_two_seeds_are():
-    curves = load("loss_curves")
     seeds = [[3.0, 2.0, 1.0], [3.0, 2.5, 1.5], [3.0, 1.5, 0.5]]
     settings = {
         "same": [3.0, 2.0, 1.0],
@@ -37,31 +27,29 @@ def test_a_setting_may_be_as_far_as_two_seeds_are():
         "farther": [3.0, 3.0, 2.1],
         "diverged": [3.0, math.nan, math.nan],
     }
-    found = curves.compare(seeds, settings)
+    found = loss_curves.compare(seeds, settings)
     assert found["seeds_apart"] == pytest.approx([1 / 3, 1 / 3, 2 / 3])
     assert found["settings_from_first_seed"]["same"] == 0
     assert found["passed"] == {"same": True, "as far": True, "farther": False, "diverged": False}
 
 
 def test_settings_change_one_thing_of_the_first_seeds_run(tmp_path, monkeypatch):
-    curves = load("loss_curves")
     asked = ["--data-root", "D", "--out", str(tmp_path), "--seeds", "4", "7"]
     monkeypatch.setattr(sys, "argv", ["loss_curves", *asked])
-    runs = {run.name: run.options for run in curves.list_runs(curves.parse_args())}
-    assert set(runs) >= {"seed 4", "seed 7", *curves.SETTINGS}
-    for name, options in curves.SETTINGS.items():
+    runs = {run.name: run.options for run in loss_curves.list_runs(loss_curves.parse_args())}
+    assert set(runs) >= {"seed 4", "seed 7", *loss_curves.SETTINGS}
+    for name, options in loss_curves.SETTINGS.items():
         assert runs[name] == runs["seed 4"] + options
 
 
 @pytest.fixture
 def refuse(monkeypatch, capsys):
-    """What a script says to arguments it does not take, before it measures anything."""
+    """Returns what a script reports about wrong arguments before it measures anything."""
 
     def refuse(name, *arguments):
-        script = load(name)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            script.main()
+            SCRIPTS[name].main()
         assert stopped.value.code == 2
         return capsys.readouterr().err
 
@@ -73,15 +61,15 @@ def refuse(monkeypatch, capsys):
 )
 def test_a_place_that_cannot_be_written(name, data, tmp_path, refuse):
     (tmp_path / "file").touch()
-    said = refuse(name, *([data, tmp_path] if data else []), "--out", tmp_path / "file")
-    assert f"--out {tmp_path}/file/{name}.json can't be written" in said
+    reported = refuse(name, *([data, tmp_path] if data else []), "--out", tmp_path / "file")
+    assert f"--out {tmp_path}/file/{name}.json can't be written" in reported
 
 
 @pytest.mark.parametrize(("name", "data"), [("loss_curves", "--data-root"), ("growth", None)])
 def test_a_config_that_is_not_there(name, data, tmp_path, refuse):
     given = [data, tmp_path] if data else []
-    said = refuse(name, *given, "--out", tmp_path / "new", "--config", "nothing.py")
-    assert "--config nothing.py: no such file" in said
+    reported = refuse(name, *given, "--out", tmp_path / "new", "--config", "nothing.py")
+    assert "--config nothing.py: no such file" in reported
     assert not (tmp_path / "new").exists()
 
 
@@ -144,7 +132,6 @@ def test_growth(tmp_path):
 def test_decoders_and_resizing(tmp_path, monkeypatch):
     make_images(tmp_path, 2)
     asked = ["--images", str(tmp_path), "--out", str(tmp_path / "out"), "--megapixels", "3"]
-    decoding = load("decoding")
     monkeypatch.setattr(sys, "argv", ["decoding", *asked])
     monkeypatch.setattr(decoding, "WINDOWS", 2)
     decoding.main()
@@ -167,6 +154,6 @@ def test_decoders_need_a_photograph(tmp_path, refuse):
     Image.new("L", (400, 400)).save(tmp_path / "grey.jpg")
     Image.new("RGB", (400, 400)).save(tmp_path / "colour.png")
     Image.new("RGB", (400, 9)).save(tmp_path / "narrow.jpg")
-    said = refuse("decoding", "--images", tmp_path, "--out", tmp_path / "out")
-    assert "no upright colour JPEG" in said
+    reported = refuse("decoding", "--images", tmp_path, "--out", tmp_path / "out")
+    assert "no upright colour JPEG" in reported
     assert not (tmp_path / "out").exists()

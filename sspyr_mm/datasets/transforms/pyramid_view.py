@@ -179,7 +179,7 @@ def resize(crop: np.ndarray, side: int) -> np.ndarray:
 
     torch's uint8 kernel computes what Pillow's bilinear filter does, to a rounding, in a fraction of its time. Where
     little is left out, OpenCV's plain linear filter takes half of that and is as near to a Lanczos filter
-    (``tools/benchmarks/decoding.py`` measures both).
+    (``tools/speed/decoding.py`` measures both).
 
     Args:
         crop: (H, W, 3) uint8, also a window of a larger image.

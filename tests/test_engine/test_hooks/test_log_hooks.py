@@ -4,11 +4,11 @@ import time
 
 import pytest
 import torch
+from instruments.counters import OperatorCounter
 from mmcv.transforms import BaseTransform
 from small_runs import BATCH, ITERS, make_runner, train, warnings_of
 
 from sspyr_mm.engine.hooks import ThroughputHook
-from sspyr_mm.speed.counters import OperatorCounter
 
 INTERVAL = 3  # lines after iterations 3 and, since an epoch of 5 ends there, 5
 NAMES = [f"{kind}_{scale}" for kind in ("loss_pyr", "ce_ratio") for scale in ("s0", "s1")]

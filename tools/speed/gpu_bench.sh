@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Measures pre-training on the GPU of this machine, in the settings that people choose between:
 #
-#   bash tools/benchmarks/gpu_bench.sh OUT [--images DIR]
+#   bash tools/speed/gpu_bench.sh OUT [--images DIR]
 #
-# Leaves a JSON file per setting in OUT, how the step grows (growth.json and .svg) and, with --images, what precision,
-# layout and compiling do to the loss (loss_curves.json and .svg); docs/benchmarks/README.md says what they mean.
+# Leaves in OUT a JSON file per setting, the comparison with other implementations (compare.json), how the step grows
+# (growth.json and .svg) and, with --images, what precision, layout and compiling do to the loss (loss_curves.json and
+# .svg); docs/speed/README.md explains them.
 # BATCH (images a step, default 128), WORKERS (default: all cores but one), CURVE_BATCH and EPOCHS (of each loss curve,
 # default 32 and 2: most are in float32), PYTHON (default: python)
 set -euo pipefail
@@ -38,7 +39,7 @@ if not torch.cuda.is_available():
 PY
 
 failed=()
-attempt() { # NAME COMMAND...: one that fails, perhaps for want of memory, does not keep the others from being measured
+attempt() { # NAME COMMAND...: after a failure, such as too little memory, the other measurements still run
     printf '%s\n' "== $1"
     "${@:2}" || failed+=("$1")
 }
@@ -60,9 +61,11 @@ model = dict(channels_last=True, recompute=\"scale\")"
 variant bfloat16_channels_last_recompute_stage "$bf16
 model = dict(channels_last=True, recompute=\"stage\")"
 variant float32 '' # 76 GiB of tensors at 128 images: last
-attempt growth "$python" "$root/tools/benchmarks/growth.py" --out "$out"
+attempt compare "$python" "$root/tools/speed/compare.py" --config "$scratch/bfloat16_channels_last.py" \
+    --batch-size "${BATCH:-128}" ${WORKERS:+--num-workers "$WORKERS"} --out "$out" "${images[@]+"${images[@]}"}"
+attempt growth "$python" "$root/tools/speed/growth.py" --out "$out"
 if [[ ${#images[@]} -ne 0 ]]; then
-    attempt loss_curves "$python" "$root/tools/benchmarks/loss_curves.py" \
+    attempt loss_curves "$python" "$root/tools/speed/loss_curves.py" \
         --config "$root/configs/ssprl/r50_coco_200e.py" --data-root "${images[1]}" --out "$out" \
         --cfg-options "train_cfg.max_epochs=${EPOCHS:-2}" "train_dataloader.batch_size=${CURVE_BATCH:-32}" \
         ${WORKERS:+"train_dataloader.num_workers=$WORKERS"}

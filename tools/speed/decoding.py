@@ -1,8 +1,9 @@
-"""Why images are decoded and resized as they are: ``python tools/benchmarks/decoding.py --images DIR --out OUT``.
+"""Compares ways to decode and resize images: ``python tools/speed/decoding.py --images DIR --out OUT``.
 
-Decoders of JPEGs beside OpenCV's; large photographs (mosaics of the given ones) decoded at the size their regions want
-beside all of it; resizing beside Pillow's. CPU time of one core, medians, taken in turn; fidelity is the peak
-signal-to-noise ratio (PSNR) in decibels. simplejpeg is measured where it is installed. Leaves OUT/decoding.json.
+Decoders of JPEGs are compared with OpenCV's; large photographs (mosaics of the given ones) decoded at the size their
+regions want with those decoded in full; resizing with Pillow's. Times are CPU times of one core, medians, taken in
+turn; fidelity is the peak signal-to-noise ratio (PSNR) in decibels. simplejpeg is measured where it is installed.
+Leaves OUT/decoding.json.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from sspyr_mm.datasets.transforms.decoding import decode_rgb
 from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
-from sspyr_mm.speed.bench import device_name, paper_pyramid, versions
+from sspyr_mm.speed.bench import describe_machine, paper_pyramid
 from sspyr_mm.speed.images import find_images
-from sspyr_mm.speed.timing import cpu_ms, one_thread
+from sspyr_mm.speed.timing import cpu_ms
 
 try:
     import simplejpeg
@@ -77,7 +78,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_jpegs(place: str, count: int) -> list[bytes]:
-    """Bytes of upright colour JPEGs that are wide enough, of which every decoder should make the same picture.
+    """Bytes of upright colour JPEGs that are wide enough, of which every decoder should make the same image.
 
     Raises:
         ValueError: If there is none.
@@ -127,18 +128,18 @@ def list_decoders() -> dict[str, Decode]:
 
 
 def measure_decoders(
-    files: Sequence[bytes], pictures: Sequence[np.ndarray]
+    files: Sequence[bytes], images: Sequence[np.ndarray]
 ) -> dict[str, dict[str, float | None]]:
     """Milliseconds, share of images with OpenCV's very pixels, and PSNR of the worst of the others (None: no other).
 
     Args:
         files: What is decoded.
-        pictures: What OpenCV makes of it.
+        images: What OpenCV makes of it.
     """
     decoders = list_decoders()
     found = {}
     for name, ms in cpu_ms(decoders, files).items():
-        pairs = zip(map(decoders[name], files), pictures, strict=True)
+        pairs = zip(map(decoders[name], files), images, strict=True)
         differing = [psnr(*pair) for pair in pairs if not np.array_equal(*pair)]
         found[name] = {
             "ms": ms,
@@ -148,17 +149,17 @@ def measure_decoders(
     return found
 
 
-def make_mosaic(pictures: Sequence[np.ndarray], megapixels: int) -> bytes:
+def make_mosaic(images: Sequence[np.ndarray], megapixels: int) -> bytes:
     """A JPEG of 4:3, of photographs side by side at their own size: as sharp as a photograph gets."""
     # A decoder's reductions have whole pixels.
     height, width = (8 * round(np.sqrt(megapixels * 1e6 * r) / 8) for r in (3 / 4, 4 / 3))
     mosaic = np.empty((height, width, 3), np.uint8)
-    tile = min(min(picture.shape[:2]) for picture in pictures)
+    tile = min(min(image.shape[:2]) for image in images)
     for number, top in enumerate(range(0, height, tile)):
         for other, left in enumerate(range(0, width, tile)):
             place = mosaic[top : top + tile, left : left + tile]
-            picture = pictures[(number * -(-width // tile) + other) % len(pictures)]
-            place[...] = picture[: place.shape[0], : place.shape[1]]
+            image = images[(number * -(-width // tile) + other) % len(images)]
+            place[...] = image[: place.shape[0], : place.shape[1]]
     encoded = cv2.imencode(".jpg", mosaic[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return encoded.tobytes()
 
@@ -174,7 +175,7 @@ def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
     reduction = spec.reduction((height, width))
     small = decode_rgb(data, reduction=reduction)
     both = {"full": decode_rgb, "reduced": partial(decode_rgb, reduction=reduction)}
-    ms = cpu_ms(both, [data] * 8, block=1)
+    ms = cpu_ms(both, [data] * 8)
     found = {
         "size": [width, height],
         "reduction": reduction,
@@ -196,10 +197,10 @@ def compare_regions(
     area = group.area[0] + place * (group.area[1] - group.area[0])
     for y, x, s in draw_windows(small.shape[:2], area):
         whole = full[reduction * y : reduction * (y + s), reduction * x : reduction * (x + s)]
-        picture = Image.fromarray(np.ascontiguousarray(whole))
-        best = with_pillow(picture, group.region, Image.Resampling.LANCZOS)
+        image = Image.fromarray(np.ascontiguousarray(whole))
+        best = with_pillow(image, group.region, Image.Resampling.LANCZOS)
         ours.append(psnr(resize(small[y : y + s, x : x + s], group.region), best))
-        usual = with_pillow(picture, group.region, Image.Resampling.BILINEAR)
+        usual = with_pillow(image, group.region, Image.Resampling.BILINEAR)
         pillows.append(psnr(usual, best))
     return {"psnr": median(ours), "pillow_psnr": median(pillows)}
 
@@ -215,21 +216,21 @@ def draw_windows(size: tuple[int, int], area: float) -> list[tuple[int, int, int
     ]
 
 
-def with_pillow(picture: Image.Image, side: int, resampling: Image.Resampling) -> np.ndarray:
-    return np.asarray(picture.resize((side, side), resampling))
+def with_pillow(image: Image.Image, side: int, resampling: Image.Resampling) -> np.ndarray:
+    return np.asarray(image.resize((side, side), resampling))
 
 
-def measure_resizing(pictures: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+def measure_resizing(images: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
     """By how many pixels become one: milliseconds, and PSNR against Pillow's Lanczos filter, of ours and bilinear.
 
-    Either has the crop as it likes it, a window of an array or a picture of Pillow's, and gives an array.
+    Either has the crop as it likes it, a window of an array or a Pillow image, and returns an array.
     """
     found = {}
     for factor in SHRINKING:
         size = round(factor * SIDE)
         crops = [
             (crop, Image.fromarray(np.ascontiguousarray(crop)))
-            for crop in (p[:size, :size] for p in pictures if min(p.shape[:2]) >= size)
+            for crop in (p[:size, :size] for p in images if min(p.shape[:2]) >= size)
         ]
         if not crops:
             continue
@@ -238,7 +239,7 @@ def measure_resizing(pictures: Sequence[np.ndarray]) -> dict[str, dict[str, floa
             "pillow_": lambda crop: with_pillow(crop[1], SIDE, Image.Resampling.BILINEAR),
         }
         ms = cpu_ms(filters, crops)
-        best = [with_pillow(picture, SIDE, Image.Resampling.LANCZOS) for _, picture in crops]
+        best = [with_pillow(image, SIDE, Image.Resampling.LANCZOS) for _, image in crops]
         found[str(factor)] = {f"{name}ms": ms[name] for name in filters} | {
             f"{name}psnr": median(psnr(shrink(c), b) for c, b in zip(crops, best, strict=True))
             for name, shrink in filters.items()
@@ -249,18 +250,15 @@ def measure_resizing(pictures: Sequence[np.ndarray]) -> dict[str, dict[str, floa
 def main() -> None:
     args = parse_args()
     spec = paper_pyramid()
-    pictures = [decode_rgb(data) for data in args.files]
-    with one_thread():
-        found = {
-            "decoders": measure_decoders(args.files, pictures),
-            "reduced": [
-                measure_reduced(make_mosaic(pictures, megapixels), spec)
-                for megapixels in args.megapixels
-            ],
-            "resizing": measure_resizing(pictures),
-        }
-    what = {"images": len(args.files), "device": device_name(torch.device("cpu"))}
-    what["versions"] = versions()
+    images = [decode_rgb(data) for data in args.files]
+    found = {
+        "decoders": measure_decoders(args.files, images),
+        "reduced": [
+            measure_reduced(make_mosaic(images, megapixels), spec) for megapixels in args.megapixels
+        ],
+        "resizing": measure_resizing(images),
+    }
+    what = {"images": len(args.files), **describe_machine(torch.device("cpu"))}
     write_json(args.out / "decoding.json", {**found, **what})
     for part in ("decoders", "resizing"):
         for name, row in found[part].items():

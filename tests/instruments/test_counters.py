@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sspyr_mm.speed.counters import OperatorCounter
+from instruments.counters import OperatorCounter
 
 X = torch.arange(6.0)
 

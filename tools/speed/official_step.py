@@ -1,7 +1,7 @@
-"""A training step as the authors' released code takes it, on the same network: for comparison only.
+"""A training step as the official code takes it, on the same network: for comparison only.
 
 Written from a description of that code: one Sinkhorn per view and scale, each with collectives of its own; losses view
-by view; an optimiser that reads two norms back per parameter; every loss read back after the step.
+by view; an optimizer that reads two norms per parameter from the device; every loss read after the step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,13 @@ from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec
 
 
-class ReleaseStep:
+class OfficialStep:
     """Trains a network with per-view loops.
 
     Args:
-        model: Gives backbone, projectors and prototypes; a single pyramid without multi-crops.
-        epsilon: Of Sinkhorn.
-        temperature: Of the predictions.
+        model: Network with a single pyramid without multi-crops; its backbone, projectors and prototypes are used.
+        epsilon: Regularisation of Sinkhorn.
+        temperature: Temperature of the predictions.
         lr: Learning rate.
         precision: Context of the forward pass; losses and codes are float32.
     """
@@ -43,13 +43,13 @@ class ReleaseStep:
         self.optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-6)
 
     def __call__(self, patches: Mapping[str, Tensor]) -> list[float]:
-        """One step.
+        """Runs one step.
 
         Args:
-            patches: Per scale's name, (V, B, M, 3, P, P), as the encoder sees them.
+            patches: Patches as the encoder sees them, (V, B, M, 3, P, P) by scale name.
 
         Returns:
-            The losses, read back.
+            Losses as numbers of the host.
         """
         self.model.head.normalize_()
         with self.precision():
@@ -99,7 +99,7 @@ class ReleaseStep:
             if param.grad is None:
                 continue
             weight, gradient = param.norm(), param.grad.norm()
-            if weight != 0 and gradient != 0:  # which waits for the device, twice
+            if weight != 0 and gradient != 0:  # waits for the device, twice
                 param.grad.mul_(trust * weight / (gradient + decay * weight + 1e-8))
 
 
@@ -110,14 +110,14 @@ def _sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def stack_views(batch: Sequence[Sequence[Tensor]], spec: PyramidSpec) -> dict[str, Tensor]:
-    """Patches of images, in the order of a plain pipeline, by scale.
+    """Stacks the patches of images by scale.
 
     Args:
-        batch: Per image, all patches: per scale, per view, per cell.
-        spec: The pyramid.
+        batch: Outputs of :class:`~sspyr_mm.speed.pipelines.PillowPipeline`.
+        spec: Pyramid.
 
     Returns:
-        Per scale's name, (V, B, M, 3, P, P).
+        Patches (V, B, M, 3, P, P) by scale name.
     """
     found, start = {}, 0
     for scale in spec.scales:

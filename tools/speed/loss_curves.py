@@ -1,6 +1,6 @@
-"""What precision, layout and compiling do to the loss, beside what another seed does.
+"""Compares what precision, layout and compiling do to the loss with what another seed does.
 
-    python tools/benchmarks/loss_curves.py --data-root DIR --out OUT [--config CONFIG] [--cfg-options KEY=VALUE ...]
+    python tools/speed/loss_curves.py --data-root DIR --out OUT [--config CONFIG] [--cfg-options KEY=VALUE ...]
 
 Trains the config once per seed and, with the first seed, once per setting; each run is a process of its own
 (tools/train.py). Two curves are as far apart as their losses on average, over all lines of the log. A setting passes if
@@ -25,7 +25,7 @@ from mmengine.config import Config
 
 from sspyr_mm.cli.arguments import require_writable
 from sspyr_mm.files import whole_file, write_json
-from sspyr_mm.speed.bench import device_name, versions
+from sspyr_mm.speed.bench import describe_machine
 
 ROOT = Path(__file__).parents[2]
 INTERVAL = 5
@@ -99,8 +99,7 @@ def train(run: Run, config: str, data_root: str, folder: Path) -> dict[str, list
         "config": Config.fromfile(config).pretty_text,
         "data_root": str(Path(data_root).resolve()),
         "options": list(run.options),
-        "device": device_name(DEVICE),
-        "versions": versions(),
+        **describe_machine(DEVICE),
     }
     done = folder / "done.json"
     if done.is_file() and (found := json.loads(done.read_text()))["asked"] == asked:
@@ -175,8 +174,7 @@ def main() -> int:
     what = {
         "config": Path(args.config).stem,
         "options": {run.name: run.options for run in runs},
-        "device": device_name(DEVICE),
-        "versions": versions(),
+        **describe_machine(DEVICE),
         "steps": steps,
     }
     write_json(args.out / "loss_curves.json", {**found, **what, "curves": curves})

@@ -1,4 +1,4 @@
-"""SwAV as mmpretrain and lightly ship it, pipeline and step, to be timed beside ours."""
+"""Pipeline and step of SwAV as mmpretrain and lightly ship it."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -17,22 +17,23 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
-from sspyr_mm.speed.setting import Setting
+from sspyr_mm.speed.training import Setting
 
 SIDES = (224, 96)
-"""Of the two large and the six small views, in pixels: those of SwAV's paper."""
+"""Sides of the large and of the small views in SwAV's paper, in pixels."""
 NUM_CROPS = (2, 6)
+"""Numbers of large and of small views."""
 _CONFIG = "swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py"
 
 
 @dataclass(frozen=True)
-class Swav:
-    """One of the others.
+class Method:
+    """A pre-training method to compare.
 
     Args:
-        pipeline: Path of an image to its eight views.
-        collate: Several of them to a batch.
-        step: Trains on a batch.
+        pipeline: Function of an image's path that returns its views.
+        collate: Function of the views of several images that returns a batch.
+        step: Function that trains on a batch.
     """
 
     pipeline: Callable[[str], Any]
@@ -41,36 +42,24 @@ class Swav:
 
 
 def scaled_sides(side: int) -> tuple[int, int]:
-    """Sides of the views where the large ones are of ``side`` pixels.
-
-    Args:
-        side: In pixels.
-    """
+    """Returns the sides of large and small views where the large ones have ``side`` pixels."""
     return side, round(side * SIDES[1] / SIDES[0])
 
 
 def view_pixels(sides: tuple[int, int]) -> int:
-    """Pixels that an encoder sees of an image.
-
-    Args:
-        sides: Of large and small views.
-    """
+    """Returns the number of pixels of an image that the encoder sees."""
     return sum(count * side**2 for count, side in zip(NUM_CROPS, sides, strict=True))
 
 
 def mmpretrain_config() -> Config:
-    """Mmpretrain's own config of SwAV."""
+    """Reads mmpretrain's own config of SwAV."""
     import mmpretrain
 
     return Config.fromfile(Path(mmpretrain.__file__).parent / ".mim/configs" / _CONFIG)
 
 
 def mmpretrain_pipeline(sides: tuple[int, int] = SIDES) -> Callable[[str], dict[str, Any]]:
-    """Mmpretrain's views of an image.
-
-    Args:
-        sides: Of large and small views.
-    """
+    """Builds mmpretrain's pipeline with views of these sides."""
     steps = mmpretrain_config().train_dataloader.dataset.pipeline
     for views, side in zip(steps[1].transforms, sides, strict=True):
         views[0].scale = side
@@ -86,11 +75,10 @@ def mmpretrain_pipeline(sides: tuple[int, int] = SIDES) -> Callable[[str], dict[
     return run
 
 
-def mmpretrain_swav(setting: Setting) -> Swav:
-    """Mmpretrain's model, loss and optimiser around a config's backbone.
+def mmpretrain_swav(setting: Setting) -> Method:
+    """Builds mmpretrain's model, loss and optimizer around a config's backbone.
 
-    Args:
-        setting: Backbone, sizes of neck and global prototypes, sides of views, precision and memory format; where.
+    Sizes of neck and global prototypes, sides of views, precision and memory format are the config's.
     """
     theirs, neck = mmpretrain_config(), setting.cfg.model.neck
     size, prototypes = neck.out_channels, setting.spec.scales[0].num_prototypes
@@ -103,7 +91,7 @@ def mmpretrain_swav(setting: Setting) -> Swav:
         built = MODELS.build({**theirs.model, "data_preprocessor": theirs.data_preprocessor})
     model = _as_set(setting, built)
     wrapper = setting.wrap(model, theirs.optim_wrapper.optimizer)
-    return Swav(
+    return Method(
         mmpretrain_pipeline(scaled_sides(setting.spec.scales[0].patch)),
         default_collate,
         partial(_mmpretrain_step, model, wrapper),
@@ -111,7 +99,7 @@ def mmpretrain_swav(setting: Setting) -> Swav:
 
 
 def _as_set(setting: Setting, model: nn.Module) -> nn.Module:
-    """A network in training mode, in the config's memory format: weights' format becomes that of activations."""
+    """Moves a network in training mode to the device, in the config's memory format."""
     last = setting.cfg.model.get("channels_last", False)
     layout = torch.channels_last if last else torch.contiguous_format
     return revert_sync_batchnorm(model).to(setting.device, memory_format=layout).train()
@@ -122,16 +110,12 @@ def _mmpretrain_step(model: Any, wrapper: OptimWrapper, batch: Mapping[str, Any]
 
 
 def has_lightly() -> bool:
-    """Whether it is installed."""
+    """Returns whether lightly is installed."""
     return importlib.util.find_spec("lightly") is not None
 
 
 def lightly_pipeline(sides: tuple[int, int] = SIDES) -> Callable[[str], list[Tensor]]:
-    """Lightly's views of an image.
-
-    Args:
-        sides: Of large and small views.
-    """
+    """Builds lightly's pipeline with views of these sides."""
     from lightly.transforms import SwaVTransform
 
     transform = SwaVTransform(crop_sizes=sides, crop_counts=NUM_CROPS)
@@ -143,15 +127,11 @@ def lightly_pipeline(sides: tuple[int, int] = SIDES) -> Callable[[str], list[Ten
     return run
 
 
-def lightly_swav(setting: Setting) -> Swav:
-    """Lightly's head, loss and Sinkhorn around a config's backbone, with torch's Adam, as its example has it.
-
-    Args:
-        setting: As of :func:`mmpretrain_swav`.
-    """
+def lightly_swav(setting: Setting) -> Method:
+    """Builds lightly's head, loss and Sinkhorn around a config's backbone, with Adam as in lightly's example."""
     model = _as_set(setting, _LightlyModel(setting))
     wrapper = setting.wrap(model, {"type": "Adam", "lr": 1e-3})
-    return Swav(
+    return Method(
         lightly_pipeline(scaled_sides(setting.spec.scales[0].patch)),
         torch.utils.data.default_collate,
         partial(_lightly_step, model, wrapper, setting.device),

@@ -1,30 +1,43 @@
-"""How the time of a step grows with scales, images and prototypes: ``python tools/benchmarks/growth.py --out OUT``.
+"""Measures how a step grows with scales, images and prototypes: ``python tools/speed/growth.py --out OUT``.
 
-Forward and backward pass of the config's network on patches that are on the device already. What is grown is timed in
-turn, so that a busy machine slows all sizes alike; a straight line is fitted to the medians. Leaves OUT/growth.json and
+Times forward and backward passes of the config's network on patches that are on the device already, all sizes in turn,
+so that a busy machine slows them alike; fits a straight line to the medians. Leaves OUT/growth.json and
 growth.svg.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.cli.arguments import require_writable
 from sspyr_mm.files import configs_dir, whole_file, write_json
-from sspyr_mm.speed.bench import device_name, versions
-from sspyr_mm.speed.growth import SCALES, build_grown, grown_pyramid, pixels, step_on_noise
+from sspyr_mm.models import SSPRL
+from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.speed.bench import describe_machine
 from sspyr_mm.speed.timing import wall_ms
 
+SCALES = {
+    "s0": dict(region=224, patch=224, num_prototypes=300, alpha=1.0),
+    "s1": dict(grid=2, region=314, patch=112, num_prototypes=150, alpha=0.25, beta=0.25),
+    "s2": dict(grid=3, region=383, patch=96, num_prototypes=150, alpha=0.25, beta=0.25),
+    "s3": dict(grid=4, region=448, patch=96, num_prototypes=150, alpha=0.25, beta=0.25),
+    "s4": dict(grid=5, region=560, patch=96, num_prototypes=150, alpha=0.25, beta=0.25),
+}
+"""The paper's three scales and two finer ones: 1, 4, 9, 16 and 25 patches per view."""
 NUM_SCALES = 3
-"""The paper's, where something else grows."""
+"""Number of the paper's scales, used where something else grows."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,10 +54,13 @@ def parse_args() -> argparse.Namespace:
         "--batch-size",
         type=int,
         default=16 if gpu else 4,
-        help="where it does not grow (four times as many at the most)",
+        help="where the batch does not grow (at most four times as many are measured)",
     )
     parser.add_argument(
-        "--prototypes", type=int, default=30000, help="global ones at the most (default 30000)"
+        "--prototypes",
+        type=int,
+        default=30000,
+        help="maximum number of global prototypes (default 30000)",
     )
     parser.add_argument("--rounds", type=int, default=10, help="steps of each size")
     args = parser.parse_args()
@@ -55,6 +71,44 @@ def parse_args() -> argparse.Namespace:
     require_writable(parser, "--out", args.out / "growth.json")
     args.device = torch.device("cuda" if gpu else "cpu")
     return args
+
+
+def grown_pyramid(num_scales: int, prototypes: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Returns the first of :data:`SCALES`, some with another number of prototypes."""
+    pyramid: dict[str, Any] = {name: dict(SCALES[name]) for name in list(SCALES)[:num_scales]}
+    for name, count in (prototypes or {}).items():
+        pyramid[name]["num_prototypes"] = count
+    return pyramid
+
+
+def count_pixels(pyramid: PyramidSpec | Mapping[str, Any]) -> int:
+    """Returns the number of pixels of an image that the encoder sees."""
+    groups = PyramidSpec.from_config(pyramid).groups
+    return sum(g.num_views * g.num_patches * g.patch**2 for g in groups)
+
+
+def build_grown(model: Any, pyramid: dict[str, Any]) -> SSPRL:
+    """Builds a config's network with another pyramid, in training mode, for one process."""
+    built = MODELS.build({**model, "pyramid": pyramid})
+    return revert_sync_batchnorm(built).train()
+
+
+def step_on_noise(model: SSPRL, batch_size: int, device: torch.device) -> Callable[[], object]:
+    """Returns a forward and backward pass on patches that are on the device already."""
+    model = model.to(device)
+    patches = {
+        g.name: torch.randn(
+            g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch, device=device
+        )
+        for g in model.pyramid.groups
+    }
+    return partial(run_step, model, patches)
+
+
+def run_step(model: SSPRL, patches: Mapping[str, torch.Tensor]) -> None:
+    model.zero_grad()
+    losses = model.loss(patches)
+    torch.stack([v for k, v in losses.items() if k.startswith("loss")]).sum().backward()
 
 
 def time_steps(
@@ -71,7 +125,7 @@ def time_steps(
         str(place): step_on_noise(build_grown(model, pyramid), images, args.device)
         for place, pyramid, images in grown
     }
-    ms = wall_ms(steps, rounds=args.rounds, device=args.device)
+    ms = wall_ms(steps, rounds=args.rounds)
     places, times = [place for place, _, _ in grown], list(ms.values())
     slope, start = np.polyfit(places, times, 1)
     return {"at": places, "ms": times, "line": [float(start), float(slope)]}
@@ -81,7 +135,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     """By what is grown."""
     images, count = args.batch_size, args.prototypes
     scales = [grown_pyramid(number + 1) for number in range(len(SCALES))]
-    by_scales = [(pixels(pyramid) / 1e3, pyramid, images) for pyramid in scales]
+    by_scales = [(count_pixels(pyramid) / 1e3, pyramid, images) for pyramid in scales]
     paper = grown_pyramid(NUM_SCALES)
     by_images = [(n, paper, n) for n in (images // 2, images, 2 * images, 3 * images, 4 * images)]
     by_prototypes = [
@@ -124,8 +178,7 @@ def main() -> None:
     what = {
         "config": Path(args.config).stem,
         "batch_size": args.batch_size,
-        "device": device_name(args.device),
-        "versions": versions(),
+        **describe_machine(args.device),
     }
     write_json(args.out / "growth.json", {"grown": found, **what})
     for name, panel in found.items():

@@ -1,0 +1,15 @@
+"""Scripts of ``tools/speed``, which import one another."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[2] / "tools/speed"
+
+sys.path.insert(0, str(FOLDER))
+try:
+    compare, decoding, growth, loss_curves, official_step, swav = map(
+        import_module, ("compare", "decoding", "growth", "loss_curves", "official_step", "swav")
+    )
+finally:
+    sys.path.remove(str(FOLDER))
