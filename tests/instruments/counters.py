@@ -51,11 +51,11 @@ class Counts:
 class OperatorCounter(TorchDispatchMode):
     """Counts what runs inside, backward passes and collectives included: see :class:`Counts`.
 
-    Tells the same of a step on a CPU as on a GPU, where ``torch.cuda.set_sync_debug_mode`` can confirm it; but for
-    ``tolist``, which on a CPU is no operator, and for copies between host and device, of which a CPU has none.
+    Counts are the same for a step on a CPU as on a GPU, where ``torch.cuda.set_sync_debug_mode`` can confirm them,
+    except for ``tolist``, which is no operator on a CPU, and for copies between host and device, which a CPU lacks.
 
     Args:
-        on_host: Tensors that lie on the host wherever the step runs: reading them is no waiting.
+        on_host: Tensors that are on the host wherever the step runs; reading them does not count as a wait.
     """
 
     def __init__(self, *, on_host: Sequence[Tensor] = ()) -> None:
