@@ -10,7 +10,7 @@ import torch
 from instruments.counters import OperatorCounter
 from mmengine.config import Config
 
-import sspyr_mm  # noqa: F401
+import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.__main__ import main
 from sspyr_mm.cli.arguments import check_writable
 from sspyr_mm.speed.images import make_images
