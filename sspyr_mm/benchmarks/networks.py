@@ -4,8 +4,10 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
@@ -68,6 +70,12 @@ class Network:
             checkpoint.backbone,
             code_digests(self.modules),
         )
+
+    @cached_property
+    def num_channels(self) -> int:
+        """Channels of the pooled features."""
+        image = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
+        return self.encoder()(image).shape[1]
 
     def encoder(self) -> FrozenEncoder:
         """The network as a fixed function from images to features."""

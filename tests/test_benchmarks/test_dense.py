@@ -16,11 +16,12 @@ import torch
 from mmpretrain.models import ConvNeXt, ResNet
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.benchmarks.dense.configs import make_config
-from sspyr_mm.benchmarks.dense.protocols import DENSE, check_backbone, check_compiled_ops
+from sspyr_mm.benchmarks.base_protocol import DataOptions, Settings
 from sspyr_mm.benchmarks.dense.read_coco import read_coco_instances
 from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
-from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.dense.run import make_config
+from sspyr_mm.benchmarks.dense.transfer import check_backbone
+from sspyr_mm.benchmarks.protocols import find_protocol
 from sspyr_mm.benchmarks.training.process import default_processes
 from sspyr_mm.benchmarks.training.recipes import parse_options
 from sspyr_mm.checkpoints import read_backbone
@@ -38,7 +39,7 @@ def pictures(tmp_path_factory):
 
 def config(name, checkpoint, data, settings=FULL, num_processes=1):
     return make_config(
-        DENSE[name],
+        find_protocol(name).config,
         read_backbone(checkpoint),
         data,
         weights="weights.pth",
@@ -132,18 +133,18 @@ def test_other_networks_are_refused_before_the_first_is_trained(
         (["--voc-masks", "nowhere"], "No VOC tree with masks in nowhere"),
         (["--coco", "@", "--protocol", "linear", "--iterations", "2"], "not for linear"),
         (["--voc-masks", "@", "--epochs", "2"], "--epochs is for linear, semi1"),
+        (["--voc-masks", "@", "--cfg-options", "param_scheduler.9.end=1"], "--cfg-options"),
         (
-            ["--voc-masks", "@", "--cfg-options", "param_scheduler.9.end=1"],
-            "param_scheduler.9.end=1 does",
+            ["--coco", "@", "--protocol", "linear", "--cfg-options", "a=1"],
+            "--cfg-options is for semi1, semi10, semi100, asl, asl224, mask_rcnn_coco, fcn_voc, not for linear",
         ),
-        (["--coco", "@", "--protocol", "linear", "--cfg-options", "a=1"], "`linear` runs none"),
         (
             ["--voc-masks", "@", "--cfg-options", "model.rpn_head.in_channels=8"],
-            "there is no model.rpn_head",
+            "has no setting `rpn_head`",
         ),
         (
             ["--voc-masks", "@", "--cfg-options", "optim_wraper.optimizer.lr=1"],
-            "there is no optim_wraper; is optim_wrapper meant?",
+            "nothing reads `optim_wraper`; use optim_wrapper.optimizer.lr=1",
         ),
         (
             ["--voc-masks", "@", "--cfg-options", "model.backbone.init_cfg.checkpoint=x.pth"],
@@ -165,11 +166,12 @@ def test_command_says_what_is_wrong(checkpoint, pictures, options, message, caps
     assert message in capsys.readouterr().err
 
 
-def test_options_are_read_and_must_have_a_key(checkpoint, pictures, capsys):
+def test_options_are_read_and_must_have_a_key(checkpoint, pictures):
     options = parse_options(["model.decode_head.num_convs=1", "a=[1,2]", "b=text"])
     assert options == {"model.decode_head.num_convs": 1, "a": [1, 2], "b": "text"}
+    options = {"model.decode_head.num_convs": 1}
     cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(options=options))
-    assert cfg.model.decode_head.num_convs == 1 and cfg.b == "text"
+    assert cfg.model.decode_head.num_convs == 1
     cfg = config(
         "fcn_voc",
         checkpoint,
@@ -177,9 +179,8 @@ def test_options_are_read_and_must_have_a_key(checkpoint, pictures, capsys):
         Settings(batch_size=8, options={"optim_wrapper.optimizer.lr": 0.7}),
     )
     assert cfg.optim_wrapper.optimizer.lr == 0.7  # the last word
-    with pytest.raises(SystemExit):
-        main(["evaluate", checkpoint, "--voc-masks", pictures, "--cfg-options", "text"])
-    assert "must be KEY=VALUE" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"must be KEY=VALUE, such as .* got 'text'"):
+        parse_options(["text"])
 
 
 def test_the_first_steps_of_1x_become_all_of_it(checkpoint, pictures):
@@ -207,11 +208,11 @@ def test_strides_are_the_protocols(pictures, tmp_path):
         check_backbone("fcn_voc", dict(backbone, strides=(1, 2, 2, 1)), "x")
 
 
-def test_detection_needs_compiled_ops(monkeypatch):
+def test_detection_needs_compiled_ops(pictures, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="mask_rcnn_coco needs mmcv's compiled ops"):
-        check_compiled_ops("mask_rcnn_coco")
-    check_compiled_ops("fcn_voc")
+        find_protocol("mask_rcnn_coco").load_data(DataOptions(coco=pictures))
+    find_protocol("fcn_voc").load_data(DataOptions(voc_masks=pictures))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(
     assert not list(tmp_path.rglob("*.pth"))
     shown = capsys.readouterr().out
     assert "| voc07 | fcn_voc" in shown
-    assert f"Predictions beside the truth: {tmp_path}/predictions-fcn_voc-voc07.jpg" in shown
+    assert f"Predictions and ground truth: {tmp_path}/predictions-fcn_voc-voc07.jpg" in shown
     check_pictures(tmp_path, result, count=4)
     (log,) = tmp_path.rglob("log.txt")
     assert "SyncBatchNorm (SyncBN) layers in the model will be automatically" in log.read_text()

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,9 +21,8 @@ from mmpretrain.models import ResNet
 from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.benchmarks import checks
-from sspyr_mm.benchmarks import evaluate as evaluation
-from sspyr_mm.benchmarks.classification import finetune
+from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Settings
+from sspyr_mm.benchmarks.classification import finetune, linear
 from sspyr_mm.benchmarks.classification.linear import choose_rate
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe
 from sspyr_mm.benchmarks.classification.multi_label_data import (
@@ -31,13 +31,12 @@ from sspyr_mm.benchmarks.classification.multi_label_data import (
     load_data,
     voc07_sources,
 )
-from sspyr_mm.benchmarks.evaluate import each, evaluate
+from sspyr_mm.benchmarks.evaluate import evaluate, evaluate_all, plan_runs
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.benchmarks.protocols import PROTOCOLS, Linear, find_protocol
 from sspyr_mm.benchmarks.results.table import make_rows
-from sspyr_mm.benchmarks.settings import Settings
 from sspyr_mm.benchmarks.training import process as training
 from sspyr_mm.checkpoints import Selection
-from sspyr_mm.cli import evaluate as cli
 from sspyr_mm.datasets.splits import read_split
 from sspyr_mm.datasets.toy_scenes import generate
 
@@ -55,7 +54,8 @@ def networks(checkpoint):
 
 
 def run(network, protocol, data, work_dir, settings=QUICK, seed=0):
-    return evaluate(network, protocol, data, seed=seed, work_dir=str(work_dir), settings=settings)
+    options = dict(seed=seed, work_dir=str(work_dir), settings=settings)
+    return evaluate(network, find_protocol(protocol), data, **options)
 
 
 def test_linear_writes_a_complete_result_once(networks, data, tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_linear_writes_a_complete_result_once(networks, data, tmp_path, monkeypa
     assert result.value == pytest.approx(sum(per_class) / len(per_class))
     assert result.beside["best_epoch_on_test"]["mAP"] >= result.value - 1e-9
     assert set(result.beside["held_out_mAP"]) == {str(r) for r in LinearRecipe().learning_rates}
-    monkeypatch.setattr(evaluation, "_linear", None)  # nothing may be measured again
+    monkeypatch.setattr(Linear, "run", None)  # nothing may be measured again
     assert run(networks[0], "linear", data, tmp_path) == result
 
 
@@ -116,13 +116,13 @@ def test_networks_of_one_file_have_results_of_their_own(data, tmp_path):
 
 def test_the_figure_is_scikit_learns(networks, data, tmp_path, monkeypatch):
     kept = {}
-    original = evaluation.run_linear
+    original = linear.run_linear
 
     def keep(*args, **kwargs):
         kept["scores"], beside = original(*args, **kwargs)
         return kept["scores"], beside
 
-    monkeypatch.setattr(evaluation, "run_linear", keep)
+    monkeypatch.setattr(linear, "run_linear", keep)
     result = run(networks[0], "linear", data, tmp_path)
     truth = data.test.targets
     assert (truth >= 0).all()
@@ -155,16 +155,33 @@ def test_too_few_images_and_rates_that_diverge():
     assert all(math.isnan(v) for v in choose_rate(features, targets, recipe, seed=0).values())
 
 
-def test_the_command_offers_every_protocol():
-    assert cli.PROTOCOLS == checks.PROTOCOLS
-
-
 def test_a_grid_of_another_protocol_is_refused_before_any_work(networks, data, tmp_path):
-    runs = [("linear", data), ("asl", data)]
+    runs = [(find_protocol(name), data) for name in ("linear", "asl")]
     settings = replace(QUICK, learning_rates=(0.1,))
-    with pytest.raises(ValueError, match="the grid of `linear`; asl has rates of its own"):
-        next(each(networks, runs, [0], work_dir=str(tmp_path), settings=settings))
+    with pytest.raises(ValueError, match="--learning-rates is for linear, not for asl"):
+        next(evaluate_all(networks, runs, [0], work_dir=str(tmp_path), settings=settings))
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_protocols_are_unique_and_unknown_ones_are_refused():
+    names = [protocol.name for protocol in PROTOCOLS]
+    assert len(set(names)) == len(names)
+    with pytest.raises(ValueError, match=r"no protocol 'semi2': choose one of linear, semi1, "):
+        find_protocol("semi2")
+
+
+def test_protocols_of_one_kind_share_the_data_and_default_to_the_papers(scenes):
+    settings = Settings()
+    options = DataOptions(voc=str(scenes), coco=str(scenes), voc_masks=str(scenes))
+    runs = plan_runs([], options, [0], settings)
+    names = [(data.name, protocol.name) for protocol, data in runs]
+    assert names[0] == ("voc07", "linear") and names[-1] == ("voc07", "fcn_voc")
+    assert [name for name in names if name[0] == "coco17"] == [
+        ("coco17", name) for name in ("linear", "semi100", "asl")
+    ]
+    assert len({id(data) for _, data in runs}) == 3
+    (run,) = plan_runs([find_protocol("asl224")], DataOptions(voc=str(scenes)), [0], settings)
+    assert run[0].name == "asl224" and run[1].name == "voc07"
 
 
 def test_data_are_found_or_the_message_says_where(scenes, tmp_path):
@@ -266,11 +283,13 @@ def test_protocols_nobody_asked_for_are_left_out_where_images_are_few(checkpoint
     assert not list(tmp_path.glob("result-*")) and not list(tmp_path.glob("features"))
     measured = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "sspyr_mm.benchmarks.evaluate.evaluate", lambda *a, **k: measured.append(a[1])
-        )
-        patch.setattr("sspyr_mm.cli.evaluate._show", lambda result: None)
-        patch.setattr("sspyr_mm.cli.evaluate._draw_pictures", lambda results, work_dir: None)
+
+        def measure(network, protocol, data, **options):
+            measured.append(protocol.name)
+            return SimpleNamespace(line="")
+
+        patch.setattr("sspyr_mm.benchmarks.evaluate.evaluate", measure)
+        patch.setattr("sspyr_mm.cli.evaluate._draw_predictions", lambda results, work_dir: None)
         patch.setattr("sspyr_mm.benchmarks.results.table.make_rows", lambda results: [])
         assert main(line) == 0
     assert measured == ["linear", "semi100", "asl"]
@@ -282,7 +301,7 @@ def test_images_that_choose_the_rates_must_show_something(data):
     empty = replace(data.train, targets=0 * data.train.targets)
     nothing = replace(data, train=empty)
     with pytest.raises(ValueError, match=r"The 8 of 40 training images that choose .* no class"):
-        finetune.choose_images(finetune.FINETUNE["semi100"], nothing, 0)
+        find_protocol("semi100").check_data(nothing, 0)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"multi-label/mAP": null}'])
@@ -398,10 +417,10 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
     (tmp_path / "x").mkdir()
     ids = tmp_path / "x" / "ids.txt"
     ids.write_text("\n".join(data.train.image_ids[:8]))
-    start = finetune.Start(networks[0].checkpoint.backbone, None, (120, 110, 100), (58, 57, 56), 64)
-    protocol = finetune.FINETUNE["semi100"]
-    make = finetune._ConfigMaker(protocol, start, data, 0, Settings(32, 2), 1)
-    cfg = make(str(tmp_path / "x"), str(ids), 8, (1e9, 1e9), (data.test_source, None))
+    folder = str(tmp_path / "x")
+    job = Job(networks[0], data, 0, str(tmp_path), folder, Settings(32, 2))
+    make = finetune._ConfigMaker(find_protocol("semi100"), job, None, 1)
+    cfg = make(folder, str(ids), 8, (1e9, 1e9), (data.test_source, None))
     figures = training.run_config(cfg, 1)
     assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])
     assert not list((tmp_path / "x").glob("*.pth"))
@@ -409,12 +428,23 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
 
 @pytest.mark.parametrize(
     "option",
-    [["--name", "a/b"], ["--name", "coco14"], ["--learning-rates", "-1"], ["--seeds", "-1"]],
+    [
+        ["--name", "a/b"],
+        ["--name", "coco14"],
+        ["--learning-rates", "-1"],
+        ["--learning-rates", "nan"],
+        ["--cfg-options", "text"],
+    ],
 )
 def test_options_that_can_not_be(checkpoint, option, capsys):
+    assert main(["evaluate", checkpoint, *option]) == 2
+    assert f"{option[0]} must be" in capsys.readouterr().err
+
+
+def test_a_seed_that_can_not_be(checkpoint, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["evaluate", checkpoint, *option])
-    assert "must be" in capsys.readouterr().err
+        main(["evaluate", checkpoint, "--seeds", "-1"])
+    assert "--seeds: must be an integer" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -432,6 +462,6 @@ def test_ctrl_c_lets_the_worker_save(checkpoint, scenes, tmp_path):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    assert "the same command goes on" in process.communicate(timeout=120)[1]
+    assert "run the same command again" in process.communicate(timeout=120)[1]
     assert process.returncode == 130
     assert list(tmp_path.glob("asl-*/final/interrupted.pth"))

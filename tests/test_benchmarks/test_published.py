@@ -1,5 +1,6 @@
 """Published figures, against the tables as the supplementary has them."""
 
+from sspyr_mm.benchmarks.protocols import find_protocol
 from sspyr_mm.benchmarks.results.published import PUBLISHED
 
 
@@ -14,3 +15,8 @@ def test_ablations_are_there_once_and_say_their_tables():
     assert values["SS-PRL, two scales, K0 3000, K1 1500"] == 77.6
     assert values["SS-PRL, two scales, K0 300, K1 1500"] == 79.6
     assert values["SS-PRL, two scales, K0 300, K1 150"] == 79.9
+
+
+def test_published_figures_are_of_existing_protocols_and_their_metrics():
+    for figure in PUBLISHED:
+        assert figure.metric == find_protocol(figure.protocol).metric

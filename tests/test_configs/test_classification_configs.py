@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.classification.finetune import FINETUNE
+from sspyr_mm.benchmarks.protocols import PROTOCOLS
 from sspyr_mm.datasets.toy_scenes import generate
 from sspyr_mm.engine.config import fill_dataloaders
 from sspyr_mm.engine.cpu import prepare_config
@@ -26,9 +26,8 @@ def scenes(tmp_path_factory):
 
 
 def test_every_protocol_has_its_config():
-    assert {protocol.config for protocol in FINETUNE.values()} < {
-        f"classification/{path.name}" for path in CONFIGS
-    }
+    for config in filter(None, (protocol.config for protocol in PROTOCOLS)):
+        assert (FOLDER.parent / config).is_file(), config
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -1,6 +1,7 @@
 """The linear protocol: a linear classifier on frozen features, its learning rate chosen on training images alone."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sspyr_mm.benchmarks.base_protocol import Job, Outcome
 from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
 from sspyr_mm.benchmarks.classification.feature_cache import cached_features
 from sspyr_mm.benchmarks.classification.linear_grid import (
@@ -16,13 +18,57 @@ from sspyr_mm.benchmarks.classification.linear_grid import (
     train_grid,
 )
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
-from sspyr_mm.evaluation.metrics import mean_average_precision
+from sspyr_mm.evaluation.metrics import (
+    average_precision,
+    classification_counts,
+    mean_average_precision,
+    mean_of_classes,
+    voc11_average_precision,
+)
+
+_SIZE = 224
+"""Side of the centre crop in pixels. Source: paper, linear multi-label classification."""
 
 HELD_OUT = 5
 """One in so many training images chooses the learning rate; then all of them train."""
 
 BATCH_SIZES = {"coco14": 128, "coco17": 128}
 """Images a step, where it is not the 32 of VOC. Source: paper, linear multi-label classification."""
+
+
+def measure_linear(job: Job) -> Outcome:
+    """The linear protocol from images to figures.
+
+    Args:
+        job: Network, data, seed, folders and settings.
+
+    Returns:
+        Figures of the test images after the last epoch.
+
+    Raises:
+        ValueError: If there are too few images, or every learning rate diverges.
+    """
+    data, settings = job.data, job.settings
+    recipe = recipe_for(data.name, epochs=settings.epochs, learning_rates=settings.learning_rates)
+    size = settings.size or _SIZE
+    scores, further = run_linear(
+        job.network.encoder(),
+        data,
+        recipe,
+        size=size,
+        seed=job.seed,
+        cache_dir=os.path.join(job.work_dir, "features"),
+        devices=[f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"],
+    )
+    targets = torch.from_numpy(data.test.targets)
+    precision = average_precision(scores, targets)
+    figures = {
+        "mAP": mean_of_classes(precision),
+        "mAP_voc11": mean_of_classes(voc11_average_precision(scores, targets)),
+        **classification_counts(scores.sigmoid(), targets),
+        "AP_per_class": data.by_class((100 * precision).tolist()),
+    }
+    return Outcome(figures, settings_of(recipe, size=size), further)
 
 
 def run_linear(
@@ -47,7 +93,7 @@ def run_linear(
         devices: Where to compute; training happens on the first.
 
     Returns:
-        Scores (N, L) of the test images after the last epoch, and figures to stand beside: ``learning_rate``;
+        Scores (N, L) of the test images after the last epoch, and further figures: ``learning_rate``;
         ``held_out_mAP``, per rate; ``mAP_of_all_rates``; ``best_rate_on_test`` and ``best_epoch_on_test``, which were
         chosen by looking at the test images, each with its mAP.
 
@@ -90,14 +136,14 @@ def run_linear(
         )
     best_rate = max(all_rates, key=lambda rate: _or_lowest(all_rates[rate]))
     best_epoch = max(epochs, key=lambda epoch: _or_lowest(epochs[epoch]))
-    beside = {
+    further = {
         "learning_rate": chosen,
         "held_out_mAP": {str(rate): _or_none(value) for rate, value in held_out.items()},
         "mAP_of_all_rates": {str(rate): _or_none(value) for rate, value in all_rates.items()},
         "best_rate_on_test": {"learning_rate": best_rate, "mAP": all_rates[best_rate]},
         "best_epoch_on_test": {"epoch": best_epoch, "mAP": epochs[best_epoch]},
     }
-    return classifiers.scores(test, index).cpu(), beside
+    return classifiers.scores(test, index).cpu(), further
 
 
 def choose_rate(

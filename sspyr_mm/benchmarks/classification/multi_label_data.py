@@ -1,9 +1,10 @@
 """The data a protocol runs on: the paper's, where they are found, or any labelled set."""
 
 import hashlib
+import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sspyr_mm.benchmarks.base_protocol import DataOptions
 from sspyr_mm.benchmarks.classification.feature_cache import file_states
 from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
 
@@ -98,6 +100,15 @@ class BenchmarkData(MeasuredData):
         """Names, in the order of the columns."""
         return self.train.classes
 
+    def by_class(self, percent: Sequence[float]) -> dict[str, float | None]:
+        """Average precision by name of the class; None where it is not defined, as JSON has no NaN.
+
+        Args:
+            percent: (L,), in the order of the columns.
+        """
+        values = (None if math.isnan(value) else value for value in percent)
+        return dict(zip(self.test.classes, values, strict=True))
+
     @cached_property
     def labels_digest(self) -> str:
         """A hash of classes, images' ids and labels: the same on every machine."""
@@ -106,6 +117,36 @@ class BenchmarkData(MeasuredData):
             result.update("\0".join((*part.classes, "", *part.image_ids)).encode())
             result.update(np.ascontiguousarray(part.targets).tobytes())
         return result.hexdigest()
+
+
+def load_given(options: DataOptions) -> list[BenchmarkData]:
+    """Reads every labelled data set of the command line.
+
+    Args:
+        options: Where the data are.
+
+    Raises:
+        FileNotFoundError: If a data set is not there.
+        ValueError: If none is given, a part is missing, or one cannot be used; see :func:`load_data`.
+    """
+    of_train = options.given(("train_split", "test_split", "train_images", "test_images"))
+    if of_train and not options.train:
+        flag = of_train[0].replace("_", "-")
+        raise ValueError(f"--{flag} belongs to --train and --test: give both")
+    if bool(options.train) != bool(options.test):
+        raise ValueError("--train and --test belong together: give both")
+    found = []
+    if options.voc:
+        found.append(load_data("voc07", *voc07_sources(options.voc)))
+    if options.coco:
+        found.append(load_data(*coco_sources(options.coco)))
+    if options.train and options.test:
+        train = Source(options.train, options.train_split, options.train_images)
+        test = Source(options.test, options.test_split, options.test_images)
+        found.append(load_data(options.name, train, test))
+    if not found:
+        raise ValueError("No data: give --voc DIR, --coco DIR, or --train SET with --test SET")
+    return found
 
 
 def load_data(name: str, train: Source, test: Source) -> BenchmarkData:

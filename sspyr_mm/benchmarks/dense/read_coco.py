@@ -42,8 +42,8 @@ def read_coco_instances(root: str) -> DenseData:
         )
     warn_of_alike_classes(classes[0], sources[0].source)
     parts = [
-        _part(root, f"{part}20{name[4:]}", content)
-        for part, content in zip(("train", "val"), contents, strict=True)
+        _part(root, Path(source.source).stem.removeprefix("instances_"), content)
+        for source, content in zip(sources, contents, strict=True)
     ]
     data = DenseData(name, root, classes[0], *parts)
     warn_of_shared_files(data, sources[0].source, sources[1].source)

@@ -1,15 +1,97 @@
-"""A detection or segmentation config for a checkpoint of any known format, as a file that train.py runs."""
+"""What a detection or segmentation config takes from a checkpoint, and such a config as a file that train.py runs."""
 
+import inspect
 import os
+from collections.abc import Mapping
 from pprint import pformat
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmpretrain.models import ResNet
 
-from sspyr_mm.benchmarks.dense.configs import backbone_settings
-from sspyr_mm.benchmarks.dense.protocols import check_backbone
-from sspyr_mm.checkpoints import read_backbone, write_backbone
+from sspyr_mm.checkpoints import BackboneCheckpoint, read_backbone, write_backbone
+from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS
 from sspyr_mm.files import whole_file
+
+__all__ = ["backbone_settings", "check_backbone", "write_transfer_config"]
+
+_OURS = {
+    *("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp"),
+    *("strides", "dilations", "num_stages"),
+}
+"""Settings of a backbone that the protocol sets, not the checkpoint."""
+
+
+def check_backbone(protocol: str, backbone: Mapping[str, Any], name: str) -> None:
+    """Refuses networks that a protocol is not for.
+
+    Args:
+        protocol: Name of the protocol or config.
+        backbone: mmpretrain config.
+        name: Name of the network.
+
+    Raises:
+        ValueError: If it is not a ResNet, or its stages have other strides or dilations than a ResNet's.
+    """
+    if backbone["type"] not in RESNET_VARIANTS:
+        raise ValueError(
+            f"{protocol} is for ResNets; {name} is a {backbone['type']}: leave it out, or choose another protocol "
+            "with --protocol"
+        )
+    for key, usual in (("strides", (1, 2, 2, 2)), ("dilations", (1, 1, 1, 1)), ("num_stages", 4)):
+        if (came := backbone.get(key, usual)) != usual and tuple(came) != usual:
+            raise ValueError(
+                f"{protocol} sets the {key} of its network itself, for weights of a usual ResNet {usual}; {name} was "
+                f"trained with {came}: leave it out"
+            )
+
+
+def backbone_settings(
+    cfg: Config, checkpoint: BackboneCheckpoint, weights: str
+) -> dict[str, dict[str, Any]]:
+    """What of a config's ``model`` follows from the network that it starts from.
+
+    Args:
+        cfg: A config of ``configs/benchmarks/mmdetection`` or ``mmsegmentation``.
+        checkpoint: The network, a ResNet.
+        weights: File of its weights, under mmdet's names.
+
+    Returns:
+        Changes by part of the model: the backbone's shape and start, normalisation, and the input of what is behind.
+
+    Raises:
+        ValueError: If the config is for another depth: heads of C4 are stages of a ResNet-50.
+    """
+    backbone = {**RESNET_VARIANTS[checkpoint.backbone["type"]], **checkpoint.backbone}
+    start = dict(type="Pretrained", checkpoint=weights)
+    channels = _channels(backbone)
+    changes: dict[str, dict[str, Any]] = {
+        "backbone": {**{k: v for k, v in backbone.items() if k not in _OURS}, "init_cfg": start},
+        "data_preprocessor": dict(mean=list(checkpoint.mean), std=list(checkpoint.std)),
+    }
+    if "neck" in cfg.model:
+        changes["neck"] = dict(in_channels=channels)
+    elif "decode_head" in cfg.model:
+        changes["decode_head"] = dict(in_channels=channels[-1])
+        changes["auxiliary_head"] = dict(in_channels=channels[-2])
+    else:
+        if backbone["depth"] != 50 or channels[-1] != 2048:
+            raise ValueError(
+                f"This config is for a ResNet-50, got a ResNet-{backbone['depth']} that ends in {channels[-1]} "
+                "channels: choose one with a feature pyramid (mask-rcnn, retinanet)"
+            )
+        changes["roi_head"] = dict(shared_head=dict(init_cfg=start))
+    return changes
+
+
+def _channels(backbone: Mapping[str, Any]) -> list[int]:
+    """Channels of the four stages."""
+    first = backbone.get(
+        "base_channels", inspect.signature(ResNet).parameters["base_channels"].default
+    )
+    expansion = 4 if backbone["depth"] >= 50 else 1
+    return [expansion * first * 2**stage for stage in range(4)]
 
 
 def write_transfer_config(

@@ -1,4 +1,4 @@
-"""Figures of the paper, to be printed beside measured ones."""
+"""Figures of the paper, to be printed next to measured ones."""
 
 from dataclasses import dataclass
 

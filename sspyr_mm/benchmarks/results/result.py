@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ _TYPES = {
     "as_published": bool,
 }
 """Of the fields in a file; ``type() is``, as a bool is an int, too."""
+_PREDICTIONS = "pictures"
+"""Further figure that is a folder of drawn predictions."""
 _HIGHEST = 100 + 1e-6
 """Percent; a mean of hundreds may be a rounding error above."""
 
@@ -62,6 +64,12 @@ class Result:
     settings: Mapping[str, Any]
     beside: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """The figure in one line."""
+        figure = f"{self.data} {self.protocol}: {self.metric} {self.value:.1f}"
+        return f"{figure}  {self.network} {self.checkpoint['sha256'][:8]}, seed {self.seed}"
 
 
 def package_versions() -> dict[str, str]:
@@ -175,3 +183,30 @@ def find_results(places: list[str]) -> Iterator[Result]:
             raise ValueError(f"No result in {place}: `evaluate` writes result-*.json files")
         for file in files:
             yield read_result(file)
+
+
+def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict[str, str]]:
+    """Folders of drawn predictions that can be compared: of these results, and of earlier ones measured alike.
+
+    Args:
+        results: What was measured now.
+        work_dir: Folder that it was measured in, searched for earlier results.
+
+    Returns:
+        Name of a sheet, one for each protocol and data set: folder by network, of its first seed.
+    """
+    drawn = [result for result in results if _PREDICTIONS in result.beside]
+    now = set(map(_measured_how, drawn))
+    sheets: dict[str, dict[str, str]] = {}
+    for result in (*drawn, *(find_results([work_dir]) if drawn else ())):
+        folder = os.path.join(work_dir, result.beside.get(_PREDICTIONS, "none"))
+        if result in drawn or (_measured_how(result) in now and os.path.isdir(folder)):
+            name = f"predictions-{result.protocol}-{result.data}.jpg"
+            sheets.setdefault(name, {}).setdefault(result.network, folder)
+    return sheets
+
+
+def _measured_how(result: Result) -> tuple[str, ...]:
+    """Equal for results whose predictions are comparable."""
+    changed = json.dumps(result.settings.get("changed"), sort_keys=True)
+    return (result.protocol, result.data_sha256, changed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from sspyr_mm.benchmarks.protocols import PROTOCOLS
 from sspyr_mm.benchmarks.results.published import PUBLISHED
 from sspyr_mm.benchmarks.results.result import Result, fingerprint
 from sspyr_mm.files import whole_file
@@ -54,8 +55,8 @@ class Row:
 def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]:
     """Groups results by what was measured how, seeds together, and adds published figures of the same protocols.
 
-    Published figures are added only where one was measured with the same settings on the same data: beside others they
-    would be compared.
+    Published figures are added only where one was measured with the same settings on the same data: others are not
+    comparable.
 
     Args:
         results: Any.
@@ -129,18 +130,18 @@ def _changed(result: Result) -> Mapping[str, Any]:
     return result.settings.get("changed") or {}
 
 
-_BESIDE = {"segm_mAP": ("bbox_mAP",)}
-"""Figures that are expected beside a metric; means over seeds."""
+_ALSO_SHOWN = {protocol.name: protocol.also_shown for protocol in PROTOCOLS}
+"""Further figures that are expected next to the metric; means over seeds."""
 
 
 def _note(
     group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, name_network: bool
 ) -> str:
-    """What tells a measured figure from others of its name, and what is looked for beside it."""
+    """What tells a measured figure from others of its name, and the figures expected next to it."""
     result = group[0]
     parts = [
         f"{name} {mean(one.beside[name] for one in group):.1f}"
-        for name in _BESIDE.get(result.metric, ())
+        for name in _ALSO_SHOWN.get(result.protocol, ())
         if all(name in one.beside for one in group)
     ]
     parts += [

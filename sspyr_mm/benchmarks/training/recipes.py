@@ -1,17 +1,32 @@
-"""The configs that protocols run."""
+"""The configs that protocols run, and changes of their length, image size and options."""
 
 import argparse
-import difflib
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from sspyr_mm.engine.options import merge_options
 from sspyr_mm.files import configs_dir
+
+__all__ = [
+    "apply_options",
+    "load_recipe",
+    "parse_options",
+    "rescale_schedule",
+    "resize_transforms",
+]
+
+_FIXED = ("randomness", "randomness.seed", "work_dir", "load_from", "resume", "launcher")
+"""Options that commands set themselves: seed, network and folder identify a result."""
+_SIDES = ("scale", "size", "crop_size", "shape")
+"""Arguments of transforms that are sides of images, one or (width, height)."""
 
 
 def load_recipe(name: str) -> Config:
-    """A config of ``configs/benchmarks``.
+    """Reads a config of ``configs/benchmarks``.
 
     Args:
         name: Its file below that folder.
@@ -20,63 +35,105 @@ def load_recipe(name: str) -> Config:
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
-    """Reads options as mm's tools do: numbers, None, lists and tuples are told by how they are written.
+    """Reads options as OpenMMLab's tools do: numbers, None, lists and tuples are recognised by how they are written.
 
     Args:
         texts: Such as ``model.train_cfg.rcnn.sampler.num=64``.
 
     Returns:
         Values by key; None where there are no texts.
+
+    Raises:
+        ValueError: If a text has no key.
     """
     if not texts:
         return None
+    for text in texts:
+        if not re.match(r"[^=\s]+=", text):
+            raise ValueError(
+                f"--cfg-options must be KEY=VALUE, such as optim_wrapper.optimizer.lr=0.01; got {text!r}"
+            )
     parser = argparse.ArgumentParser()
     parser.add_argument("options", action=DictAction, nargs="+")
     return parser.parse_args(["--", *texts]).options
 
 
-_FIXED = ("randomness.seed", "work_dir", "load_from", "resume", "launcher")
-"""Options that commands set themselves: a seed, a network and a folder are what a result is filed under."""
-
-
-def _check_option(cfg: Config, key: str) -> None:
-    if key in _FIXED or ".init_cfg" in key or key == "randomness":
-        raise ValueError(
-            f"--cfg-options {key} would change what is measured, which the command itself says: give another "
-            "checkpoint, --seeds or --work-dir"
-        )
-    node, parts = cfg, key.split(".")
-    for depth, part in enumerate(parts[:-1]):
-        if isinstance(node, (list, tuple)):
-            if not (part.isdecimal() and int(part) < len(node)):
-                return  # mmengine's message says how long the list is
-            node = node[int(part)]
-        elif isinstance(node, Mapping) or node is cfg:
-            if part not in node:
-                near = difflib.get_close_matches(part, list(node))
-                missing = ".".join(parts[: depth + 1])
-                raise ValueError(
-                    f"--cfg-options {key} does not fit the config of the protocol: there is no {missing}"
-                    + (f"; is {near[0]} meant?" if near else "")
-                )
-            node = node[part]
-
-
 def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
-    """Changes a config in place, as ``--cfg-options`` of mm's tools.
+    """Changes a config in place, as :func:`merge_options`.
 
     Args:
-        cfg: What to change.
+        cfg: Config to change.
         options: Such as ``{"model.train_cfg.rcnn.sampler.num": 64}``.
 
     Raises:
-        ValueError: If the config has no place for an option, or the option says what is measured, not how.
+        ValueError: If nothing reads an option, its value does not fit, or it says what is measured, not how.
     """
-    for key, value in (options or {}).items():
-        _check_option(cfg, key)
-        try:
-            cfg.merge_from_dict({key: value})
-        except (KeyError, TypeError, AssertionError, IndexError, ValueError) as error:
+    for key in options or {}:
+        if key in _FIXED or ".init_cfg" in key:
             raise ValueError(
-                f"--cfg-options {key}={value} does not fit the config of the protocol: {error}"
-            ) from error
+                f"--cfg-options {key} would change what is measured, which the command itself says: give another "
+                "checkpoint, --seeds or --work-dir"
+            )
+    try:
+        merge_options(cfg, options or {})
+    except (TypeError, AssertionError, IndexError) as error:
+        shown = ", ".join(f"{key}={value}" for key, value in (options or {}).items())
+        raise ValueError(
+            f"--cfg-options {shown} does not fit the config of the protocol: {error}"
+        ) from error
+
+
+def rescale_schedule(cfg: Config, length: int) -> None:
+    """Sets how long a config trains; its schedules keep their proportions.
+
+    In a longer training, a schedule that ends before the training does stays as it is: the 15 000 steps of Mask R-CNN,
+    which are the first of 1x, become all of 1x with 90 000. Whole epochs are rounded down, steps up.
+
+    Args:
+        cfg: Config that trains by epochs or by iterations. It is changed in place.
+        length: Epochs or iterations.
+    """
+    by_epoch = "max_epochs" in cfg.train_cfg
+    unit = "max_epochs" if by_epoch else "max_iters"
+    before = cfg.train_cfg[unit]
+    factor = length / before
+
+    def scaled(value: int) -> int:
+        return max(1, value * length // before) if by_epoch else math.ceil(value * factor)
+
+    cfg.train_cfg.update({unit: length, "val_interval": length})
+    listed = isinstance(cfg.param_scheduler, list)
+    for schedule in cfg.param_scheduler if listed else [cfg.param_scheduler]:
+        if factor > 1 and schedule.get("end", before) != before:
+            continue
+        for name in ("begin", "end"):
+            if schedule.get(name):
+                schedule[name] = scaled(schedule[name])
+        if "milestones" in schedule:
+            schedule.milestones = [scaled(milestone) for milestone in schedule.milestones]
+    if listed:
+        # A warm-up of one step would never end: a schedule's first value is that of its first step.
+        cfg.param_scheduler = [
+            s for s in cfg.param_scheduler if s.get("end", math.inf) - s.get("begin", 0) > 1
+        ]
+
+
+def resize_transforms(transforms: Iterable[Any], factor: float) -> None:
+    """Scales the sides of all transforms that have some.
+
+    Args:
+        transforms: Configs of transforms, each once. They are changed in place.
+        factor: New side by old side.
+    """
+
+    def scaled(side: Any) -> Any:
+        if isinstance(side, int):
+            return round(side * factor)
+        return tuple(round(one * factor) for one in side)
+
+    for transform in transforms:
+        for name in _SIDES:
+            if transform.get(name) is not None:
+                transform[name] = scaled(transform[name])
+        if "scales" in transform:
+            transform["scales"] = [scaled(scale) for scale in transform["scales"]]

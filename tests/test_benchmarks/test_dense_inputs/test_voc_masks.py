@@ -9,11 +9,11 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from sspyr_mm.benchmarks.dense.configs import make_config
+from sspyr_mm.benchmarks.base_protocol import Settings
 from sspyr_mm.benchmarks.dense.dense_data import loaded_size
-from sspyr_mm.benchmarks.dense.protocols import DENSE
 from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
-from sspyr_mm.benchmarks.settings import Settings
+from sspyr_mm.benchmarks.dense.run import make_config
+from sspyr_mm.benchmarks.protocols import find_protocol
 from sspyr_mm.checkpoints import read_backbone
 
 LISTS = "ImageSets/Segmentation"
@@ -57,7 +57,7 @@ def dataset(data, checkpoint, folder):
     data = data.write_annotations(str(folder))
     settings = Settings(size=16)
     kwargs = dict(weights="", num_processes=1, settings=settings)
-    cfg = make_config(DENSE["fcn_voc"], read_backbone(checkpoint), data, **kwargs)
+    cfg = make_config(find_protocol("fcn_voc").config, read_backbone(checkpoint), data, **kwargs)
     init_default_scope("mmseg")
     return DATASETS.build(cfg.train_dataloader.dataset)
 

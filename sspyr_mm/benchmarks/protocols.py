@@ -1,0 +1,230 @@
+"""The protocols of ``evaluate``: a class for each kind, and the one list of them.
+
+No other module names a protocol. What runs one is imported when it runs, so that the command line can list protocols
+without torch.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protocol, Settings
+
+if TYPE_CHECKING:
+    from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
+    from sspyr_mm.benchmarks.dense.dense_data import DenseData
+    from sspyr_mm.benchmarks.networks import Network
+
+__all__ = [
+    "PROTOCOLS",
+    "Dense",
+    "Detection",
+    "FineTuning",
+    "Linear",
+    "Segmentation",
+    "find_protocol",
+]
+
+
+class _Classification(Protocol):
+    """Measured by the labels of whole images."""
+
+    reads = ("voc", "coco", "train", "test")
+
+    def load_data(self, options: DataOptions) -> "list[BenchmarkData]":
+        """Reads every data set that is given; see :meth:`Protocol.load_data`."""
+        from sspyr_mm.benchmarks.classification.multi_label_data import load_given
+
+        return load_given(options)
+
+
+class Linear(_Classification):
+    """A linear classifier on frozen features."""
+
+    settings = ("size", "epochs", "learning_rates")
+
+    def run(self, job: Job) -> Outcome:
+        """Trains the classifiers of all learning rates; see :meth:`Protocol.run`."""
+        from sspyr_mm.benchmarks.classification.linear import measure_linear
+
+        return measure_linear(job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning(_Classification):
+    """Training of the whole network.
+
+    Args:
+        percent: Part of the training images that is used.
+        head_rates: Learning rates of the last layer to choose from; empty: the config's.
+        backbone_rates: Learning rates of the backbone to choose from.
+        size: Side of crops in pixels, where it is not the config's.
+    """
+
+    percent: int = 100
+    head_rates: tuple[float, ...] = ()
+    backbone_rates: tuple[float, ...] = ()
+    size: int | None = None
+
+    settings = ("size", "epochs", "options")
+
+    @property
+    def grid(self) -> list[tuple[float, float]]:
+        """Pairs of learning rates of backbone and head."""
+        return [(backbone, head) for backbone in self.backbone_rates for head in self.head_rates]
+
+    def check_data(self, data: "BenchmarkData", seed: int) -> None:
+        """Refuses too few images; see :meth:`Protocol.check_data`."""
+        from sspyr_mm.benchmarks.classification.finetune import choose_images
+
+        choose_images(self, data, seed)
+
+    def check_network(self, network: "Network", settings: Settings) -> None:
+        """Checks options with the network's own backbone in the config; see :meth:`Protocol.check_network`."""
+        if settings.options:
+            from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
+
+            cfg = load_recipe(self.config)
+            cfg.model.backbone = dict(network.checkpoint.backbone)
+            apply_options(cfg, settings.options)
+
+    def run(self, job: Job) -> Outcome:
+        """Chooses learning rates, then trains; see :meth:`Protocol.run`."""
+        from sspyr_mm.benchmarks.classification.finetune import run_finetune
+
+        return run_finetune(self, job)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Protocol):
+    """Training of a detector or segmenter on a ResNet.
+
+    Args:
+        scale: Factor from the evaluator's figures to percent.
+    """
+
+    scale: float = 1.0
+
+    settings = ("size", "iterations", "batch_size", "options")
+    packages = ("mmdet", "mmseg", "pycocotools")
+
+    def check_network(self, network: "Network", settings: Settings) -> None:
+        """Refuses other networks than ResNets; see :meth:`Protocol.check_network`."""
+        from sspyr_mm.benchmarks.dense.transfer import check_backbone
+
+        check_backbone(self.name, network.checkpoint.backbone, network.name)
+        super().check_network(network, settings)
+
+    def run(self, job: Job) -> Outcome:
+        """Trains the detector or segmenter; see :meth:`Protocol.run`."""
+        from sspyr_mm.benchmarks.dense.run import run_dense
+
+        return run_dense(self, job)
+
+
+class Detection(Dense):
+    """Boxes and masks of objects, by mmdet."""
+
+    reads = ("coco",)
+    also_shown = ("bbox_mAP",)
+
+    def load_data(self, options: DataOptions) -> "list[DenseData]":
+        """Reads COCO with boxes and masks; see :meth:`Protocol.load_data`."""
+        from sspyr_mm.benchmarks.dense.read_coco import read_coco_instances
+
+        if options.coco is None:
+            raise ValueError(f"{self.name} is measured on COCO: give --coco DIR")
+        self.check_compiled_ops()
+        return [read_coco_instances(options.coco)]
+
+    def check_compiled_ops(self) -> None:
+        """Refuses detection without mmcv's compiled ops, which mmdet imports.
+
+        Raises:
+            ImportError: If they are missing.
+        """
+        if not importlib.util.find_spec("mmcv._ext"):
+            raise ImportError(
+                f"{self.name} needs mmcv's compiled ops, which this environment lacks: `bash tools/setup_env.sh` "
+                "without --no-ops builds them (15 minutes, once; for GPUs with nvcc). Segmentation needs none"
+            )
+
+
+class Segmentation(Dense):
+    """Classes of pixels, by mmseg."""
+
+    reads = ("voc_masks",)
+
+    def load_data(self, options: DataOptions) -> "list[DenseData]":
+        """Reads VOC with masks of classes; see :meth:`Protocol.load_data`."""
+        from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
+
+        if options.voc_masks is None:
+            raise ValueError(f"{self.name} is measured on VOC with masks: give --voc-masks DIR")
+        return [read_voc_masks(options.voc_masks)]
+
+
+_COCO = ("coco14", "coco17")
+_RATES = (0.001, 0.01, 0.1)
+"""Source: paper, semi-supervised learning: both rates from a grid in [.001, .1]."""
+
+
+def _semi(percent: int) -> FineTuning:
+    return FineTuning(
+        name=f"semi{percent}",
+        help=f"fine-tuning on {percent} % of the training images (224 px, 20 epochs)",
+        config=f"classification/semi_coco14_{percent}pct_20e.py",
+        default_data=_COCO,
+        percent=percent,
+        head_rates=_RATES,
+        backbone_rates=_RATES,
+    )
+
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    Linear(name="linear", help="linear classifier on frozen features (224 px, 50 epochs)"),
+    *map(_semi, (1, 10, 100)),
+    FineTuning(
+        name="asl",
+        help="fine-tuning with the asymmetric loss (448 px, 40 epochs)",
+        config="classification/asl_coco14_40e.py",
+        default_data=_COCO,
+    ),
+    FineTuning(
+        name="asl224",
+        help="asl at 224 px",
+        config="classification/asl_coco14_40e.py",
+        by_default=False,
+        size=224,
+    ),
+    Detection(
+        name="mask_rcnn_coco",
+        help="detection and instance segmentation (800 px, 15000 steps of 16 images)",
+        metric="segm_mAP",
+        config="mmdetection/mask-rcnn_r50_fpn_15k_coco14.py",
+        by_default=False,
+        scale=100.0,
+    ),
+    Segmentation(
+        name="fcn_voc",
+        help="semantic segmentation (512 px, 20000 steps of 16 images)",
+        metric="mIoU",
+        config="mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py",
+    ),
+)
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Args:
+        name: One of ``PROTOCOLS``.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for protocol in PROTOCOLS:
+        if protocol.name == name:
+            return protocol
+    names = ", ".join(one.name for one in PROTOCOLS)
+    raise ValueError(f"There is no protocol {name!r}: choose one of {names}")
