@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import TypeAlias
 
-from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Protocol, Settings
+from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protocol, Settings
 from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.protocols import PROTOCOLS
@@ -183,26 +183,30 @@ def evaluate(
     ):
         # The file may have been renamed or moved since.
         return replace(known, network=network.name, checkpoint=network.about)
-    folder = os.path.join(work_dir, stem)
-    outcome = protocol.run(Job(network, data, seed, work_dir, folder, settings))
-    figures = dict(outcome.figures)
-    result = Result(
-        network=network.name,
+    job = Job(network, data, seed, work_dir, os.path.join(work_dir, stem), settings)
+    result = _make_result(protocol, job, protocol.run(job))
+    write_result(result, path)
+    return result
+
+
+def _make_result(protocol: Protocol, job: Job, outcome: Outcome) -> Result:
+    """The result of a job, complete enough to be compared later."""
+    figures, changed = dict(outcome.figures), job.settings.changed
+    return Result(
+        network=job.network.name,
         protocol=protocol.name,
-        data=data.name,
-        seed=seed,
+        data=job.data.name,
+        seed=job.seed,
         metric=protocol.metric,
         value=figures.pop(protocol.metric),
-        as_published=not settings.changed and data.is_official,
-        checkpoint=network.about,
-        counts=data.counts,
-        data_sha256=data.labels_digest,
-        settings={**outcome.settings, "seed": seed, "changed": settings.changed},
+        as_published=not changed and job.data.is_official,
+        checkpoint=job.network.about,
+        counts=job.data.counts,
+        data_sha256=job.data.labels_digest,
+        settings={**outcome.settings, "seed": job.seed, "changed": changed},
         beside={**figures, **outcome.further},
         versions=package_versions(),
     )
-    write_result(result, path)
-    return result
 
 
 def _key(

@@ -11,7 +11,7 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
+from sspyr_mm.benchmarks.classification.features import FrozenEncoder
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats.backbones import (
@@ -20,6 +20,8 @@ from sspyr_mm.checkpoints.formats.backbones import (
     custom_modules,
 )
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
+
+__all__ = ["Network", "random_network", "read_networks"]
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def test_other_networks_are_refused_before_the_first_is_trained(
         (["--voc-masks", "nowhere"], "No VOC tree with masks in nowhere"),
         (["--coco", "@", "--protocol", "linear", "--iterations", "2"], "not for linear"),
         (["--voc-masks", "@", "--epochs", "2"], "--epochs is for linear, semi1"),
-        (["--voc-masks", "@", "--cfg-options", "param_scheduler.9.end=1"], "--cfg-options"),
+        (["--voc-masks", "@", "--cfg-options", "param_scheduler.9.end=1"], "Index 9 exceeds"),
         (
             ["--coco", "@", "--protocol", "linear", "--cfg-options", "a=1"],
             "--cfg-options is for semi1, semi10, semi100, asl, asl224, mask_rcnn_coco, fcn_voc, not for linear",

@@ -17,8 +17,7 @@ import torch
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.classification.feature_cache import cached_features
-from sspyr_mm.benchmarks.classification.features import centre_crop_pipeline
+from sspyr_mm.benchmarks.classification.features import cached_features, centre_crop_pipeline
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import (
     BenchmarkData,

@@ -1,8 +1,10 @@
 """Multi-label classification: linear classifiers on frozen features, or fine-tuning of the whole network."""
 
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
-from sspyr_mm.benchmarks.classification.feature_cache import cached_features
-from sspyr_mm.benchmarks.classification.features import extract_features
+from sspyr_mm.benchmarks.classification.features import (
+    FrozenEncoder,
+    cached_features,
+    extract_features,
+)
 from sspyr_mm.benchmarks.classification.linear_probe import ProbeResult, linear_probe
 
 __all__ = [

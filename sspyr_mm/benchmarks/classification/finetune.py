@@ -57,9 +57,9 @@ def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
             f"{type(network).__name__} can't be fine-tuned: it must be a BaseModule of mmengine, which takes init_cfg. "
             "Choose a protocol on frozen features with --protocol"
         )
-    data = job.data
+    data, folder = job.data, job.folder
     ids, held_out = choose_images(protocol, data, job.seed)
-    weights = os.path.join(os.path.abspath(job.folder), "backbone.pth")
+    weights = os.path.join(os.path.abspath(folder), "backbone.pth")
     with whole_file(weights) as partial:
         torch.save({"state_dict": job.network.checkpoint.state_dict}, partial)
     make = _ConfigMaker(protocol, job, weights, default_processes())
@@ -67,9 +67,8 @@ def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
     if protocol.grid:
         rates, chosen_by = _choose_rates(make, held_out, ids[len(held_out) :])
         further |= chosen_by
-    train_ids = f"{job.folder}/train.txt"
-    write_ids(train_ids, ids)
-    cfg = make(f"{job.folder}/final", train_ids, len(ids), rates, (data.test_source, None))
+    write_ids(train_ids := f"{folder}/train.txt", ids)
+    cfg = make(f"{folder}/final", train_ids, len(ids), rates, (data.test_source, None))
     _say("last: all of the images" if protocol.grid else "training", cfg.work_dir)
     metrics = run_config(cfg, make.num_processes)
     if not math.isfinite(metrics["multi-label/mAP"]):

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sspyr_mm.benchmarks.base_protocol import Job, Outcome
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
-from sspyr_mm.benchmarks.classification.feature_cache import cached_features
+from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features
 from sspyr_mm.benchmarks.classification.linear_grid import (
     LinearClassifiers,
     LinearRecipe,
@@ -25,6 +24,8 @@ from sspyr_mm.evaluation.metrics import (
     mean_of_classes,
     voc11_average_precision,
 )
+
+__all__ = ["choose_rate", "measure_linear", "recipe_for", "run_linear", "settings_of"]
 
 _SIZE = 224
 """Side of the centre crop in pixels. Source: paper, linear multi-label classification."""
@@ -108,16 +109,7 @@ def run_linear(
     labels, truth = (
         torch.from_numpy(part.targets).to(devices[0]) for part in (data.train, data.test)
     )
-    held_out = {}
-    if len(recipe.learning_rates) > 1:
-        held_out = choose_rate(train, labels, recipe, seed=seed)
-    usable = {rate: value for rate, value in held_out.items() if math.isfinite(value)}
-    if held_out and not usable:
-        raise ValueError(
-            f"Every learning rate diverged ({', '.join(map(str, held_out))}): the features' values are too large; give "
-            "smaller ones with --learning-rates"
-        )
-    chosen = max(usable, key=usable.__getitem__, default=recipe.learning_rates[0])
+    chosen, held_out = _best_rate(train, labels, recipe, seed=seed)
     index = recipe.learning_rates.index(chosen)
     epochs: dict[int, float] = {}
 
@@ -125,25 +117,63 @@ def run_linear(
         epochs[epoch] = _measure(classifiers.scores(test, index), truth)
 
     classifiers = train_grid(train, labels, recipe, seed=seed, on_epoch=watch)
-    all_rates = {
-        rate: _measure(classifiers.scores(test, i), truth)
+    all_rates = _measure_all(classifiers, test, truth, recipe, chosen)
+    further = _further_figures(chosen, held_out, all_rates, epochs)
+    return classifiers.scores(test, index).cpu(), further
+
+
+def _measure_all(
+    classifiers: LinearClassifiers,
+    features: Tensor,
+    targets: Tensor,
+    recipe: LinearRecipe,
+    chosen: float,
+) -> dict[float, float]:
+    """The figure of every learning rate, of which the chosen one must not have diverged."""
+    figures = {
+        rate: _measure(classifiers.scores(features, i), targets)
         for i, rate in enumerate(recipe.learning_rates)
     }
-    if not math.isfinite(all_rates[chosen]):
+    if not math.isfinite(figures[chosen]):
         raise ValueError(
             f"Learning rate {chosen}, best on held-out images, diverged on all training images: leave it out with "
             "--learning-rates"
         )
-    best_rate = max(all_rates, key=lambda rate: _or_lowest(all_rates[rate]))
-    best_epoch = max(epochs, key=lambda epoch: _or_lowest(epochs[epoch]))
-    further = {
+    return figures
+
+
+def _further_figures(
+    chosen: float,
+    held_out: dict[float, float],
+    all_rates: dict[float, float],
+    epochs: dict[int, float],
+) -> dict[str, Any]:
+    """What was chosen, and what would have been by looking at the test images."""
+    rate = max(all_rates, key=lambda rate: _or_lowest(all_rates[rate]))
+    epoch = max(epochs, key=lambda epoch: _or_lowest(epochs[epoch]))
+    return {
         "learning_rate": chosen,
-        "held_out_mAP": {str(rate): _or_none(value) for rate, value in held_out.items()},
-        "mAP_of_all_rates": {str(rate): _or_none(value) for rate, value in all_rates.items()},
-        "best_rate_on_test": {"learning_rate": best_rate, "mAP": all_rates[best_rate]},
-        "best_epoch_on_test": {"epoch": best_epoch, "mAP": epochs[best_epoch]},
+        "held_out_mAP": {str(one): _or_none(value) for one, value in held_out.items()},
+        "mAP_of_all_rates": {str(one): _or_none(value) for one, value in all_rates.items()},
+        "best_rate_on_test": {"learning_rate": rate, "mAP": all_rates[rate]},
+        "best_epoch_on_test": {"epoch": epoch, "mAP": epochs[epoch]},
     }
-    return classifiers.scores(test, index).cpu(), further
+
+
+def _best_rate(
+    features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int
+) -> tuple[float, dict[float, float]]:
+    """The learning rate that is best on held-out images, and the figures of all; a single one is not measured."""
+    if len(recipe.learning_rates) == 1:
+        return recipe.learning_rates[0], {}
+    held_out = choose_rate(features, targets, recipe, seed=seed)
+    usable = {rate: value for rate, value in held_out.items() if math.isfinite(value)}
+    if not usable:
+        raise ValueError(
+            f"Every learning rate diverged ({', '.join(map(str, held_out))}): the features' values are too large; give "
+            "smaller ones with --learning-rates"
+        )
+    return max(usable, key=usable.__getitem__), held_out
 
 
 def choose_rate(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+__all__ = ["LEARNING_RATES", "LinearClassifiers", "LinearRecipe", "initial_weight", "train_grid"]
+
 LEARNING_RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """The grid: the paper's range, in steps of about three."""
 
@@ -123,8 +125,7 @@ def train_grid(
     bias = features.new_zeros(grid * classes)
     weight_momentum, bias_momentum = torch.zeros_like(weight), torch.zeros_like(bias)
     step_sizes = rates.repeat_interleave(classes)
-    counted = (targets >= 0).to(features)
-    positive = (targets > 0).to(features)
+    counted, positive = (targets >= 0).to(features), (targets > 0).to(features)
     result = LinearClassifiers(weight.view(channels, grid, classes), bias.view(grid, classes))
 
     for epoch in range(recipe.epochs):
@@ -136,10 +137,8 @@ def train_grid(
             probability = torch.addmm(bias, x, weight).sigmoid_().view(len(batch), grid, classes)
             error = probability.sub_(positive[batch, None]).mul_(counted[batch, None] / len(batch))
             error = error.view(len(batch), grid * classes)
-            for value, momentum, gradient in (
-                (weight, weight_momentum, x.T @ error),
-                (bias, bias_momentum, error.sum(0)),
-            ):
+            of_weight = (weight, weight_momentum, x.T @ error)
+            for value, momentum, gradient in (of_weight, (bias, bias_momentum, error.sum(0))):
                 gradient.add_(value, alpha=recipe.weight_decay)
                 momentum.mul_(recipe.momentum).add_(gradient)
                 value.addcmul_(momentum, step_sizes, value=-1)

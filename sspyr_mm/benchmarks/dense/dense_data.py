@@ -16,6 +16,8 @@ from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
+__all__ = ["DenseData", "DensePart", "check_sizes", "loaded_size", "require_files"]
+
 _TURNED = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
 

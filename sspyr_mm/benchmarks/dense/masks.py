@@ -12,6 +12,8 @@ from PIL import Image
 from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes
 from sspyr_mm.machine import num_cores
 
+__all__ = ["check_masks"]
+
 _VOID = 255
 """Value of pixels that are neither learned nor measured."""
 

@@ -12,6 +12,8 @@ from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_siz
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 
+__all__ = ["read_coco_instances"]
+
 _INSTANCE = ("image_id", "category_id", "bbox", "segmentation", "area")
 """What pycocotools reads of an annotation and cannot be filled in."""
 

@@ -12,6 +12,8 @@ from sspyr_mm.benchmarks.dense.masks import check_masks
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 
+__all__ = ["read_voc_masks"]
+
 _LISTS = "ImageSets/Segmentation"
 _IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"),

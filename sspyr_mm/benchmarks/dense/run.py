@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -70,14 +71,7 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
         flush=True,
     )
     metrics = run_config(cfg, num_processes)
-    if NOTHING_FOUND in metrics:
-        metrics = {protocol.metric: 0.0}
     Path(weights).unlink(missing_ok=True)  # the same command, started twice, has removed it
-    figures = {
-        name.removeprefix("coco/"): protocol.scale * value
-        for name, value in metrics.items()
-        if value >= 0  # COCO's -1: of a size that no test image shows
-    }
     used = {
         "config": protocol.config,
         "processes": num_processes,
@@ -86,7 +80,18 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
         "optimizer": dict(cfg.optim_wrapper.optimizer),
     }
     predictions = os.path.join(os.path.relpath(job.folder, job.work_dir), "final", "predictions")
-    return Outcome(figures, used, {"pictures": predictions})
+    return Outcome(_figures(protocol, metrics), used, {"pictures": predictions})
+
+
+def _figures(protocol: Dense, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The evaluator's figures in percent."""
+    if NOTHING_FOUND in metrics:
+        return {protocol.metric: 0.0}
+    return {
+        name.removeprefix("coco/"): protocol.scale * value
+        for name, value in metrics.items()
+        if value >= 0  # COCO's -1: of a size that no test image shows
+    }
 
 
 def make_config(

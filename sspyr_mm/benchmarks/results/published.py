@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+__all__ = ["PUBLISHED", "PublishedFigure"]
+
 
 @dataclass(frozen=True)
 class PublishedFigure:

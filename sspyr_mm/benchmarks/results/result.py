@@ -12,6 +12,17 @@ from typing import Any
 from sspyr_mm.compat import find_distribution
 from sspyr_mm.files import write_json
 
+__all__ = [
+    "Result",
+    "find_predictions",
+    "find_results",
+    "fingerprint",
+    "matches",
+    "package_versions",
+    "read_result",
+    "write_result",
+]
+
 _VERSIONED = (
     *("torch", "torchvision", "numpy", "pycocotools"),
     *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"),

@@ -15,6 +15,8 @@ from sspyr_mm.benchmarks.results.published import PUBLISHED
 from sspyr_mm.benchmarks.results.result import Result, fingerprint
 from sspyr_mm.files import whole_file
 
+__all__ = ["Row", "make_rows", "plot", "to_csv", "to_markdown"]
+
 
 @dataclass(frozen=True)
 class Row:

@@ -19,6 +19,8 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.training.worker import METRICS_FILE, STARTED_BY
 
+__all__ = ["default_processes", "run_config"]
+
 _STOPPED = 130
 """Exit status of a worker that has saved because it was told to stop; see :class:`InterruptHook`."""
 _PATIENCE = 60.0

@@ -23,6 +23,8 @@ from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 
+__all__ = ["METRICS_FILE", "NOTHING_FOUND", "STARTED_BY", "main"]
+
 METRICS_FILE = "metrics.json"
 NOTHING_FOUND = "nothing_found"
 """What stands in place of all metrics where an evaluator was given no object at all."""

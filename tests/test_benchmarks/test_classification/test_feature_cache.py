@@ -10,10 +10,9 @@ from mmpretrain.models import ResNet
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from sspyr_mm.benchmarks.classification import feature_cache
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
-from sspyr_mm.benchmarks.classification.feature_cache import cached_features
-from sspyr_mm.benchmarks.classification.features import CentreCrops
+from sspyr_mm.benchmarks.classification import feature_store
+from sspyr_mm.benchmarks.classification import features as features_module
+from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder, cached_features
 
 SIZE = 32
 
@@ -32,8 +31,8 @@ def encoder():
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "SHARD", 4)
-    monkeypatch.setattr(feature_cache, "BATCH", 3)
+    monkeypatch.setattr(feature_store, "SHARD", 4)
+    monkeypatch.setattr(features_module, "BATCH", 3)
     rng = np.random.default_rng(0)
     files = []
     for i in range(10):
@@ -113,7 +112,7 @@ def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, ca
         "ndim": features[..., None],
     }
     if damage in others:  # whole, but not what is asked for
-        feature_cache._save(shard, others[damage])
+        feature_store._save(shard, others[damage])
     else:
         middle = len(content) // 2
         damaged = {
@@ -142,8 +141,8 @@ def test_a_shard_is_read_once(encoder, paths, tmp_path, monkeypatch):
 
 
 def test_a_disk_that_loses_what_is_written(encoder, paths, tmp_path, monkeypatch):
-    original = feature_cache._write
-    monkeypatch.setattr(feature_cache, "_write", lambda path, data: original(path, data[:-1]))
+    original = feature_store._write
+    monkeypatch.setattr(feature_store, "_write", lambda path, data: original(path, data[:-1]))
     with pytest.raises(OSError, match=r"000000\.npy, .*can't be read back .*: check the disk"):
         extract(encoder, paths, tmp_path)
 
@@ -169,7 +168,7 @@ def test_another_encoder_or_version_has_features_of_its_own(
 ):
     first = extract(encoder, paths, tmp_path)
     if change == "version":
-        monkeypatch.setattr(feature_cache, "__version__", "99.0")
+        monkeypatch.setattr(features_module, "__version__", "99.0")
     elif change == "identity":
         encoder.identity = "two"
     elif change == "decoding":

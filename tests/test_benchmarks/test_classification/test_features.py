@@ -7,8 +7,7 @@ import torch
 from mmpretrain.models import ResNet
 
 from sspyr_mm.benchmarks.classification import extract_features
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
-from sspyr_mm.benchmarks.classification.features import BATCH, CentreCrops
+from sspyr_mm.benchmarks.classification.features import BATCH, CentreCrops, FrozenEncoder
 
 
 def encoder(**options):

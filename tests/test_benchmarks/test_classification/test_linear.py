@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
-from sspyr_mm.benchmarks.classification.features import CentreCrops
+from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder
 from sspyr_mm.benchmarks.classification.linear import choose_rate, run_linear
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, Source

@@ -7,9 +7,11 @@ import torch
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.classification.encoder import FrozenEncoder
-from sspyr_mm.benchmarks.classification.feature_cache import cached_features
-from sspyr_mm.benchmarks.classification.features import centre_crop_pipeline
+from sspyr_mm.benchmarks.classification.features import (
+    FrozenEncoder,
+    cached_features,
+    centre_crop_pipeline,
+)
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import load_data, voc07_sources
 from sspyr_mm.benchmarks.networks import read_networks
