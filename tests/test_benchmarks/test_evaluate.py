@@ -21,7 +21,7 @@ from mmpretrain.models import ResNet
 from sklearn.metrics import average_precision_score
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Settings
+from sspyr_mm.benchmarks.base_protocol import Job, Settings
 from sspyr_mm.benchmarks.classification import finetune, linear
 from sspyr_mm.benchmarks.classification.linear import choose_rate
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe
@@ -31,9 +31,9 @@ from sspyr_mm.benchmarks.classification.multi_label_data import (
     load_data,
     voc07_sources,
 )
-from sspyr_mm.benchmarks.evaluate import evaluate, evaluate_all, plan_runs
+from sspyr_mm.benchmarks.evaluate import evaluate, evaluate_all
 from sspyr_mm.benchmarks.networks import read_networks
-from sspyr_mm.benchmarks.protocols import PROTOCOLS, Linear, find_protocol
+from sspyr_mm.benchmarks.protocols import Linear, find_protocol
 from sspyr_mm.benchmarks.results.table import make_rows
 from sspyr_mm.benchmarks.training import process as training
 from sspyr_mm.checkpoints import Selection
@@ -161,27 +161,6 @@ def test_a_grid_of_another_protocol_is_refused_before_any_work(networks, data, t
     with pytest.raises(ValueError, match="--learning-rates is for linear, not for asl"):
         next(evaluate_all(networks, runs, [0], work_dir=str(tmp_path), settings=settings))
     assert not list(tmp_path.iterdir())
-
-
-def test_names_of_protocols_are_unique_and_unknown_ones_are_refused():
-    names = [protocol.name for protocol in PROTOCOLS]
-    assert len(set(names)) == len(names)
-    with pytest.raises(ValueError, match=r"no protocol 'semi2': choose one of linear, semi1, "):
-        find_protocol("semi2")
-
-
-def test_protocols_of_one_kind_share_the_data_and_default_to_the_papers(scenes):
-    settings = Settings()
-    options = DataOptions(voc=str(scenes), coco=str(scenes), voc_masks=str(scenes))
-    runs = plan_runs([], options, [0], settings)
-    names = [(data.name, protocol.name) for protocol, data in runs]
-    assert names[0] == ("voc07", "linear") and names[-1] == ("voc07", "fcn_voc")
-    assert [name for name in names if name[0] == "coco17"] == [
-        ("coco17", name) for name in ("linear", "semi100", "asl")
-    ]
-    assert len({id(data) for _, data in runs}) == 3
-    (run,) = plan_runs([find_protocol("asl224")], DataOptions(voc=str(scenes)), [0], settings)
-    assert run[0].name == "asl224" and run[1].name == "voc07"
 
 
 def test_data_are_found_or_the_message_says_where(scenes, tmp_path):
