@@ -22,6 +22,7 @@ from sspyr_mm.benchmarks.training.recipes import (
 from sspyr_mm.benchmarks.training.worker import NOTHING_FOUND
 from sspyr_mm.checkpoints import BackboneCheckpoint
 from sspyr_mm.checkpoints.formats.targets import TARGETS
+from sspyr_mm.datasets.names import voc_colours
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
@@ -144,7 +145,7 @@ def _set_coco(cfg: Config, data: DenseData) -> None:
             data_prefix=dict(img=part.images),
             # mmdet's visualiser takes tuples only, of COCO's own 80 colours if none are given.
             metainfo=dict(
-                classes=data.classes, palette=[tuple(c) for c in _colours(len(data.classes))]
+                classes=data.classes, palette=[tuple(c) for c in voc_colours(len(data.classes))]
             ),
         )
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
@@ -160,7 +161,7 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
     common = dict(
         type="mmseg.BaseSegDataset",
         data_root=data.root,
-        metainfo=dict(classes=names, palette=_colours(len(names))),
+        metainfo=dict(classes=names, palette=voc_colours(len(names))),
     )
     parts = [
         dict(
@@ -188,14 +189,6 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
 
 def _suffixes(part: DensePart) -> dict[str, str]:
     return dict(zip(("img_suffix", "seg_map_suffix"), part.suffixes, strict=True))
-
-
-def _colours(count: int) -> list[list[int]]:
-    """Colours of VOC's own masks: the bits of a class's number, spread over the high bits of red, green and blue."""
-    return [
-        [sum((number >> (3 * bit + c) & 1) << (7 - bit) for bit in range(8)) for c in range(3)]
-        for number in range(count)
-    ]
 
 
 def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:
