@@ -62,9 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         Exit status of the command: 0 when it did what was asked, 2 for wrong input.
     """
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(
-        prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training."
-    )
+    parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text)

@@ -59,9 +59,7 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     partial = target.with_name(f"{target.name}.{owner}.partial")
     try:
         yield partial
-        with open(
-            partial, "rb"
-        ) as file:  # on the disk before its name is: power may fail in between
+        with open(partial, "rb") as file:  # on the disk before its name is: power may fail in between
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:

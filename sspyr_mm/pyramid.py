@@ -161,9 +161,7 @@ class PyramidSpec:
         """Backbone passes in order: each scale, its multi-crops right after it."""
         groups = []
         for s in self.scales:
-            groups.append(
-                GroupSpec(s.name, s, NUM_VIEWS, s.num_regions, s.grid, s.region, s.patch, s.area)
-            )
+            groups.append(GroupSpec(s.name, s, NUM_VIEWS, s.num_regions, s.grid, s.region, s.patch, s.area))
             if (crops := s.multi_crop) is not None:
                 name, num, side = f"{s.name}_crops", crops.num_views, crops.patch
                 groups.append(GroupSpec(name, s, num, num, 1, side, side, crops.area))
@@ -185,8 +183,7 @@ class PyramidSpec:
         """
         side = math.sqrt(size[0] * size[1])
         least = min(
-            math.sqrt(group.area[0] * min(group.scale.aspect[0], 1 / group.scale.aspect[1]))
-            / group.region
+            math.sqrt(group.area[0] * min(group.scale.aspect[0], 1 / group.scale.aspect[1])) / group.region
             for group in self.groups
         )
         return max(factor for factor in (1, 2, 4, 8) if factor == 1 or side * least >= factor)
@@ -210,9 +207,7 @@ class PyramidSpec:
         if isinstance(pyramid, PyramidSpec):
             return pyramid
         if not isinstance(pyramid, Mapping):
-            raise TypeError(
-                f"pyramid must be a dict of scales (s0=..., s1=...), got {type(pyramid).__name__}"
-            )
+            raise TypeError(f"pyramid must be a dict of scales (s0=..., s1=...), got {type(pyramid).__name__}")
         given = {name: cfg for name, cfg in pyramid.items() if cfg is not None}
         wanted = [f"s{i}" for i in range(len(given))]
         if set(given) != set(wanted):
@@ -257,9 +252,7 @@ def _check_keys(
     if unknown := sorted(set(cfg) - allowed):
         raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
     if missing := sorted(set(required) - set(cfg)):
-        raise ValueError(
-            f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)"
-        )
+        raise ValueError(f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)")
 
 
 def _check_weights(name: str, cfg: Mapping[str, Any], weights: tuple[str, ...]) -> None:

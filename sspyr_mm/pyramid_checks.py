@@ -32,9 +32,7 @@ def check_scale(s: ScaleSpec) -> None:
         if not _is_number(value) or value < 0:
             raise ValueError(f"{where}.{field} must be one number >= 0, got {value!r}")
     if s.scale_idx == 0 and s.beta:
-        raise ValueError(
-            f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms"
-        )
+        raise ValueError(f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms")
     if not isinstance(s.shared_region, bool):
         raise ValueError(f"{where}.shared_region must be True or False, got {s.shared_region!r}")
     _check_count(f"{where}.queue_length", s.queue_length, least=0)
@@ -46,9 +44,7 @@ def _check_multi_crop(where: str, s: ScaleSpec) -> None:
     crops = s.multi_crop
     assert crops is not None
     if s.scale_idx != 0:
-        raise ValueError(
-            f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it"
-        )
+        raise ValueError(f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it")
     for field in ("num_views", "patch"):
         _check_count(f"{where}.multi_crop.{field}", getattr(crops, field))
     _check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)

@@ -33,8 +33,7 @@ ALLOWED = {
     "evaluation": BASE,
     "reports": BASE | MODELS | {"datasets"},
     "speed": BASE | MODELS | {"datasets", "engine", "registration"},
-    "benchmarks": BASE
-    | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation"},
+    "benchmarks": BASE | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation"},
     "cli": BASE
     | {
         "models",
@@ -121,17 +120,13 @@ def test_functions_hold_at_most_50_lines():
 
 def test_folders_hold_at_most_eight_files():
     sizes = {
-        str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) - 1
-        for folder in FOLDERS
-        if folder != COMMANDS
+        str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) - 1 for folder in FOLDERS if folder != COMMANDS
     }
     assert not {name: size for name, size in sizes.items() if size > 8}
 
 
 def test_file_names_are_unique():
-    names = Counter(
-        path.name for path in FILES if path.name != "__init__.py" and path.parent != COMMANDS
-    )
+    names = Counter(path.name for path in FILES if path.name != "__init__.py" and path.parent != COMMANDS)
     assert not [name for name, count in names.items() if count > 1]
 
 

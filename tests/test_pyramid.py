@@ -221,9 +221,7 @@ def test_impossible_multi_crops_are_refused(crops, error, message):
 
 
 def test_scale_0_is_the_target_and_has_no_beta():
-    with pytest.raises(
-        ValueError, match=r"pyramid\.s0\.beta must be 0, got 0\.25: scale 0 is the target"
-    ):
+    with pytest.raises(ValueError, match=r"pyramid\.s0\.beta must be 0, got 0\.25: scale 0 is the target"):
         PyramidSpec.from_config(one(beta=0.25))
 
 

@@ -22,16 +22,10 @@ from sspyr_mm.reports.pictures import write_picture
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="pre-training config")
-    parser.add_argument(
-        "--out", default="views.png", help="picture to write (default: %(default)s)"
-    )
+    parser.add_argument("--out", default="views.png", help="picture to write (default: %(default)s)")
     parser.add_argument("--data-root", help="folder, list or COCO json in place of the config's")
-    parser.add_argument(
-        "--num-images", type=positive_int, default=4, help="rows (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="another one gives other views (default: %(default)s)"
-    )
+    parser.add_argument("--num-images", type=positive_int, default=4, help="rows (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another one gives other views (default: %(default)s)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="as for tools/train.py")
     args = parser.parse_args()
     if not cv2.haveImageWriter(args.out):
@@ -46,9 +40,7 @@ def write_sheet(args: argparse.Namespace) -> None:
         set_data_root(cfg, args.data_root)
     root = cfg.train_dataloader.dataset.data_root
     if isinstance(root, str) and is_packed(root):
-        raise ValueError(
-            f"{root} holds packed shards: give the folder of images that was packed, by --data-root"
-        )
+        raise ValueError(f"{root} holds packed shards: give the folder of images that was packed, by --data-root")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
     dataset = build_pretraining_dataset(cfg, seed=args.seed)
     preprocessor = {k: v for k, v in cfg.model.data_preprocessor.items() if k != "type"}

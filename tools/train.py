@@ -31,9 +31,7 @@ from sspyr_mm.machine import limit_threads
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a model from an mmengine config.")
     parser.add_argument("config", help="config file")
-    parser.add_argument(
-        "--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)"
-    )
+    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
     parser.add_argument(
         "--data-root",
         metavar="DIR_OR_FILE",
@@ -111,9 +109,7 @@ class TrainingStarted(Hook):
 
 def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> None:
     check_names(cfg)
-    if (
-        args.data_root is not None
-    ):  # before the options, which may be for the data set of packed shards
+    if args.data_root is not None:  # before the options, which may be for the data set of packed shards
         set_data_root(cfg, args.data_root)
     merge_options(cfg, args.cfg_options or {})
     merge_args(cfg, args)

@@ -27,9 +27,7 @@ Run: TypeAlias = tuple[Protocol, MeasuredData]
 """A protocol and the data it is measured on."""
 
 
-def plan_runs(
-    chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[int], settings: Settings
-) -> list[Run]:
+def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[int], settings: Settings) -> list[Run]:
     """Reads the data and checks that they suffice.
 
     Args:
@@ -50,9 +48,7 @@ def plan_runs(
     _check_data_is_used(options, chosen)
     protocols = chosen or [p for p in PROTOCOLS if p.by_default and options.given(p.reads)]
     if not protocols:
-        raise ValueError(
-            "No data: give --voc DIR, --coco DIR, --train SET with --test SET, or --voc-masks DIR"
-        )
+        raise ValueError("No data: give --voc DIR, --coco DIR, --train SET with --test SET, or --voc-masks DIR")
     readers: dict[Callable, list[Protocol]] = {}  # data of several protocols are read once
     for protocol in protocols:
         readers.setdefault(type(protocol).load_data, []).append(protocol)
@@ -71,9 +67,7 @@ def _check_data_is_used(options: DataOptions, chosen: Sequence[Protocol]) -> Non
     for name in options.given([name for protocol in PROTOCOLS for name in protocol.reads]):
         if chosen and name not in read:
             names = ", ".join(protocol.name for protocol in chosen)
-            raise ValueError(
-                f"--{name.replace('_', '-')} is read by none of {names}: leave it out, or add a protocol"
-            )
+            raise ValueError(f"--{name.replace('_', '-')} is read by none of {names}: leave it out, or add a protocol")
 
 
 def _check_settings(protocol: Protocol, settings: Settings) -> None:
@@ -136,9 +130,7 @@ def evaluate_all(
     for protocol, data in runs:
         for network in networks:
             for seed in seeds:
-                yield evaluate(
-                    network, protocol, data, seed=seed, work_dir=work_dir, settings=settings
-                )
+                yield evaluate(network, protocol, data, seed=seed, work_dir=work_dir, settings=settings)
 
 
 def evaluate(
@@ -209,9 +201,7 @@ def _make_result(protocol: Protocol, job: Job, outcome: Outcome) -> Result:
     )
 
 
-def _key(
-    network: Network, protocol: Protocol, data: MeasuredData, seed: int, settings: Settings
-) -> str:
+def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, settings: Settings) -> str:
     """A hash of all that a result depends on; another order of these would lose the results that exist."""
     return fingerprint(
         network.identity,

@@ -56,9 +56,7 @@ class BackboneCheckpoint:
         return "; ".join((f"{where}, {prefix}", *self.notes))
 
 
-def read_backbone(
-    path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
-) -> BackboneCheckpoint:
+def read_backbone(path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None) -> BackboneCheckpoint:
     """Reads the backbone of a checkpoint; the format is detected by the names of its tensors.
 
     Args:
@@ -78,9 +76,7 @@ def read_backbone(
     return recognise(path, find_weights(content, where=str(path), select=select), select)
 
 
-def recognise(
-    path: FilePath, weights: Weights, select: Selection | None = None
-) -> BackboneCheckpoint:
+def recognise(path: FilePath, weights: Weights, select: Selection | None = None) -> BackboneCheckpoint:
     """The second half of :func:`read_backbone`.
 
     Args:
@@ -154,9 +150,7 @@ def export_backbone(
     """
     check_target(target, target_file, full_prefix=full_prefix)
     checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
-    return write_backbone(
-        checkpoint, target_file, path=path, target=target, full_prefix=full_prefix
-    )
+    return write_backbone(checkpoint, target_file, path=path, target=target, full_prefix=full_prefix)
 
 
 def check_target(target: str, target_file: FilePath, *, full_prefix: bool = False) -> None:
@@ -202,9 +196,7 @@ def write_backbone(
     try:
         state = form.translate(checkpoint.backbone, checkpoint.state_dict)
     except ValueError as error:
-        raise ValueError(
-            f"{path} can't be written for {target}: {error}. Try mmpretrain, or safetensors"
-        ) from error
+        raise ValueError(f"{path} can't be written for {target}: {error}. Try mmpretrain, or safetensors") from error
     if full_prefix:
         state = {f"{_PREFIX}{name}": tensor for name, tensor in state.items()}
     meta: dict[str, Any] = {"source": os.path.basename(path), "format": checkpoint.source}

@@ -75,12 +75,7 @@ def check_types(config: Any) -> None:
 
 
 def _literal(node: ast.expr) -> Any:
-    if (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "dict"
-        and not node.args
-    ):
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         return {_key(keyword): _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)

@@ -41,9 +41,7 @@ def build_model(cfg: Config) -> SSPRL:
         ValueError: If the config's model is not SSPRL.
     """
     if cfg.get("model", {}).get("type") != "SSPRL":
-        raise ValueError(
-            f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}"
-        )
+        raise ValueError(f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}")
     init_default_scope("mmpretrain")
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
@@ -68,9 +66,7 @@ def load_pretraining(
     checkpoint, select = read_checkpoint(path, allow_pickle=allow_pickle), select or Selection()
     text = (checkpoint.get("meta") or {}).get("cfg")
     if not text or "state_dict" not in checkpoint:
-        raise ValueError(
-            f"{path} was not written by pre-training: it has no meta.cfg or no state_dict"
-        )
+        raise ValueError(f"{path} was not written by pre-training: it has no meta.cfg or no state_dict")
     weights = find_weights(checkpoint, where=str(path), select=select)
     prefix = full_prefix(select)
     check_ema(select, weights.averaged, where=str(path))
@@ -84,9 +80,7 @@ def load_pretraining(
     try:
         model = build_model(cfg)
     except TypeError as error:
-        raise ValueError(
-            f"{path}: the config inside does not fit this version of sspyr_mm: {error}"
-        ) from error
+        raise ValueError(f"{path}: the config inside does not fit this version of sspyr_mm: {error}") from error
     try:
         result = model.load_state_dict(under(prefix, weights.tensors), strict=False)
     except RuntimeError as error:  # shapes

@@ -100,9 +100,7 @@ def read_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
     if isinstance(checkpoint, torch.nn.Module):
         checkpoint = {"model": checkpoint}
     if not isinstance(checkpoint, dict):
-        raise ValueError(
-            f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict"
-        )
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict")
     checkpoint.pop("message_hub", None)
     return checkpoint
 
@@ -127,9 +125,7 @@ def _load(path: FilePath, allow_pickle: bool) -> Any:
     if allow_pickle:
         return torch.load(path, map_location="cpu", weights_only=False)
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        raise ValueError(
-            f"Reading checkpoints safely needs torch >= 2.6, this is {torch.__version__}: update torch"
-        )
+        raise ValueError(f"Reading checkpoints safely needs torch >= 2.6, this is {torch.__version__}: update torch")
     arrays = _globals_of_arrays()
     known = {name for _, name in arrays}
     names = {*_SETTINGS, *_globals_of_log(path)} - known

@@ -71,9 +71,7 @@ def convert_release(
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     meta = {"cfg": cfg.pretty_text, "source": Path(path).name, "format": checkpoint.source}
     meta["sha256"] = checkpoint.sha256
-    write_whole(
-        out, lambda file: torch.save({"state_dict": state, "meta": meta}, file), source=path
-    )
+    write_whole(out, lambda file: torch.save({"state_dict": state, "meta": meta}, file), source=path)
     return len(state)
 
 

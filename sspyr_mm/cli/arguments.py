@@ -34,9 +34,7 @@ def check_writable(option: str, path: str) -> None:
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.is_dir():
-                with suppress(
-                    FileExistsError
-                ):  # another process made it, or it is a file: reported below
+                with suppress(FileExistsError):  # another process made it, or it is a file: reported below
                     place.mkdir()
                     made.append(place)
         with tempfile.TemporaryFile(dir=folder):
@@ -92,9 +90,7 @@ def add_custom_import(parser: argparse.ArgumentParser) -> None:
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Declares how checkpoints are read, the same for every command that reads them."""
     group = parser.add_argument_group("checkpoint reading (detected automatically by default)")
-    group.add_argument(
-        "--key", help="entry that holds the tensors, with dots for nested dicts: model.state_dict"
-    )
+    group.add_argument("--key", help="entry that holds the tensors, with dots for nested dicts: model.state_dict")
     group.add_argument(
         "--prefix",
         help="prefix of the network's tensor names, such as encoder_k.; '' for no prefix",

@@ -55,13 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, metavar, text in _DATA:
         data.add_argument(name, metavar=metavar, help=text)
     data.add_argument("--name", default="custom", help="name of --train and --test in results")
-    parser.add_argument(
-        "--random", action="store_true", help="also measure the first network, untrained"
-    )
+    parser.add_argument("--random", action="store_true", help="also measure the first network, untrained")
     parser.add_argument("--seeds", type=_seed, nargs="+", default=[0], help="default: 0")
-    parser.add_argument(
-        "--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s"
-    )
+    parser.add_argument("--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s")
     add_checkpoint_options(parser)
     add_custom_import(parser)
     _add_settings(parser.add_argument_group("other than the paper's settings"))
@@ -70,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_settings(group: argparse._ArgumentGroup) -> None:
     for name, kind, text in _SETTINGS:
         group.add_argument(name, type=kind, help=text)
-    group.add_argument(
-        "--learning-rates", type=float, nargs="+", help="grid of linear classifiers, each > 0"
-    )
+    group.add_argument("--learning-rates", type=float, nargs="+", help="grid of linear classifiers, each > 0")
     group.add_argument(
         "--cfg-options",
         nargs="+",
@@ -118,9 +112,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{network.path}: {network.checkpoint.place}", file=sys.stderr)
     results: list[Result] = []
     try:
-        for result in evaluate_all(
-            networks, runs, args.seeds, work_dir=args.work_dir, settings=settings
-        ):
+        for result in evaluate_all(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
             results.append(result)
             print(result.line, flush=True)
     except KeyboardInterrupt:

@@ -25,9 +25,7 @@ _PREFIXED = "model.init_cfg=dict(type='Pretrained', checkpoint={out})"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="checkpoint in any format that is read; see inspect")
-    parser.add_argument(
-        "out", help="file to write; *.safetensors for --to safetensors, *.pkl for --to detectron2"
-    )
+    parser.add_argument("out", help="file to write; *.safetensors for --to safetensors, *.pkl for --to detectron2")
     parser.add_argument(
         "--to",
         choices=list(_USE),

@@ -13,9 +13,7 @@ from sspyr_mm.cli.arguments import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="pre-training checkpoint")
-    parser.add_argument(
-        "--images", help="folder, list or COCO json; default: what it was trained on"
-    )
+    parser.add_argument("--images", help="folder, list or COCO json; default: what it was trained on")
     parser.add_argument(
         "--num-images",
         type=positive_int,
@@ -42,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
         dataset_cfg.update(data_root=args.images, data_prefix=None)
     dataset = build_pretraining_dataset(cfg)
     ill = False
-    print(
-        f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}"
-    )
+    print(f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}")
     for s in measure_health(model, dataset, num_images=args.num_images):
         ill |= s.is_ill
         print(

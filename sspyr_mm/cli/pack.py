@@ -32,12 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=64,
         help="size of a shard, MB (default %(default)s)",
     )
-    parser.add_argument(
-        "--num-workers", type=positive_int, default=None, help="processes (default: one per core)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the order in shards (default %(default)s)"
-    )
+    parser.add_argument("--num-workers", type=positive_int, default=None, help="processes (default: one per core)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order in shards (default %(default)s)")
     parser.add_argument(
         "--storage-options",
         type=json_object,
@@ -85,7 +81,5 @@ def run(args: argparse.Namespace) -> int:
     for line in left_out:
         print(f"pack: left out {line}", file=sys.stderr)
     told = f", {len(left_out)} left out" if left_out else ""
-    print(
-        f"{args.out}: {len(paths) - len(left_out)} images{told} in {time.monotonic() - start:.1f} s"
-    )
+    print(f"{args.out}: {len(paths) - len(left_out)} images{told} in {time.monotonic() - start:.1f} s")
     return 0

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_int,
         help=f"side of the centre crop in pixels; default: that of scale 0's patches, else {DEFAULT_SIZE}",
     )
-    parser.add_argument(
-        "--no-random", action="store_true", help="leave out the randomly initialised network"
-    )
+    parser.add_argument("--no-random", action="store_true", help="leave out the randomly initialised network")
     parser.add_argument("--json", metavar="FILE", help="also write the figures here")
     add_checkpoint_options(parser)
     add_custom_import(parser)
@@ -60,9 +58,7 @@ def run(args: argparse.Namespace) -> int:
     num_workers = num_cores() // 2
     limit_threads(num_workers)
     networks = []
-    for network in read_networks(
-        args.checkpoints, custom_imports=args.custom_import, **reading_options(args)
-    ):
+    for network in read_networks(args.checkpoints, custom_imports=args.custom_import, **reading_options(args)):
         networks.append((network.path, network))
         if not args.no_random:
             networks.append(("the same network, random", random_network(network.checkpoint)))
@@ -70,14 +66,10 @@ def run(args: argparse.Namespace) -> int:
     for name, network in networks:
         size = args.size or network.checkpoint.patch or DEFAULT_SIZE
         features = [
-            extract_features(
-                network.encoder(), part.paths, size=size, device=device, num_workers=num_workers
-            )
+            extract_features(network.encoder(), part.paths, size=size, device=device, num_workers=num_workers)
             for part in (train, val)
         ]
-        result = linear_probe(
-            (features[0], train.targets), (features[1], val.targets), multi_label=train.multi_label
-        )
+        result = linear_probe((features[0], train.targets), (features[1], val.targets), multi_label=train.multi_label)
         rows.append(
             {
                 "network": name,

@@ -13,9 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", metavar="FILE", help="also write the table here")
     parser.add_argument("--csv", metavar="FILE", help="also write it here, with all digits")
     parser.add_argument("--plot", metavar="FILE", help="also draw it, as png, svg or pdf")
-    parser.add_argument(
-        "--no-published", action="store_true", help="leave out the paper's own figures"
-    )
+    parser.add_argument("--no-published", action="store_true", help="leave out the paper's own figures")
 
 
 def run(args: argparse.Namespace) -> int:

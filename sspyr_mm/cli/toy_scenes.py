@@ -16,21 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser (ArgumentParser): the command's parser.
     """
-    parser.add_argument(
-        "dir", type=Path, metavar="DIR", help="folder to make; left alone if it is finished already"
-    )
-    parser.add_argument(
-        "--num-train", type=int, default=4000, help="training images (default %(default)s)"
-    )
-    parser.add_argument(
-        "--num-val", type=int, default=1000, help="held-out images (default %(default)s)"
-    )
-    parser.add_argument(
-        "--size", default="128", help="HxW or one side, pixels (default %(default)s)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="same seed, same files (default %(default)s)"
-    )
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to make; left alone if it is finished already")
+    parser.add_argument("--num-train", type=int, default=4000, help="training images (default %(default)s)")
+    parser.add_argument("--num-val", type=int, default=1000, help="held-out images (default %(default)s)")
+    parser.add_argument("--size", default="128", help="HxW or one side, pixels (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
     parser.add_argument("--quiet", action="store_true", help="no counter")
 

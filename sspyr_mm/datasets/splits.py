@@ -58,9 +58,7 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
         raise ValueError(f"percent must be from 1 to 100, got {percent}")
     chosen = ranked[: len(ranked) * percent // 100]
     if not chosen:
-        raise ValueError(
-            f"{percent} % of {len(ranked)} images is none: give more images or percent"
-        )
+        raise ValueError(f"{percent} % of {len(ranked)} images is none: give more images or percent")
     header = (
         f"# {percent} % of {len(ranked)} images, those with the lowest SHA-256 of '{seed}:ID': seed {seed}, "
         f"{len(chosen)} ids; SHA-256 of all ids, sorted as text, one a line: {ids_checksum(ranked)}"

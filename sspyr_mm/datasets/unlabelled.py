@@ -63,9 +63,7 @@ class UnlabelledImages(BaseDataset):
     ) -> None:
         roots = [data_root] if isinstance(data_root, (str, os.PathLike)) else list(data_root)
         if not roots:
-            raise ValueError(
-                "data_root is empty: give a folder of images, a list file or a COCO json"
-            )
+            raise ValueError("data_root is empty: give a folder of images, a list file or a COCO json")
         self.roots = [Path(root).expanduser() for root in roots]
         self.img_prefix = (data_prefix or {}).get("img_path", "")
         self.suffixes = None if suffixes is None else tuple(s.lower() for s in suffixes)
@@ -176,17 +174,13 @@ class UnlabelledImages(BaseDataset):
                 "(tools/train.py --data-root PATH)"
             )
         if not root.is_file():
-            raise ValueError(
-                f"data_root {printable(root)} is a pipe, socket or device: give a file"
-            )
+            raise ValueError(f"data_root {printable(root)} is a pipe, socket or device: give a file")
         suffix = root.suffix.lower()
         if suffix == ".json":
             return self._list_coco(root)
         if suffix in (".txt", ".lst"):
             return self._list_file(root)
-        raise ValueError(
-            f"data_root {printable(root)} is neither a folder nor a .txt list nor a COCO .json"
-        )
+        raise ValueError(f"data_root {printable(root)} is neither a folder nor a .txt list nor a COCO .json")
 
     def _list_file(self, root: Path) -> list[str]:
         folder = str(Path(self.img_prefix) if self.img_prefix else root.parent)
@@ -211,10 +205,6 @@ class UnlabelledImages(BaseDataset):
             if wrong := [repr(name) for name in names if not isinstance(name, str)]:
                 raise TypeError(f"file_name must be text, got {wrong[0]}: put it in quotes")
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})"
-            ) from error
+            raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
         paths = find_coco_images(root, names, self.img_prefix)
-        return self._present(
-            paths, root, "complete their folder, or set data_prefix=dict(img_path=FOLDER)"
-        )
+        return self._present(paths, root, "complete their folder, or set data_prefix=dict(img_path=FOLDER)")

@@ -37,9 +37,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         )
     dataset = (cfg.get("train_dataloader") or {}).get("dataset")
     if not isinstance(dataset, dict):
-        raise ValueError(
-            "--data-root: the config has no train_dataloader.dataset to point elsewhere"
-        )
+        raise ValueError("--data-root: the config has no train_dataloader.dataset to point elsewhere")
     while isinstance(dataset.get("dataset"), dict):  # RepeatDataset and other wrappers
         dataset = dataset["dataset"]
     if next(dicts_of_type(dataset, lambda name: name == "MultiLabelImages"), None) is not None:

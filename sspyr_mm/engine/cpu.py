@@ -191,9 +191,7 @@ def _use_cpu_wrapper(cfg: Config) -> list[str]:
 def _replace_sync_bn(cfg: Config) -> list[str]:
     """Keeps 'SyncBN' (CPUDistributedDataParallel reverts its layers); 'MMSyncBN' cannot even be built."""
     found = cfg.pop("sync_bn", None) is not None
-    for norm in dicts_of_type(
-        cfg.get("model"), lambda name: name in ("MMSyncBN", "SyncBN", "SyncBatchNorm")
-    ):
+    for norm in dicts_of_type(cfg.get("model"), lambda name: name in ("MMSyncBN", "SyncBN", "SyncBatchNorm")):
         found = True
         if plain_name(norm["type"]) == "MMSyncBN":
             norm["type"] = "SyncBN"

@@ -138,9 +138,7 @@ def _check(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> Non
             return
 
 
-def _check_new(
-    cfg: Config, node: Any, key: str, value: Any, place: int, options: Mapping[str, Any]
-) -> None:
+def _check_new(cfg: Config, node: Any, key: str, value: Any, place: int, options: Mapping[str, Any]) -> None:
     parts = key.split(".")
     if place == 0 or parts[place] == "_delete_":
         return
@@ -175,9 +173,7 @@ def _known_keys(
         return _KEYS[name] if default == DefaultOptimWrapperConstructor.__name__ else None
     if name in _KEYS:
         return _KEYS[name]
-    if path[0] == "model" and path[-1].endswith(
-        "_cfg"
-    ):  # norm_cfg, init_cfg: builders take keys of their own
+    if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders take keys of their own
         return None
     kind = options.get(f"{name}.type", node.get("type"))
     found = [LogProcessor] if name == "log_processor" and kind is None else _types(cfg, kind)
@@ -221,9 +217,7 @@ def _types(cfg: Config, kind: Any) -> list[Any]:
     with contextlib.suppress(ImportError):
         importlib.import_module(f"{scope}.registry")
     for registry in vars(mmengine.registry).values():
-        if isinstance(
-            registry, Registry
-        ):  # not switch_scope_and_registry, which warns of scopes without a child
+        if isinstance(registry, Registry):  # not switch_scope_and_registry, which warns of scopes without a child
             one = registry.children.get(scope, registry).get(kind)
             if one is not None and one not in found:
                 found.append(one)
@@ -262,9 +256,7 @@ def _only_passes_on(function: Any, rest: str) -> bool:
     return passed is not None and len(re.findall(rf"\b{rest}\b", source)) == 2
 
 
-def _unread(
-    cfg: Config, key: str, value: Any, place: int, known: set[str], reason: str
-) -> ValueError:
+def _unread(cfg: Config, key: str, value: Any, place: int, known: set[str], reason: str) -> ValueError:
     """The error for a setting that nothing reads, with what may have been meant."""
     meant = next(_meant(cfg, key, place, known), None)
     if meant:

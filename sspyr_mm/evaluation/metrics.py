@@ -135,9 +135,7 @@ def classification_counts(
     else:
         raise ValueError(f"topk must be from 1 to the {scores.shape[1]} classes, got {topk}")
     positive = targets == 1
-    right, chosen_per_class, there = (
-        x.sum(0).double() for x in (chosen & positive, chosen, positive)
-    )
+    right, chosen_per_class, there = (x.sum(0).double() for x in (chosen & positive, chosen, positive))
     num_classes = (there >= 0 if absent_as_zero else there > 0).sum().clamp_min(1)
     figures = {
         # Classes without a positive have nothing right: they add 0 to both sums.

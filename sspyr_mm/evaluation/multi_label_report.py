@@ -69,11 +69,7 @@ class MultiLabelReport(BaseMetric):
         """
         for sample in data_samples:
             score = sample["pred_score"]
-            target = (
-                sample["gt_score"]
-                if "gt_score" in sample
-                else label_to_onehot(sample["gt_label"], len(score))
-            )
+            target = sample["gt_score"] if "gt_score" in sample else label_to_onehot(sample["gt_label"], len(score))
             # Arrays: a thousandth of the time that tensors take between processes. Doubles: no new ties.
             arrays = score.detach().cpu().double().numpy(), target.cpu().numpy().astype(np.int8)
             self.results.append(arrays)
@@ -94,16 +90,13 @@ class MultiLabelReport(BaseMetric):
         if self.voc11:
             columns["AP_voc11"] = voc11_average_precision(scores, targets)
         figures = {
-            f"m{name}": mean_of_classes(values, absent_as_zero=self.absent_as_zero)
-            for name, values in columns.items()
+            f"m{name}": mean_of_classes(values, absent_as_zero=self.absent_as_zero) for name, values in columns.items()
         }
         if self.table:
             print_log(self._table(columns, targets), "current")
         if self.per_class:
             values = columns["AP"].tolist()
-            figures |= {
-                f"AP_{n}": 100 * v for n, v in zip(self._names(len(values)), values, strict=True)
-            }
+            figures |= {f"AP_{n}": 100 * v for n, v in zip(self._names(len(values)), values, strict=True)}
         counts = classification_counts(
             scores,
             targets,
@@ -122,9 +115,7 @@ class MultiLabelReport(BaseMetric):
         names = self._names(num_classes)
         width = max(5, *map(len, names))
         lines = [f"{'class':{width}} images" + "".join(f" {name:>8}" for name in columns)]
-        for row, (name, shown) in enumerate(
-            zip(names, (targets == 1).sum(0).tolist(), strict=True)
-        ):
+        for row, (name, shown) in enumerate(zip(names, (targets == 1).sum(0).tolist(), strict=True)):
             values = (100 * column[row].item() for column in columns.values())
             cells = (f" {'-':>8}" if value != value else f" {value:8.2f}" for value in values)
             lines.append(f"{name:{width}} {shown:6d}" + "".join(cells))

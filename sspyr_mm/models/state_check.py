@@ -20,10 +20,15 @@ class Differences(NamedTuple):
     shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
 
 
+def is_counter(name: str) -> bool:
+    """Whether a tensor is batch norm's counter of batches, which a fixed momentum does not use."""
+    return name.endswith("num_batches_tracked")
+
+
 def compare_states(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> Differences:
     """Compares names and shapes of tensors.
 
-    Counters of batch norm may be missing: old checkpoints have none, and a fixed momentum does not use them.
+    Counters of batch norm may be missing: old checkpoints have none.
 
     Args:
         given: Tensors by name.
@@ -33,7 +38,7 @@ def compare_states(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> Diffe
         The differences, each in the order of its own dict.
     """
     return Differences(
-        [n for n in wanted if n not in given and not n.endswith("num_batches_tracked")],
+        [n for n in wanted if n not in given and not is_counter(n)],
         [name for name in given if name not in wanted],
         [
             (name, tuple(given[name].shape), tuple(tensor.shape))
@@ -86,10 +91,11 @@ def check_complete(module: nn.Module, state_dict: dict[str, Any], prefix: str, *
     """
     needed = module.state_dict(prefix=prefix)
     missing, _unexpected, shapes = compare_states(state_dict, needed)
+    count = sum(not is_counter(name) for name in needed)
     if missing or shapes:
         sizes = [f"{name} {came}, here {ours}" for name, came, ours in shapes]
         raise ValueError(
-            f"The checkpoint does not fit this {type(module).__name__}: {len(missing)} of {len(needed)} tensors are "
+            f"The checkpoint does not fit this {type(module).__name__}: {len(missing)} of {count} tensors are "
             f"missing ({shortened(missing, 3)}), {len(shapes)} have another shape ({shortened(sizes, 3)}). It "
             f"holds {shortened(list(state_dict), 3)}. For a backbone alone give its file, with the backbone's own "
             "names, as model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix=PREFIX); for a whole "

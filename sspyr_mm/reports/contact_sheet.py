@@ -61,9 +61,7 @@ def _group_tiles(group: GroupSpec, regions: np.ndarray, patches: np.ndarray) -> 
                 max(2, group.region // 100),
             )
         shared = group.num_regions == 1
-        tiles.append(
-            _tile(framed, f"{group.name} region" + ("" if shared else f" {_view_name(number)}"))
-        )
+        tiles.append(_tile(framed, f"{group.name} region" + ("" if shared else f" {_view_name(number)}")))
     for number, view in enumerate(patches):
         tiles.append(_tile(_mosaic(group, view), f"{group.name} {_view_name(number)}"))
     return tiles
@@ -73,26 +71,17 @@ def _mosaic(group: GroupSpec, view: np.ndarray) -> np.ndarray:
     """The M patches (M, P, P, 3) of a view on their grid, each with its cell's frame."""
     frame = max(2, group.patch // 24) if group.grid > 1 else 0
     framed = [
-        cv2.copyMakeBorder(
-            p, frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=_colour(m, group)
-        )
+        cv2.copyMakeBorder(p, frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=_colour(m, group))
         for m, p in enumerate(view)
     ]
-    rows = [
-        np.concatenate(framed[i : i + group.grid], axis=1)
-        for i in range(0, len(framed), group.grid)
-    ]
+    rows = [np.concatenate(framed[i : i + group.grid], axis=1) for i in range(0, len(framed), group.grid)]
     return np.concatenate(rows, axis=0)
 
 
 def _tile(image: np.ndarray, label: str) -> np.ndarray:
     tile = np.full((_SIDE + _LABEL + _MARGIN, _SIDE + _MARGIN, 3), 255, np.uint8)
-    tile[_LABEL : _LABEL + _SIDE, :_SIDE] = cv2.resize(
-        image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA
-    )
-    cv2.putText(
-        tile, label, (0, _LABEL - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
-    )
+    tile[_LABEL : _LABEL + _SIDE, :_SIDE] = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    cv2.putText(tile, label, (0, _LABEL - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return tile
 
 
@@ -102,7 +91,5 @@ def _view_name(number: int) -> str:
 
 def _colour(cell: int, group: GroupSpec) -> tuple[int, int, int]:
     hue = round(180 * cell / group.num_patches)
-    red, green, blue = cv2.cvtColor(np.array([[[hue, 220, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[
-        0, 0
-    ].tolist()
+    red, green, blue = cv2.cvtColor(np.array([[[hue, 220, 255]]], np.uint8), cv2.COLOR_HSV2RGB)[0, 0].tolist()
     return red, green, blue

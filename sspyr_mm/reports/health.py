@@ -64,10 +64,7 @@ def measure_health(
         batch = default_collate([dataset[i] for i in indices[start : start + batch_size]])
         parts.append(model.embed(model.data_preprocessor(batch)["inputs"]))
     embeddings = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
-    return [
-        _scale_health(model, scale.name, embeddings[scale.name].flatten(1, 2))
-        for scale in model.pyramid.scales
-    ]
+    return [_scale_health(model, scale.name, embeddings[scale.name].flatten(1, 2)) for scale in model.pyramid.scales]
 
 
 def _scale_health(model: SSPRL, name: str, z: Tensor) -> ScaleHealth:

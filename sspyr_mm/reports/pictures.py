@@ -22,8 +22,6 @@ def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     try:
         _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise ValueError(
-            f"{path}: pictures can't be written in this format; end the name with .png or .jpg"
-        ) from error
+        raise ValueError(f"{path}: pictures can't be written in this format; end the name with .png or .jpg") from error
     with whole_file(path) as partial:
         partial.write_bytes(encoded.tobytes())

@@ -43,9 +43,7 @@ def draw_prediction_sheet(folders: Mapping[str, str | os.PathLike]) -> np.ndarra
 
 def _read(file: Path) -> np.ndarray:
     if (image := cv2.imread(str(file))) is None:
-        raise ValueError(
-            f"{file} is no picture: remove it, and it is drawn when the result is measured again"
-        )
+        raise ValueError(f"{file} is no picture: remove it, and it is drawn when the result is measured again")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -69,7 +67,5 @@ def _fit(image: np.ndarray) -> np.ndarray:
 
 def _header(text: str) -> np.ndarray:
     tile = np.full((_LABEL, _SIDE, 3), 255, np.uint8)
-    cv2.putText(
-        tile, text[-34:], (0, _LABEL - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA
-    )
+    cv2.putText(tile, text[-34:], (0, _LABEL - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return tile

@@ -185,9 +185,7 @@ def to_table(found: Mapping[str, Any]) -> str:
         f"{found['num_images']} images\nworker and augmentation: the paper's views; "
         f"training: {found['config']}, {found['batch_size']} images per step"
     )
-    return "\n".join(
-        [head, *(_line(*_ROWS[key], found[key]) for key in _ROWS if found[key] is not None)]
-    )
+    return "\n".join([head, *(_line(*_ROWS[key], found[key]) for key in _ROWS if found[key] is not None)])
 
 
 def _line(what: str, unit: str, value: float) -> str:

@@ -89,9 +89,7 @@ class PillowAugment:
         self.jitter = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
         self.gray = transforms.RandomGrayscale(0.2)
         mean, std = ([value / 255 for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        self.normalize = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize(mean, std)]
-        )
+        self.normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 
     def __call__(self, patch: Image.Image) -> Tensor:
         """Returns (3, P, P) float32."""

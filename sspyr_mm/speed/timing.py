@@ -40,9 +40,7 @@ def wall_ms(
         Median milliseconds of a call, by name.
     """
     timer["num_threads"] = num_threads or torch.get_num_threads()
-    timers = {
-        name: Timer("call()", globals={"call": call}, **timer) for name, call in functions.items()
-    }
+    timers = {name: Timer("call()", globals={"call": call}, **timer) for name, call in functions.items()}
     found: dict[str, list[float]] = {name: [] for name in timers}
     for _ in range(rounds):
         for name, one in timers.items():

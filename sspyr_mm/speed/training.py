@@ -70,9 +70,7 @@ class Setting:
         level = logging.root.manager.disable
         logging.disable(logging.INFO)  # a line per initialised parameter
         try:
-            model = revert_sync_batchnorm(
-                MODELS.build({**copy.deepcopy(self.cfg.model), **changes})
-            )
+            model = revert_sync_batchnorm(MODELS.build({**copy.deepcopy(self.cfg.model), **changes}))
             model.init_weights()
         finally:
             logging.disable(level)
@@ -89,9 +87,7 @@ class Setting:
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             return build_optim_wrapper(model, {**precision, "optimizer": copy.deepcopy(optimizer)})
 
-    def images_per_s(
-        self, pipeline: Callable[[str], object], collate_fn: Any, step: Callable[[Any], object]
-    ) -> float:
+    def images_per_s(self, pipeline: Callable[[str], object], collate_fn: Any, step: Callable[[Any], object]) -> float:
         """Measures training from files to updated weights, at the steady pace of the workers.
 
         The first steps, which consume what the workers made ahead, do not count. More batches follow the last timed
@@ -114,9 +110,7 @@ class Setting:
         ms = wall_ms({"step": lambda: step(next(batches))}, rounds=1, calls=timed)
         return 1e3 * self.batch_size / ms["step"]
 
-    def loader(
-        self, pipeline: Callable[[str], object], collate_fn: Any, num_batches: int
-    ) -> DataLoader:
+    def loader(self, pipeline: Callable[[str], object], collate_fn: Any, num_batches: int) -> DataLoader:
         """Builds a loader of a pipeline's outputs."""
         paths = itertools.islice(itertools.cycle(self.paths), num_batches * self.batch_size)
         dataset: Any = list(paths)
@@ -187,9 +181,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _parts(
-    model: SSPRL, wrapper: OptimWrapper, batch: Mapping[str, Any]
-) -> dict[str, Callable[[], object]]:
+def _parts(model: SSPRL, wrapper: OptimWrapper, batch: Mapping[str, Any]) -> dict[str, Callable[[], object]]:
     """Parts of a step that can be run on their own."""
     patches = model.data_preprocessor(batch, True)["inputs"]
     embeddings = {name: z.detach() for name, z in model.embed(patches).items()}

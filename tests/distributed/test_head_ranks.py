@@ -52,10 +52,7 @@ def run_steps(rank, world_size, steps, pyramid, variant, state=None):
     history = []
     for step in steps:
         head.zero_grad()
-        embeddings = {
-            name: z[:, rank * per_rank : (rank + 1) * per_rank]
-            for name, z in make_embeddings(step).items()
-        }
+        embeddings = {name: z[:, rank * per_rank : (rank + 1) * per_rank] for name, z in make_embeddings(step).items()}
         losses = head.loss(embeddings)
         sum(value for name, value in losses.items() if name.startswith("loss")).backward()
         history.append({name: value.item() for name, value in losses.items()})

@@ -24,10 +24,7 @@ def evaluate_on_rank(rank, world_size):
     metric = METRICS.build({"type": "MultiLabelReport", "voc11": True, "table": False})
     share = -(-NUM_IMAGES // world_size)
     rows = [index % NUM_IMAGES for index in range(rank, share * world_size, world_size)]
-    samples = [
-        DataSample().set_pred_score(scores[row]).set_gt_score(targets[row]).to_dict()
-        for row in rows
-    ]
+    samples = [DataSample().set_pred_score(scores[row]).set_gt_score(targets[row]).to_dict() for row in rows]
     metric.process(None, samples)
     return metric.evaluate(NUM_IMAGES)
 

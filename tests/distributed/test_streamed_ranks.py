@@ -20,9 +20,7 @@ def shards(tmp_path_factory):
     for index in range(NUM_IMAGES):
         cv2.imwrite(f"{folder}/{index}.png", rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
     out = folder / "shards"
-    assert not pack(
-        UnlabelledImages(str(folder)).list_images(), str(out), shard_bytes=1500, num_workers=1
-    )
+    assert not pack(UnlabelledImages(str(folder)).list_images(), str(out), shard_bytes=1500, num_workers=1)
     return str(out)
 
 
@@ -43,9 +41,7 @@ def epoch_on_rank(rank, world_size, shards, num_workers, done, begun, batch_size
         collate_fn=list,
         multiprocessing_context="fork" if num_workers else None,
     )
-    kept = dataset.start_epoch(
-        1, seed=3, batch_size=batch_size, num_workers=num_workers, done=done, begun=begun
-    )
+    kept = dataset.start_epoch(1, seed=3, batch_size=batch_size, num_workers=num_workers, done=done, begun=begun)
     batches = [[results["sample_idx"] for results in batch] for batch in loader]
     return batches, kept, (len(loader), dataset.num_images)
 

@@ -40,9 +40,7 @@ def build_model(variant, queues, crops, recompute=None):
     model = SSPRL(
         pyramid,
         backbone=dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, norm_cfg=gn),
-        neck=dict(
-            type="PyramidProjector", in_channels=64, hid_channels=16, out_channels=8, norm_cfg=gn
-        ),
+        neck=dict(type="PyramidProjector", in_channels=64, hid_channels=16, out_channels=8, norm_cfg=gn),
         head=dict(type="SSPRLHead", embed_dims=8, variant=variant),
         recompute=recompute,
     )
@@ -68,10 +66,7 @@ def train(rank, world_size, variant, optimizer_name, queues, crops, recompute=No
     per_rank = B // world_size
     history = []
     for step in range(NUM_STEPS):
-        patches = {
-            name: x[:, rank * per_rank : (rank + 1) * per_rank]
-            for name, x in make_patches(step, model).items()
-        }
+        patches = {name: x[:, rank * per_rank : (rank + 1) * per_rank] for name, x in make_patches(step, model).items()}
         losses = wrapped(patches, None, mode="loss")
         optimizer.zero_grad()
         sum(value for name, value in losses.items() if name.startswith("loss")).backward()

@@ -25,9 +25,7 @@ def _serve(connection):
         try:
             store = dist.FileStore(store_file, world_size)
             timeout = datetime.timedelta(seconds=TIMEOUT_S)
-            dist.init_process_group(
-                "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout
-            )
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
             result = function(rank, world_size, *args)
             dist.barrier()  # a rank that leaves early would take its connections along
             dist.destroy_process_group()

@@ -8,8 +8,7 @@ def decoy(state, seed):
     """Tensors of the same names and shapes and other numbers: a key encoder, a target network."""
     generator = torch.Generator().manual_seed(seed)
     return {
-        k: torch.rand(v.shape, generator=generator) + 0.5 if v.is_floating_point() else v + 1
-        for k, v in state.items()
+        k: torch.rand(v.shape, generator=generator) + 0.5 if v.is_floating_point() else v + 1 for k, v in state.items()
     }
 
 
@@ -56,9 +55,7 @@ def ssprl_release(state):
 
 def ssprl_release_global(state):
     """Trained without local scales."""
-    heads = {
-        k: v for k, v in release_heads().items() if k.startswith(("projection_head", "ptypes"))
-    }
+    heads = {k: v for k, v in release_heads().items() if k.startswith(("projection_head", "ptypes"))}
     return {"state_dict": prefixed("module.", {**state, **heads})}
 
 
@@ -136,14 +133,8 @@ def insloc(state):
 
 
 def insloc_c4(state):
-    query = {
-        f"roi_head.shared_head.{k}" if k.startswith("layer4.") else f"backbone.{k}": v
-        for k, v in state.items()
-    }
-    key = {
-        k.replace("backbone.", "backbone_k.").replace("head.", "head_k.", 1): v
-        for k, v in query.items()
-    }
+    query = {f"roi_head.shared_head.{k}" if k.startswith("layer4.") else f"backbone.{k}": v for k, v in state.items()}
+    key = {k.replace("backbone.", "backbone_k.").replace("head.", "head_k.", 1): v for k, v in query.items()}
     return {"state_dict": {**decoy(key, 1), **query}, "meta": {}}
 
 
@@ -162,9 +153,7 @@ def detectron2_tensors(network):
         for j, block in enumerate(getattr(network, f"layer{stage - 1}")):
             name = f"res{stage}.{j}"
             for k in (1, 2, 3):
-                tensors |= conv(
-                    f"{name}.conv{k}", getattr(block, f"conv{k}"), getattr(block, f"bn{k}")
-                )
+                tensors |= conv(f"{name}.conv{k}", getattr(block, f"conv{k}"), getattr(block, f"bn{k}"))
             if block.downsample is not None:
                 tensors |= conv(f"{name}.shortcut", *block.downsample)
     return tensors

@@ -35,9 +35,7 @@ def small_detector(name, scenes, backbone):
         roi = cfg.model.roi_head
         cfg.model.rpn_head.update(in_channels=16, feat_channels=16)
         roi.bbox_roi_extractor.out_channels = roi.mask_roi_extractor.out_channels = 16
-        roi.bbox_head.update(
-            in_channels=16, num_classes=12, conv_out_channels=16, fc_out_channels=16
-        )
+        roi.bbox_head.update(in_channels=16, num_classes=12, conv_out_channels=16, fc_out_channels=16)
         roi.mask_head.update(in_channels=16, num_classes=12, conv_out_channels=16)
         cfg.model.test_cfg.rcnn.score_thr = 0.0
     else:
@@ -76,9 +74,7 @@ def small_fcn(scenes, backbone):
         type="BaseSegDataset",
         data_root=str(scenes / "VOC2007"),
         data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
-        metainfo=dict(
-            classes=("background", *classes_of(scenes)), palette=[[i, i, i] for i in range(13)]
-        ),
+        metainfo=dict(classes=("background", *classes_of(scenes)), palette=[[i, i, i] for i in range(13)]),
     )
     for loader, split in ((cfg.train_dataloader, "trainval"), (cfg.val_dataloader, "test")):
         steps = pipeline if split == "trainval" else loader.dataset.pipeline

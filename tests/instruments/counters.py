@@ -63,9 +63,7 @@ class OperatorCounter(TorchDispatchMode):
         self.counts = Counts()
         self._on_host = {_storage(tensor) for tensor in on_host}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None) -> Any:
         """Counts one call and passes it on."""
         name = func.overloadpacket._qualified_op_name.replace("::", ".")
         given = _tensors((args, kwargs))

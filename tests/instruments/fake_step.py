@@ -32,9 +32,7 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tensors:
             self._count(tensor)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None) -> Any:
         """Runs one operator and looks at what came out."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
@@ -99,9 +97,7 @@ class _Flops(TorchDispatchMode):
         super().__init__()
         self.total = 0
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict | None = None) -> Any:
         """Counts one operator."""
         result = func(*args, **(kwargs or {}))
         if count := flop_registry.get(func.overloadpacket):
@@ -115,9 +111,7 @@ def _fake(model: SSPRL, batch_size: int) -> Iterator[dict[str, Tensor]]:
     with FakeTensorMode() as fake:
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):
-                tensors.update(
-                    {n: fake.from_tensor(t) for n, t in tensors.items() if t is not None}
-                )
+                tensors.update({n: fake.from_tensor(t) for n, t in tensors.items() if t is not None})
         yield {
             g.name: torch.empty(g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch)
             for g in model.pyramid.groups

@@ -11,9 +11,7 @@ import numpy as np
 class LarsReference:
     """State of the weights `params`, a list of float64 arrays."""
 
-    def __init__(
-        self, params, *, momentum=0.9, weight_decay=0.0, trust_coefficient=0.001, eps=1e-8
-    ):
+    def __init__(self, params, *, momentum=0.9, weight_decay=0.0, trust_coefficient=0.001, eps=1e-8):
         self.params = [np.array(param, dtype=np.float64) for param in params]
         self.buffers = [None] * len(params)
         self.momentum = momentum

@@ -30,17 +30,13 @@ class PretrainingReference:
     """
 
     def __init__(self, state, scales, variant, *, num_frozen=0, optimizer, **losses):
-        self.state = {
-            name: value.double() for name, value in state.items() if value.is_floating_point()
-        }
+        self.state = {name: value.double() for name, value in state.items() if value.is_floating_point()}
         self.names = [n for n in self.state if "running" not in n and "queues" not in n]
         self.scales, self.variant, self.losses = scales, variant, losses
         self.num_frozen, self.num_steps = num_frozen, 0
         self.lars = LarsReference([self.state[n].numpy() for n in self.names], **optimizer)
         self.queues = {
-            s: QueueListReference(scale["queue_length"])
-            for s, scale in scales.items()
-            if scale["queue_length"]
+            s: QueueListReference(scale["queue_length"]) for s, scale in scales.items() if scale["queue_length"]
         }
 
     def step(self, patches, lr, *, use_queues):

@@ -62,12 +62,8 @@ def test_mask_rcnn_config_is_of_data_and_network(checkpoint, pictures):
     assert cfg.train_cfg.max_iters == 15000 and cfg.param_scheduler[0].end == 1000
     assert cfg.default_hooks.checkpoint.interval == 1000
     colours = cfg.val_dataloader.dataset.metainfo.palette
-    assert len(set(colours)) == 12 and {type(one) for one in colours} == {
-        tuple
-    }  # mmdet draws no others
-    assert os.path.samefile(
-        cfg.val_evaluator.ann_file, f"{pictures}/annotations/instances_val2017.json"
-    )
+    assert len(set(colours)) == 12 and {type(one) for one in colours} == {tuple}  # mmdet draws no others
+    assert os.path.samefile(cfg.val_evaluator.ann_file, f"{pictures}/annotations/instances_val2017.json")
 
 
 def test_what_differs_keeps_its_proportions(checkpoint, pictures):
@@ -113,9 +109,7 @@ def test_train_aug_is_two_lists(checkpoint, pictures, tmp_path):
         read_voc_masks(str(tmp_path))
 
 
-def test_other_networks_are_refused_before_the_first_is_trained(
-    checkpoint, pictures, tmp_path, capsys
-):
+def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, pictures, tmp_path, capsys):
     cfg = dict(type="ConvNeXt", arch="atto")
     state = ConvNeXt(arch="atto").state_dict()
     torch.save({"state_dict": state, "meta": {"backbone": cfg}}, tmp_path / "x.pth")
@@ -189,9 +183,7 @@ def test_the_first_steps_of_1x_become_all_of_it(checkpoint, pictures):
     assert cfg.train_cfg.max_iters == 90000 and cfg.param_scheduler[0].end == 1000
     assert cfg.param_scheduler[1].milestones == [60000, 80000]
     cfg = config("mask_rcnn_coco", checkpoint, data, Settings(iterations=15))
-    assert [schedule.type for schedule in cfg.param_scheduler] == [
-        "MultiStepLR"
-    ]  # no warm-up of one step
+    assert [schedule.type for schedule in cfg.param_scheduler] == ["MultiStepLR"]  # no warm-up of one step
     cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(iterations=40000))
     assert cfg.param_scheduler[0].end == 40000
 
@@ -215,9 +207,7 @@ def test_detection_needs_compiled_ops(pictures, monkeypatch):
     find_protocol("fcn_voc").load_data(DataOptions(voc_masks=pictures))
 
 
-@pytest.mark.parametrize(
-    ("devices", "batch", "processes"), [(8, 16, 8), (6, 16, 4), (8, 12, 6), (0, 5, 1), (3, 9, 3)]
-)
+@pytest.mark.parametrize(("devices", "batch", "processes"), [(8, 16, 8), (6, 16, 4), (8, 12, 6), (0, 5, 1), (3, 9, 3)])
 def test_as_many_processes_as_divide_the_batch(monkeypatch, devices, batch, processes):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     assert default_processes(batch) == processes
@@ -244,9 +234,7 @@ def evaluate(checkpoint, work_dir, *options):
     return json.loads(file.read_text())
 
 
-def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(
-    checkpoint, pictures, tmp_path, capsys
-):
+def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(checkpoint, pictures, tmp_path, capsys):
     result = evaluate(checkpoint, tmp_path, "--voc-masks", pictures)
     assert result["protocol"] == "fcn_voc" and result["metric"] == "mIoU"
     assert 0 <= result["value"] <= 100 and not result["as_published"]

@@ -155,8 +155,6 @@ def test_images_of_val_that_are_those_of_train(pictures, tmp_path):
     root = Path(change(pictures, tmp_path, lambda content: None))
     (root / "val2017").unlink()
     (root / "val2017").symlink_to(pictures / "train2017")
-    shutil.copy(
-        root / "annotations/instances_train2017.json", root / "annotations/instances_val2017.json"
-    )
+    shutil.copy(root / "annotations/instances_train2017.json", root / "annotations/instances_val2017.json")
     with pytest.warns(UserWarning, match="8 of 8 test images"):
         read_coco_instances(str(root))

@@ -231,9 +231,7 @@ def test_a_backbone_of_ones_own_in_its_own_module(scenes, tmp_path, monkeypatch,
 def test_other_code_is_another_network(data, tmp_path, monkeypatch):
     """And a plain module is measured, but not fine-tuned."""
     module = tmp_path / "plain_backbone.py"
-    code = OWN_BACKBONE.replace("BaseBackbone)", "nn.Module)").replace(
-        "__init__(init_cfg)", "__init__()"
-    )
+    code = OWN_BACKBONE.replace("BaseBackbone)", "nn.Module)").replace("__init__(init_cfg)", "__init__()")
     module.write_text(code + "\nMODELS.register_module(name='PlainNet', module=OwnNet)\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("plain_backbone")
@@ -382,10 +380,7 @@ def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monk
     assert result.beside["head_rate"] == 0.01
     assert result.settings["optimizer"] == {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}
     assert list(result.beside["held_out_mAP"].values()).count(None) == 3
-    held, kept = (
-        set(read_split(next(tmp_path.glob("semi100-*")) / f"{name}.txt"))
-        for name in ("held_out", "kept")
-    )
+    held, kept = (set(read_split(next(tmp_path.glob("semi100-*")) / f"{name}.txt")) for name in ("held_out", "kept"))
     assert len(held) == 8 and len(kept) == 32 and not held & kept
     monkeypatch.setattr(finetune, "run_config", lambda *_: {"multi-label/mAP": math.nan})
     with pytest.raises(ValueError, match="diverged with every pair"):

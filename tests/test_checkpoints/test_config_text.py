@@ -36,9 +36,7 @@ def test_programs_are_refused_and_not_run(text):
     assert "SSPYR_TEST_RAN" not in os.environ
 
 
-@pytest.mark.parametrize(
-    "kind", ["os.system", "builtins.eval", "mmcv.imwrite", "mmcv.image.X", "mmengine.", ""]
-)
+@pytest.mark.parametrize("kind", ["os.system", "builtins.eval", "mmcv.imwrite", "mmcv.image.X", "mmengine.", ""])
 def test_types_are_names_that_a_registry_knows(kind):
     """A registry imports and calls whatever else a type names."""
     with pytest.raises(ValueError, match=rf"asks for type='{kind}', which is no registered name"):

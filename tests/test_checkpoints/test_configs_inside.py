@@ -10,9 +10,7 @@ from mmengine.config import Config
 
 from sspyr_mm.checkpoints import build_backbone, load_pretraining, read_backbone
 
-RECIPES = sorted(
-    (Path(__file__).resolve().parents[2] / "configs" / "benchmarks" / "classification").glob("*.py")
-)
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs" / "benchmarks" / "classification").glob("*.py"))
 
 
 def read(content, path):
@@ -89,9 +87,7 @@ def test_config_inside_is_not_run(backbone50, tmp_path):
     marker = tmp_path / "ran"
     for kind in ("os.mkdir", "os.system"):
         meta = {"backbone": {"type": kind, "path": str(marker), "command": f"touch {marker}"}}
-        with pytest.raises(
-            ValueError, match=re.escape(f"asks for type='{kind}', which is no registered name")
-        ):
+        with pytest.raises(ValueError, match=re.escape(f"asks for type='{kind}', which is no registered name")):
             read({"state_dict": backbone50, "meta": meta}, tmp_path / "x.pth")
         cfg = Config({"model": {"type": "SSPRL", "backbone": meta["backbone"]}}).pretty_text
         state = {**backbone50, "head.prototypes.s0.weight": torch.ones(2, 2)}

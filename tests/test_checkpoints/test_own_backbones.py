@@ -79,9 +79,7 @@ def test_a_tensor_that_is_missing_is_told(tmp_path):
     content = torch.load(tmp_path / "x.pth")
     del content["state_dict"]["backbone.conv1.weight"]
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(
-        ValueError, match=r"taken for sspyr_mm .* 1 tensors of 120 missing: conv1.weight"
-    ):
+    with pytest.raises(ValueError, match=r"taken for sspyr_mm .* 1 tensors of 120 missing: conv1.weight"):
         read_backbone(tmp_path / "x.pth")
 
 
@@ -166,9 +164,7 @@ def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
 def test_targets_of_resnets_only(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
     pretrain(tmp_path / "x.pth", backbone, channels)
-    with pytest.raises(
-        ValueError, match=f"only ResNets have names in {target}, this is a {backbone['type']}"
-    ):
+    with pytest.raises(ValueError, match=f"only ResNets have names in {target}, this is a {backbone['type']}"):
         export_backbone(tmp_path / "x.pth", tmp_path / "out.pkl", target=target)
     assert not (tmp_path / "out.pkl").exists()
 

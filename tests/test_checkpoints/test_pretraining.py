@@ -25,9 +25,7 @@ def test_whole_models_are_still_loaded(tmp_path):
     assert_identical(load_pretraining(tmp_path / "x.pth")[1].state_dict(), model.state_dict())
 
 
-@pytest.mark.parametrize(
-    "module", ["backbone.layer4.1.bn2", "neck.projectors.s0.0", "head.prototypes.s1"]
-)
+@pytest.mark.parametrize("module", ["backbone.layer4.1.bn2", "neck.projectors.s0.0", "head.prototypes.s1"])
 @pytest.mark.parametrize("wrong", ["missing", "unexpected"])
 def test_whole_models_must_be_complete(module, wrong, tmp_path):
     """What is missing would stay as random as the network was made."""
@@ -122,10 +120,7 @@ def test_decoding_options_of_training_are_read_and_exported(tmp_path):
     assert inspect_checkpoint(tmp_path / "out.pth")["decoding"] == options
     pretrain(tmp_path / "plain.pth", NARROW, 64)
     assert read_backbone(tmp_path / "plain.pth").decoding == {}
-    identity = {
-        Network("n", read_backbone(tmp_path / name), None).identity
-        for name in ("x.pth", "plain.pth")
-    }
+    identity = {Network("n", read_backbone(tmp_path / name), None).identity for name in ("x.pth", "plain.pth")}
     assert len(identity) == 2
 
 

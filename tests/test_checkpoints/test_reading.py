@@ -95,9 +95,7 @@ def test_truncated_files(kind, share, tmp_path):
         torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=kind == "zip")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(
-        ValueError, match=r"x.pth is (not a checkpoint.*damaged|a damaged .saf|empty)"
-    ) as error:
+    with pytest.raises(ValueError, match=r"x.pth is (not a checkpoint.*damaged|a damaged .saf|empty)") as error:
         read_checkpoint(path)
     assert "weights_only" not in str(error.value)
 

@@ -29,9 +29,7 @@ def mlp(state, name, x):
     return F.normalize(F.linear(x, state[f"{name}.3.weight"], state[f"{name}.3.bias"]), dim=1)
 
 
-def test_the_whole_model_computes_what_the_authors_one_does(
-    release, resnet50, photograph, tmp_path
-):
+def test_the_whole_model_computes_what_the_authors_one_does(release, resnet50, photograph, tmp_path):
     path, state = release
     out = tmp_path / "ours.pth"
     number = convert_release(path, out)

@@ -119,9 +119,7 @@ def test_the_user_chooses_a_prefix(small, other, tmp_path):
     ):
         found = read({"state_dict": state}, tmp_path, prefix=prefix)
         assert_identical(found.state_dict, expected)
-    with pytest.raises(
-        ValueError, match=r"no ResNet under --prefix net\.; .* student_backbone\. \("
-    ):
+    with pytest.raises(ValueError, match=r"no ResNet under --prefix net\.; .* student_backbone\. \("):
         read({"state_dict": state}, tmp_path, prefix="net.")
 
 
@@ -198,9 +196,7 @@ def averages(small, other):
             "teacher": prefixed("backbone.", other),
         },
         "mmengine": {"meta": {}, "state_dict": prefixed("backbone.", other), "ema_state_dict": raw},
-        "lightning": {
-            "state_dict": {**prefixed("model.", small), **prefixed("averaged_model.", other)}
-        },
+        "lightning": {"state_dict": {**prefixed("model.", small), **prefixed("averaged_model.", other)}},
         "prefixes": {**prefixed("student.", small), **prefixed("teacher.", other)},
     }
 
@@ -245,16 +241,12 @@ def test_buffers_of_mmcv_are_reported(small, other, tmp_path):
 @pytest.mark.parametrize("key", ["b", "b.weights"])
 def test_the_user_chooses_an_entry(key, small, other, tmp_path):
     content = {"a": small, "b": {"weights": other, "steps": 3}}
-    with pytest.raises(
-        ValueError, match=r"networks: a \(120 tensors\), b\.weights \(120 tensors\)"
-    ):
+    with pytest.raises(ValueError, match=r"networks: a \(120 tensors\), b\.weights \(120 tensors\)"):
         read(content, tmp_path)
     found = read(content, tmp_path, key=key)
     assert_identical(found.state_dict, other)
     assert found.key == "b.weights"
-    with pytest.raises(
-        ValueError, match=r"no tensors under --key c; it has a \(120 .*, b\.weights"
-    ):
+    with pytest.raises(ValueError, match=r"no tensors under --key c; it has a \(120 .*, b\.weights"):
         read(content, tmp_path, key="c")
 
 
@@ -297,8 +289,7 @@ def test_commands_have_the_same_options(two, other, tmp_path, capsys):
 def test_two_networks_of_one_file_have_different_hashes(two):
     """Results and features are stored by hash."""
     hashes = {
-        read_networks([str(two)], select=Selection(prefix=prefix))[0].encoder().identity
-        for prefix in ("a.", "b.")
+        read_networks([str(two)], select=Selection(prefix=prefix))[0].encoder().identity for prefix in ("a.", "b.")
     }
     assert len(hashes) == 2
 

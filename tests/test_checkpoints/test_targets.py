@@ -86,9 +86,7 @@ def test_detectron2_gets_its_names(release_file, resnet50, tmp_path):
         content = pickle.load(file, encoding="latin1")  # as DetectionCheckpointer does
     assert content["matching_heuristics"] is True and isinstance(content["__author__"], str)
     assert all(isinstance(v, np.ndarray) and v.flags.writeable for v in content["model"].values())
-    written = {
-        k: torch.from_numpy(v) for k, v in content["model"].items() if "num_batches" not in k
-    }
+    written = {k: torch.from_numpy(v) for k, v in content["model"].items() if "num_batches" not in k}
     expected = {k: torch.from_numpy(v) for k, v in detectron2_tensors(resnet50).items()}
     assert_identical(dict(sorted(written.items())), dict(sorted(expected.items())))
 
@@ -104,9 +102,7 @@ def test_detectron2_gets_its_names(release_file, resnet50, tmp_path):
         (PRETRAIN, "mmpretrain", "mmpretrain", "ResNetV1d"),
     ],
 )
-def test_init_cfg_loads_every_tensor(
-    registry, target, scope, variant, full_prefix, photograph, tmp_path
-):
+def test_init_cfg_loads_every_tensor(registry, target, scope, variant, full_prefix, photograph, tmp_path):
     name = {"ResNet": "resnet50", "ResNetV1c": "resnet50c", "ResNetV1d": "resnet50d"}[variant]
     source = scatter(timm.create_model(name, num_classes=0), seed=6)
     first, out = tmp_path / "first.pth", tmp_path / "out.pth"
@@ -116,9 +112,7 @@ def test_init_cfg_loads_every_tensor(
     if full_prefix:
         init["prefix"] = "backbone."
     norm = {"type": "BN", "requires_grad": True}
-    network = registry.build(
-        {"type": f"{scope}.{variant}", "depth": 50, "norm_cfg": norm, "init_cfg": init}
-    )
+    network = registry.build({"type": f"{scope}.{variant}", "depth": 50, "norm_cfg": norm, "init_cfg": init})
     network.init_weights()
     network.eval()
     with torch.no_grad():
@@ -143,9 +137,7 @@ def test_round_trip_of_a_narrow_network(target, tmp_path):
 
 @pytest.mark.parametrize("target", ["torchvision", "timm"])
 def test_networks_a_target_does_not_have_are_refused(target, tmp_path):
-    message = (
-        rf"narrow.pth can't be written for {target}: {target} has no ResNet with \w+_channels=16"
-    )
+    message = rf"narrow.pth can't be written for {target}: {target} has no ResNet with \w+_channels=16"
     with pytest.raises(ValueError, match=message):
         export_backbone(narrow(tmp_path), tmp_path / "out", target=target)
     assert not (tmp_path / "out").exists()
@@ -204,9 +196,7 @@ def test_safetensors_of_ours_are_the_formats_own(tmp_path):
 
 def test_endings_by_which_programs_go(tmp_path):
     path = tmp_path / "never-read.pth"
-    with pytest.raises(
-        ValueError, match=r"out\.pth must end in \.safetensors, by which .*\(--to\)"
-    ):
+    with pytest.raises(ValueError, match=r"out\.pth must end in \.safetensors, by which .*\(--to\)"):
         export_backbone(path, tmp_path / "out.pth", target="safetensors")
     with pytest.raises(ValueError, match=r"out\.pth must end in \.pkl, by which .*\(--to\)"):
         export_backbone(path, tmp_path / "out.pth", target="detectron2")

@@ -90,9 +90,7 @@ def test_exported_backbone_is_the_trained_one_and_loads_by_init_cfg(checkpoint, 
     )
     cfg, model = load_pretraining(str(checkpoint))
     settings = {**cfg.model.backbone, "norm_cfg": {"type": "BN"}}
-    backbone = MODELS.build(
-        {**settings, "init_cfg": {"type": "Pretrained", "checkpoint": str(out)}}
-    )
+    backbone = MODELS.build({**settings, "init_cfg": {"type": "Pretrained", "checkpoint": str(out)}})
     backbone.init_weights()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():

@@ -17,9 +17,7 @@ from .conftest import run
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     path = tmp_path_factory.mktemp("foreign") / "checkpoint.tar"
-    state = {
-        f"module.encoder_q.{k}": v for k, v in timm.create_model("resnet18").state_dict().items()
-    }
+    state = {f"module.encoder_q.{k}": v for k, v in timm.create_model("resnet18").state_dict().items()}
     torch.save({"epoch": 200, "state_dict": state, "args": types.SimpleNamespace(lr=0.03)}, path)
     return path
 
@@ -31,10 +29,7 @@ def test_export_from_moco_to_timm(foreign, tmp_path):
     assert "needs arbitrary pickle (types.SimpleNamespace)" in refused.stderr
     assert "--allow-pickle" in refused.stderr and not out.exists()
     done = run("-m", "sspyr_mm", "export", foreign, "--to", "timm", out, "--allow-pickle")
-    assert (
-        "120 tensors" in done.stdout
-        and "timm.create_model('resnet18', num_classes=0).load" in done.stdout
-    )
+    assert "120 tensors" in done.stdout and "timm.create_model('resnet18', num_classes=0).load" in done.stdout
     timm.create_model("resnet18", num_classes=0).load_state_dict(torch.load(out), strict=True)
 
 

@@ -13,14 +13,9 @@ NAME = 'anna\'s "best" {one}'
 
 @pytest.mark.parametrize("full_prefix", [False, True])
 @pytest.mark.parametrize(("target", "ending"), [("mmdet", ".pth"), ("safetensors", ".safetensors")])
-def test_python_that_is_printed_is_python(
-    target, ending, full_prefix, checkpoint, tmp_path, capsys
-):
+def test_python_that_is_printed_is_python(target, ending, full_prefix, checkpoint, tmp_path, capsys):
     out = str(tmp_path / f"{NAME}{ending}")
-    assert (
-        main(["export", str(checkpoint), out, "--to", target, *["--full-prefix"] * full_prefix])
-        == 0
-    )
+    assert main(["export", str(checkpoint), out, "--to", target, *["--full-prefix"] * full_prefix]) == 0
     printed = capsys.readouterr().out.partition("Use it with ")[2].strip()
     tree = ast.parse(printed)
     assert out in [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]

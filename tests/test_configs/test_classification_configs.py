@@ -49,9 +49,7 @@ def reduced(path, scenes, work_dir, checkpoint):
     for name, part in (("train", "train"), ("val", "val"), ("test", "val")):
         loader = cfg[f"{name}_dataloader"]
         loader.update(batch_size=2, num_workers=0)
-        loader.dataset.update(
-            data_root=str(scenes / f"annotations/instances_{part}2017.json"), split=None
-        )
+        loader.dataset.update(data_root=str(scenes / f"annotations/instances_{part}2017.json"), split=None)
         if "image_ids" in loader.dataset:
             assert Path(loader.dataset.image_ids).parent == FOLDER / "splits"
             loader.dataset.image_ids = str(listed)
@@ -77,11 +75,7 @@ def test_trains_an_epoch_at_reduced_size(path, scenes, tmp_path, checkpoint):
     runner.train()
     assert runner.iter == (3 if "pct" in path.stem and "100" not in path.stem else 4)
     start = torch.load(checkpoint)
-    moved = [
-        name
-        for name, value in runner.model.backbone.named_parameters()
-        if not torch.equal(value, start[name])
-    ]
+    moved = [name for name, value in runner.model.backbone.named_parameters() if not torch.equal(value, start[name])]
     if path.stem.startswith("linear"):
         assert not moved
         assert not any(m.training for m in runner.model.backbone.modules())
@@ -98,9 +92,7 @@ def test_a_backbone_that_does_not_fit_is_refused(scenes, tmp_path, checkpoint, a
     cfg = reduced(FOLDER / "linear_voc07_50e.py", scenes, tmp_path, tmp_path / "x.pth")
     if as_list:
         cfg.model.backbone.init_cfg = [cfg.model.backbone.init_cfg]
-    with pytest.raises(
-        ValueError, match="The checkpoint does not fit this ResNet: 100 of 100 tensors"
-    ):
+    with pytest.raises(ValueError, match="The checkpoint does not fit this ResNet: 100 of 100 tensors"):
         Runner.from_cfg(cfg).train()
 
 
@@ -113,9 +105,7 @@ def test_the_authors_linear_recipe(scenes, tmp_path, checkpoint):
         optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-6),
         clip_grad=dict(max_norm=10),
     )
-    assert [255 * x for x in (0.228, 0.224, 0.225)] == pytest.approx(
-        whole.model.data_preprocessor.std
-    )
+    assert [255 * x for x in (0.228, 0.224, 0.225)] == pytest.approx(whole.model.data_preprocessor.std)
     runner = Runner.from_cfg(reduced(path, scenes, tmp_path, checkpoint))
     runner.model.init_weights()
     assert (runner.model.head.fc.bias == 0.1).all()

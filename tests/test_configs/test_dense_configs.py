@@ -39,9 +39,7 @@ def test_images_are_rgb_under_imagenets_normalisation(path):
     assert given.mean == [123.675, 116.28, 103.53] and given.std == [58.395, 57.12, 57.375]
 
 
-@pytest.mark.parametrize(
-    ("name", "steps"), [("mask-rcnn_r50_fpn_90k", 90000), ("mask-rcnn_r50_fpn_15k", 15000)]
-)
+@pytest.mark.parametrize(("name", "steps"), [("mask-rcnn_r50_fpn_90k", 90000), ("mask-rcnn_r50_fpn_15k", 15000)])
 def test_mask_rcnn_is_the_protocols(name, steps):
     cfg = read(name)
     model = cfg.model
@@ -128,9 +126,7 @@ def test_faster_rcnn_c4_is_that_of_moco():
     repeated = cfg.train_dataloader.dataset
     assert repeated.times == 1
     parts = repeated.dataset.datasets
-    assert [p.ann_file for p in parts] == [
-        f"VOC{year}/ImageSets/Main/trainval.txt" for year in (2007, 2012)
-    ]
+    assert [p.ann_file for p in parts] == [f"VOC{year}/ImageSets/Main/trainval.txt" for year in (2007, 2012)]
     for part in parts:
         steps = {t.type: t for t in part.pipeline}
         sides = [side for _, side in steps["RandomChoiceResize"].scales]

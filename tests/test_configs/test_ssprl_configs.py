@@ -134,9 +134,7 @@ def test_paper_recipe():
     assert cfg.model.head.temperature == 0.1
     assert cfg.model.head.swapped_loss == dict(type="SwappedPredictionLoss")
     assert cfg.model.head.cross_scale_loss == dict(type="CrossScaleLoss", loss_weight=1.0)
-    assert cfg.model.head.assigner.to_dict() == dict(
-        type="SinkhornAssigner", epsilon=0.05, num_iterations=3
-    )
+    assert cfg.model.head.assigner.to_dict() == dict(type="SinkhornAssigner", epsilon=0.05, num_iterations=3)
     assert (cfg.model.neck.hid_channels, cfg.model.neck.out_channels) == (2048, 128)
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("ForeachLARS", 0.6, 1e-6)

@@ -296,9 +296,7 @@ def voc12_set(tmp_path):
     voc = make_tar({f"VOCdevkit/VOC2012/{k}": v for k, v in tree.items()})
     generator = np.random.default_rng(0)
     masks = {one: generator.integers(0, 21, (4, 6), np.uint8) for one in "bcdef"}
-    files = {
-        f"cls/{one}.mat": sbd_mask(tmp_path / f"{one}.mat", mask) for one, mask in masks.items()
-    }
+    files = {f"cls/{one}.mat": sbd_mask(tmp_path / f"{one}.mat", mask) for one, mask in masks.items()}
     files |= {"train.txt": b"f\nb\nd\n", "val.txt": b"c\ne\n"}
     sbd = gzip.compress(make_tar({f"benchmark_RELEASE/dataset/{k}": v for k, v in files.items()}))
     parts = voc12_parts({"train": 2, "val": 1, "aug": 3}, voc_md5=md5(voc), sbd_md5=md5(sbd))
@@ -395,17 +393,14 @@ def test_numbers_of_coco():
             "prepare_voc12.py",
             [
                 "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-                "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
-                "semantic_contours/benchmark.tgz",
+                "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
             ],
         ),
     ],
 )
 def test_tools_say_what_to_download(tool, addresses, tmp_path):
     command = [sys.executable, ROOT / "tools/dataset_converters" / tool, tmp_path / "data"]
-    done = subprocess.run(
-        [*map(str, command), "--no-download"], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([*map(str, command), "--no-download"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
     for address in addresses:
         archive = tmp_path / "data" / address.rsplit("/", 1)[1]

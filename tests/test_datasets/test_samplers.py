@@ -56,8 +56,6 @@ def test_each_rank_leaves_out_its_own(monkeypatch):
 def test_it_is_registered():
     from mmpretrain.registry import DATA_SAMPLERS
 
-    built = DATA_SAMPLERS.build(
-        dict(type="ResumableSampler", shuffle=False), default_args=dict(dataset=DATA, seed=0)
-    )
+    built = DATA_SAMPLERS.build(dict(type="ResumableSampler", shuffle=False), default_args=dict(dataset=DATA, seed=0))
     assert isinstance(built, samplers.ResumableSampler)
     assert list(built) == DATA

@@ -84,9 +84,7 @@ LISTS = ROOT / "configs/benchmarks/classification/splits"
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_committed_lists_are_of_train2014(seed):
-    large, small = (
-        read_split(LISTS / f"coco2014_{percent}pct_seed{seed}.txt") for percent in (10, 1)
-    )
+    large, small = (read_split(LISTS / f"coco2014_{percent}pct_seed{seed}.txt") for percent in (10, 1))
     assert len(large) == 8278 and len(small) == 827 and large[:827] == small
     assert large == tuple(rank_ids(large, seed))
     # Of 82 783 uniform digests a tenth is below a tenth of their range.

@@ -51,10 +51,7 @@ def scenes() -> list[Scene]:
 
 def _digests(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _visible(root: Path) -> Iterator[tuple[dict, list[dict], COCO]]:
@@ -98,12 +95,7 @@ def test_image_does_not_depend_on_how_many_are_drawn(root: Path, tmp_path: Path)
 
 def test_seeds_and_splits_and_images_differ(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "other", workers=1, **{**PARAMETERS, "seed": 4})
-    digests = [
-        d
-        for f in (root, tmp_path / "other")
-        for n, d in _digests(f).items()
-        if "2017/" in n and "/0" in n
-    ]
+    digests = [d for f in (root, tmp_path / "other") for n, d in _digests(f).items() if "2017/" in n and "/0" in n]
     assert len(digests) == 2 * (PARAMETERS["num_train"] + PARAMETERS["num_val"])
     assert len(set(digests)) == len(digests)
 
@@ -124,9 +116,7 @@ def test_polygons_agree_with_masks(root: Path) -> None:
     """Each class's polygons, drawn by pycocotools, cover the VOC mask of that class."""
     inter = union = 0
     for image, items, coco in _visible(root):
-        mask = np.asarray(
-            Image.open(root / "VOC2007" / "SegmentationClass" / f"{image['id']:06d}.png")
-        )
+        mask = np.asarray(Image.open(root / "VOC2007" / "SegmentationClass" / f"{image['id']:06d}.png"))
         drawn = np.zeros_like(mask)
         for item in items:
             single = coco.annToMask(item).astype(bool)
@@ -146,9 +136,7 @@ def test_polygons_of_a_mask_with_holes_and_pieces() -> None:
     mask[35, 57] = True
     rings = polygons(mask)
     assert len(rings) >= 4
-    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, *mask.shape))).astype(
-        bool
-    )
+    drawn = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, *mask.shape))).astype(bool)
     assert (drawn & mask).sum() / (drawn | mask).sum() > 0.97
     assert not drawn[12, 10] and not drawn[22, 24]
 
@@ -167,9 +155,7 @@ def test_voc_boxes_are_the_coco_boxes(root: Path) -> None:
         assert (int(tree.findtext("size/height")), int(tree.findtext("size/width"))) == (96, 112)
         found = []
         for item in tree.iter("object"):
-            left, top, right, bottom = (
-                int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")
-            )
+            left, top, right, bottom = (int(item.findtext(f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax"))
             assert 1 <= left <= right <= 112 and 1 <= top <= bottom <= 96
             assert item.findtext("difficult") in "01" and item.findtext("truncated") in "01"
             found.append(
@@ -200,9 +186,7 @@ def test_voc_masks_and_image_sets(root: Path) -> None:
         assert not set(sets["train"]) & set(sets["val"])
 
 
-def test_copies_where_there_are_no_hard_links(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_where_there_are_no_hard_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no links here")
 
@@ -324,9 +308,7 @@ def test_parse_size() -> None:
 
 
 def test_draw_scene_refuses_small_sizes() -> None:
-    with pytest.raises(
-        ValueError, match="size must be at least 64 pixels in height and width, got 64x63"
-    ):
+    with pytest.raises(ValueError, match="size must be at least 64 pixels in height and width, got 64x63"):
         draw_scene(np.random.default_rng(0), (64, 63))
 
 
@@ -370,24 +352,17 @@ def test_colour_and_area_tell_nothing_of_class_or_kind(scenes: list[Scene]) -> N
     every = np.concatenate([np.stack(values) for values in colour.values()])
     for label, values in colour.items():
         error = every.std(axis=0) / np.sqrt(len(values))
-        assert (np.abs(np.mean(values, axis=0) - every.mean(axis=0)) < 4 * error).all(), CLASSES[
-            label
-        ]
+        assert (np.abs(np.mean(values, axis=0) - every.mean(axis=0)) < 4 * error).all(), CLASSES[label]
     medians = np.array([np.median(values) for values in side.values()])
     assert medians.max() / medians.min() < 1.2
     kinds = np.array([drawn.kind for drawn in scenes])
     means = np.stack([drawn.image.mean(axis=(0, 1)) for drawn in scenes])
     for kind in range(len(KINDS)):
         own = means[kinds == kind]
-        assert (
-            np.abs(own.mean(axis=0) - means.mean(axis=0))
-            < 4 * means.std(axis=0) / np.sqrt(len(own))
-        ).all()
+        assert (np.abs(own.mean(axis=0) - means.mean(axis=0)) < 4 * means.std(axis=0) / np.sqrt(len(own))).all()
 
 
-def test_hidden_objects_are_void_and_not_annotated(
-    scenes: list[Scene], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hidden_objects_are_void_and_not_annotated(scenes: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
     # Objects are spread over the image, so that few are hidden; here they are heaped up.
     monkeypatch.setattr(scene, "_place", lambda rng, taken, extent, size: (48.0, 48.0))
     heaps = [draw_scene(np.random.default_rng([12, index]), (96, 96)) for index in range(60)]

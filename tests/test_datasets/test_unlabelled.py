@@ -146,9 +146,7 @@ def test_a_list_file(tmp_path):
 
 def test_a_list_file_that_is_not_utf_8(tmp_path):
     (tmp_path / "list.txt").write_bytes("a.png\nHäuser/b.png\n".encode("latin-1"))
-    message = (
-        f"{tmp_path}/list.txt is not UTF-8 text (byte 0xe4 at 7): save it as UTF-8, e.g. iconv -f"
-    )
+    message = f"{tmp_path}/list.txt is not UTF-8 text (byte 0xe4 at 7): save it as UTF-8, e.g. iconv -f"
     with pytest.raises(ValueError, match=re.escape(message)):
         UnlabelledImages(tmp_path / "list.txt")
 
@@ -223,9 +221,7 @@ def test_a_coco_json_with_its_images_elsewhere(tmp_path):
     path = tmp_path / "instances_mine.json"
     path.write_text(json.dumps(dict(images=[dict(file_name="1.jpg")])))
     assert found(path, data_prefix=dict(img_path=str(expected.parent))) == [str(expected)]
-    with pytest.raises(
-        FileNotFoundError, match=r"were not found: no 1\.jpg in .*mine.*Set data_prefix=dict\(img_"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"were not found: no 1\.jpg in .*mine.*Set data_prefix=dict\(img_"):
         UnlabelledImages(path)
 
 
@@ -235,9 +231,7 @@ def test_a_coco_json_with_its_images_elsewhere(tmp_path):
 )
 def test_a_json_that_is_no_coco_json(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(
-        ValueError, match=r"a\.json is not a COCO json: it needs images\[\]\.file_name \("
-    ):
+    with pytest.raises(ValueError, match=r"a\.json is not a COCO json: it needs images\[\]\.file_name \("):
         UnlabelledImages(tmp_path / "a.json")
 
 
@@ -272,14 +266,10 @@ def test_a_root_that_is_not_there_or_something_else(tmp_path):
     message = f"data_root {tmp_path}/gone does not exist: give an existing folder, list file or"
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         UnlabelledImages(tmp_path / "gone")
-    with pytest.raises(
-        ValueError, match=r"a\.png is neither a folder nor a \.txt list nor a COCO \.json"
-    ):
+    with pytest.raises(ValueError, match=r"a\.png is neither a folder nor a \.txt list nor a COCO \.json"):
         UnlabelledImages(image_file(tmp_path / "a.png"))
     image_file(tmp_path / "train/a.png")
-    with pytest.raises(
-        FileNotFoundError, match=r"/val: No such file or directory; give an existing folder"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"/val: No such file or directory; give an existing folder"):
         UnlabelledImages(tmp_path, data_prefix=dict(img_path="val"))
 
 
@@ -396,9 +386,7 @@ def test_real_photographs(real_data):
     root = real_data
     coco = root / "coco_mini"
     from_json = found(coco / "annotations/instances_train2017.json")
-    assert sorted(map(os.path.realpath, from_json)) == sorted(
-        map(os.path.realpath, found(coco / "train2017"))
-    )
+    assert sorted(map(os.path.realpath, from_json)) == sorted(map(os.path.realpath, found(coco / "train2017")))
     dataset = UnlabelledImages([coco / "train2017", root / "unlabelled"], pipeline=LOAD)
     assert len(dataset) > 500
     for idx in range(0, len(dataset), 25):

@@ -164,9 +164,7 @@ def on_cpu(monkeypatch):
 def gloo(on_cpu, monkeypatch, tmp_path):
     """A world of one."""
     monkeypatch.setattr(cpu, "init_gloo", lambda *args, **kwargs: None)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
-    )
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     monkeypatch.setenv("LOCAL_RANK", "0")
     yield
     torch.distributed.destroy_process_group()
@@ -208,9 +206,7 @@ def test_config_of_a_distributed_run_on_the_cpu(gloo):
             find_unused_parameters=True,
             optim_wrapper=dict(
                 constructor="MultiOptimWrapperConstructor",
-                a=dict(
-                    type="mmengine.AmpOptimWrapper", loss_scale=512.0, optimizer=dict(type="SGD")
-                ),
+                a=dict(type="mmengine.AmpOptimWrapper", loss_scale=512.0, optimizer=dict(type="SGD")),
                 b=dict(type="OptimWrapper"),
             ),
         )
@@ -229,9 +225,7 @@ def test_config_of_a_distributed_run_on_the_cpu(gloo):
 
 
 def test_a_wrapper_of_ones_own_is_kept(gloo):
-    cfg = Config(
-        dict(model=dict(), model_wrapper_cfg=dict(type="MMSeparateDistributedDataParallel"))
-    )
+    cfg = Config(dict(model=dict(), model_wrapper_cfg=dict(type="MMSeparateDistributedDataParallel")))
     cpu.prepare_config(cfg, "pytorch")
     expected = dict(type="MMSeparateDistributedDataParallel", device_ids=None)
     assert cfg.model_wrapper_cfg == expected
@@ -254,21 +248,15 @@ def test_cpu_wrapper_reverts_sync_bn_and_keeps_its_state(gloo):
     assert model.module[1].weight is weight
     torch.testing.assert_close(model.module[1].running_mean, running)
     images = torch.randn(5, 3, 6, 6)
-    expected = torch.nn.functional.batch_norm(
-        inner[0](images), None, None, weight, inner[1].bias, True
-    )
+    expected = torch.nn.functional.batch_norm(inner[0](images), None, None, weight, inner[1].bias, True)
     torch.testing.assert_close(model.module[1](inner[0](images)), expected)
 
 
 def test_unknown_launcher_and_missing_variables(on_cpu, monkeypatch):
-    with pytest.raises(
-        ValueError, match="launcher must be one of none, mpi, pytorch, slurm; got 'k8s'"
-    ):
+    with pytest.raises(ValueError, match="launcher must be one of none, mpi, pytorch, slurm; got 'k8s'"):
         cpu.prepare_config(Config(dict()), "k8s")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(
-        RuntimeError, match="RANK is not set; start the processes with tools/dist_train"
-    ):
+    with pytest.raises(RuntimeError, match="RANK is not set; start the processes with tools/dist_train"):
         cpu.prepare_config(Config(dict()), "pytorch")
 
 
@@ -293,9 +281,7 @@ def test_dataloader_defaults_leave_what_is_said(monkeypatch):
     cfg = Config(
         dict(
             train_dataloader=dict(num_workers=2),
-            val_dataloader=dict(
-                num_workers=0, persistent_workers=True, collate_fn=dict(type="mine")
-            ),
+            val_dataloader=dict(num_workers=0, persistent_workers=True, collate_fn=dict(type="mine")),
             test_dataloader=None,
         )
     )
@@ -342,9 +328,7 @@ def test_autocast_wrapper_computes_in_bfloat16_and_updates_float32_weights():
 
 def test_autocast_wrapper_accumulates_gradients():
     model = torch.nn.Linear(1, 1, bias=False)
-    wrapper = AutocastOptimWrapper(
-        optimizer=torch.optim.SGD(model.parameters(), lr=1.0), accumulative_counts=2
-    )
+    wrapper = AutocastOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=1.0), accumulative_counts=2)
     wrapper.initialize_count_status(model, 0, 2)
     start = model.weight.item()
     for index, value in enumerate((1.0, 3.0)):
@@ -379,15 +363,11 @@ def test_autocast_wrapper_synchronises_gradients_only_when_it_steps():
 
 def test_autocast_wrapper_refuses_float16():
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
-    with pytest.raises(
-        ValueError, match=r"dtype must be 'bfloat16', got 'float16'; .*AmpOptimWrapper"
-    ):
+    with pytest.raises(ValueError, match=r"dtype must be 'bfloat16', got 'float16'; .*AmpOptimWrapper"):
         AutocastOptimWrapper(optimizer=optimizer, dtype="float16")
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["config.py"], ["config.py", "zero"], ["config.py", "0"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["config.py"], ["config.py", "zero"], ["config.py", "0"]])
 def test_dist_train_usage(arguments):
     code, output = run(["bash", "tools/dist_train.sh", *arguments])
     assert code == 2 and "usage: bash tools/dist_train.sh CONFIG GPUS" in output

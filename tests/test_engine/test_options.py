@@ -53,14 +53,10 @@ def cfg():
     ],
 )
 def test_a_setting_that_nothing_reads_names_the_nearest(cfg, given, meant):
-    cfg.merge_from_dict(
-        {"optim_wrapper.paramwise_cfg": {}, "auto_scale_lr": {}, "log_processor": {}}
-    )
+    cfg.merge_from_dict({"optim_wrapper.paramwise_cfg": {}, "auto_scale_lr": {}, "log_processor": {}})
     before = cfg.to_dict()
     key, value = given.split("=")
-    with pytest.raises(
-        ValueError, match=rf"--cfg-options {re.escape(given)}: .*{re.escape(meant)}$"
-    ):
+    with pytest.raises(ValueError, match=rf"--cfg-options {re.escape(given)}: .*{re.escape(meant)}$"):
         merge_options(cfg, {key: value})
     assert cfg.to_dict() == before
 
@@ -133,9 +129,7 @@ def test_null_and_none_mean_None(cfg):
 
 def test_a_dict_takes_the_place_of_none(cfg):
     cfg.optim_wrapper.clip_grad = None
-    merge_options(
-        cfg, {"optim_wrapper.clip_grad.max_norm": 35, "optim_wrapper.clip_grad.norm_type": 2}
-    )
+    merge_options(cfg, {"optim_wrapper.clip_grad.max_norm": 35, "optim_wrapper.clip_grad.norm_type": 2})
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
 
 
@@ -146,9 +140,7 @@ def test_an_index_beyond_a_list(cfg):
 
 def test_a_variable_of_the_file_is_no_setting(tmp_path):
     path = tmp_path / "config.py"
-    path.write_text(
-        f'_base_ = "{SMALL}"\nsize = 8\nmine = dict(a=1)\ntrain_dataloader = dict(batch_size=size)\n'
-    )
+    path.write_text(f'_base_ = "{SMALL}"\nsize = 8\nmine = dict(a=1)\ntrain_dataloader = dict(batch_size=size)\n')
     cfg = Config.fromfile(path)
     check_names(cfg)
     with pytest.raises(ValueError, match="nothing reads `size` once the config file is loaded"):
@@ -168,15 +160,11 @@ def test_a_variable_of_the_file_is_no_setting(tmp_path):
 def test_a_misspelt_name_in_a_file(tmp_path, wrong, right):
     path = tmp_path / "config.py"
     path.write_text(f'_base_ = "{SMALL}"\n{wrong} = dict(a=1)\n')
-    with pytest.raises(
-        ValueError, match=f"config.py: nothing reads `{wrong}`; rename it to `{right}`"
-    ):
+    with pytest.raises(ValueError, match=f"config.py: nothing reads `{wrong}`; rename it to `{right}`"):
         check_names(Config.fromfile(path))
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs").glob("[!_]*/**/*.py")), ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*/**/*.py")), ids=lambda p: p.stem)
 def test_shipped_configs_hold_no_misspelt_name(path):
     cfg = Config.fromfile(path)
     check_names(cfg)

@@ -59,9 +59,7 @@ def test_order_of_images_does_not_matter():
     scores, targets = problem(3, ties=True, ignored=True)
     order = np.random.default_rng(0).permutation(len(scores))
     for metric in (average_precision, voc11_average_precision):
-        torch.testing.assert_close(
-            metric(scores, targets), metric(scores[order], targets[order]), rtol=0, atol=1e-12
-        )
+        torch.testing.assert_close(metric(scores, targets), metric(scores[order], targets[order]), rtol=0, atol=1e-12)
 
 
 def test_ignored_images_are_as_good_as_absent():
@@ -155,10 +153,7 @@ def test_counts_are_scikit_learns(seed, topk, absent_as_zero):
         np.put_along_axis(decided, np.argsort(-scores, axis=1)[:, :topk], True, axis=1)
     kinds = {"average": "macro", "zero_division": 0}
     averaged = range(9) if absent_as_zero else [0, 1, 2, 3, 4, 6, 7, 8]
-    macro = [
-        f(targets[:, averaged], decided[:, averaged], **kinds)
-        for f in (precision_score, recall_score)
-    ]
+    macro = [f(targets[:, averaged], decided[:, averaged], **kinds) for f in (precision_score, recall_score)]
     kinds["average"] = "micro"
     micro = [f(targets, decided, **kinds) for f in (precision_score, recall_score, f1_score)]
     counts = classification_counts(scores, targets, topk=topk, absent_as_zero=absent_as_zero)

@@ -50,9 +50,7 @@ def test_colour_factors_are_distributed_as_torchvisions(drawn):
     jitter = ColorJitter(0.8, 0.8, 0.8, 0.2)
     theirs = np.array(
         [
-            ColorJitter.get_params(
-                jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue
-            )[1:]
+            ColorJitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)[1:]
             for _ in range(4000)
         ]
     )
@@ -90,9 +88,7 @@ def test_the_order_of_operations_is_uniform_over_all_permutations(drawn):
         assert chisquare(counts).pvalue > ALPHA
 
 
-@pytest.mark.parametrize(
-    ("name", "probability"), [("flip", 0.5), ("jitter", 0.8), ("gray", 0.2), ("blur", 0.5)]
-)
+@pytest.mark.parametrize(("name", "probability"), [("flip", 0.5), ("jitter", 0.8), ("gray", 0.2), ("blur", 0.5)])
 def test_coins(drawn, name, probability):
     for group in drawn.values():
         coins = group[name].reshape(-1)
@@ -105,9 +101,7 @@ def test_coins(drawn, name, probability):
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_coins_that_are_certain(name, probability):
     values = dict(flip_prob=0.5, jitter_prob=0.5, gray_prob=0.5, blur_prob=0.5)
-    config = AugmentConfig(
-        **{**values, f"{name}_prob": probability}, jitter=(0.8, 0.8, 0.8, 0.2), blur_sigma=(0.1, 2)
-    )
+    config = AugmentConfig(**{**values, f"{name}_prob": probability}, jitter=(0.8, 0.8, 0.8, 0.2), blur_sigma=(0.1, 2))
     coins = getattr(draw_params(range(50), SPEC.groups, config)["s2"], name)
     assert (coins == bool(probability)).all()
 

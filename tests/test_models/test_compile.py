@@ -51,9 +51,7 @@ def test_compiled_kernels_compute_the_same_step():
     model, plain = compiled("resnet", "inductor")
     for module in (*model.modules(), *plain.modules()):
         if isinstance(module, BasicBlock):
-            nn.init.ones_(
-                module.norm2.weight
-            )  # 0 at first: what is before it would get no gradient
+            nn.init.ones_(module.norm2.weight)  # 0 at first: what is before it would get no gradient
     for _ in range(2):
         torch.testing.assert_close(step(model), step(plain), rtol=1e-4, atol=1e-4)
     wanted = {name: parameter.grad for name, parameter in plain.named_parameters()}

@@ -38,9 +38,7 @@ def test_swapped_prediction_takes_all_other_views(num_views, reduction, factor):
 
 
 def test_swapped_prediction_is_not_a_views_own():
-    codes = torch.eye(2)[
-        torch.tensor([[0, 0], [1, 1]])
-    ]  # view 0 always prototype 0, view 1 always prototype 1
+    codes = torch.eye(2)[torch.tensor([[0, 0], [1, 1]])]  # view 0 always prototype 0, view 1 always prototype 1
     right = codes.flip(0).clamp_min(1e-30).log()
     assert swapped_cross_entropy(codes, right).item() == pytest.approx(0, abs=1e-6)
     assert swapped_cross_entropy(codes, codes.clamp_min(1e-30).log()).item() > 10

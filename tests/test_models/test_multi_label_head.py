@@ -40,23 +40,16 @@ ASYMMETRIC = dict(type="AsymmetricLoss", gamma_pos=0.0, gamma_neg=4.0, clip=0.05
 
 
 @pytest.mark.parametrize("mean", [True, False])
-@pytest.mark.parametrize(
-    ("loss", "term"), [(None, entropy), (ASYMMETRIC, asymmetric)], ids=["bce", "asl"]
-)
+@pytest.mark.parametrize(("loss", "term"), [(None, entropy), (ASYMMETRIC, asymmetric)], ids=["bce", "asl"])
 def test_loss_entry_by_entry(batch, mean, loss, term):
     feats, targets, samples = batch
     module = head(loss=loss, mean_over_images=mean)
     probability = module((feats,)).double().sigmoid()
     expected = sum(
-        term(probability[b, k], targets[b, k].double())
-        for b in range(B)
-        for k in range(L)
-        if targets[b, k] >= 0
+        term(probability[b, k], targets[b, k].double()) for b in range(B) for k in range(L) if targets[b, k] >= 0
     )
     computed = module.loss((feats,), samples)["loss"]
-    torch.testing.assert_close(
-        computed.double(), expected / (B if mean else 1), rtol=1e-5, atol=1e-6
-    )
+    torch.testing.assert_close(computed.double(), expected / (B if mean else 1), rtol=1e-5, atol=1e-6)
 
 
 def test_ignored_entries_have_no_gradient(batch):

@@ -100,9 +100,7 @@ def test_the_operation_named_first_is_done_first():
     reddish = torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1).expand(2, 3, 8, 8).clone()
     got = colour(reddish, params)[:, 0, 0, 0].tolist()
     # First: red clamps to 1, then grey of (1, .2, .2). Second: grey of (.8, .1, .1), doubled.
-    assert got == pytest.approx(
-        [0.2989 * 1 + 0.701 * 0.2, 2 * (0.2989 * 0.8 + 0.701 * 0.1)], abs=2e-3
-    )
+    assert got == pytest.approx([0.2989 * 1 + 0.701 * 0.2, 2 * (0.2989 * 0.8 + 0.701 * 0.1)], abs=2e-3)
 
 
 @pytest.mark.parametrize("size", [(24, 24), (13, 31), (7, 7)])
@@ -188,9 +186,7 @@ def test_parameters_reach_the_device_in_two_copies(monkeypatch):
     module, seeds = PyramidAugment(SPEC), list(range(4))
     batch, params = batch_of(seeds), draw_params(seeds, SPEC.groups, module.config)
     moved, to = [], torch.Tensor.to
-    monkeypatch.setattr(
-        torch.Tensor, "to", lambda self, *a, **k: (moved.append(a), to(self, *a, **k))[1]
-    )
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *a, **k: (moved.append(a), to(self, *a, **k))[1])
     module.augment_in_batches(batch["inputs"], params)
     assert sum(isinstance(a[0], torch.device) for a in moved) == 2
 
@@ -296,12 +292,8 @@ def test_no_graph_is_kept():
 def test_a_plain_tensor_is_normalised_only():
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
     images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
-    expected = (images.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(
-        3, 1, 1
-    )
-    output = PyramidAugment(PYRAMID, mean=mean, std=std)(
-        dict(inputs=images, data_samples=["a", "b"])
-    )
+    expected = (images.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    output = PyramidAugment(PYRAMID, mean=mean, std=std)(dict(inputs=images, data_samples=["a", "b"]))
     torch.testing.assert_close(output["inputs"].double(), expected, rtol=1e-5, atol=1e-4)
     assert output["data_samples"] == ["a", "b"]
     assert PyramidAugment(PYRAMID)(dict(inputs=images))["data_samples"] is None

@@ -20,9 +20,7 @@ def test_gradients_and_state_are_those_of_the_plain_step(backbone, recompute, lo
     for _ in range(2):  # running averages of the first step must not differ for the second
         assert torch.equal(step(plain, lowered=lowered), step(saving, lowered=lowered))
     for (name, wanted), found in zip(plain.named_parameters(), saving.parameters(), strict=True):
-        if (
-            lowered
-        ):  # autocast's cache adds up gradients of two passes in bfloat16, which this does without
+        if lowered:  # autocast's cache adds up gradients of two passes in bfloat16, which this does without
             apart = (found.grad - wanted.grad).norm() / wanted.grad.norm().clamp(min=1e-6)
             assert apart < 2e-2, name
         else:

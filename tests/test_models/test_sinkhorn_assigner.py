@@ -80,9 +80,7 @@ def test_permuting_samples_and_prototypes_permutes_codes():
     scores = make_scores(30, 9)
     rows, columns = torch.randperm(30), torch.randperm(9)
     assigner = SinkhornAssigner()
-    torch.testing.assert_close(
-        assigner.assign(scores[rows][:, columns]), assigner.assign(scores)[rows][:, columns]
-    )
+    torch.testing.assert_close(assigner.assign(scores[rows][:, columns]), assigner.assign(scores)[rows][:, columns])
 
 
 def test_a_constant_added_to_all_scores_or_to_a_sample_changes_nothing():
@@ -163,9 +161,7 @@ def test_bad_arguments(kwargs, message):
         SinkhornAssigner(**kwargs)
 
 
-@pytest.mark.parametrize(
-    "scores", [torch.zeros(4), torch.zeros(4, 0), torch.zeros(4, 3, dtype=torch.int64)]
-)
+@pytest.mark.parametrize("scores", [torch.zeros(4), torch.zeros(4, 0), torch.zeros(4, 3, dtype=torch.int64)])
 def test_bad_scores(scores):
     with pytest.raises(ValueError, match=r"scores must be floating point \(N, K\) with K >= 1"):
         SinkhornAssigner().assign(scores)

@@ -87,9 +87,7 @@ def make_batch(model, seed=0):
     """What the data loader hands over: uint8 regions and a seed per image."""
     rng = torch.Generator().manual_seed(seed)
     regions = {
-        g.name: torch.randint(
-            256, (B, g.num_regions, g.region, g.region, 3), generator=rng, dtype=torch.uint8
-        )
+        g.name: torch.randint(256, (B, g.num_regions, g.region, g.region, 3), generator=rng, dtype=torch.uint8)
         for g in model.pyramid.groups
     }
     return dict(inputs={**regions, "seed": torch.arange(B)}, data_samples=None)
@@ -143,9 +141,7 @@ def test_embedding_of_a_patch_is_that_of_the_patch_alone(backbone):
             for v, b, m in [(0, 0, 0), (1, 2, group.num_patches - 1), (0, 3, 0)]:
                 feats = pool(model.backbone(patches[group.name][v, b, m][None]))
                 projected = model.neck.projectors[group.scale.name](feats)
-                torch.testing.assert_close(
-                    z[v, b, m], F.normalize(projected, dim=1)[0], rtol=1e-4, atol=1e-5
-                )
+                torch.testing.assert_close(z[v, b, m], F.normalize(projected, dim=1)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_pool():
@@ -261,7 +257,5 @@ def test_size_of_an_embedding_is_stated_once():
     assert sizes(dict(out_channels=12), {}) == [12, 12]
     assert sizes({}, dict(embed_dims=12)) == [12, 12]
     assert sizes({}, {}) == [128, 128]
-    with pytest.raises(
-        ValueError, match=r"neck\.out_channels is 12 and head\.embed_dims 10, but both are the size"
-    ):
+    with pytest.raises(ValueError, match=r"neck\.out_channels is 12 and head\.embed_dims 10, but both are the size"):
         sizes(dict(out_channels=12), dict(embed_dims=10))

@@ -191,9 +191,7 @@ def test_paper_is_the_default():
 def test_variant_sets_the_arguments_that_loss_configs_leave_out(variant, types):
     torch.manual_seed(0)
     swapped, cross_scale = (dict(type=kind) for kind in types)
-    head = SSPRLHead(
-        make_pyramid(3), D, variant=variant, swapped_loss=swapped, cross_scale_loss=cross_scale
-    )
+    head = SSPRLHead(make_pyramid(3), D, variant=variant, swapped_loss=swapped, cross_scale_loss=cross_scale)
     check_step(head, make_embeddings(3), variant, {})
 
 
@@ -377,9 +375,7 @@ def test_state_dict_restores_queues_and_losses(variant, tmp_path):
     for step in range(2, 5):
         expected = head.loss(make_embeddings(2, seed=step))
         output = restored.loss(make_embeddings(2, seed=step))
-        assert {n: v.item() for n, v in output.items()} == {
-            n: v.item() for n, v in expected.items()
-        }
+        assert {n: v.item() for n, v in output.items()} == {n: v.item() for n, v in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -408,9 +404,7 @@ def test_a_checkpoint_of_another_pyramid_is_refused(change, message):
 def test_a_checkpoint_of_the_other_variant_is_refused():
     pyramid = make_pyramid(2)
     state = SSPRLHead(pyramid, D).state_dict()
-    with pytest.raises(
-        ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not here"
-    ):
+    with pytest.raises(ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not here"):
         SSPRLHead(pyramid, D, variant="release").load_state_dict(state, strict=False)
 
 
@@ -431,7 +425,5 @@ def test_bad_arguments(kwargs, message):
 
 def test_target_parameters_are_prototypes_and_learners():
     for variant, shared in itertools.product(LOSSES, [False, True]):
-        head = SSPRLHead(
-            make_pyramid(3, shared=shared), D, variant=variant, shared_prototypes=shared
-        )
+        head = SSPRLHead(make_pyramid(3, shared=shared), D, variant=variant, shared_prototypes=shared)
         assert {id(p) for p in head.target_parameters()} == {id(p) for p in head.parameters()}

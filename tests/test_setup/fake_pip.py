@@ -35,9 +35,7 @@ def add(name, version, files=()):
     info = SITE / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "RECORD").write_text(
-        "".join(f"{file},,\n" for file in (*files, f"{info.name}/METADATA"))
-    )
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in (*files, f"{info.name}/METADATA")))
 
 
 def module(name, text=""):
@@ -126,8 +124,6 @@ def wheel(arguments):
 if __name__ == "__main__":
     environment = {name: os.environ.get(name) for name in ("MAX_JOBS", "CUDA_VISIBLE_DEVICES")}
     with open(os.environ["FAKE_PIP_LOG"], "a", encoding="utf-8") as log:
-        constraints = [
-            Path(sys.argv[i + 1]).read_text() for i, a in enumerate(sys.argv) if a == "-c"
-        ]
+        constraints = [Path(sys.argv[i + 1]).read_text() for i, a in enumerate(sys.argv) if a == "-c"]
         log.write(json.dumps([sys.argv[1:], constraints, environment]) + "\n")
     {"install": install, "wheel": wheel}[sys.argv[1]](sys.argv[2:])

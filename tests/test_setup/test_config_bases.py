@@ -54,8 +54,6 @@ def test_train_py_reads_them(inherited, tmp_path):
     # It gets as far as the data, which are not there: the config was read and the runner built.
     command = [sys.executable, "tools/train.py", str(path), "--work-dir", str(tmp_path / "work")]
     missing = str(tmp_path / "nothing")
-    result = subprocess.run(
-        [*command, "--data-root", missing], capture_output=True, text=True, cwd=ROOT
-    )
+    result = subprocess.run([*command, "--data-root", missing], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode != 0
     assert f"there is nothing at {missing!r}" in result.stderr

@@ -104,16 +104,12 @@ def shadow_module(folder, name, code):
 def shadow_metadata(folder, distribution, version):
     info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
-    )
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
     return folder
 
 
 def test_a_torch_that_cannot_be_imported(tmp_path):
-    shadow = shadow_module(
-        tmp_path / "shadow", "torch", "raise ImportError('libcudart.so.13: gone')"
-    )
+    shadow = shadow_module(tmp_path / "shadow", "torch", "raise ImportError('libcudart.so.13: gone')")
     ready, found = report(cwd=tmp_path, shadow=shadow)
     assert not ready
     assert found["torch import"]["level"] == "problem"
@@ -165,9 +161,7 @@ def test_ops_of_another_torch(tmp_path):
 
 
 def test_components_that_do_not_import(tmp_path):
-    shadow = shadow_module(
-        tmp_path / "shadow", "mmpretrain", "raise RuntimeError('broken on purpose')"
-    )
+    shadow = shadow_module(tmp_path / "shadow", "mmpretrain", "raise RuntimeError('broken on purpose')")
     code, out, _ = doctor(cwd=tmp_path, shadow=shadow)
     assert code == 1
     assert "✗ components: RuntimeError: broken on purpose" in out

@@ -22,10 +22,7 @@ def registered(package):
 
 @pytest.mark.parametrize(
     "package",
-    [
-        f"sspyr_mm.{name}"
-        for name in ("models", "datasets", "evaluation", "engine.hooks", "engine.optimizers")
-    ],
+    [f"sspyr_mm.{name}" for name in ("models", "datasets", "evaluation", "engine.hooks", "engine.optimizers")],
 )
 def test_every_component_is_exported(package):
     module = importlib.import_module(package)

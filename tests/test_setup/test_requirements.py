@@ -48,8 +48,7 @@ def imported(folder):
         tried = {
             node
             for block in ast.walk(tree)
-            if isinstance(block, ast.Try)
-            and any("ImportError" in ast.dump(h) for h in block.handlers)
+            if isinstance(block, ast.Try) and any("ImportError" in ast.dump(h) for h in block.handlers)
             for statement in block.body
             for node in ast.walk(statement)
         }
@@ -72,9 +71,7 @@ def imported(folder):
 )
 def test_what_is_imported_is_declared(folder, files):
     missing = {
-        name: path
-        for name, path in imported(folder).items()
-        if name not in modules(*files) | OPTIONAL | {"pip"}
+        name: path for name, path in imported(folder).items() if name not in modules(*files) | OPTIONAL | {"pip"}
     }
     assert not missing
 

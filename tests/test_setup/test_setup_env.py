@@ -58,8 +58,7 @@ class Setup:
         environment = {
             name: value
             for name, value in os.environ.items()
-            if name
-            not in ("VIRTUAL_ENV", "CONDA_PREFIX", "MAX_JOBS", "FORCE_CUDA", "TORCH_CUDA_ARCH_LIST")
+            if name not in ("VIRTUAL_ENV", "CONDA_PREFIX", "MAX_JOBS", "FORCE_CUDA", "TORCH_CUDA_ARCH_LIST")
         }
         environment.update(
             SSPYR_VENV=str(venv or self.venv),
@@ -98,9 +97,7 @@ class Setup:
         }
 
     def wheels(self):
-        return sorted(
-            str(path.relative_to(self.cache).parent) for path in self.cache.glob("*/*.whl")
-        )
+        return sorted(str(path.relative_to(self.cache).parent) for path in self.cache.glob("*/*.whl"))
 
     def leftovers(self):
         return list(self.cache.glob(".build.*"))
@@ -145,11 +142,7 @@ def test_without_ops_then_nothing_to_do_then_with_ops(setup):
 
 def test_build_uses_all_cores_and_no_gpu_for_a_cpu_wheel(setup):
     setup.run()
-    build = next(
-        call
-        for call in map(json.loads, setup.log.read_text().splitlines())
-        if call[0][0] == "wheel"
-    )
+    build = next(call for call in map(json.loads, setup.log.read_text().splitlines()) if call[0][0] == "wheel")
     assert build[2] == {"MAX_JOBS": str(len(os.sched_getaffinity(0))), "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -373,9 +366,7 @@ def test_half_made_environment_is_made_anew_and_failure_without_an_index_is_clea
     (venv / ".sspyr_mm/torch").write_text("stale")
     (venv / "bin").mkdir()
     (venv / "bin/python").symlink_to("/no/such/python")
-    output = setup.run(
-        venv=venv, code=1, PIP_NO_INDEX="1", PIP_FIND_LINKS="", SSPYR_PYTHON=sys.executable
-    )
+    output = setup.run(venv=venv, code=1, PIP_NO_INDEX="1", PIP_FIND_LINKS="", SSPYR_PYTHON=sys.executable)
     assert "half-made or broken: making it anew" in output
     assert subprocess.run([venv / "bin/python", "-m", "pip", "--version"]).returncode == 0
     assert "pip install failed" in output

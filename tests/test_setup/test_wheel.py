@@ -30,9 +30,7 @@ def run(*command, cwd, **variables):
 def wheel(tmp_path_factory):
     """Built from a copy of the sources, so that nothing of a build stays in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
-    ignore = shutil.ignore_patterns(
-        ".*", "work_dirs", "data", "build", "dist", "*.egg-info", "__pycache__", "tests"
-    )
+    ignore = shutil.ignore_patterns(".*", "work_dirs", "data", "build", "dist", "*.egg-info", "__pycache__", "tests")
     shutil.copytree(ROOT, folder / "source", ignore=ignore)
     # what an earlier build left behind is not shipped again
     stale = folder / "source/build/lib/sspyr_mm/removed_long_ago.py"
@@ -49,18 +47,10 @@ def wheel(tmp_path_factory):
 
 def test_contents(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "sspyr_mm").rglob("*.py")
-        if ".mim" not in path.parts
-    }
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "sspyr_mm").rglob("*.py") if ".mim" not in path.parts}
     assert sources <= names, f"not shipped (is an __init__.py missing?): {sorted(sources - names)}"
     for folder in ("configs", "tools"):
-        shipped = {
-            n.removeprefix("sspyr_mm/.mim/")
-            for n in names
-            if n.startswith(f"sspyr_mm/.mim/{folder}/")
-        }
+        shipped = {n.removeprefix("sspyr_mm/.mim/") for n in names if n.startswith(f"sspyr_mm/.mim/{folder}/")}
         expected = {
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
@@ -68,9 +58,7 @@ def test_contents(wheel):
         }
         assert shipped == expected
     assert "sspyr_mm/.mim/model-index.yml" in names
-    assert not any(
-        "removed_long_ago" in name or name.startswith(("tests", "build")) for name in names
-    )
+    assert not any("removed_long_ago" in name or name.startswith(("tests", "build")) for name in names)
 
 
 def test_requirements_name_no_stack(wheel):

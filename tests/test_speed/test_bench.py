@@ -55,9 +55,7 @@ def test_figures_of_a_config_and_a_folder(tmp_path):
 @pytest.fixture
 def setting(tmp_path):
     paths, cpu = make_images(tmp_path, 2), torch.device("cpu")
-    return Setting(
-        Config.fromfile(R18), cpu, batch_size=4, num_workers=0, paths=paths, rounds=1, calls=1
-    )
+    return Setting(Config.fromfile(R18), cpu, batch_size=4, num_workers=0, paths=paths, rounds=1, calls=1)
 
 
 def test_counts_of_a_step_do_not_grow(setting):

@@ -27,8 +27,6 @@ def test_linear_in_the_batch():
 
 @pytest.mark.parametrize("grown", [["s0"], ["s1", "s2"]])
 def test_linear_in_the_number_of_prototypes(grown):
-    one, two, four = (
-        flops(3, prototypes=dict.fromkeys(grown, count)) for count in (1000, 2000, 4000)
-    )
+    one, two, four = (flops(3, prototypes=dict.fromkeys(grown, count)) for count in (1000, 2000, 4000))
     assert two - one < 0.02 * one
     assert four - two == pytest.approx(2 * (two - one), rel=1e-6)

@@ -81,9 +81,7 @@ def test_few_pictures_make_smaller_batches(tmp_path, copy, count, batch):
     done = copy("--images", "mine/", "--out", "new/out", "--epochs", 3, python=SAY)
     (call,) = [line for line in done.stdout.splitlines() if line.startswith("CALL")]
     assert f"--data-root {tmp_path}/mine --work-dir {tmp_path}/new/out/mine-" in call
-    assert call.endswith(
-        f"--cfg-options train_dataloader.batch_size={batch} train_cfg.max_epochs=3"
-    )
+    assert call.endswith(f"--cfg-options train_dataloader.batch_size={batch} train_cfg.max_epochs=3")
     assert done.returncode == 130
     assert "quickstart: stopped; the same command goes on from here" in done.stdout
 

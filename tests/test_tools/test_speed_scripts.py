@@ -56,9 +56,7 @@ def refuse(monkeypatch, capsys):
     return refuse
 
 
-@pytest.mark.parametrize(
-    ("name", "data"), [("loss_curves", "--data-root"), ("decoding", "--images"), ("growth", None)]
-)
+@pytest.mark.parametrize(("name", "data"), [("loss_curves", "--data-root"), ("decoding", "--images"), ("growth", None)])
 def test_a_place_that_cannot_be_written(name, data, tmp_path, refuse):
     (tmp_path / "file").touch()
     reported = refuse(name, *([data, tmp_path] if data else []), "--out", tmp_path / "file")
@@ -98,8 +96,7 @@ def test_loss_curves(tmp_path):
     assert found["curves"]["seed 0"] != found["curves"]["seed 1"]
     # The same weights to begin with, and the same arithmetic in another order, whose rounding grows from step to step.
     first, last = (
-        pytest.approx(loss, rel=rel)
-        for loss, rel in zip(found["curves"]["seed 0"], (1e-5, 1e-3), strict=True)
+        pytest.approx(loss, rel=rel) for loss, rel in zip(found["curves"]["seed 0"], (1e-5, 1e-3), strict=True)
     )
     assert found["curves"]["channels_last"] == [first, last]
     assert "<svg" in (out / "loss_curves.svg").read_text()

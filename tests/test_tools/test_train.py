@@ -23,8 +23,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     generate(str(root), num_train=4, num_val=2, size=64)
     return [
-        f"{part}_dataloader.dataset.data_root={root}/annotations/instances_{part}2017.json"
-        for part in ("train", "val")
+        f"{part}_dataloader.dataset.data_root={root}/annotations/instances_{part}2017.json" for part in ("train", "val")
     ]
 
 
@@ -69,8 +68,7 @@ def test_a_broken_image_with_a_label_ends_with_a_line(tmp_path, workers):
     broken.write_bytes(b"")
     annotations = tmp_path / "data/annotations"
     sources = [
-        f"{part}_dataloader.dataset.data_root={annotations}/instances_{part}2017.json"
-        for part in ("train", "val")
+        f"{part}_dataloader.dataset.data_root={annotations}/instances_{part}2017.json" for part in ("train", "val")
     ]
     options = [*SMALL, *sources, "model.backbone.init_cfg=None"]
     options.append(f"train_dataloader.num_workers={workers}")

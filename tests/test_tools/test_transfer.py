@@ -94,9 +94,7 @@ def test_checkpoints_of_one_name_do_not_meet(checkpoint, tmp_path):
     for seed in (1, 2):
         torch.manual_seed(seed)
         save(tmp_path / f"{seed}" / "epoch_200.pth")
-        done = run(
-            tmp_path, ROOT / "tools/benchmarks/segment.sh", tmp_path / f"{seed}/epoch_200.pth"
-        )
+        done = run(tmp_path, ROOT / "tools/benchmarks/segment.sh", tmp_path / f"{seed}/epoch_200.pth")
         folders.add(written_config(done.stdout.splitlines())[0].parent)
     assert len(folders) == 2
 
@@ -149,9 +147,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
         (["convnext.pth"], {}, "is for ResNets; convnext.pth is a ConvNeXt"),
     ],
 )
-def test_wrong_arguments_end_it_before_anything_is_written(
-    arguments, variables, message, checkpoint, tmp_path
-):
+def test_wrong_arguments_end_it_before_anything_is_written(arguments, variables, message, checkpoint, tmp_path):
     (tmp_path / "text.pth").write_text("no checkpoint")
     network = {"state_dict": ConvNeXt("atto").state_dict()}
     torch.save(
@@ -169,6 +165,4 @@ def test_wrong_arguments_end_it_before_anything_is_written(
 
 def test_help(tmp_path):
     done = run(tmp_path, ROOT / "tools/benchmarks/detect.sh", "--help")
-    assert (
-        done.returncode == 0 and "bash tools/benchmarks/detect.sh CKPT [PROCESSES]" in done.stdout
-    )
+    assert done.returncode == 0 and "bash tools/benchmarks/detect.sh CKPT [PROCESSES]" in done.stdout

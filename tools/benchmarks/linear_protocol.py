@@ -32,9 +32,7 @@ from sspyr_mm.evaluation.metrics import mean_average_precision
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="backbone to measure")
     parser.add_argument("--voc", required=True, metavar="DIR", help="VOC2007 or a folder above it")
     parser.add_argument("--size", type=int, default=224, help="side of the crops in pixels")
@@ -43,9 +41,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_plain(
-    network: Network, data: BenchmarkData, recipe: LinearRecipe, args: argparse.Namespace
-) -> float:
+def run_plain(network: Network, data: BenchmarkData, recipe: LinearRecipe, args: argparse.Namespace) -> float:
     """The mAP of mmengine's runner."""
     channels = network.encoder()(torch.zeros(1, 3, args.size, args.size)).shape[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -56,12 +52,8 @@ def run_plain(
         frozen = dict(frozen_stages=4, norm_eval=True)
         pretrained = dict(type="Pretrained", checkpoint=str(weights))
         cfg.model.backbone = {**network.checkpoint.backbone, **frozen, "init_cfg": pretrained}
-        cfg.model.data_preprocessor.update(
-            mean=list(network.checkpoint.mean), std=list(network.checkpoint.std)
-        )
-        cfg.model.head.update(
-            num_classes=len(data.train.classes), in_channels=channels, init_cfg=None
-        )
+        cfg.model.data_preprocessor.update(mean=list(network.checkpoint.mean), std=list(network.checkpoint.std))
+        cfg.model.head.update(num_classes=len(data.train.classes), in_channels=channels, init_cfg=None)
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             loader.num_workers = 2
             loader.dataset.data_root = data.train_source.source

@@ -6,9 +6,7 @@ from sspyr_mm.datasets.preparation import COCO_SPLITS, coco_parts, prepare, tool
 
 if __name__ == "__main__":
     parser = tool_parser(__doc__, "data/coco")
-    parser.add_argument(
-        "--splits", nargs="+", choices=COCO_SPLITS, default=["train2014", "val2014"]
-    )
+    parser.add_argument("--splits", nargs="+", choices=COCO_SPLITS, default=["train2014", "val2014"])
     args = parser.parse_args()
     parts = coco_parts(args.splits)
     sys.exit(prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror))

@@ -48,9 +48,7 @@ SHARD_BYTES = 4 << 20
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--quick", action="store_true", help="measure few images and steps")
     parser.add_argument("--config", help="pre-training config (default: the paper's on a GPU)")
@@ -70,9 +68,7 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
     return {f"{name}_worker_ms": ms for name, ms in cpu_ms(pipelines, paths).items()}
 
 
-def measure_loaders(
-    spec: PyramidSpec, paths: Sequence[str], *, num_workers: int, rounds: int
-) -> dict[str, Any]:
+def measure_loaders(spec: PyramidSpec, paths: Sequence[str], *, num_workers: int, rounds: int) -> dict[str, Any]:
     """Measures a loader that reads images from files and one that reads them from packed shards.
 
     Both read from the page cache where the images fit into it: the disk is not measured.

@@ -52,9 +52,7 @@ Decode = Callable[[bytes], np.ndarray]
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, metavar="DIR", help="JPEG photographs")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--count", type=positive_int, default=96, help="images read (default 96)")
@@ -127,9 +125,7 @@ def list_decoders() -> dict[str, Decode]:
     return decoders
 
 
-def measure_decoders(
-    files: Sequence[bytes], images: Sequence[np.ndarray]
-) -> dict[str, dict[str, float | None]]:
+def measure_decoders(files: Sequence[bytes], images: Sequence[np.ndarray]) -> dict[str, dict[str, float | None]]:
     """Milliseconds, share of images with OpenCV's very pixels, and PSNR of the worst of the others (None: no other).
 
     Args:
@@ -210,10 +206,7 @@ def draw_windows(size: tuple[int, int], area: float) -> list[tuple[int, int, int
     height, width = size
     side = min(int(np.sqrt(area * height * width)), height, width)
     rng = np.random.default_rng(0)
-    return [
-        (int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side)
-        for _ in range(WINDOWS)
-    ]
+    return [(int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side) for _ in range(WINDOWS)]
 
 
 def with_pillow(image: Image.Image, side: int, resampling: Image.Resampling) -> np.ndarray:
@@ -253,9 +246,7 @@ def main() -> None:
     images = [decode_rgb(data) for data in args.files]
     found = {
         "decoders": measure_decoders(args.files, images),
-        "reduced": [
-            measure_reduced(make_mosaic(images, megapixels), spec) for megapixels in args.megapixels
-        ],
+        "reduced": [measure_reduced(make_mosaic(images, megapixels), spec) for megapixels in args.megapixels],
         "resizing": measure_resizing(images),
     }
     what = {"images": len(args.files), **describe_machine(torch.device("cpu"))}

@@ -43,13 +43,9 @@ NUM_SCALES = 3
 def parse_args() -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     folder = configs_dir() / "ssprl"
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
-    parser.add_argument(
-        "--config", default=str(folder / f"{'r50_coco_200e' if gpu else 'r18_small_50e'}.py")
-    )
+    parser.add_argument("--config", default=str(folder / f"{'r50_coco_200e' if gpu else 'r18_small_50e'}.py"))
     parser.add_argument(
         "--batch-size",
         type=int,
@@ -97,9 +93,7 @@ def step_on_noise(model: SSPRL, batch_size: int, device: torch.device) -> Callab
     """Returns a forward and backward pass on patches that are on the device already."""
     model = model.to(device)
     patches = {
-        g.name: torch.randn(
-            g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch, device=device
-        )
+        g.name: torch.randn(g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch, device=device)
         for g in model.pyramid.groups
     }
     return partial(run_step, model, patches)
@@ -111,9 +105,7 @@ def run_step(model: SSPRL, patches: Mapping[str, torch.Tensor]) -> None:
     torch.stack([v for k, v in losses.items() if k.startswith("loss")]).sum().backward()
 
 
-def time_steps(
-    args: argparse.Namespace, grown: Sequence[tuple[float, dict, int]]
-) -> dict[str, list[float]]:
+def time_steps(args: argparse.Namespace, grown: Sequence[tuple[float, dict, int]]) -> dict[str, list[float]]:
     """Medians, and the line through them.
 
     Args:
@@ -122,8 +114,7 @@ def time_steps(
     """
     model = Config.fromfile(args.config).model
     steps = {
-        str(place): step_on_noise(build_grown(model, pyramid), images, args.device)
-        for place, pyramid, images in grown
+        str(place): step_on_noise(build_grown(model, pyramid), images, args.device) for place, pyramid, images in grown
     }
     ms = wall_ms(steps, rounds=args.rounds)
     places, times = [place for place, _, _ in grown], list(ms.values())
@@ -139,8 +130,7 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
     paper = grown_pyramid(NUM_SCALES)
     by_images = [(n, paper, n) for n in (images // 2, images, 2 * images, 3 * images, 4 * images)]
     by_prototypes = [
-        (k, grown_pyramid(NUM_SCALES, {"s0": k}), images)
-        for k in (count // 4, count // 2, 3 * count // 4, count)
+        (k, grown_pyramid(NUM_SCALES, {"s0": k}), images) for k in (count // 4, count // 2, 3 * count // 4, count)
     ]
     return {
         "thousand pixels an image, S = 0 to 4": time_steps(args, by_scales),
@@ -183,9 +173,7 @@ def main() -> None:
     write_json(args.out / "growth.json", {"grown": found, **what})
     for name, panel in found.items():
         times = ", ".join(f"{ms:.0f}" for ms in panel["ms"])
-        print(
-            f"{name}: {panel['at']}: {times} ms; {100 * off_line(panel):.1f} % off the line at most"
-        )
+        print(f"{name}: {panel['at']}: {times} ms; {100 * off_line(panel):.1f} % off the line at most")
 
 
 if __name__ == "__main__":

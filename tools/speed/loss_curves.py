@@ -58,9 +58,7 @@ class Run:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     usual = [*KNOWN] if DEVICE.type == "cuda" else [*SETTINGS]
     parser.add_argument("--data-root", required=True, metavar="DIR", help="images to train on")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
@@ -72,9 +70,7 @@ def parse_args() -> argparse.Namespace:
     if not Path(args.config).is_file():
         parser.error(f"--config {args.config}: no such file; give a config of configs/ssprl")
     if len(set(args.seeds)) < 2:
-        parser.error(
-            f"--seeds {args.seeds}: two different ones at least, to have something to compare with"
-        )
+        parser.error(f"--seeds {args.seeds}: two different ones at least, to have something to compare with")
     require_writable(parser, "--out", args.out / "loss_curves.json")
     return args
 

@@ -83,9 +83,7 @@ def mmpretrain_swav(setting: Setting) -> Method:
     theirs, neck = mmpretrain_config(), setting.cfg.model.neck
     size, prototypes = neck.out_channels, setting.spec.scales[0].num_prototypes
     theirs.model.backbone = setting.cfg.model.backbone
-    theirs.model.neck.update(
-        in_channels=neck.in_channels, hid_channels=neck.hid_channels, out_channels=size
-    )
+    theirs.model.neck.update(in_channels=neck.in_channels, hid_channels=neck.hid_channels, out_channels=size)
     theirs.model.head.loss.update(feat_dim=size, num_prototypes=prototypes)
     with DefaultScope.overwrite_default_scope("mmpretrain"):
         built = MODELS.build({**theirs.model, "data_preprocessor": theirs.data_preprocessor})
@@ -148,9 +146,7 @@ class _LightlyModel(nn.Module):
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             self.backbone = MODELS.build(dict(setting.cfg.model.backbone))
         self.projector = SwaVProjectionHead(neck.in_channels, neck.hid_channels, neck.out_channels)
-        self.prototypes = SwaVPrototypes(
-            neck.out_channels, n_prototypes=setting.spec.scales[0].num_prototypes
-        )
+        self.prototypes = SwaVPrototypes(neck.out_channels, n_prototypes=setting.spec.scales[0].num_prototypes)
         self.criterion = SwaVLoss()
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:
@@ -162,9 +158,7 @@ class _LightlyModel(nn.Module):
         return nn.functional.normalize(self.projector(self.backbone(view)[-1].mean((2, 3))), dim=1)
 
 
-def _lightly_step(
-    model: nn.Module, wrapper: OptimWrapper, device: torch.device, views: Sequence[Tensor]
-) -> None:
+def _lightly_step(model: nn.Module, wrapper: OptimWrapper, device: torch.device, views: Sequence[Tensor]) -> None:
     moved = [view.to(device, non_blocking=True) for view in views]
     with wrapper.optim_context(model):
         loss = model(moved)

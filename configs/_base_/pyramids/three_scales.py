@@ -11,8 +11,6 @@ model = dict(
             alpha=0.25,
             beta=0.25,
         ),
-        s2=dict(
-            grid=3, region=383, patch=96, area=(0.6, 1.0), num_prototypes=150, alpha=0.25, beta=0.25
-        ),
+        s2=dict(grid=3, region=383, patch=96, area=(0.6, 1.0), num_prototypes=150, alpha=0.25, beta=0.25),
     )
 )

@@ -2,9 +2,7 @@
 _base_ = "mmpretrain::_base_/schedules/imagenet_lars_coslr_200e.py"
 
 optim_wrapper = dict(
-    optimizer=dict(
-        type="ForeachLARS", lr=0.6, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001
-    )
+    optimizer=dict(type="ForeachLARS", lr=0.6, momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001)
 )
 param_scheduler = [
     dict(

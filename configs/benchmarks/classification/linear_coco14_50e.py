@@ -5,8 +5,6 @@ _base_ = "./linear_voc07_50e.py"
 
 _annotations = "data/coco/annotations/instances_"
 model = dict(head=dict(num_classes=80))
-train_dataloader = dict(
-    batch_size=128, dataset=dict(data_root=_annotations + "train2014.json", split=None)
-)
+train_dataloader = dict(batch_size=128, dataset=dict(data_root=_annotations + "train2014.json", split=None))
 val_dataloader = dict(dataset=dict(data_root=_annotations + "val2014.json", split=None))
 test_dataloader = dict(dataset=dict(data_root=_annotations + "val2014.json", split=None))

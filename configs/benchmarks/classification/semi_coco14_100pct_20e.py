@@ -17,9 +17,7 @@ _augmented = [
     dict(type="PackInputs"),
 ]
 model = dict(head=dict(num_classes=80))
-train_dataloader = dict(
-    batch_size=128, dataset=dict(data_root=_annotations + "train2014.json", pipeline=_augmented)
-)
+train_dataloader = dict(batch_size=128, dataset=dict(data_root=_annotations + "train2014.json", pipeline=_augmented))
 val_dataloader = dict(dataset=dict(data_root=_annotations + "val2014.json"))
 test_dataloader = dict(dataset=dict(data_root=_annotations + "val2014.json"))
 optim_wrapper = dict(

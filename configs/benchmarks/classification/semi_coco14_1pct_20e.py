@@ -4,6 +4,4 @@
 # splits/ holds the images; the authors' lists were not published.
 _base_ = "./semi_coco14_100pct_20e.py"
 
-train_dataloader = dict(
-    batch_size=32, dataset=dict(image_ids="{{ fileDirname }}/splits/coco2014_1pct_seed0.txt")
-)
+train_dataloader = dict(batch_size=32, dataset=dict(image_ids="{{ fileDirname }}/splits/coco2014_1pct_seed0.txt"))

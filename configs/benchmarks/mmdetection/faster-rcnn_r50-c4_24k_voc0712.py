@@ -16,12 +16,8 @@ _base_ = [
 _norm = dict(type="SyncBN", requires_grad=True)
 _start = dict(type="Pretrained", checkpoint="backbone.pth")
 model = dict(
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-    ),
-    backbone=dict(
-        frozen_stages=-1, norm_cfg=_norm, norm_eval=False, style="pytorch", init_cfg=_start
-    ),
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+    backbone=dict(frozen_stages=-1, norm_cfg=_norm, norm_eval=False, style="pytorch", init_cfg=_start),
     roi_head=dict(
         shared_head=dict(norm_cfg=_norm, norm_eval=False, style="pytorch", init_cfg=_start),
         bbox_head=dict(num_classes=20),
@@ -59,9 +55,7 @@ _voc = [
     )
     for year in (2007, 2012)
 ]
-train_dataloader = dict(
-    sampler=dict(type="InfiniteSampler"), dataset=dict(times=1, dataset=dict(datasets=_voc))
-)
+train_dataloader = dict(sampler=dict(type="InfiniteSampler"), dataset=dict(times=1, dataset=dict(datasets=_voc)))
 val_dataloader = dict(dataset=dict(pipeline=_test))
 test_dataloader = dict(dataset=dict(pipeline=_test))
 _thresholds = [round(0.5 + 0.05 * step, 2) for step in range(10)]
@@ -70,8 +64,6 @@ test_evaluator = dict(iou_thrs=_thresholds)
 train_cfg = dict(max_iters=24000, val_interval=24000)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=100),
-    dict(
-        type="MultiStepLR", by_epoch=False, begin=0, end=24000, milestones=[18000, 22000], gamma=0.1
-    ),
+    dict(type="MultiStepLR", by_epoch=False, begin=0, end=24000, milestones=[18000, 22000], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(interval=6000))

@@ -111,7 +111,5 @@ def _checked(data: bytes, num_rows: int) -> NDArray:
         raise ValueError("its bytes are not those that were written")
     features = np.load(io.BytesIO(content))
     if features.ndim != 2 or len(features) != num_rows or features.dtype != np.float32:
-        raise ValueError(
-            f"{features.dtype} of shape {features.shape}, not float32 of {num_rows} rows"
-        )
+        raise ValueError(f"{features.dtype} of shape {features.shape}, not float32 of {num_rows} rows")
     return features

@@ -116,9 +116,7 @@ class CentreCrops(Dataset):
         decoding: Options of ``LoadRGBImage``.
     """
 
-    def __init__(
-        self, paths: Sequence[str], size: int, decoding: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, paths: Sequence[str], size: int, decoding: Mapping[str, Any] | None = None) -> None:
         init_default_scope("mmpretrain")
         self.paths = list(paths)
         self.pipeline = Compose(centre_crop_pipeline(size, decoding))

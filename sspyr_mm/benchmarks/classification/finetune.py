@@ -74,9 +74,7 @@ def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
     if not math.isfinite(metrics["multi-label/mAP"]):
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
     Path(weights).unlink(missing_ok=True)  # the same command, started twice, has removed it
-    figures: dict[str, Any] = {
-        name.removeprefix("multi-label/"): value for name, value in metrics.items()
-    }
+    figures: dict[str, Any] = {name.removeprefix("multi-label/"): value for name, value in metrics.items()}
     percent = [figures.pop(f"AP_{name}") for name in data.test.classes]
     figures["AP_per_class"] = data.by_class(percent)
     used = {"config": protocol.config, "processes": make.num_processes, **_settings_of(cfg)}
@@ -108,9 +106,7 @@ def _choose_rates(
     return rates, dict(backbone_rate=rates[0], head_rate=rates[1], held_out_mAP=by_rates)
 
 
-def choose_images(
-    protocol: FineTuning, data: BenchmarkData, seed: int
-) -> tuple[list[str], list[str]]:
+def choose_images(protocol: FineTuning, data: BenchmarkData, seed: int) -> tuple[list[str], list[str]]:
     """Draws a protocol's part of the training images.
 
     Args:
@@ -185,9 +181,7 @@ class _ConfigMaker:
         cfg.val_evaluator.update(voc11=True, per_class=True, diverged_as_nan=True)
         self._set_model(cfg)
         classes = data.train.classes
-        cfg.train_dataloader.dataset.update(
-            _source_options(data.train_source), image_ids=train_ids, classes=classes
-        )
+        cfg.train_dataloader.dataset.update(_source_options(data.train_source), image_ids=train_ids, classes=classes)
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
             loader.dataset.update(_source_options(test[0]), image_ids=test[1], classes=classes)
         loader = cfg.train_dataloader
@@ -220,9 +214,7 @@ class _ConfigMaker:
         cfg.model.neck = dict(type="PoolLast")
         if self.weights is not None:
             cfg.model.backbone["init_cfg"] = dict(type="Pretrained", checkpoint=self.weights)
-        cfg.model.head.update(
-            num_classes=len(self.job.data.train.classes), in_channels=network.num_channels
-        )
+        cfg.model.head.update(num_classes=len(self.job.data.train.classes), in_channels=network.num_channels)
         cfg.model.data_preprocessor.update(mean=list(checkpoint.mean), std=list(checkpoint.std))
 
     def _average_sooner(self, cfg: Config, num_train: int) -> None:

@@ -106,9 +106,7 @@ def run_linear(
         for part in (data.train, data.test)
     ]
     train, test = (f.to(devices[0]) for f in features)
-    labels, truth = (
-        torch.from_numpy(part.targets).to(devices[0]) for part in (data.train, data.test)
-    )
+    labels, truth = (torch.from_numpy(part.targets).to(devices[0]) for part in (data.train, data.test))
     chosen, held_out = _best_rate(train, labels, recipe, seed=seed)
     index = recipe.learning_rates.index(chosen)
     epochs: dict[int, float] = {}
@@ -130,10 +128,7 @@ def _measure_all(
     chosen: float,
 ) -> dict[float, float]:
     """The figure of every learning rate, of which the chosen one must not have diverged."""
-    figures = {
-        rate: _measure(classifiers.scores(features, i), targets)
-        for i, rate in enumerate(recipe.learning_rates)
-    }
+    figures = {rate: _measure(classifiers.scores(features, i), targets) for i, rate in enumerate(recipe.learning_rates)}
     if not math.isfinite(figures[chosen]):
         raise ValueError(
             f"Learning rate {chosen}, best on held-out images, diverged on all training images: leave it out with "
@@ -176,9 +171,7 @@ def _best_rate(
     return max(usable, key=usable.__getitem__), held_out
 
 
-def choose_rate(
-    features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int
-) -> dict[float, float]:
+def choose_rate(features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int) -> dict[float, float]:
     """Mean average precision of every learning rate on held-out training images.
 
     Args:
@@ -208,9 +201,7 @@ def choose_rate(
     }
 
 
-def recipe_for(
-    data: str, *, epochs: int | None = None, learning_rates: Sequence[float] | None = None
-) -> LinearRecipe:
+def recipe_for(data: str, *, epochs: int | None = None, learning_rates: Sequence[float] | None = None) -> LinearRecipe:
     """The paper's recipe for a data set.
 
     Args:

@@ -47,9 +47,7 @@ class LinearRecipe:
     @property
     def milestones(self) -> tuple[int, ...]:
         """Epochs from which the rate is a tenth of what it was."""
-        return tuple(
-            max(1, self.epochs * i // (self.num_decays + 1)) for i in range(1, self.num_decays + 1)
-        )
+        return tuple(max(1, self.epochs * i // (self.num_decays + 1)) for i in range(1, self.num_decays + 1))
 
 
 @dataclass(frozen=True)

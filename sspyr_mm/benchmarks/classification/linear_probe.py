@@ -76,9 +76,7 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
     """Mean, standard deviation, weights (C, L) and bias (L,) of a trained classifier."""
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     normed = (features - mean) / std
-    weight = torch.zeros(
-        features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True
-    )
+    weight = torch.zeros(features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True)
     bias = torch.zeros(targets.shape[1], dtype=features.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -98,9 +96,7 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
     return mean, std, weight.detach(), bias.detach()
 
 
-def _measure(
-    classifier: tuple[Tensor, ...], features: Tensor, targets: Tensor, multi_label: bool
-) -> float:
+def _measure(classifier: tuple[Tensor, ...], features: Tensor, targets: Tensor, multi_label: bool) -> float:
     mean, std, weight, bias = classifier
     scores = (features - mean) / std @ weight + bias
     if multi_label:

@@ -139,9 +139,7 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
             if kind == "TIFF":
                 turned = opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
     except Exception as error:  # Pillow's readers raise arbitrary exceptions on damaged files
-        raise ValueError(
-            f"{path} cannot be read as an image ({error}); repair or replace it"
-        ) from error
+        raise ValueError(f"{path} cannot be read as an image ({error}); repair or replace it") from error
     if turned and kind not in ("JPEG", "MPO"):  # whether OpenCV applies it depends on its version
         decoded = mmcv.imread(path).shape[:2]
         # Pillow gives the size of a TIFF with its orientation applied.
@@ -149,9 +147,7 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
     return ((height, width) if turned else (width, height)), turned
 
 
-def check_sizes(
-    paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str, *, annotated: str
-) -> None:
+def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str, *, annotated: str) -> None:
     """Refuses images that are loaded in another size than they were annotated in.
 
     Args:

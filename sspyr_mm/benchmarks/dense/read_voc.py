@@ -41,11 +41,7 @@ def read_voc_masks(root: str) -> DenseData:
             mask has another size than its image as it is loaded.
     """
     names = ("VOC2012", "VOCdevkit/VOC2012", "VOC2007", "VOCdevkit/VOC2007")
-    found = [
-        f
-        for f in (root, *(f"{root}/{name}" for name in names))
-        if Path(f, "SegmentationClass").is_dir()
-    ]
+    found = [f for f in (root, *(f"{root}/{name}" for name in names)) if Path(f, "SegmentationClass").is_dir()]
     if not found:
         raise FileNotFoundError(
             f"No VOC tree with masks in {root} (looked for SegmentationClass/ in it and in {', '.join(names)}): "
@@ -75,9 +71,7 @@ def _parts(tree: str) -> tuple[str, DensePart, DensePart]:
     return "voc07", _part(tree, ("trainval",)), _part(tree, ("test",))
 
 
-def _part(
-    tree: str, lists: Sequence[str], masks: Sequence[str] = ("SegmentationClass",)
-) -> DensePart:
+def _part(tree: str, lists: Sequence[str], masks: Sequence[str] = ("SegmentationClass",)) -> DensePart:
     files = tuple(f"{_LISTS}/{name}.txt" for name in lists)
     for file in files:
         if not Path(tree, file).is_file():
@@ -85,15 +79,12 @@ def _part(
     images = f"{tree}/JPEGImages"
     suffix = _suffix(f"{tree}/{files[0]}", images, _IMAGE_SUFFIXES)
     lists_of_ids = [
-        read_voc_ids(f"{tree}/{file}", lambda one: os.path.isfile(f"{images}/{one}{suffix}"))
-        for file in files
+        read_voc_ids(f"{tree}/{file}", lambda one: os.path.isfile(f"{images}/{one}{suffix}")) for file in files
     ]
     mask_suffix = _suffix(f"{tree}/{files[0]}", f"{tree}/{masks[0]}", _MASK_SUFFIXES)
     paths = [f"{images}/{one}{suffix}" for ids in lists_of_ids for one in ids]
     mask_paths = [
-        f"{tree}/{folder}/{one}{mask_suffix}"
-        for ids, folder in zip(lists_of_ids, masks, strict=True)
-        for one in ids
+        f"{tree}/{folder}/{one}{mask_suffix}" for ids, folder in zip(lists_of_ids, masks, strict=True) for one in ids
     ]
     return DensePart(
         files,
@@ -131,11 +122,7 @@ def _class_names(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return tuple(VOC2007_CATEGORIES)
     names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
-    if (
-        not names
-        or len(set(names)) < len(names)
-        or "background" in [name.casefold() for name in names]
-    ):
+    if not names or len(set(names)) < len(names) or "background" in [name.casefold() for name in names]:
         raise ValueError(
             f"{file} must name each class once, one per line, without background; got {', '.join(names) or 'nothing'}"
         )

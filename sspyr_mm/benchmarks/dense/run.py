@@ -126,9 +126,7 @@ def make_config(
     if settings.size is not None:
         _set_size(cfg, settings.size)
     steps = cfg.train_cfg.max_iters
-    cfg.default_hooks.checkpoint.update(
-        interval=max(1, min(1000, steps // _CHECKPOINTS)), max_keep_ckpts=2
-    )
+    cfg.default_hooks.checkpoint.update(interval=max(1, min(1000, steps // _CHECKPOINTS)), max_keep_ckpts=2)
     apply_options(cfg, settings.options)
     return cfg
 
@@ -144,9 +142,7 @@ def _set_coco(cfg: Config, data: DenseData) -> None:
             ann_file=part.annotations[0],
             data_prefix=dict(img=part.images),
             # mmdet's visualiser takes tuples only, of COCO's own 80 colours if none are given.
-            metainfo=dict(
-                classes=data.classes, palette=[tuple(c) for c in voc_colours(len(data.classes))]
-            ),
+            metainfo=dict(classes=data.classes, palette=[tuple(c) for c in voc_colours(len(data.classes))]),
         )
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = os.path.join(data.root, data.test.annotations[0])

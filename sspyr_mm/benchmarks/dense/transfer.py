@@ -47,9 +47,7 @@ def check_backbone(protocol: str, backbone: Mapping[str, Any], name: str) -> Non
             )
 
 
-def backbone_settings(
-    cfg: Config, checkpoint: BackboneCheckpoint, weights: str
-) -> dict[str, dict[str, Any]]:
+def backbone_settings(cfg: Config, checkpoint: BackboneCheckpoint, weights: str) -> dict[str, dict[str, Any]]:
     """What of a config's ``model`` follows from the network that it starts from.
 
     Args:
@@ -87,16 +85,12 @@ def backbone_settings(
 
 def _channels(backbone: Mapping[str, Any]) -> list[int]:
     """Channels of the four stages."""
-    first = backbone.get(
-        "base_channels", inspect.signature(ResNet).parameters["base_channels"].default
-    )
+    first = backbone.get("base_channels", inspect.signature(ResNet).parameters["base_channels"].default)
     expansion = 4 if backbone["depth"] >= 50 else 1
     return [expansion * first * 2**stage for stage in range(4)]
 
 
-def write_transfer_config(
-    config: str, checkpoint: str, *, num_processes: int, work_dir: str | None = None
-) -> str:
+def write_transfer_config(config: str, checkpoint: str, *, num_processes: int, work_dir: str | None = None) -> str:
     """Exports a checkpoint's backbone and writes the config that starts from it, both into a work dir of its own.
 
     The network's depth, width and normalisation are the checkpoint's; the images of a step, which the config's learning
@@ -124,9 +118,7 @@ def write_transfer_config(
     check_backbone(os.path.basename(config), found.backbone, os.path.basename(checkpoint))
     name = os.path.splitext(os.path.basename(config))[0]
     stem = os.path.splitext(os.path.basename(checkpoint))[0]
-    folder = os.path.abspath(
-        work_dir or os.path.join("work_dirs", name, f"{stem}-{found.sha256[:8]}")
-    )
+    folder = os.path.abspath(work_dir or os.path.join("work_dirs", name, f"{stem}-{found.sha256[:8]}"))
     weights = os.path.join(folder, "backbone.pth")
     changes = {
         "model": backbone_settings(cfg, found, weights),

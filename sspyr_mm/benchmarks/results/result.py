@@ -133,9 +133,7 @@ def read_result(path: str | os.PathLike) -> Result:
         raise ValueError(f"{path} is not a result of `evaluate`: {error}") from error
 
 
-def matches(
-    result: Result, *, protocol: str, data: str, seed: int, identity: str, data_sha256: str
-) -> bool:
+def matches(result: Result, *, protocol: str, data: str, seed: int, identity: str, data_sha256: str) -> bool:
     """Whether a result is of what is asked for: a file may have been renamed, copied or edited.
 
     Args:
@@ -147,10 +145,7 @@ def matches(
         data_sha256: As :class:`Result`.
     """
     found = (result.protocol, result.data, result.seed, result.data_sha256)
-    return (
-        found == (protocol, data, seed, data_sha256)
-        and result.checkpoint.get("identity") == identity
-    )
+    return found == (protocol, data, seed, data_sha256) and result.checkpoint.get("identity") == identity
 
 
 def _check(result: Result) -> None:

@@ -73,9 +73,7 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
     networks: dict[str | None, set[str | None]] = {}
     for result in results:
         labels.setdefault((result.data, result.metric), set()).add(result.data_sha256)
-        networks.setdefault(result.checkpoint.get("sha256"), set()).add(
-            result.checkpoint.get("identity")
-        )
+        networks.setdefault(result.checkpoint.get("sha256"), set()).add(result.checkpoint.get("identity"))
         groups.setdefault(_key(result), []).append(result)
     rows = []
     for group in groups.values():
@@ -136,9 +134,7 @@ _ALSO_SHOWN = {protocol.name: protocol.also_shown for protocol in PROTOCOLS}
 """Further figures that are expected next to the metric; means over seeds."""
 
 
-def _note(
-    group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, name_network: bool
-) -> str:
+def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, name_network: bool) -> str:
     """What tells a measured figure from others of its name, and the figures expected next to it."""
     result = group[0]
     parts = [
@@ -194,10 +190,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """A table for people, with aligned columns."""
     lines = [_COLUMNS, *(tuple(c.replace("|", "\\|") for c in _cells(row)) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
-    padded = [
-        " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    ]
+    padded = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     rule = " | ".join("-" * width for width in widths)
     return "".join(f"| {line} |\n" for line in (padded[0], rule, *padded[1:]))
 

@@ -50,9 +50,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
         return None
     for text in texts:
         if not re.match(r"[^=\s]+=", text):
-            raise ValueError(
-                f"--cfg-options must be KEY=VALUE, such as optim_wrapper.optimizer.lr=0.01; got {text!r}"
-            )
+            raise ValueError(f"--cfg-options must be KEY=VALUE, such as optim_wrapper.optimizer.lr=0.01; got {text!r}")
     parser = argparse.ArgumentParser()
     parser.add_argument("options", action=DictAction, nargs="+")
     return parser.parse_args(["--", *texts]).options
@@ -78,9 +76,7 @@ def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         merge_options(cfg, options or {})
     except (TypeError, AssertionError, IndexError) as error:
         shown = ", ".join(f"{key}={value}" for key, value in (options or {}).items())
-        raise ValueError(
-            f"--cfg-options {shown} does not fit the config of the protocol: {error}"
-        ) from error
+        raise ValueError(f"--cfg-options {shown} does not fit the config of the protocol: {error}") from error
 
 
 def rescale_schedule(cfg: Config, length: int) -> None:
@@ -113,9 +109,7 @@ def rescale_schedule(cfg: Config, length: int) -> None:
             schedule.milestones = [scaled(milestone) for milestone in schedule.milestones]
     if listed:
         # A warm-up of one step would never end: a schedule's first value is that of its first step.
-        cfg.param_scheduler = [
-            s for s in cfg.param_scheduler if s.get("end", math.inf) - s.get("begin", 0) > 1
-        ]
+        cfg.param_scheduler = [s for s in cfg.param_scheduler if s.get("end", math.inf) - s.get("begin", 0) > 1]
 
 
 def resize_transforms(transforms: Iterable[Any], factor: float) -> None:

@@ -91,9 +91,7 @@ def _forget_lost_checkpoint(work_dir: str) -> None:
     """A kill while mmengine writes down which checkpoint is the last leaves an empty note: take the last there is."""
     note = Path(work_dir, "last_checkpoint")
     if note.exists() and not Path(note.read_text().strip() or "/").is_file():
-        found = [
-            p for p in Path(work_dir).glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+", p.stem)
-        ]
+        found = [p for p in Path(work_dir).glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+", p.stem)]
         found.sort(key=lambda p: int(p.stem.partition("_")[2]))
         # The newest may be half written: with several, the one before is whole.
         if len(found) > 1:

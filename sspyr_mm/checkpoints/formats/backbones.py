@@ -142,12 +142,8 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
         network = MODELS.build({**backbone, "_scope_": "mmpretrain"})
     except Exception as error:  # whatever the constructor of any backbone makes of wrong arguments
         own = [name for name, found in _types(backbone) if found is None]
-        hint = (
-            f". {shortened(own, 3)}: import your module with --custom-import MODULE" if own else ""
-        )
-        raise ValueError(
-            f"mmpretrain can't build the backbone {dict(backbone)}: {error}{hint}"
-        ) from error
+        hint = f". {shortened(own, 3)}: import your module with --custom-import MODULE" if own else ""
+        raise ValueError(f"mmpretrain can't build the backbone {dict(backbone)}: {error}{hint}") from error
     network = revert_sync_batchnorm(network)
     network.eval()  # of mmpretrain's backbones it returns nothing
     return network

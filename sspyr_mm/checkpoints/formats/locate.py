@@ -148,9 +148,7 @@ def _foreign(weights: Weights, where: str, select: Selection) -> Located:
             backbone["style"] = "caffe"
     # Of a row that is no general one the prefix is a pattern without alternatives, but for C4 detectors.
     prefix = choice.name or next((m.group() for n in tensors if (m := re.match(row.prefix, n))), "")
-    return Located(
-        row.name, backbone, state, norm, None, prefix, choice.averaged, choice.notes, decoding
-    )
+    return Located(row.name, backbone, state, norm, None, prefix, choice.averaged, choice.notes, decoding)
 
 
 def _choose_prefix(tensors: dict[str, Tensor], where: str, select: Selection) -> Choice:

@@ -130,9 +130,7 @@ def infer_config(state: State) -> dict[str, Any]:
     # per squared width; what can't be filled is not built either.
     bound = max(64, math.isqrt(sum(tensor.numel() for tensor in state.values()) // 2000))
     found = {
-        "stem_channels": _width(
-            state, bound, "stem.2.conv.weight" if deep_stem else "conv1.weight"
-        ),
+        "stem_channels": _width(state, bound, "stem.2.conv.weight" if deep_stem else "conv1.weight"),
         "base_channels": _width(state, bound, "layer1.0.conv1.weight"),
         "deep_stem": deep_stem,
         "avg_down": averages(state),
@@ -161,8 +159,6 @@ def _rename(state: State, modules: Mapping[str, str]) -> dict[str, Tensor]:
         module, _, last = name.rpartition(".")
         other = f"{modules.get(module, module)}.{last}" if module else last
         if other in renamed:
-            raise ValueError(
-                f"Two tensors claim to be the backbone's {other}, one of them is {name}"
-            )
+            raise ValueError(f"Two tensors claim to be the backbone's {other}, one of them is {name}")
         renamed[other] = tensor
     return renamed

@@ -206,9 +206,7 @@ FORMATS = (
 """First row that fits wins: the special ones stand before the general ones."""
 
 
-def detect(
-    tensors: Collection[str], container: str | None, *, bare: bool = False
-) -> SourceFormat | None:
+def detect(tensors: Collection[str], container: str | None, *, bare: bool = False) -> SourceFormat | None:
     """Finds the format of a file by the names of its tensors.
 
     Args:
@@ -264,8 +262,6 @@ def select(row: SourceFormat, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if match is None or re.match(row.heads, rest := name[match.end() :]):
             continue
         if (ours := row.rename(rest)) in chosen:
-            raise ValueError(
-                f"Two tensors claim to be the backbone's {ours}, one of them is {name}"
-            )
+            raise ValueError(f"Two tensors claim to be the backbone's {ours}, one of them is {name}")
         chosen[ours] = tensor
     return chosen

@@ -139,9 +139,7 @@ def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: Bin
     # The order of its metadata is another one each time.
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (
-        -len(text) % 8
-    )  # the format's own padding: tensors begin at a multiple of 8 bytes
+    text += b" " * (-len(text) % 8)  # the format's own padding: tensors begin at a multiple of 8 bytes
     file.write(len(text).to_bytes(8, "little") + text)
     file.write(memoryview(content)[end:])
 
@@ -152,12 +150,8 @@ TARGETS = {
     "mmseg": Target("for init_cfg in mmseg", _mmdet, _write_openmmlab, True),
     "torchvision": Target("dict of tensors for a torchvision ResNet", _torchvision, _write_bare),
     "timm": Target("dict of tensors for a timm model", _timm, _write_bare),
-    "detectron2": Target(
-        "file for MODEL.WEIGHTS of Detectron2", _detectron2, _write_detectron2, ending=".pkl"
-    ),
-    "safetensors": Target(
-        "mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True, ".safetensors"
-    ),
+    "detectron2": Target("file for MODEL.WEIGHTS of Detectron2", _detectron2, _write_detectron2, ending=".pkl"),
+    "safetensors": Target("mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True, ".safetensors"),
 }
 
 

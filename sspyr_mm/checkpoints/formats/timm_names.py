@@ -89,9 +89,7 @@ def _vit(backbone: Config, state: State) -> TimmModel:
         ),
     )
     if backbone.get("out_type") == "avg_featmap":
-        raise ValueError(
-            "timm's ViT has no second norm behind the mean of tokens (out_type='avg_featmap')"
-        )
+        raise ValueError("timm's ViT has no second norm behind the mean of tokens (out_type='avg_featmap')")
     if backbone.get("layer_scale_init_value", 0.0):
         raise ValueError("timm's plain ViT has no layer scale (layer_scale_init_value)")
     arch = _arch(backbone, VisionTransformer.arch_zoo, "base")
@@ -156,9 +154,7 @@ def _convnext(backbone: Config, state: State) -> TimmModel:
 
 
 def _swin(backbone: Config, state: State) -> TimmModel:
-    _require_defaults(
-        backbone, SwinTransformer, ("arch", "img_size", "window_size", "pad_small_map")
-    )
+    _require_defaults(backbone, SwinTransformer, ("arch", "img_size", "window_size", "pad_small_map"))
     arch = _arch(backbone, SwinTransformer.arch_zoo, "tiny")
     window = backbone.get("window_size", 7)
     sizes = arch["embed_dims"], tuple(arch["depths"]), tuple(arch["num_heads"]), window
@@ -199,9 +195,7 @@ _WITHOUT_WEIGHTS = {
 }
 
 
-def _require_defaults(
-    backbone: Config, cls: Callable[..., torch.nn.Module], handled: tuple[str, ...]
-) -> None:
+def _require_defaults(backbone: Config, cls: Callable[..., torch.nn.Module], handled: tuple[str, ...]) -> None:
     """Refuses what changes a backbone in a way that is not looked at here."""
     parameters = inspect.signature(cls).parameters
     for key, value in backbone.items():
@@ -209,9 +203,7 @@ def _require_defaults(
             continue
         default = parameters[key].default if key in parameters else None
         if _plain(value) != _plain(default):
-            raise ValueError(
-                f"timm's model has no {key}={value!r} (mmpretrain's default is {default!r})"
-            )
+            raise ValueError(f"timm's model has no {key}={value!r} (mmpretrain's default is {default!r})")
 
 
 def _plain(value: Any) -> Any:

@@ -152,9 +152,7 @@ def triple(value: Any, *, where: str) -> Triple:
     try:
         red, green, blue = (float(number) for number in value)
     except (TypeError, ValueError):
-        raise ValueError(
-            f"{where}: mean and std must be three numbers each, got {value!r}"
-        ) from None
+        raise ValueError(f"{where}: mean and std must be three numbers each, got {value!r}") from None
     return red, green, blue
 
 

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes
 from sspyr_mm.files import shortened
 
-_WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\."
-)
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\.")
 """Components that torch.compile, FSDP, DeepSpeed and activation checkpointing insert into names."""
 _COUNTERS = ("n_averaged", "steps")
 """Buffers of torch's and mmengine's averaged models."""
@@ -73,9 +71,7 @@ class Weights:
     notes: tuple[str, ...] = ()
 
 
-def find_weights(
-    checkpoint: dict[str, Any], *, where: str, select: Selection | None = None
-) -> Weights:
+def find_weights(checkpoint: dict[str, Any], *, where: str, select: Selection | None = None) -> Weights:
     """Finds the tensors of a network in nested dicts.
 
     Args:
@@ -170,9 +166,7 @@ def choose(
     if len(left) > 1:
         left = {name: state for name, state in left.items() if is_whole(name)} or left
     if len(left) > 1:
-        raise ValueError(
-            f"{where} holds several networks: {counts(left)}. Choose one with {option} NAME"
-        )
+        raise ValueError(f"{where} holds several networks: {counts(left)}. Choose one with {option} NAME")
     (name,) = left
     return Choice(name, name in means, tuple(notes))
 
@@ -203,9 +197,7 @@ def counts(found: Mapping[str, Any], number: int = 8) -> str:
     return shortened(texts, number)
 
 
-def _candidates(
-    found: Mapping[str, dict[str, Any]], key: str | None, where: str
-) -> dict[str, dict[str, Any]]:
+def _candidates(found: Mapping[str, dict[str, Any]], key: str | None, where: str) -> dict[str, dict[str, Any]]:
     """The dicts that may be the network's: all with a ResNet; of other networks, what is large."""
     # An optimizer has a dict of two or three tensors for each parameter.
     most = max(map(len, found.values()))
@@ -285,11 +277,7 @@ def _tensors(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
         try:
-            tensors[name] = (
-                value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
-            )
+            tensors[name] = value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
         except TypeError as error:
-            raise ValueError(
-                f"{where}: {name} is an array that can't be a tensor: {error}"
-            ) from error
+            raise ValueError(f"{where}: {name} is an array that can't be a tensor: {error}") from error
     return tensors

@@ -25,9 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check these images, too: folders, list files (.txt) or COCO annotations (.json)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument(
-        "--quick", action="store_true", help="do not import the package to prove that it starts"
-    )
+    parser.add_argument("--quick", action="store_true", help="do not import the package to prove that it starts")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -52,9 +52,7 @@ def check_data(path: str) -> Iterator[Finding]:
     try:
         from sspyr_mm.datasets.unlabelled import UnlabelledImages
     except Exception as error:
-        yield Finding(
-            path, PROBLEM, f"not checked: {last_line(str(error))}", "mend the stack first"
-        )
+        yield Finding(path, PROBLEM, f"not checked: {last_line(str(error))}", "mend the stack first")
         return
     try:
         paths = UnlabelledImages(path, lazy_init=True).list_images()
@@ -68,9 +66,7 @@ def check_data(path: str) -> Iterator[Finding]:
         yield Finding(path, OK, f"{len(paths)} images, {len(tried)} tried and decoded")
         return
     found = f"{len(paths)} images; {len(bad)} of {len(tried)} tried can't be decoded: {bad[0]}"
-    remedy = (
-        "is the copy complete? remove or replace such files (training leaves them out one by one)"
-    )
+    remedy = "is the copy complete? remove or replace such files (training leaves them out one by one)"
     yield Finding(path, PROBLEM if len(bad) == len(tried) else NOTE, found, remedy)
 
 

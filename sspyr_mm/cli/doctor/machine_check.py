@@ -32,9 +32,7 @@ def check_torch() -> Iterator[Finding]:
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
             half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 only"
-            found = (
-                f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, {half}, driver {driver or '?'}"
-            )
+            found = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, {half}, driver {driver or '?'}"
             yield Finding(f"GPU {index}", OK, f"{found}, CUDA {torch.version.cuda}")
         return
     if driver is None:
@@ -65,9 +63,7 @@ def check_machine() -> Iterator[Finding]:
     if memory is not None:
         found = f"{memory / 2**30:.1f} GiB"
         if memory < 4 * 2**30:
-            remedy = (
-                "smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
-            )
+            remedy = "smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
             yield Finding("memory", NOTE, found, remedy + "train_dataloader.num_workers=1")
         else:
             yield Finding("memory", OK, found)

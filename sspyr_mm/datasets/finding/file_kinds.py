@@ -23,9 +23,7 @@ _MARKS = (
 )
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
-    **dict.fromkeys(
-        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"
-    ),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
 }
 """Of the box that begins a file of the ISO base media format."""
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
@@ -94,9 +92,5 @@ def missing_reader(suffix: str) -> str | None:
         return None if register_heif() else "pillow-heif"
     if suffix in _NEEDS_PLUGIN:
         Image.init()
-        return (
-            None
-            if _NEEDS_PLUGIN[suffix] in Image.OPEN
-            else "a Pillow with " + _NEEDS_PLUGIN[suffix]
-        )
+        return None if _NEEDS_PLUGIN[suffix] in Image.OPEN else "a Pillow with " + _NEEDS_PLUGIN[suffix]
     return None

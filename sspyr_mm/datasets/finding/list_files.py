@@ -62,8 +62,7 @@ def read_list(source: Path, folder: str) -> tuple[list[str], str]:
     del text
     sample = lines[:: len(lines) // _SAMPLE + 1]
     counts = {
-        form: sum(os.path.isfile(_resolve(change(line), folder)) for line in sample)
-        for form, change in _FORMS.items()
+        form: sum(os.path.isfile(_resolve(change(line), folder)) for line in sample) for form, change in _FORMS.items()
     }
     form = max(counts, key=lambda name: counts[name])
     if text_error is not None and not counts[form]:
@@ -82,9 +81,7 @@ def _resolve(line: str, folder: str) -> str:
     return os.path.join(folder, os.path.expanduser(line) if line[0:1] == "~" else line)
 
 
-def drop_missing(
-    paths: list[str], source: Path, *, max_missing: float, remedy: str
-) -> tuple[list[str], str | None]:
+def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: str) -> tuple[list[str], str | None]:
     """Removes paths that are no files, unless there are too many.
 
     Folders of which many files are listed are read as a whole: on a file server, asking for files one by one takes a
@@ -133,9 +130,7 @@ def _present(paths: Sequence[str]) -> bytearray:
         names = _regular_files(folder or ".") if len(indices) >= _WORTH_A_SCAN else None
         for index in indices:
             path = paths[index]
-            present[index] = (
-                os.path.isfile(path) if names is None else os.path.basename(path) in names
-            )
+            present[index] = os.path.isfile(path) if names is None else os.path.basename(path) in names
     return present
 
 

@@ -43,11 +43,7 @@ class ImageFinder:
 
     def __init__(self, suffixes: tuple[str, ...] | None = None) -> None:
         self.suffixes = suffixes
-        self._readable = {
-            suffix
-            for suffix in IMAGE_SUFFIXES
-            if suffixes is None and missing_reader(suffix) is None
-        }
+        self._readable = {suffix for suffix in IMAGE_SUFFIXES if suffixes is None and missing_reader(suffix) is None}
         self.skipped: Counter[str] = Counter()
         """Files that are no readable images, by kind."""
         self._trials: dict[str, list[int]] = {}
@@ -133,22 +129,16 @@ def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_file(
-                    follow_symlinks=False
-                ):  # almost all of them, without a system call
+                if entry.is_file(follow_symlinks=False):  # almost all of them, without a system call
                     files[entry.name] = True
                 elif not is_kind(entry.is_dir):
                     files[entry.name] = is_kind(entry.is_file)
                 elif entry.name not in _SERVER_FOLDERS:
                     folders.append(entry.name)
     except PermissionError as error:
-        raise PermissionError(
-            f"Can't read {printable(folder)}: give this user the right to (chmod u+rx)"
-        ) from error
+        raise PermissionError(f"Can't read {printable(folder)}: give this user the right to (chmod u+rx)") from error
     except OSError as error:
-        raise FileNotFoundError(
-            f"{printable(folder)}: {error.strerror}; give an existing folder"
-        ) from error
+        raise FileNotFoundError(f"{printable(folder)}: {error.strerror}; give an existing folder") from error
     return folders, files
 
 

@@ -69,9 +69,7 @@ def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, .
     names = [category["name"] for category in categories]
     wrong = [repr(name) for name in names if not isinstance(name, str)]
     if wrong:
-        raise ValueError(
-            f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes"
-        )
+        raise ValueError(f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes")
     twice = repeated(names)
     if twice:
         raise ValueError(
@@ -115,9 +113,7 @@ def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], lis
             f"annotations[].image_id and category_id ({type(error).__name__}: {error})"
         ) from error
     if not categories:
-        raise ValueError(
-            f"{source} has no categories: labels are needed, such as COCO's instances_*.json"
-        )
+        raise ValueError(f"{source} has no categories: labels are needed, such as COCO's instances_*.json")
     if not images:
         raise ValueError(f"{source} has no images")
     return images, annotations, categories

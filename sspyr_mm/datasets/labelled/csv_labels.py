@@ -95,8 +95,7 @@ def _delimiter(text: str, source: Path, said: re.Match[str] | None) -> str:
 
 def _check_header(source: Path, header: list[str]) -> None:
     wanted = (
-        f"{source}:1: the header must have a column '{FILE_COLUMN}' and either '{LABEL_COLUMN}' or one column per "
-        "class"
+        f"{source}:1: the header must have a column '{FILE_COLUMN}' and either '{LABEL_COLUMN}' or one column per class"
     )
     if FILE_COLUMN not in header or len(header) < 2 or "" in header:
         raise ValueError(f"{wanted}, got {', '.join(header) or 'nothing'}")
@@ -158,9 +157,7 @@ def _split_labels(source: Path, line: int, cell: str) -> list[str]:
     return [name.strip() for name in _SEPARATOR.split(cell)] if cell else []
 
 
-def _labels(
-    source: Path, rows: list[tuple[int, dict[str, str]]]
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _labels(source: Path, rows: list[tuple[int, dict[str, str]]]) -> tuple[tuple[str, ...], np.ndarray]:
     labels = []
     for line, row in rows:
         names = _split_labels(source, line, row[LABEL_COLUMN])

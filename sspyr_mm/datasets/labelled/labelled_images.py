@@ -131,9 +131,7 @@ def match_classes(
         raise ValueError(
             f"{names[1]} has {len(lost)} classes that {names[0]} lacks: {shortened(lost)}; {names[0]} has "
             f"{shortened(train.classes)}"
-            + "".join(
-                f"; {' / '.join(map(repr, group))} differ in case or blanks only" for group in alike
-            )
+            + "".join(f"; {' / '.join(map(repr, group))} differ in case or blanks only" for group in alike)
             + ". Give two parts of one data set; in a csv, a column per class names also those that no image shows"
         )
     test = replace(test, targets=test.targets[:, shown], classes=tuple(found))
@@ -163,9 +161,7 @@ def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
     for path in paths:
         folder, name = os.path.split(path)
         if folder not in present:
-            present[folder] = (
-                set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
-            )
+            present[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
         if name not in present[folder]:
             missing.append(path)
     if missing:

@@ -59,9 +59,7 @@ class LabelledDataset(MultiLabelDataset):
                 "gt_label": np.flatnonzero(target == 1).tolist(),
                 "ignored": np.flatnonzero(target == IGNORED).tolist(),
             }
-            for path, image_id, target in zip(
-                found.paths, found.image_ids, found.targets, strict=True
-            )
+            for path, image_id, target in zip(found.paths, found.image_ids, found.targets, strict=True)
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
@@ -137,9 +135,7 @@ class CocoMultiLabel(LabelledDataset):
 
     def read(self) -> LabelledImages:
         """Reads all images of the json."""
-        return read_labelled(
-            self.ann_file, image_root=self.img_prefix if self.images_given else None
-        )
+        return read_labelled(self.ann_file, image_root=self.img_prefix if self.images_given else None)
 
 
 @DATASETS.register_module()

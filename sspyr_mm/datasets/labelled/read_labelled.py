@@ -48,7 +48,5 @@ def read_labelled(
     if reader is None:
         raise ValueError(f"{path} is neither a COCO .json nor a table (.csv, .tsv)")
     if split is not None:
-        raise ValueError(
-            f"{path} is one split already: give the file of split {split!r}, or leave split out"
-        )
+        raise ValueError(f"{path} is one split already: give the file of split {split!r}, or leave split out")
     return reader(path, root)

@@ -64,9 +64,7 @@ def read_voc(root: Path, split: str | None, image_root: str | None = None) -> La
             objects outside of VOC's layout.
     """
     # All of the tree: what its other splits show decides about the classes, too.
-    objects = {
-        path.stem: _read_objects(path) for path in sorted((root / "Annotations").glob("*.xml"))
-    }
+    objects = {path.stem: _read_objects(path) for path in sorted((root / "Annotations").glob("*.xml"))}
     found = {name for labels in objects.values() for name in labels}
     classes = VOC2007_CATEGORIES if found <= set(VOC2007_CATEGORIES) else tuple(sorted(found))
     warn_of_alike_classes(classes, root)
@@ -100,9 +98,7 @@ def _read_objects(path: Path) -> dict[str, bool]:
             difficult = bool(int(item.findtext("difficult") or 0))
             labels[name] = labels.get(name, True) and difficult
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a VOC annotation: {error}; repair or replace the file"
-        ) from error
+        raise ValueError(f"{path} is not a VOC annotation: {error}; repair or replace the file") from error
     return labels
 
 
@@ -149,7 +145,6 @@ def _find_images(folder: Path, names: list[str]) -> list[str]:
     missing = [name for name in names if name not in files]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; complete it, or "
-            f"{_ELSEWHERE}"
+            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; complete it, or {_ELSEWHERE}"
         )
     return [str(folder / files[name]) for name in names]

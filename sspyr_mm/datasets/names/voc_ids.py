@@ -34,13 +34,9 @@ def read_voc_ids(path: str | os.PathLike[str], exists: Callable[[str], bool]) ->
     lines = [line.strip() for line in read_text(path).split("\n")]
     ids = [next(filter(exists, _readings(line)), line) for line in lines if line]
     if not ids:
-        raise ValueError(
-            f"{path} is empty: it needs the id of an image per line, such as 2007_000032"
-        )
+        raise ValueError(f"{path} is empty: it needs the id of an image per line, such as 2007_000032")
     if twice := [one for one, count in Counter(ids).items() if count > 1]:
-        raise ValueError(
-            f"{path} names {len(twice)} images more than once, such as {twice[0]}: keep each once"
-        )
+        raise ValueError(f"{path} names {len(twice)} images more than once, such as {twice[0]}: keep each once")
     return ids
 
 

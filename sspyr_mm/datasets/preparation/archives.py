@@ -67,16 +67,12 @@ def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path, nargs="?", default=Path(folder))
-    parser.add_argument(
-        "--no-download", action="store_true", help="only verify, and extract archives that exist"
-    )
+    parser.add_argument("--no-download", action="store_true", help="only verify, and extract archives that exist")
     parser.add_argument("--mirror", help="address that the names of archives are appended to")
     return parser
 
 
-def prepare(
-    folder: Path, parts: Sequence[Part], *, may_download: bool = True, mirror: str | None = None
-) -> int:
+def prepare(folder: Path, parts: Sequence[Part], *, may_download: bool = True, mirror: str | None = None) -> int:
     """Verifies a data set; completes it from archives in its folder, or else from their server.
 
     Args:
@@ -191,9 +187,7 @@ def extract(archive: Path, folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
-        raise ValueError(
-            f"{archive} cannot be extracted: {error}. Remove it and run this command again"
-        ) from error
+        raise ValueError(f"{archive} cannot be extracted: {error}. Remove it and run this command again") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

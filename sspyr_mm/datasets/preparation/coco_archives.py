@@ -53,9 +53,7 @@ def _check_images(name: str, expected: int, folder: Path) -> Iterator[tuple[bool
     yield count == expected, f"{count} of {expected} images in {folder / name}"
 
 
-def _check_annotations(
-    splits: Mapping[str, Split], num_categories: int, folder: Path
-) -> Iterator[tuple[bool, str]]:
+def _check_annotations(splits: Mapping[str, Split], num_categories: int, folder: Path) -> Iterator[tuple[bool, str]]:
     for name, split in splits.items():
         path = folder / "annotations" / f"instances_{name}.json"
         if not path.is_file():

@@ -194,9 +194,7 @@ def _target(out: str) -> Iterator[tuple[str, str]]:
         raise FileExistsError(f"{folder} is there already: remove it, or give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside it: shards are then moved, not copied.
-    with tempfile.TemporaryDirectory(
-        prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent
-    ) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent) as scratch:
         partial = Path(scratch) / "shards"
         yield str(partial), scratch
         if folder.exists():

@@ -129,9 +129,7 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _draw_one(
-    index: int, *, root: Path, split: str, seed: int, size: tuple[int, int]
-) -> dict[str, Any]:
+def _draw_one(index: int, *, root: Path, split: str, seed: int, size: tuple[int, int]) -> dict[str, Any]:
     """Draws and writes one image; all its randomness comes from (seed, split, index)."""
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     image_id = index + 1 + (_VAL_OFFSET if split == "val" else 0)
@@ -146,10 +144,7 @@ def _readme(parameters: dict[str, Any], counts: dict[str, int]) -> str:
         f"Command: python -m sspyr_mm toy-scenes DIR --num-train {parameters['num_train']} "
         f"--num-val {parameters['num_val']} --size {size} --seed {parameters['seed']}",
         f"Generator version: {parameters['version']}",
-        *(
-            f"{split}: {parameters[f'num_{split}']} images, {counts[split]} objects"
-            for split in _SPLITS
-        ),
+        *(f"{split}: {parameters[f'num_{split}']} images, {counts[split]} objects" for split in _SPLITS),
         f"Classes: {', '.join(CLASSES)}",
         f"Kinds of scenes: {', '.join(kind.name for kind in KINDS)}",
         "",
@@ -200,18 +195,12 @@ def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
         pair = (int(match[1]), int(match[2] or match[1])) if match else None
     elif isinstance(size, int) and not isinstance(size, bool):
         pair = (size, size)
-    elif (
-        isinstance(size, tuple | list)
-        and len(size) == 2
-        and all(isinstance(side, int) for side in size)
-    ):
+    elif isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         pair = (size[0], size[1])
     else:
         pair = None
     if pair is None:
-        raise ValueError(
-            f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}"
-        )
+        raise ValueError(f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}")
     if min(pair) < MIN_SIZE or max(pair) > _MAX_SIDE:
         raise ValueError(
             f"size must be {MIN_SIZE} to {_MAX_SIDE} pixels in height and width, got {pair[0]}x{pair[1]}: "
@@ -222,9 +211,7 @@ def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
 
 def _check_whole(name: str, value: int, low: int, high: int, remedy: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(
-            f"{name} must be a whole number from {low} to {high}, got {value!r}: {remedy}"
-        )
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}: {remedy}")
 
 
 def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:

@@ -18,13 +18,9 @@ def house(rng: np.random.Generator) -> list[Part]:
     parts = []
     if rng.random() < 0.6:
         side = 1 if rng.random() < 0.5 else -1
-        parts.append(
-            Part(box(side * 0.4, (ridge + top) / 2 - 0.1, 0.18, top - ridge), 0, "brickwork")
-        )
+        parts.append(Part(box(side * 0.4, (ridge + top) / 2 - 0.1, 0.18, top - ridge), 0, "brickwork"))
     parts.append(Part(box(0, (0.85 + top) / 2, 2 * half, 0.85 - top), 0, "brickwork"))
-    roof = polygon(
-        (-half - eaves, top), (tip - 0.2, ridge), (tip + 0.2, ridge), (half + eaves, top)
-    )
+    roof = polygon((-half - eaves, top), (tip - 0.2, ridge), (tip + 0.2, ridge), (half + eaves, top))
     parts.append(Part(roof, 1, "scales"))
     slots = [-0.6, 0.0, 0.6]
     door = int(rng.integers(3))
@@ -33,9 +29,7 @@ def house(rng: np.random.Generator) -> list[Part]:
             parts.append(Part(box(place * half, 0.85 - 0.27, 0.26, 0.54), 2))
         elif rng.random() < 0.85:
             size = rng.uniform(0.22, 0.3)
-            parts.append(
-                Part(box(place * half, (top + 0.85) / 2 - 0.08, size, size * 1.2), 2, "checks")
-            )
+            parts.append(Part(box(place * half, (top + 0.85) / 2 - 0.08, size, size * 1.2), 2, "checks"))
     return parts
 
 
@@ -43,17 +37,13 @@ def cart(rng: np.random.Generator) -> list[Part]:
     """Returns a load bed on two or three wheels with a cabin or a drawbar."""
     deck, radius = rng.uniform(0.25, 0.38), rng.uniform(0.2, 0.3)
     height = rng.uniform(0.35, 0.7)
-    parts = [
-        Part(box(0.2, deck - height / 2, 1.4, height, taper=rng.uniform(-0.2, 0.1)), 0, "planks")
-    ]
+    parts = [Part(box(0.2, deck - height / 2, 1.4, height, taper=rng.uniform(-0.2, 0.1)), 0, "planks")]
     if rng.random() < 0.5:
         tall = rng.uniform(0.7, 1.0)
         parts.append(Part(box(-0.72, deck - tall / 2, 0.5, tall, taper=rng.uniform(0.0, 0.3)), 1))
         parts.append(Part(box(-0.75, deck - tall * 0.7, 0.28, tall * 0.35), 2))
     else:
-        parts.append(
-            Part(limb(-0.5, deck - 0.05, -1.05, deck - rng.uniform(-0.25, 0.4), 0.12, 0.08), 1)
-        )
+        parts.append(Part(limb(-0.5, deck - 0.05, -1.05, deck - rng.uniform(-0.25, 0.4), 0.12, 0.08), 1))
     parts.append(Part(box(0.0, deck, 1.7, 0.1), 1))
     count = int(rng.integers(2, 4))
     for x in np.linspace(-0.55, 0.65, count):
@@ -138,9 +128,7 @@ def lamp(rng: np.random.Generator) -> list[Part]:
     wide, flare = rng.uniform(0.45, 0.62), rng.uniform(0.16, 0.26)
     cos, sin = np.cos(tilt), np.sin(tilt)
     shade = polygon((-flare, -0.22), (flare, -0.22), (wide, 0.32), (-wide, 0.32))
-    turned = shade @ np.array([[cos, sin], [-sin, cos]], np.float32) + np.array(
-        [head_x, head_y], np.float32
-    )
+    turned = shade @ np.array([[cos, sin], [-sin, cos]], np.float32) + np.array([head_x, head_y], np.float32)
     bulb = np.array([-sin * 0.34, cos * 0.34]) + np.array([head_x, head_y])
     foot = rng.uniform(0.4, 0.6)
     return [
@@ -170,7 +158,5 @@ def mug(rng: np.random.Generator) -> list[Part]:
     if rng.random() < 0.5:
         for x in (-0.25, 0.15):
             lean = rng.uniform(-0.15, 0.15)
-            parts.append(
-                Part(limb(shift + x, top - 0.1, shift + x + lean, top - 0.5, 0.1, 0.05), 2)
-            )
+            parts.append(Part(limb(shift + x, top - 0.1, shift + x + lean, top - 0.5, 0.1, 0.05), 2))
     return parts

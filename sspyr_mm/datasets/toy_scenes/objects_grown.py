@@ -23,9 +23,7 @@ def tree(rng: np.random.Generator) -> list[Part]:
             low = 0.45 - 1.2 * tier / tiers
             half = base * (1 - 0.6 * tier / tiers)
             tip = low - rng.uniform(0.65, 0.85)
-            parts.append(
-                Part(polygon((lean - half, low), (lean + half, low), (lean, tip)), 0, "speckle")
-            )
+            parts.append(Part(polygon((lean - half, low), (lean + half, low), (lean, tip)), 0, "speckle"))
     else:
         for side in (-1, 1):
             parts.append(Part(limb(lean, 0.3, side * 0.35, -0.15, 0.12, 0.07), 1, "bark"))
@@ -33,9 +31,7 @@ def tree(rng: np.random.Generator) -> list[Part]:
             angle = 2.4 * index + rng.uniform(0, 1)
             x, y = 0.33 * np.cos(angle), -0.4 + 0.27 * np.sin(angle)
             radius = rng.uniform(0.28, 0.42)
-            parts.append(
-                Part(ellipse(lean + x, y, radius, radius * rng.uniform(0.8, 1.0)), 0, "speckle")
-            )
+            parts.append(Part(ellipse(lean + x, y, radius, radius * rng.uniform(0.8, 1.0)), 0, "speckle"))
     return parts
 
 
@@ -73,12 +69,8 @@ def fish(rng: np.random.Generator) -> list[Part]:
             1,
             "stripes",
         ),
-        Part(
-            polygon((-0.3, -depth * 0.8), (back, -depth - fin), (0.45, -depth * 0.45)), 1, "stripes"
-        ),
-        Part(
-            polygon((0.0, depth * 0.8), (0.3, depth + fin * 0.8), (0.4, depth * 0.5)), 1, "stripes"
-        ),
+        Part(polygon((-0.3, -depth * 0.8), (back, -depth - fin), (0.45, -depth * 0.45)), 1, "stripes"),
+        Part(polygon((0.0, depth * 0.8), (0.3, depth + fin * 0.8), (0.4, depth * 0.5)), 1, "stripes"),
         Part(ellipse(-0.15, 0, 0.78, depth), 0, "scales"),
         Part(limb(-0.15, 0.1, 0.2, 0.1 + fin * 0.5, 0.08, 0.22), 1, "stripes"),
         Part(ellipse(-0.62, 0, 0.31, depth * 0.76, start=1.57, stop=4.71), 2),
@@ -135,17 +127,13 @@ def beetle(rng: np.random.Generator) -> list[Part]:
             foot_y = knee_y + (index - 0.6) * rng.uniform(0.15, 0.35)
             parts.append(Part(limb(side * width * 0.6, y, knee_x, knee_y, 0.12, 0.09), 1))
             parts.append(Part(limb(knee_x, knee_y, side * (width + 0.4), foot_y, 0.09, 0.05), 1))
-        parts.append(
-            Part(limb(side * 0.08, -0.7, side * rng.uniform(0.2, 0.5), -1.1, 0.07, 0.05), 1)
-        )
+        parts.append(Part(limb(side * 0.08, -0.7, side * rng.uniform(0.2, 0.5), -1.1, 0.07, 0.05), 1))
     gap = rng.uniform(0.0, 0.12)
     parts.append(Part(ellipse(0, -0.68, width * 0.45, 0.2), 1))
     parts.append(Part(ellipse(0, -0.42, width * 0.75, 0.24), 2, "plain"))
     for side in (-1, 1):
         start = -1.57 if side > 0 else 1.57
-        half = ellipse(
-            side * 0.02, 0.2, width, 0.66, tilt=-side * gap, start=start, stop=start + 3.1416
-        )
+        half = ellipse(side * 0.02, 0.2, width, 0.66, tilt=-side * gap, start=start, stop=start + 3.1416)
         parts.append(Part(half, 0, "dots"))
     return parts
 
@@ -161,9 +149,7 @@ def figure(rng: np.random.Generator) -> list[Part]:
         foot = (knee[0] + 0.42 * np.sin(swing - bend), knee[1] + 0.42 * np.cos(swing - bend))
         parts.append(Part(limb(*knee, *foot, 0.18, 0.15), 1, "hatch"))
         parts.append(Part(ellipse(foot[0] - 0.06, foot[1], 0.15, 0.07), 2))
-    torso = Part(
-        polygon((-0.28, -0.5), (0.28, -0.5), (0.2, hip + 0.05), (-0.2, hip + 0.05)), 0, "checks"
-    )
+    torso = Part(polygon((-0.28, -0.5), (0.28, -0.5), (0.2, hip + 0.05), (-0.2, hip + 0.05)), 0, "checks")
     arms = []
     for side in (-1, 1):
         raised = rng.uniform(0.2, 2.6)

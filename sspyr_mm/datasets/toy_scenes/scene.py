@@ -77,9 +77,7 @@ def _clutter(rng: np.random.Generator) -> list[Part]:
     if choice == 0:
         return [Part(ellipse(0, 0, 1, rng.uniform(0.4, 1)), 0, "stripes")]
     if choice == 1:
-        return [
-            Part(limb(-1, 0, 1, rng.uniform(-0.3, 0.3), 0.5, rng.uniform(0.1, 0.6)), 0, "checks")
-        ]
+        return [Part(limb(-1, 0, 1, rng.uniform(-0.3, 0.3), 0.5, rng.uniform(0.1, 0.6)), 0, "checks")]
     points = rng.uniform(-1, 1, (int(rng.integers(3, 6)), 2))
     points = points[np.argsort(np.arctan2(points[:, 1], points[:, 0]))]
     return [Part(polygon(*(tuple(point) for point in points.tolist())), 0, "dots")]
@@ -91,9 +89,7 @@ def _pick_labels(rng: np.random.Generator, kind: int) -> list[int]:
     for _ in range(int(rng.integers(2, 6))):
         # Things come in groups: sometimes another one of what is there already.
         again = bool(labels) and rng.random() < 0.2
-        labels.append(
-            int(rng.choice(labels)) if again else int(rng.choice(len(CLASSES), p=weights))
-        )
+        labels.append(int(rng.choice(labels)) if again else int(rng.choice(len(CLASSES), p=weights)))
     return labels
 
 
@@ -107,9 +103,7 @@ def _place(
     best, best_cost = (0.0, 0.0), np.inf
     for _ in range(4):
         x, y = rng.uniform(0.08, 0.92) * size[1], rng.uniform(0.1, 0.9) * size[0]
-        cost = sum(
-            max(0.0, 0.45 * (extent + e) - float(np.hypot(x - a, y - b))) for a, b, e in taken
-        )
+        cost = sum(max(0.0, 0.45 * (extent + e) - float(np.hypot(x - a, y - b))) for a, b, e in taken)
         if cost < best_cost:
             best, best_cost = (x, y), cost
     return best
@@ -120,9 +114,7 @@ def _develop(rng: np.random.Generator, canvas: FloatArray) -> NDArray[np.uint8]:
     height, width = canvas.shape[1:]
     x, y = grid(height, width)
     angle = rng.uniform(0, 2 * np.pi)
-    light = rng.uniform(0.75, 1.2) * (
-        1.0 + rng.uniform(0, 0.4) * (math.cos(angle) * x + math.sin(angle) * y)
-    )
+    light = rng.uniform(0.75, 1.2) * (1.0 + rng.uniform(0, 0.4) * (math.cos(angle) * x + math.sin(angle) * y))
     if rng.random() < 0.5:
         light = light * (1.0 + 0.15 * smooth_noise(rng, height, width, 2))
     contrast = rng.uniform(0.75, 1.2)

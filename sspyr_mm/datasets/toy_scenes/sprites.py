@@ -83,9 +83,7 @@ def ellipse(
     return points
 
 
-def limb(
-    x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None = None
-) -> FloatArray:
+def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None = None) -> FloatArray:
     """Returns a limb (4, 2) between two joints, ``w0`` and ``w1`` (default: ``w0``) wide."""
     w1 = w0 if w1 is None else w1
     dx, dy = x1 - x0, y1 - y0
@@ -99,9 +97,7 @@ def limb(
     )
 
 
-def arch(
-    cx: float, cy: float, radius: float, thickness: float, start: float, stop: float
-) -> FloatArray:
+def arch(cx: float, cy: float, radius: float, thickness: float, start: float, stop: float) -> FloatArray:
     """Returns a piece (24, 2) of a ring between two angles in radians; ``radius`` is the outer one."""
     angles = np.linspace(start, stop, 12)
     rim = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -180,11 +176,7 @@ def render(
     u = inverse[0, 0] * xs + inverse[0, 1] * ys
     v = inverse[1, 0] * xs + inverse[1, 1] * ys
     colours = _colours(rng, avoid)
-    swap = {
-        p: str(rng.choice(PATTERN_NAMES))
-        for p in sorted({q.pattern for q in parts})
-        if rng.random() < 0.12
-    }
+    swap = {p: str(rng.choice(PATTERN_NAMES)) for p in sorted({q.pattern for q in parts}) if rng.random() < 0.12}
     edge = rng.uniform(0.2, 1.0) if rng.random() < 0.7 else 0.0
     colour = np.zeros((3, height, width), np.float32)
     alpha = np.zeros((height, width), np.float32)
@@ -203,9 +195,7 @@ def render(
     return Sprite(colour * light, alpha, int(low[0]), int(low[1]))
 
 
-def _fill_polygon(
-    colour: FloatArray, alpha: FloatArray, points: FloatArray, fill: FloatArray, edge: float
-) -> None:
+def _fill_polygon(colour: FloatArray, alpha: FloatArray, points: FloatArray, fill: FloatArray, edge: float) -> None:
     """Draws a polygon over ``colour`` (3, h, w) and ``alpha`` (h, w); ``edge`` is the strength of a dark outline."""
     mask = np.zeros(alpha.shape, np.uint8)
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
@@ -221,9 +211,7 @@ def _fill_polygon(
     alpha[:] = total
 
 
-def paste(
-    canvas: FloatArray, owner: NDArray[np.int32], sprite: Sprite, number: int
-) -> tuple[int, bool]:
+def paste(canvas: FloatArray, owner: NDArray[np.int32], sprite: Sprite, number: int) -> tuple[int, bool]:
     """Lays a sprite on the canvas; returns its whole area in pixels and whether the border cuts it."""
     solid = sprite.alpha >= 0.5
     height, width = owner.shape

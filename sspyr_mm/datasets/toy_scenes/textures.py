@@ -102,9 +102,7 @@ def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator)
     seeds = np.full((height, width), 255, np.uint8)
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     seeds[y[inside].astype(int), x[inside].astype(int)] = 0
-    _, labels = cv2.distanceTransformWithLabels(
-        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     shades = rng.uniform(0.35, 1.0, int(labels.max()) + 1).astype(np.float32)
     shade = shades[labels]
     same: FloatArray = np.ones((height, width), np.float32)
@@ -211,10 +209,7 @@ def _rings(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray
 
 def _speckle(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
     a, b, c = rng.uniform(0, 6, 3)
-    return _soft(
-        np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b))
-        * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0))
-    )
+    return _soft(np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b)) * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0)))
 
 
 #: Pattern name to a function of (u, v, rng), each (H, W) float32 in object units, giving (H, W) in [0, 1].

@@ -111,10 +111,7 @@ def coco_annotations(objects: list[SceneObject], image_id: int) -> list[dict[str
 
 def coco_categories() -> list[dict[str, Any]]:
     """Returns the COCO categories: ids from 1 in the order of ``CLASSES``."""
-    return [
-        {"id": index, "name": name, "supercategory": "object"}
-        for index, name in enumerate(CLASSES, start=1)
-    ]
+    return [{"id": index, "name": name, "supercategory": "object"} for index, name in enumerate(CLASSES, start=1)]
 
 
 def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], kind: str) -> str:

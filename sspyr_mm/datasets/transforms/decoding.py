@@ -91,9 +91,7 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
 _DEFAULTS = DecodeOptions()
 
 
-def decode_rgb(
-    data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEFAULTS
-) -> np.ndarray | None:
+def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEFAULTS) -> np.ndarray | None:
     """Decodes an image file to RGB.
 
     Greyscale, palette and CMYK images are converted; EXIF orientation is applied in every format that has it; deeper
@@ -179,16 +177,12 @@ def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
             return None
 
 
-def _decode_8_bits(
-    data: bytes, opened: Image.Image | None, options: DecodeOptions
-) -> np.ndarray | None:
+def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptions) -> np.ndarray | None:
     if opened is None:
         return _decode_plain(data)
     # Images are plain unless OpenCV drops something: alpha, orientation (which it applies to PNG and TIFF), inks.
     has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-    is_upright = opened.format in ("PNG", "TIFF") or (
-        opened.getexif().get(_ORIENTATION, 1) not in range(2, 9)
-    )
+    is_upright = opened.format in ("PNG", "TIFF") or (opened.getexif().get(_ORIENTATION, 1) not in range(2, 9))
     is_plain = opened.format not in ("PPM", "JPEG", "MPO") and is_upright and not has_alpha
     if is_plain and (image := _decode_plain(data)) is not None:
         return image

@@ -44,13 +44,9 @@ class DecodeOptions:
         if self.value_range is not None and not (
             _are_numbers(self.value_range, 2) and self.value_range[0] < self.value_range[1]
         ):
-            raise ValueError(
-                f"value_range must be (LOW, HIGH) with LOW < HIGH, got {self.value_range!r}"
-            )
+            raise ValueError(f"value_range must be (LOW, HIGH) with LOW < HIGH, got {self.value_range!r}")
         if not _are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
-            raise ValueError(
-                f"background must be (RED, GREEN, BLUE) of 0 to 255, got {self.background!r}"
-            )
+            raise ValueError(f"background must be (RED, GREEN, BLUE) of 0 to 255, got {self.background!r}")
         if not _are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
             raise ValueError(f"max_pixels must be a number >= 1, got {self.max_pixels!r}")
 
@@ -93,9 +89,7 @@ def to_8_bits(
     if values.dtype == np.uint8:
         return values
     low, high = value_range or _range(values, white)
-    scaled = (np.nan_to_num(values, nan=low).astype(np.float64) - low) * (
-        255 / max(high - low, 1e-12)
-    )
+    scaled = (np.nan_to_num(values, nan=low).astype(np.float64) - low) * (255 / max(high - low, 1e-12))
     return (scaled.clip(0, 255) + 0.5).astype(np.uint8)
 
 
@@ -221,9 +215,7 @@ def decode_deep(
     return colour
 
 
-def _deep_values(
-    data: bytes, opened: Image.Image | None, tags: dict[int, Any]
-) -> tuple[np.ndarray | None, int | None]:
+def _deep_values(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> tuple[np.ndarray | None, int | None]:
     """The values as they are in the file, (H, W, C) with C of RGB(A) or grey, and the largest one by its tags."""
     if opened is None or opened.format != "PPM":
         values = imdecode(data, cv2.IMREAD_UNCHANGED)

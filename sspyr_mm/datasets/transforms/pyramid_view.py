@@ -98,9 +98,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         for group in self.spec.groups:
             crops = []
             for _ in range(group.num_regions):
-                top, left, height, width = draw_crop(
-                    rng, image.shape[:2], group.area, group.scale.aspect
-                )
+                top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.scale.aspect)
                 crops.append(resize(image[top : top + height, left : left + width], group.region))
             # One crop, the case of a shared region, is not copied.
             regions[group.name] = np.stack(crops) if len(crops) > 1 else crops[0][None]
@@ -125,12 +123,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
     """
     if image.ndim == 2:
         image = image[..., None]
-    if (
-        image.ndim != 3
-        or image.shape[2] not in (1, 3, 4)
-        or image.size == 0
-        or image.dtype != np.uint8
-    ):
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.size == 0 or image.dtype != np.uint8:
         raise ValueError(
             f"img must be (H, W, 1, 3 or 4) uint8 and not empty, got {image.dtype} {image.shape}: "
             "load it with LoadRGBImage, which converts every format"

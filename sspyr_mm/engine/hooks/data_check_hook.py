@@ -96,9 +96,7 @@ def _check_resumed(runner: Runner, run: dict[str, int]) -> None:
     runner.message_hub.update_info(_RUN, run)
 
 
-def batch_message(
-    auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated: int
-) -> str | None:
+def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated: int) -> str | None:
     """Compares the images of an optimizer step with those that the learning rate is for.
 
     Args:
@@ -125,9 +123,7 @@ def batch_message(
         return None
     times = f" x {accumulated} accumulated" if accumulated > 1 else ""
     size, rest = divmod(base, processes * accumulated)
-    keeps = (
-        f"set train_dataloader.batch_size={size}" if not rest else "change the number of processes"
-    )
+    keeps = f"set train_dataloader.batch_size={size}" if not rest else "change the number of processes"
     scaled = "--auto-scale-lr"
     if accumulated > 1:  # mmengine counts the images of an iteration
         scaled += f" and auto_scale_lr.base_batch_size={max(1, base // accumulated)}"

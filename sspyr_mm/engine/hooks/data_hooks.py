@@ -74,9 +74,7 @@ class ViewSeedHook(Hook):
         if begun is not None:
             hub.update_info(_STREAM, begun)
         if done:
-            runner.logger.info(
-                f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}."
-            )
+            runner.logger.info(f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}.")
         else:
             hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
 

@@ -87,9 +87,7 @@ class DivergenceHook(Hook):
             or self.is_last_train_iter(runner)
         ):
             self._check_losses(runner)
-        if any(
-            isinstance(hook, CheckpointHook) and _saves_now(hook, runner) for hook in runner.hooks
-        ):
+        if any(isinstance(hook, CheckpointHook) and _saves_now(hook, runner) for hook in runner.hooks):
             check_state(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:

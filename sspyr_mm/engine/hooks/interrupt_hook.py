@@ -100,9 +100,7 @@ class InterruptHook(Hook):
                 runner.save_checkpoint(runner.work_dir, partial.name, by_epoch=False)
             with whole_file(os.path.join(runner.work_dir, _POINTER)) as partial:
                 partial.write_text(target)
-            runner.logger.info(
-                f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to go on from it."
-            )
+            runner.logger.info(f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to go on from it.")
         barrier()  # torchrun ends the others once one is gone: not before the file is whole
         self._restore()
         runner.call_hook("after_run")  # hooks that hold something, a terminal say, let go of it

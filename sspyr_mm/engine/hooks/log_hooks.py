@@ -178,9 +178,7 @@ class ProgressBarHook(Hook):
         )
         self._bar = Progress(*columns, console=console)
         self._bar.start()
-        self._task = self._bar.add_task(
-            "", total=runner.max_iters, completed=runner.iter, epoch="", ratios=""
-        )
+        self._task = self._bar.add_task("", total=runner.max_iters, completed=runner.iter, epoch="", ratios="")
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Starts the epoch's clock."""
@@ -192,9 +190,7 @@ class ProgressBarHook(Hook):
         """Moves the bar."""
         if self._bar is not None:
             epoch = f"{runner.epoch + 1}/{runner.max_epochs}"
-            self._bar.update(
-                self._task, completed=runner.iter + 1, epoch=epoch, ratios=_ratios(runner)
-            )
+            self._bar.update(self._task, completed=runner.iter + 1, epoch=epoch, ratios=_ratios(runner))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Prints the epoch's line where there is no bar."""
@@ -220,8 +216,6 @@ def _ratios(runner: Runner) -> str:
     """Means of the last logged iterations; reading the losses themselves would wait for the device."""
     scalars = runner.message_hub.log_scalars
     means = {
-        name.removeprefix(_RATIO): buffer.mean(_WINDOW)
-        for name, buffer in scalars.items()
-        if name.startswith(_RATIO)
+        name.removeprefix(_RATIO): buffer.mean(_WINDOW) for name, buffer in scalars.items() if name.startswith(_RATIO)
     }
     return "loss / ln K: " + "  ".join(f"{name} {value:.3f}" for name, value in means.items())

@@ -15,9 +15,7 @@ def model_of(runner: Runner) -> SSPRL:
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, SSPRL):
-        raise TypeError(
-            f"This hook works on SSPRL models, got {type(model).__name__}: remove it from the config"
-        )
+        raise TypeError(f"This hook works on SSPRL models, got {type(model).__name__}: remove it from the config")
     return model
 
 

@@ -25,9 +25,7 @@ class NormalizePrototypesHook(Hook):
     ) -> None:
         """Normalises."""
         # What is frozen is of unit length already; doing it again would change its last bits.
-        if not any(
-            isinstance(h, FreezePrototypesHook) and h.is_active(runner) for h in runner.hooks
-        ):
+        if not any(isinstance(h, FreezePrototypesHook) and h.is_active(runner) for h in runner.hooks):
             head_of(runner).normalize_()
 
 

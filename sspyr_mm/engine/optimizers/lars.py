@@ -93,11 +93,7 @@ class ForeachLARS(Optimizer):
         param_norm = torch.stack(torch._foreach_norm(params))
         grad_norm = torch.stack(torch._foreach_norm(grads)).to(param_norm.dtype)
         plain = (param_norm == 0) | (grad_norm == 0)
-        ratio = (
-            group["trust_coefficient"]
-            * param_norm
-            / (grad_norm + decay * param_norm + group["eps"])
-        )
+        ratio = group["trust_coefficient"] * param_norm / (grad_norm + decay * param_norm + group["eps"])
         # Decay is part of what is scaled; where nothing is scaled there is none.
         grad_scale = torch.where(plain, 1.0, ratio).unbind()
         decay_scale = torch.where(plain, 0.0, ratio * decay).unbind()

@@ -62,9 +62,7 @@ class PredictionPicturesHook(Hook):
                     _draw(runner, image, sample, file, truth=truth)
 
 
-def _draw(
-    runner: Runner, image: object, sample: BaseDataElement, file: str, *, truth: bool
-) -> None:
+def _draw(runner: Runner, image: object, sample: BaseDataElement, file: str, *, truth: bool) -> None:
     try:
         runner.visualizer.add_datasample(
             "prediction",

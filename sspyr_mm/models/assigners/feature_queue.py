@@ -27,9 +27,7 @@ class FeatureQueue(nn.Module):
     def __init__(self, length: int, dim: int, num_views: int = NUM_VIEWS) -> None:
         super().__init__()
         if length < 1:
-            raise ValueError(
-                f"length must be >= 1, got {length}; for no queue set queue_length=0 in the pyramid"
-            )
+            raise ValueError(f"length must be >= 1, got {length}; for no queue set queue_length=0 in the pyramid")
         self.register_buffer("embeddings", torch.zeros(num_views, length, dim))
         # A Python number: reading a tensor's value would make the host wait for the device in every step.
         self.num_pushed = 0

@@ -24,9 +24,7 @@ def _logsumexp_over_ranks(local: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sinkhorn(
-    scores: Sequence[Tensor], *, epsilon: float = 0.05, num_iterations: int = 3
-) -> list[Tensor]:
+def sinkhorn(scores: Sequence[Tensor], *, epsilon: float = 0.05, num_iterations: int = 3) -> list[Tensor]:
     """Solves several independent assignment problems at once.
 
     Each iteration first gives every prototype the same mass, then every sample. Logarithms in float64 (float32 on
@@ -74,13 +72,9 @@ class SinkhornAssigner:
 
     def __init__(self, epsilon: float = 0.05, num_iterations: int = 3) -> None:
         if not epsilon > 0:
-            raise ValueError(
-                f"epsilon must be > 0, got {epsilon}; usual values are 0.05 (large batches) to 0.005"
-            )
+            raise ValueError(f"epsilon must be > 0, got {epsilon}; usual values are 0.05 (large batches) to 0.005")
         if not isinstance(num_iterations, int) or num_iterations < 1:
-            raise ValueError(
-                f"num_iterations must be an integer >= 1, got {num_iterations!r}; usual is 3"
-            )
+            raise ValueError(f"num_iterations must be an integer >= 1, got {num_iterations!r}; usual is 3")
         self.epsilon = epsilon
         self.num_iterations = num_iterations
 
@@ -112,7 +106,5 @@ class SinkhornAssigner:
         """
         for s in scores:
             if s.ndim != 2 or s.shape[1] < 1 or not s.is_floating_point():
-                raise ValueError(
-                    f"scores must be floating point (N, K) with K >= 1, got {s.dtype} {tuple(s.shape)}"
-                )
+                raise ValueError(f"scores must be floating point (N, K) with K >= 1, got {s.dtype} {tuple(s.shape)}")
         return sinkhorn(scores, epsilon=self.epsilon, num_iterations=self.num_iterations)

@@ -37,9 +37,7 @@ class AugmentConfig:
                 f"got {self.jitter}; the paper's are (0.8, 0.8, 0.8, 0.2)"
             )
         if len(self.blur_sigma) != 2 or not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(
-                f"blur_sigma must be (low, high) with 0 < low <= high, got {self.blur_sigma}"
-            )
+            raise ValueError(f"blur_sigma must be (low, high) with 0 < low <= high, got {self.blur_sigma}")
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,7 @@ class PatchParams:
     max_sigma: float
 
 
-def draw_params(
-    seeds: Sequence[int], groups: Sequence[GroupSpec], config: AugmentConfig
-) -> dict[str, PatchParams]:
+def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: AugmentConfig) -> dict[str, PatchParams]:
     """Parameters of all patches of a batch. Those of an image depend on its seed alone.
 
     Args:
@@ -85,19 +81,12 @@ def draw_params(
         Per group's name, parameters of V * B * M patches in this order.
     """
     counts = [g.num_views * g.num_patches for g in groups]
-    uniform = np.stack(
-        [
-            np.random.Generator(np.random.Philox(seed)).random((sum(counts), _SLOTS))
-            for seed in seeds
-        ]
-    )
+    uniform = np.stack([np.random.Generator(np.random.Philox(seed)).random((sum(counts), _SLOTS)) for seed in seeds])
     params = {}
     for group, drawn in zip(groups, np.split(uniform, np.cumsum(counts)[:-1], axis=1), strict=True):
         # (B, V, M, slots) -> (V * B * M, slots)
         per_view = drawn.reshape(len(seeds), group.num_views, group.num_patches, _SLOTS)
-        params[group.name] = _to_params(
-            per_view.swapaxes(0, 1).reshape(-1, _SLOTS), group.cell - group.patch, config
-        )
+        params[group.name] = _to_params(per_view.swapaxes(0, 1).reshape(-1, _SLOTS), group.cell - group.patch, config)
     return params
 
 

@@ -79,9 +79,7 @@ def augment(patches: Tensor, steps: Sequence[Step], functions: Mapping[str, Oper
         (N, 3, H, W).
     """
     for step in steps:
-        done = functions[step.name](
-            patches.index_select(0, step.rows), step.values.view(-1, 1, 1, 1)
-        )
+        done = functions[step.name](patches.index_select(0, step.rows), step.values.view(-1, 1, 1, 1))
         patches.index_copy_(0, step.rows, done)
     return patches
 
@@ -168,11 +166,7 @@ def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
     along_x = _blur_matrix(sigma, width, radius)
     along_y = along_x if height == width else _blur_matrix(sigma, height, radius)
     blurred = torch.bmm(patches.reshape(num, channels * height, width), along_x.transpose(1, 2))
-    columns = (
-        blurred.view(num, channels, height, width)
-        .transpose(1, 2)
-        .reshape(num, height, channels * width)
-    )
+    columns = blurred.view(num, channels, height, width).transpose(1, 2).reshape(num, height, channels * width)
     return torch.bmm(along_y, columns).view(num, height, channels, width).transpose(1, 2)
 
 

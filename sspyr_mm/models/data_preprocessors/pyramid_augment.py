@@ -118,9 +118,7 @@ class PyramidAugment(BaseDataPreprocessor):
         return {"inputs": patches, "data_samples": data.get("data_samples")}
 
     @torch.no_grad()
-    def augment_in_batches(
-        self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]
-    ) -> dict[str, Tensor]:
+    def augment_in_batches(self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]) -> dict[str, Tensor]:
         """Patches of all groups, an operation at a time on all that it applies to: what GPUs are good at.
 
         Args:
@@ -150,9 +148,7 @@ class PyramidAugment(BaseDataPreprocessor):
         return patches
 
     @torch.no_grad()
-    def augment_one_by_one(
-        self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]
-    ) -> dict[str, Tensor]:
+    def augment_one_by_one(self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]) -> dict[str, Tensor]:
         """The same, a patch at a time: what the cache of a CPU is good at. See :meth:`augment_in_batches`."""
         return {
             g.name: self._augment_on_cpu(regions[g.name], g, params[g.name]).unflatten(

@@ -59,9 +59,7 @@ class MaskedMultiLabelHead(MultiLabelLinearClsHead):
             )
         return last
 
-    def _get_loss(
-        self, cls_score: Tensor, data_samples: list[DataSample], **kwargs: Any
-    ) -> dict[str, Tensor]:
+    def _get_loss(self, cls_score: Tensor, data_samples: list[DataSample], **kwargs: Any) -> dict[str, Tensor]:
         """The loss of a batch.
 
         Args:
@@ -74,9 +72,7 @@ class MaskedMultiLabelHead(MultiLabelLinearClsHead):
         """
         targets = torch.stack([sample.gt_score for sample in data_samples]).to(cls_score.device)
         # In float32: a product of sigmoids and a logarithm, which half precision cuts off.
-        terms = self.loss_module(
-            cls_score.float(), targets.clamp_min(0).float(), reduction_override="none", **kwargs
-        )
+        terms = self.loss_module(cls_score.float(), targets.clamp_min(0).float(), reduction_override="none", **kwargs)
         total = (terms * (targets >= 0)).sum()
         # Ranks' gradients are averaged: a sum over the images of all of them is as many times as great.
         scale = 1 / len(data_samples) if self.mean_over_images else get_world_size()

@@ -102,18 +102,13 @@ class SSPRLHead(BaseModule):
         self.temperature = temperature
         self.shared_prototypes = shared_prototypes
         self._queues_in_use = True
-        self.assigner: SinkhornAssigner = TASK_UTILS.build(
-            {"type": "SinkhornAssigner", **(assigner or {})}
-        )
+        self.assigner: SinkhornAssigner = TASK_UTILS.build({"type": "SinkhornAssigner", **(assigner or {})})
         choice = VARIANTS[variant]
         self.swapped_loss = _build_loss(swapped_loss, choice.swapped_loss)
         self.cross_scale_loss = _build_loss(cross_scale_loss, choice.cross_scale_loss)
         scales = self.spec.scales
         self.prototypes = nn.ModuleDict(
-            {
-                s.name: Prototypes(s.num_prototypes, embed_dims)
-                for s in (scales[:1] if shared_prototypes else scales)
-            }
+            {s.name: Prototypes(s.num_prototypes, embed_dims) for s in (scales[:1] if shared_prototypes else scales)}
         )
         self.correlation = nn.ModuleDict(
             {
@@ -178,9 +173,7 @@ class SSPRLHead(BaseModule):
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
             embeddings = {name: z.float() for name, z in embeddings.items()}
             codes = self.assign_codes(embeddings)
-            scores = {
-                g.name: self.prototypes_of(g.scale)(embeddings[g.name]) for g in self.spec.groups
-            }
+            scores = {g.name: self.prototypes_of(g.scale)(embeddings[g.name]) for g in self.spec.groups}
             return {**self._pyramid_losses(codes, scores), **self._cross_losses(codes, scores)}
 
     @torch.no_grad()
@@ -222,9 +215,7 @@ class SSPRLHead(BaseModule):
         for name, z in zip(self.queues, gathered.split(sizes, dim=2), strict=True):
             self._queue(name).push(z.transpose(0, 1).flatten(1, 2))
 
-    def _pyramid_losses(
-        self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _pyramid_losses(self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
         losses, ratios = {}, {}
         for scale in self.spec.scales:
             views = [scores[g.name].flatten(1, 2) for g in self.spec.groups_of(scale)]
@@ -236,11 +227,7 @@ class SSPRLHead(BaseModule):
                 ratios[f"ce_ratio_{scale.name}"] = entropy / math.log(scale.num_prototypes)
         return {**losses, **ratios}
 
-    def _cross_losses(
-        self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        log_predictions = {
-            name: learner(scores[name]) for name, learner in self.correlation.items()
-        }
+    def _cross_losses(self, codes: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        log_predictions = {name: learner(scores[name]) for name, learner in self.correlation.items()}
         betas = {s.name: s.beta for s in self.spec.scales if s.name in self.correlation}
         return self.cross_scale_loss(codes["s0"], log_predictions, betas)

@@ -58,9 +58,5 @@ class CorrelationLearner(nn.Module):
             (..., K_0), logarithms.
         """
         if self.source == "probabilities":
-            return F.log_softmax(
-                self.linear((scores / self.temperature).softmax(-1).mean(-2)), dim=-1
-            )
-        return F.log_softmax(
-            self.linear(F.normalize(scores.mean(-2), dim=-1)) / self.temperature, dim=-1
-        )
+            return F.log_softmax(self.linear((scores / self.temperature).softmax(-1).mean(-2)), dim=-1)
+        return F.log_softmax(self.linear(F.normalize(scores.mean(-2), dim=-1)) / self.temperature, dim=-1)

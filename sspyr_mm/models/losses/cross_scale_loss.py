@@ -15,9 +15,7 @@ Pairs = Literal["matched", "all"]
 """Which codes meet which view's patches: Q_0 with V_s and Q'_0 with V'_s (paper), or all four (release)."""
 
 
-def cross_scale_cross_entropy(
-    codes: Tensor, log_predictions: Tensor, *, pairs: Pairs = "matched"
-) -> Tensor:
+def cross_scale_cross_entropy(codes: Tensor, log_predictions: Tensor, *, pairs: Pairs = "matched") -> Tensor:
     """Mean cross-entropy over the pairs of a scale-0 code and a prediction from patches.
 
     Args:
@@ -49,16 +47,12 @@ class CrossScaleLoss(nn.Module):
         ValueError: If an argument is unknown or negative.
     """
 
-    def __init__(
-        self, pairs: Pairs = "matched", reduction: Reduction = "sum", loss_weight: float = 1.0
-    ) -> None:
+    def __init__(self, pairs: Pairs = "matched", reduction: Reduction = "sum", loss_weight: float = 1.0) -> None:
         super().__init__()
         if pairs not in get_args(Pairs):
             raise ValueError(f"pairs must be one of {get_args(Pairs)}, got {pairs!r}")
         if loss_weight < 0:
-            raise ValueError(
-                f"loss_weight must be >= 0, got {loss_weight}; 0 leaves the cross-scale terms out"
-            )
+            raise ValueError(f"loss_weight must be >= 0, got {loss_weight}; 0 leaves the cross-scale terms out")
         self.pairs: Pairs = pairs
         self.factor = direction_factor(reduction)
         self.loss_weight = loss_weight

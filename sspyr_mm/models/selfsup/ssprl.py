@@ -117,9 +117,7 @@ class SSPRL(BaseSelfSupervisor):
 
         Source: authors' code, ``forward`` of the backbones: one projection of the concatenated pooled features.
         """
-        encode = (
-            partial(recomputed, self._encode, self) if self.recompute == "scale" else self._encode
-        )
+        encode = partial(recomputed, self._encode, self) if self.recompute == "scale" else self._encode
         embeddings = {}
         for scale in self.pyramid.scales:
             names = [group.name for group in self.pyramid.groups_of(scale)]
@@ -133,9 +131,7 @@ class SSPRL(BaseSelfSupervisor):
         """Returns pooled features (N, C) of patches (N, 3, P, P)."""
         return pool(self.backbone(patches.contiguous(memory_format=self.memory_format)))
 
-    def loss(
-        self, inputs: Mapping[str, Tensor], data_samples: list | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """Losses of one batch.
 
         Args:

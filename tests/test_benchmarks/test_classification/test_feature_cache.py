@@ -43,9 +43,7 @@ def paths(tmp_path, monkeypatch):
 
 
 def extract(encoder, paths, tmp_path, **kwargs):
-    return cached_features(
-        encoder, paths, size=SIZE, cache_dir=tmp_path / "cache", num_workers=0, **kwargs
-    )
+    return cached_features(encoder, paths, size=SIZE, cache_dir=tmp_path / "cache", num_workers=0, **kwargs)
 
 
 def shards(tmp_path):
@@ -88,9 +86,7 @@ def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, m
     living.write_bytes(b"half")
     calls = []
     original = CentreCrops.__getitem__
-    monkeypatch.setattr(
-        CentreCrops, "__getitem__", lambda self, i: calls.append(i) or original(self, i)
-    )
+    monkeypatch.setattr(CentreCrops, "__getitem__", lambda self, i: calls.append(i) or original(self, i))
     torch.testing.assert_close(extract(encoder, paths, tmp_path), first, rtol=0, atol=0)
     assert calls == [4, 5, 6, 7]
     assert list((tmp_path / "cache").rglob("*.partial")) == [living]
@@ -98,9 +94,7 @@ def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, m
     assert calls == [4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(
-    "damage", ["empty", "cut", "header", "zeros", "a bit", "no digest", "rows", "dtype", "ndim"]
-)
+@pytest.mark.parametrize("damage", ["empty", "cut", "header", "zeros", "a bit", "no digest", "rows", "dtype", "ndim"])
 def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, capsys):
     first = extract(encoder, paths, tmp_path)
     shard = shards(tmp_path)[1]
@@ -133,9 +127,7 @@ def test_a_shard_is_read_once(encoder, paths, tmp_path, monkeypatch):
     first = extract(encoder, paths, tmp_path)
     reads = []
     original = type(tmp_path).read_bytes
-    monkeypatch.setattr(
-        type(tmp_path), "read_bytes", lambda self: reads.append(self) or original(self)
-    )
+    monkeypatch.setattr(type(tmp_path), "read_bytes", lambda self: reads.append(self) or original(self))
     assert torch.equal(extract(encoder, paths, tmp_path), first)
     assert reads == shards(tmp_path)
 
@@ -163,9 +155,7 @@ def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_pa
 
 
 @pytest.mark.parametrize("change", ["identity", "mean", "std", "version", "decoding"])
-def test_another_encoder_or_version_has_features_of_its_own(
-    encoder, paths, tmp_path, monkeypatch, change
-):
+def test_another_encoder_or_version_has_features_of_its_own(encoder, paths, tmp_path, monkeypatch, change):
     first = extract(encoder, paths, tmp_path)
     if change == "version":
         monkeypatch.setattr(features_module, "__version__", "99.0")
@@ -226,9 +216,7 @@ def test_errors_name_the_file(encoder, paths, tmp_path):
     features = extract(encoder, paths, tmp_path)
     with open(paths[2], "wb") as file:
         file.write(b"no image")
-    with pytest.raises(
-        ValueError, match=r"2\.png: not an image .*It has a label and cannot be left out"
-    ):
+    with pytest.raises(ValueError, match=r"2\.png: not an image .*It has a label and cannot be left out"):
         extract(encoder, paths, tmp_path)
     os.remove(paths[2])
     with pytest.raises(FileNotFoundError, match=r"2\.png"):

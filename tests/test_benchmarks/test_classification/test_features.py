@@ -23,9 +23,7 @@ def encoder(**options):
 def write_images(folder, count):
     paths = [str(folder / f"{index}.png") for index in range(count)]
     for index, path in enumerate(paths):
-        image = np.random.default_rng(index).integers(
-            0, 60 * (index % 4 + 1), (48, 48, 3), np.uint8
-        )
+        image = np.random.default_rng(index).integers(0, 60 * (index % 4 + 1), (48, 48, 3), np.uint8)
         cv2.imwrite(path, image)
     return paths
 

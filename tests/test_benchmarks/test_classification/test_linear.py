@@ -78,8 +78,7 @@ def test_all_training_images_train_in_the_end(tmp_path, rates):
     scores, beside = run_linear(encoder, data, recipe, **options)
 
     features, others = (
-        encoder(torch.stack(list(map(CentreCrops(part.paths, 16).__getitem__, range(30)))))
-        for part in (train, test)
+        encoder(torch.stack(list(map(CentreCrops(part.paths, 16).__getitem__, range(30))))) for part in (train, test)
     )
     labels = torch.from_numpy(train.targets)
     wanted = train_grid(features, labels, recipe, seed=4)

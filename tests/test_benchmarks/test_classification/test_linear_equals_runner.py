@@ -72,9 +72,7 @@ def test_same_classifier_and_same_figure(checkpoint, scenes, tmp_path):
 
 
 def test_the_configs_state_the_recipe():
-    voc, coco = (
-        load_recipe(f"classification/linear_{name}_50e.py") for name in ("voc07", "coco14")
-    )
+    voc, coco = (load_recipe(f"classification/linear_{name}_50e.py") for name in ("voc07", "coco14"))
     recipe = LinearRecipe()
     for cfg, batch in ((voc, 32), (coco, 128)):
         assert cfg.train_cfg.max_epochs == recipe.epochs

@@ -26,9 +26,7 @@ def plain_training(features, targets, recipe, lr, seed):
     with torch.no_grad():
         model.weight.copy_(initial_weight(C, L, recipe.init_std, seed=seed).T)
         model.bias.zero_()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(recipe.milestones), gamma=0.1)
     for epoch in range(recipe.epochs):
         order = torch.randperm(N, generator=torch.Generator().manual_seed(seed + epoch)).tolist()
@@ -54,13 +52,9 @@ def test_equal_to_a_training_each(problem):
     classifiers = train_grid(features, targets, recipe, seed=5)
     for index, lr in enumerate(recipe.learning_rates):
         model = plain_training(features, targets, recipe, lr, seed=5)
-        torch.testing.assert_close(
-            classifiers.weight[:, index].T, model.weight, rtol=1e-9, atol=1e-12
-        )
+        torch.testing.assert_close(classifiers.weight[:, index].T, model.weight, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(classifiers.bias[index], model.bias, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(
-            classifiers.scores(features, index), model(features), rtol=1e-9, atol=1e-12
-        )
+        torch.testing.assert_close(classifiers.scores(features, index), model(features), rtol=1e-9, atol=1e-12)
 
 
 def test_the_grid_covers_the_papers_range():
@@ -88,9 +82,7 @@ def test_one_that_diverges_leaves_the_others_alone(problem):
     features, targets = problem
     recipe = LinearRecipe(epochs=30, batch_size=5, learning_rates=(0.01, 1e30))
     both = train_grid(features.float(), targets, recipe)
-    one = train_grid(
-        features.float(), targets, LinearRecipe(epochs=30, batch_size=5, learning_rates=(0.01,))
-    )
+    one = train_grid(features.float(), targets, LinearRecipe(epochs=30, batch_size=5, learning_rates=(0.01,)))
     torch.testing.assert_close(both.weight[:, 0], one.weight[:, 0])
     assert both.weight[:, 1].abs().max() > 1e20 or not both.weight[:, 1].isfinite().all()
 
@@ -99,9 +91,7 @@ def test_each_epoch_is_told(problem):
     features, targets = problem
     seen = []
     recipe = LinearRecipe(epochs=5, batch_size=50, learning_rates=(0.1,))
-    final = train_grid(
-        features, targets, recipe, on_epoch=lambda e, c: seen.append((e, c.weight.clone()))
-    )
+    final = train_grid(features, targets, recipe, on_epoch=lambda e, c: seen.append((e, c.weight.clone())))
     assert [epoch for epoch, _ in seen] == [1, 2, 3, 4, 5]
     assert not torch.equal(seen[0][1], seen[1][1])
     torch.testing.assert_close(seen[-1][1], final.weight)

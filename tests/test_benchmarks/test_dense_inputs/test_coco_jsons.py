@@ -113,9 +113,7 @@ def keep(content):
     return None
 
 
-@pytest.mark.parametrize(
-    "change", [keep, number_from_0, number_alike, restart_numbers, drop_numbers, drop_crowds]
-)
+@pytest.mark.parametrize("change", [keep, number_from_0, number_alike, restart_numbers, drop_numbers, drop_crowds])
 def test_a_perfect_detector_scores_100(layout, tmp_path, change):
     root = layout(change)
     given = for_mmdet(read_coco_instances(root), tmp_path)

@@ -33,9 +33,7 @@ def palette(mask):
 def tree(tmp_path, write_image):
     """Writes a tree of one class; its masks may depend on the image's id."""
 
-    def write(
-        mask=lambda one: MASK, *, suffixes=(".jpg", ".png"), orientation=None, names="thing\n"
-    ):
+    def write(mask=lambda one: MASK, *, suffixes=(".jpg", ".png"), orientation=None, names="thing\n"):
         (tmp_path / LISTS).mkdir(parents=True)
         (tmp_path / "SegmentationClass").mkdir()
         for part, count in PARTS.items():
@@ -71,9 +69,7 @@ def dataset(data, checkpoint, folder):
         (MASK.astype(np.uint16), (".webp", ".png")),
     ],
 )
-def test_masks_and_endings_that_mmseg_loads_as_they_are_meant(
-    tree, checkpoint, tmp_path, mask, suffixes
-):
+def test_masks_and_endings_that_mmseg_loads_as_they_are_meant(tree, checkpoint, tmp_path, mask, suffixes):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         data = read_voc_masks(tree(lambda one: mask, suffixes=suffixes))
@@ -95,9 +91,7 @@ def test_masks_and_endings_that_mmseg_loads_as_they_are_meant(
 def test_lists_are_given_to_mmseg_as_plain_ids(tree, checkpoint, tmp_path, text, encoding):
     root = tree()
     plain = read_voc_masks(root)
-    assert (
-        plain.write_annotations(str(tmp_path / "none")).train.annotations == plain.train.annotations
-    )
+    assert plain.write_annotations(str(tmp_path / "none")).train.annotations == plain.train.annotations
     text = text.format("train 0", "train 1", "train 2")
     (tmp_path / LISTS / "train.txt").write_bytes(text.encode(encoding))
     data = read_voc_masks(root)

@@ -52,9 +52,7 @@ def test_a_format_is_known_by_its_first_bytes(fmt, kind):
     assert image_kind(image_bytes(fmt)[:32]) == kind
 
 
-@pytest.mark.parametrize(
-    "head", [b"", b"\xff\xd8", b"BM text", b"Pxyz", b"P5", b"\0\0\0\x18ftypmp42", b"RIFF....WAVE"]
-)
+@pytest.mark.parametrize("head", [b"", b"\xff\xd8", b"BM text", b"Pxyz", b"P5", b"\0\0\0\x18ftypmp42", b"RIFF....WAVE"])
 def test_other_files_are_no_images(head):
     assert image_kind(head) is None
 
@@ -88,9 +86,7 @@ def test_few_files_of_an_ending_are_opened(tmp_path, monkeypatch):
         write(tmp_path, **{f"{i:03}.{ending}": data for i in range(150)})
     write(tmp_path, **{f"{i:03}.mixed": (jpeg, b"text")[i % 2] for i in range(150)})
     opened = []
-    monkeypatch.setattr(
-        "builtins.open", lambda path, *a, real=open, **k: opened.append(path) or real(path, *a, **k)
-    )
+    monkeypatch.setattr("builtins.open", lambda path, *a, real=open, **k: opened.append(path) or real(path, *a, **k))
     found, _ = names(tmp_path)
     assert len(found) == 150 + 75
     counts = {e: sum(p.endswith(e) for p in opened) for e in ("yes", "no", "mixed")}

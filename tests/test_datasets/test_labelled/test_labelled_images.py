@@ -86,9 +86,7 @@ class TestCoco:
     def test_a_missing_image_is_named(self, tmp_path):
         source = write_coco(tmp_path)
         (tmp_path / "val2017" / "ef.jpg").unlink()
-        with pytest.raises(
-            FileNotFoundError, match=r"1 of 3 images that do not exist: .*/ef\.jpg;"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"1 of 3 images that do not exist: .*/ef\.jpg;"):
             read_labelled(source)
 
     @pytest.mark.parametrize(
@@ -207,9 +205,7 @@ class TestVoc:
         lists = tmp_path / "ImageSets" / "Main"
         (tmp_path / "Annotations" / "b.xml").write_text("<annotation></annotation>")
         (lists / "train.txt").write_text("a\nb\na\n")
-        with pytest.raises(
-            ValueError, match=r"train\.txt names 1 images more than once, such as a:"
-        ):
+        with pytest.raises(ValueError, match=r"train\.txt names 1 images more than once, such as a:"):
             read_labelled(tmp_path, split="train")
 
     def test_images_may_lie_elsewhere(self, tmp_path):
@@ -398,9 +394,7 @@ def some(classes, targets):
 def test_classes_are_matched_by_name():
     train = some("abc", [[1, 0, 0]])
     assert match_classes(train, train).targets.tolist() == [[1, 0, 0]]
-    with pytest.warns(
-        UserWarning, match=r"test shows 2 classes that no image of train shows: b, c"
-    ):
+    with pytest.warns(UserWarning, match=r"test shows 2 classes that no image of train shows: b, c"):
         found = match_classes(train, some("cb", [[1, 0], [-1, 1]]))
     assert found.classes == ("a", "b", "c")
     assert found.targets.tolist() == [[0, 0, 1], [0, 1, -1]]

@@ -121,12 +121,8 @@ def test_tables_under_the_classes_of_another_part(tmp_path):
 def test_serialised_or_not_the_samples_are_the_same(tmp_path):
     source = write_coco(tmp_path)
     args = {"type": "CocoMultiLabel", "ann_file": str(source)}
-    plain, serialised = (
-        DATASETS.build({**args, "serialize_data": serialize}) for serialize in (False, True)
-    )
+    plain, serialised = (DATASETS.build({**args, "serialize_data": serialize}) for serialize in (False, True))
     for _ in range(2):  # a sample must not change what is kept
         for one, other in zip(plain, serialised, strict=False):
-            assert json.dumps(one, default=np.ndarray.tolist) == json.dumps(
-                other, default=np.ndarray.tolist
-            )
+            assert json.dumps(one, default=np.ndarray.tolist) == json.dumps(other, default=np.ndarray.tolist)
             assert one["gt_score"].any() == bool(len(one["gt_label"]))

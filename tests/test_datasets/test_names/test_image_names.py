@@ -78,9 +78,7 @@ def test_the_folder_that_has_all_images_is_chosen(tmp_path):
 def test_folders_are_not_dropped_where_names_would_become_one(tmp_path):
     write(tmp_path)
     names = [f"/gone/{part}/{stem}.jpg" for part in ("a", "b") for stem in STEMS]
-    with pytest.raises(
-        ValueError, match=r"/gone/a/im 0\.jpg and /gone/b/im 0\.jpg are both read as"
-    ):
+    with pytest.raises(ValueError, match=r"/gone/a/im 0\.jpg and /gone/b/im 0\.jpg are both read as"):
         resolve_names(names, [tmp_path])
     for part in ("a", "b"):
         write(tmp_path / "new", part)

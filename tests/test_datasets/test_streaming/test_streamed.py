@@ -237,9 +237,7 @@ def test_without_the_library_it_is_named(shards, monkeypatch):
 def test_the_command_packs(images, tmp_path, capsys):
     out = tmp_path / "deep/er/packed"
     assert main(["pack", str(images / "a"), str(images / "b"), str(out), "--num-workers", "2"]) == 0
-    assert re.search(
-        rf"{out}: {NUM_IMAGES} images, 2 left out in [\d.]+ s", capsys.readouterr().out
-    )
+    assert re.search(rf"{out}: {NUM_IMAGES} images, 2 left out in [\d.]+ s", capsys.readouterr().out)
     assert [path.name for path in out.parent.iterdir()] == ["packed"]
     assert len(StreamedImages(str(out))) == NUM_IMAGES
 
@@ -299,9 +297,7 @@ def test_an_interrupted_packing_leaves_nothing(tmp_path, number, whole_group):
         os.link(images / "0.png", images / f"{index}.png")
     command = [sys.executable, "-m", "sspyr_mm", "pack", str(images), str(folder / "out")]
     options = ["--num-workers", "2", "--shard-mb", "1"]
-    process = subprocess.Popen(
-        [*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(folder.glob("*.partial/**/*.bin")) and process.poll() is None:
         time.sleep(0.05)
     assert process.poll() is None, "packing was done before it could be interrupted"

@@ -153,9 +153,7 @@ def cut_out(seed):
 @pytest.mark.parametrize("fmt", ["PNG", "WEBP", "TIFF"])
 def test_hidden_colours_do_not_show(fmt):
     options = dict(lossless=True, exact=True) if fmt == "WEBP" else {}
-    first, second = (
-        decode_rgb(encode(Image.fromarray(cut_out(seed)), fmt, **options)) for seed in (0, 1)
-    )
+    first, second = (decode_rgb(encode(Image.fromarray(cut_out(seed)), fmt, **options)) for seed in (0, 1))
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first[3, 3], (124, 116, 104))
     np.testing.assert_array_equal(first[3, 20], (200, 10, 20))

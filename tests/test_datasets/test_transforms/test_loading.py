@@ -298,9 +298,7 @@ def test_the_first_image_without_content_is_reported(tmp_path, log, level, sprea
         image[5:9, 7:20] += value
         cv2.imwrite(str(tmp_path / f"{name}.png"), image)
         assert load(dict(img_path=str(tmp_path / f"{name}.png"))) is not None
-    assert [record.getMessage().partition(";")[0] for record in log] == [
-        f"{tmp_path}/flat.png is {kind}"
-    ]
+    assert [record.getMessage().partition(";")[0] for record in log] == [f"{tmp_path}/flat.png is {kind}"]
 
 
 def test_options_that_make_no_sense():
@@ -322,9 +320,7 @@ def test_a_broken_or_missing_file_with_a_label_is_an_error(tmp_path, log):
     path = tmp_path / "broken.jpg"
     path.write_bytes(encode(picture(), "JPEG")[:200])
     for problem in ("a JPEG image that is truncated", "No such file"):
-        with pytest.raises(
-            UnreadableImageError, match=f"^{re.escape(str(path))}: {problem}.*It has a label"
-        ):
+        with pytest.raises(UnreadableImageError, match=f"^{re.escape(str(path))}: {problem}.*It has a label"):
             load(dict(img_path=str(path)))
         path.unlink(missing_ok=True)
     assert not log

@@ -207,9 +207,7 @@ def test_small_and_narrow_images_are_enlarged(shape):
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
 def test_greyscale_and_alpha_arrays(channels):
     base = noise()
-    image = {None: base[..., 0], 1: base[..., :1], 3: base, 4: np.dstack([base, base[..., 0]])}[
-        channels
-    ]
+    image = {None: base[..., 0], 1: base[..., :1], 3: base, 4: np.dstack([base, base[..., 0]])}[channels]
     expected = base if channels in (3, 4) else np.repeat(base[..., :1], 3, axis=2)
     for name, region in view(image)["regions"].items():
         np.testing.assert_array_equal(region, view(expected)["regions"][name])
@@ -242,9 +240,7 @@ def test_regions_of_views_and_scales_do_not_depend_on_each_other():
     left = {"s0": [], "s0'": [], "s1": [], "s2": []}
     for sample_idx in range(400):
         regions = view(ramps(64, 64), sample_idx=sample_idx)["regions"]
-        for name, region in zip(
-            left, [*regions["s0"], *regions["s1"], *regions["s2"]], strict=True
-        ):
+        for name, region in zip(left, [*regions["s0"], *regions["s1"], *regions["s2"]], strict=True):
             left[name].append(float(region[..., 0].mean()))
     correlation = np.corrcoef(list(left.values())) - np.eye(4)
     assert np.abs(correlation).max() < 4 / math.sqrt(400)
@@ -392,9 +388,7 @@ def test_host_and_device_draw_different_numbers():
     seed = view(noise())["view_seed"]
     device = np.random.Generator(np.random.Philox(seed)).random(1000)
     rng = random.Random(seed)
-    assert not np.isclose(
-        device[:, None], [rng.random() for _ in range(100)], rtol=0, atol=1e-12
-    ).any()
+    assert not np.isclose(device[:, None], [rng.random() for _ in range(100)], rtol=0, atol=1e-12).any()
 
 
 # ---- the contract
@@ -413,8 +407,7 @@ def test_keys():
 def test_packed_and_collated():
     transform, pack = PyramidViewTransform(PYRAMID), PackPyramidInputs()
     results = [
-        transform(dict(img=noise(seed=i), sample_idx=i, img_path=f"{i}.jpg", ori_shape=(64, 80)))
-        for i in range(3)
+        transform(dict(img=noise(seed=i), sample_idx=i, img_path=f"{i}.jpg", ori_shape=(64, 80))) for i in range(3)
     ]
     packed = [pack(dict(r)) for r in results]
     assert set(packed[0]) == {"inputs", "data_samples"}
@@ -423,9 +416,7 @@ def test_packed_and_collated():
     assert batch["seed"].dtype == torch.int64
     assert batch["seed"].tolist() == [r["view_seed"] for r in results]
     for name in ("s0", "s1", "s2"):
-        np.testing.assert_array_equal(
-            batch[name].numpy(), np.stack([r["regions"][name] for r in results])
-        )
+        np.testing.assert_array_equal(batch[name].numpy(), np.stack([r["regions"][name] for r in results]))
 
 
 @pytest.mark.parametrize(
@@ -446,9 +437,7 @@ def test_what_is_no_image_is_refused(image, got):
 
 def test_a_pyramid_is_needed_and_there_is_only_one():
     transform = PyramidViewTransform()
-    with pytest.raises(
-        ValueError, match=r"has no pyramid: give pyramid=dict\(s0=\.\.\.\), or keep PyramidLinkHook"
-    ):
+    with pytest.raises(ValueError, match=r"has no pyramid: give pyramid=dict\(s0=\.\.\.\), or keep PyramidLinkHook"):
         transform(dict(img=noise()))
     spec = PyramidSpec.from_config(PYRAMID)
     transform.set_pyramid(spec)

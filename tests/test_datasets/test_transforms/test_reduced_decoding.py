@@ -97,13 +97,9 @@ def test_loaded_smaller_where_a_pyramid_is_known(tmp_path):
     assert np.abs(small.astype(int) - plain).mean() < 1.5
 
 
-@pytest.mark.parametrize(
-    ("size", "reduction"), [((12, 16), 1), ((24, 32), 2), ((48, 64), 4), ((96, 128), 8)]
-)
+@pytest.mark.parametrize(("size", "reduction"), [((12, 16), 1), ((24, 32), 2), ((48, 64), 4), ((96, 128), 8)])
 def test_sizes_of_reduced_images(tmp_path, size, reduction):
-    spec = PyramidSpec.from_config(
-        dict(s0=dict(region=8, patch=8, num_prototypes=3, alpha=1.0, area=(1.0, 1.0)))
-    )
+    spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=3, alpha=1.0, area=(1.0, 1.0))))
     coarse = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
     data = jpeg(cv2.resize(coarse, size[::-1]), quality=95)
     assert spec.reduction(size) == reduction

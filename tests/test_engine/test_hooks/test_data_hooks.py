@@ -22,9 +22,7 @@ def test_what_is_too_large_for_the_data():
     spec = PyramidSpec.from_config(
         dict(
             s0=dict(region=8, patch=8, num_prototypes=21, alpha=1.0, queue_length=20),
-            s1=dict(
-                region=8, patch=4, grid=2, num_prototypes=80, alpha=0.5, beta=0.5, queue_length=81
-            ),
+            s1=dict(region=8, patch=4, grid=2, num_prototypes=80, alpha=0.5, beta=0.5, queue_length=81),
         )
     )
     assert size_messages(spec, 20) == [
@@ -56,9 +54,7 @@ def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_pa
     assert all(log.index((logging.WARNING, m)) < first_loss for m in found[:3])
 
 
-@pytest.mark.parametrize(
-    "scaling", [None, dict(base_batch_size=BATCH), dict(base_batch_size=128, enable=True)]
-)
+@pytest.mark.parametrize("scaling", [None, dict(base_batch_size=BATCH), dict(base_batch_size=128, enable=True)])
 def test_data_that_fits_is_not_reported(config, tmp_path, log, scaling):
     options = {"train_cfg.max_epochs": 1, "auto_scale_lr": scaling}
     train(config, tmp_path, options)

@@ -47,9 +47,7 @@ def test_a_learning_rate_that_explodes_late(config, tmp_path):
     with pytest.raises(DivergenceError) as caught:
         train(config, tmp_path, options)
     message = str(caught.value)
-    found = re.search(
-        r"(loss_\w+) became (nan|inf) at iteration (\d+) \(epoch 4, learning rate 3e\+31, ", message
-    )
+    found = re.search(r"(loss_\w+) became (nan|inf) at iteration (\d+) \(epoch 4, learning rate 3e\+31, ", message)
     assert found and 3 * ITERS < int(found[3]) <= 3 * ITERS + 3
     assert "not finite now" in message and "optim_wrapper.optimizer.lr" in message
     assert f"The last good checkpoint is {tmp_path}/epoch_3.pth" in message

@@ -57,9 +57,7 @@ def test_the_checkpoint_of_a_stop_goes_once_there_is_a_later_one(config, tmp_pat
     assert pointer.read_text() == str(tmp_path / "epoch_3.pth")
 
 
-def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_left(
-    config, tmp_path, log
-):
+def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_left(config, tmp_path, log):
     def stop_at(iteration):
         def stop(runner):
             seen.append((stale.exists(), (tmp_path / "last_checkpoint").exists()))
@@ -101,9 +99,7 @@ def start(config, work_dir, *options):
 
 
 def test_too_few_images_are_named_before_a_schedule_of_nothing_is_built(config, tmp_path):
-    process = start(
-        config, tmp_path, "--cfg-options", f"train_dataloader.batch_size={NUM_IMAGES + 1}"
-    )
+    process = start(config, tmp_path, "--cfg-options", f"train_dataloader.batch_size={NUM_IMAGES + 1}")
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and "Traceback" not in said
     assert said.splitlines()[-1].startswith(

@@ -37,17 +37,13 @@ def test_a_checkpoint_between_two_lines_holds_the_whole_history(config, tmp_path
         if runner.iter == 1:
             runner.save_checkpoint(str(tmp_path), "between.pth")
 
-    runner = train(
-        config, tmp_path, {"default_hooks.logger.interval": INTERVAL}, after_train_iter=save
-    )
+    runner = train(config, tmp_path, {"default_hooks.logger.interval": INTERVAL}, after_train_iter=save)
     saved = torch.load(tmp_path / "between.pth", weights_only=False)["message_hub"]
     kept = saved["log_scalars"]["train/loss"].data[0].tolist()
     assert len(kept) == 2 and kept == histories(runner)["loss"][:2]
 
 
-@pytest.mark.parametrize(
-    ("kind", "reads"), [("DeferredRuntimeInfoHook", 0), ("RuntimeInfoHook", len(NAMES))]
-)
+@pytest.mark.parametrize(("kind", "reads"), [("DeferredRuntimeInfoHook", 0), ("RuntimeInfoHook", len(NAMES))])
 def test_no_step_waits_for_the_device(config, tmp_path, kind, reads):
     """Everything a runner does from one step to the next, with the shipped hooks."""
     counter, waits = OperatorCounter(), []

@@ -70,12 +70,7 @@ def test_frozen_gradients_do_not_count_in_the_norm_that_is_clipped(config, tmp_p
             return
 
         def compare(optimizer, *_):
-            grads = [
-                p.grad.flatten()
-                for g in optimizer.param_groups
-                for p in g["params"]
-                if p.grad is not None
-            ]
+            grads = [p.grad.flatten() for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
             found = runner.message_hub.get_scalar("train/grad_norm").current()
             norms.append((found, torch.cat(grads).norm().item()))
 

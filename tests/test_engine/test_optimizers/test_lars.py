@@ -59,9 +59,7 @@ def test_equals_the_reference(dtype, rtol, weight_decay, trust_coefficient):
         reference.step([None if g is None else g.double().numpy() for g in grads], lr)
         for param, expected in zip(params, reference.params, strict=True):
             scale = np.abs(expected).max()
-            np.testing.assert_allclose(
-                param.detach().double().numpy(), expected, rtol=0, atol=rtol * scale
-            )
+            np.testing.assert_allclose(param.detach().double().numpy(), expected, rtol=0, atol=rtol * scale)
 
 
 def test_equals_torch_sgd_on_scaled_gradients():
@@ -111,9 +109,7 @@ def test_groups_keep_their_own_settings():
         dict(lr=0.1, momentum=0.5, weight_decay=0.3, trust_coefficient=0.02),
     ]
     members = [[0, 2, 4], [1, 3]]
-    groups = [
-        dict(params=[params[i] for i in m], **s) for m, s in zip(members, settings, strict=True)
-    ]
+    groups = [dict(params=[params[i] for i in m], **s) for m, s in zip(members, settings, strict=True)]
     optimizer = ForeachLARS(groups, lr=9.0)
     references = []
     for m, s in zip(members, settings, strict=True):

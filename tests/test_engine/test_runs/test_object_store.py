@@ -84,9 +84,7 @@ def test_what_is_packed_there_is_what_is_packed_on_a_disk(store, bucket, images,
     url = f"s3://{bucket}/deep/shards"
     assert not pack(paths, url, shard_bytes=8000, num_workers=1, storage_options=options)
     assert not pack(paths, str(tmp_path / "local"), shard_bytes=8000, num_workers=1)
-    there = StreamedImages(
-        url, pipeline=[item], cache_dir=str(tmp_path / "cache"), storage_options=options
-    )
+    there = StreamedImages(url, pipeline=[item], cache_dir=str(tmp_path / "cache"), storage_options=options)
     here = StreamedImages(str(tmp_path / "local"), pipeline=[item])
     found = epoch_of(there)
     assert found == epoch_of(here)

@@ -29,9 +29,7 @@ def write_config(variant, images, folder, *, crops, queues):
     cfg.model.pyramid.s0.multi_crop = dict(CROPS) if crops else None
     cfg.model.backbone.update(depth=18, stem_channels=8, base_channels=8)
     cfg.model.neck.update(in_channels=64, hid_channels=24, out_channels=8)
-    cfg.train_dataloader.update(
-        batch_size=BATCH, num_workers=0, persistent_workers=False, pin_memory=False
-    )
+    cfg.train_dataloader.update(batch_size=BATCH, num_workers=0, persistent_workers=False, pin_memory=False)
     cfg.train_dataloader.dataset.data_root = str(images)
     cfg.train_cfg.max_epochs = EPOCHS
     cfg.default_hooks.logger.interval = 1
@@ -73,9 +71,7 @@ def record_run(config, work_dir):
         if runner.iter == EPOCHS * ITERS - 1:
             keep_state(runner)
 
-    runner = make_runner(
-        config, work_dir, before_train_epoch=keep_state, after_train_iter=keep_losses
-    )
+    runner = make_runner(config, work_dir, before_train_epoch=keep_state, after_train_iter=keep_losses)
     runner.train()
     assert len(patches) == len(losses) == EPOCHS * ITERS
     return states[0], patches, losses, states[-1]
@@ -94,19 +90,14 @@ def cosine_lr(step):
         pytest.param("release", True, True, id="release-multi_crop-queues"),
     ],
 )
-def test_losses_and_weights_equal_an_independent_implementation(
-    variant, crops, queues, images, tmp_path, monkeypatch
-):
+def test_losses_and_weights_equal_an_independent_implementation(variant, crops, queues, images, tmp_path, monkeypatch):
     # Training amplifies the rounding of float32 to 1 % of the loss within six steps.
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     config = write_config(variant, images, tmp_path, crops=crops, queues=queues)
     start, patches, losses, end = record_run(config, tmp_path / "run")
     reference = PretrainingReference(
         {n: v for n, v in start.items() if isinstance(v, torch.Tensor)},
-        {
-            s: {"beta": 0.0, **scale, "queue_length": scale["queue_length"] * queues}
-            for s, scale in SCALES.items()
-        },
+        {s: {"beta": 0.0, **scale, "queue_length": scale["queue_length"] * queues} for s, scale in SCALES.items()},
         variant,
         num_frozen=2 if variant == "release" else 0,
         optimizer=dict(momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001),

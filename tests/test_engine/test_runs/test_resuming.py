@@ -23,9 +23,7 @@ def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted
         config,
         tmp_path,
         {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")},
-        after_train_iter=lambda r: losses.append(
-            float(r.message_hub.get_scalar("train/loss").current())
-        ),
+        after_train_iter=lambda r: losses.append(float(r.message_hub.get_scalar("train/loss").current())),
     )
     assert losses == uninterrupted.losses[ITERS:]
     assert_equal(state(runner), uninterrupted.state)
@@ -59,8 +57,7 @@ def test_resuming_within_an_epoch_equals_going_on(
     target = tmp_path / "interrupted.pth"
     assert (tmp_path / "last_checkpoint").read_text() == str(target)
     assert any(
-        m == f"Stopped; {target} holds iteration {iteration + 1}. Add --resume to go on from it."
-        for _, m in log
+        m == f"Stopped; {target} holds iteration {iteration + 1}. Add --resume to go on from it." for _, m in log
     )
     assert not list(tmp_path.glob("*.partial"))
 
@@ -70,9 +67,7 @@ def test_resuming_within_an_epoch_equals_going_on(
         config,
         tmp_path,
         {**options, "resume": True},
-        after_train_iter=lambda r: losses.append(
-            float(r.message_hub.get_scalar("train/loss").current())
-        ),
+        after_train_iter=lambda r: losses.append(float(r.message_hub.get_scalar("train/loss").current())),
     )
     done = iteration + 1 - ITERS
     assert any(m == f"Epoch 2 goes on after iteration {done} of {ITERS}." for _, m in log)
@@ -81,9 +76,7 @@ def test_resuming_within_an_epoch_equals_going_on(
 
 
 @pytest.mark.parametrize("seed", [0, None])
-def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(
-    config, tmp_path, seed
-):
+def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(config, tmp_path, seed):
     """Drop path draws from torch's generator; a seed that mmengine draws is the checkpoint's."""
     options = {
         "model.backbone.drop_path_rate": 0.5,
@@ -148,15 +141,11 @@ def test_without_the_seed_hook_it_would_not_be_equal(config, tmp_path, uninterru
     assert any(not torch.equal(weights[k], v) for k, v in uninterrupted.state.items())
 
 
-@pytest.mark.parametrize(
-    "options", [{"model.pyramid.s0.num_prototypes": 7}, {"model.pyramid.s1": None}]
-)
+@pytest.mark.parametrize("options", [{"model.pyramid.s0.num_prototypes": 7}, {"model.pyramid.s1": None}])
 def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrupted, options):
     key = next(iter(options))
     line = {
-        "model.pyramid.s0.num_prototypes": (
-            "  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) here"
-        ),
+        "model.pyramid.s0.num_prototypes": ("  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) here"),
         "model.pyramid.s1": "  head.prototypes.s1.weight: in the checkpoint, not here",
     }[key]
     checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
@@ -169,14 +158,10 @@ def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrup
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
 
 
-@pytest.mark.parametrize(
-    "options", [{"train_cfg.max_epochs": 5}, {"train_dataloader.batch_size": BATCH // 2}]
-)
+@pytest.mark.parametrize("options", [{"train_cfg.max_epochs": 5}, {"train_dataloader.batch_size": BATCH // 2}])
 def test_resuming_a_run_of_another_schedule_is_refused(config, tmp_path, uninterrupted, options):
     checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
-    with pytest.raises(
-        ValueError, match=r"its schedule does not fit. Resume with the old settings"
-    ):
+    with pytest.raises(ValueError, match=r"its schedule does not fit. Resume with the old settings"):
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
 
 

@@ -67,9 +67,7 @@ def test_labels_are_not_streamed(streamed):
 
 def test_a_url_is_not_looked_for_on_the_disk():
     dataset = dict(type="UnlabelledImages", data_root="old", pipeline=[1], data_prefix=dict(a=1))
-    cfg = Config(
-        dict(train_dataloader=dict(batch_size=BATCH, sampler=dict(type="A"), dataset=dataset))
-    )
+    cfg = Config(dict(train_dataloader=dict(batch_size=BATCH, sampler=dict(type="A"), dataset=dataset)))
     set_data_root(cfg, "s3://bucket/images")
     expected = dict(type="StreamedImages", data_root="s3://bucket/images", pipeline=[1])
     assert cfg.train_dataloader == dict(batch_size=BATCH, sampler=None, dataset=expected)

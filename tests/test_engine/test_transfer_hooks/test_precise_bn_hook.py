@@ -71,9 +71,7 @@ def make_runner(tmp_path, *, num_iters=2, batch=None, **changes):
         train_dataloader=loader,
         train_cfg=dict(type="IterBasedTrainLoop", max_iters=4, val_interval=2),
         optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
-        val_dataloader=dict(
-            loader, sampler=dict(type="DefaultSampler", shuffle=False), batch_sampler=None
-        ),
+        val_dataloader=dict(loader, sampler=dict(type="DefaultSampler", shuffle=False), batch_sampler=None),
         val_cfg=dict(),
         val_evaluator=[metric],
         custom_hooks=[PreciseBNBeforeValHook(num_iters)],
@@ -89,9 +87,7 @@ def test_means_over_batches_in_training_mode_are_in_the_checkpoint(tmp_path):
     runner = make_runner(tmp_path)
     runner.train()
     network = runner.model
-    assert [(mode, grad) for mode, grad, _ in network.seen] == 2 * (
-        [("loss", True)] * 2 + [("loss", False)] * 2
-    )
+    assert [(mode, grad) for mode, grad, _ in network.seen] == 2 * ([("loss", True)] * 2 + [("loss", False)] * 2)
     batches = [x for _, grad, x in network.seen if not grad]
     for step, measured in ((2, batches[:2]), (4, batches[2:])):
         saved = torch.load(tmp_path / f"iter_{step}.pth", weights_only=False)["state_dict"]
