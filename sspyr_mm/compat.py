@@ -15,6 +15,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from packaging.version import Version
+
 __all__ = [
     "check_versions",
     "find_distribution",
@@ -25,7 +27,6 @@ __all__ = [
     "quiet_imports",
     "quiet_logger",
     "register_forks",
-    "release",
     "remedy",
 ]
 
@@ -220,20 +221,8 @@ def fits(module: str) -> bool:
     if found is None or not is_importable(module):
         return found is None and is_importable(module)
     lowest, too_new = REQUIRED[module]
-    return release(lowest) <= release(found[1]) < release(too_new)
-
-
-def release(version: str) -> tuple[int, ...]:
-    """Reads the leading numbers of a version, for comparison.
-
-    Args:
-        version (str): For example '2.11.0+cu130'.
-
-    Returns:
-        tuple[int, ...]: For example (2, 11, 0).
-    """
-    match = re.match(r"\d+(?:\.\d+)*", version)
-    return tuple(int(part) for part in match.group().split(".")) if match else ()
+    # Without pre-release and local parts: 2.1rc1 and 2.1+cu121 count as 2.1.
+    return Version(lowest).release <= Version(found[1]).release < Version(too_new).release
 
 
 def has_originals() -> bool:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 # Distribution -> module, where the names differ.
@@ -71,7 +72,9 @@ def imported(folder):
 )
 def test_what_is_imported_is_declared(folder, files):
     missing = {
-        name: path for name, path in imported(folder).items() if name not in modules(*files) | OPTIONAL | {"pip"}
+        name: path
+        for name, path in imported(folder).items()
+        if name not in modules(*files) | OPTIONAL
     }
     assert not missing
 
@@ -81,6 +84,19 @@ def test_what_is_declared_is_imported():
     used = set(imported("tests"))
     assert {n for n in declared("tests") if MODULES.get(n, n) not in used} == NOT_IMPORTED
     assert modules("streaming") <= {"litdata"}
+
+
+def test_pins_name_no_host_and_cover_every_declared_package():
+    lines = (ROOT / "requirements/pins.txt").read_text().splitlines()
+    assert not [line for line in lines if "://" in line or line.startswith("-")]
+    pins = dict(re.findall(r"^([\w-]+)==([\w.]+)", "\n".join(lines), re.M))
+    names = declared(*(path.stem for path in (ROOT / "requirements").glob("*.txt")))
+    assert names - {"pip"} <= set(pins)
+    # They overwrite each other's files.
+    assert pins["opencv-python"] == pins["opencv-python-headless"]
+    # mmcv compiles its ops as C++17, and its setup imports pkg_resources.
+    assert Version(pins["torch"]) < Version("2.14")
+    assert Version(pins["setuptools"]) < Version("81")
 
 
 def test_setup_reads_these_files():

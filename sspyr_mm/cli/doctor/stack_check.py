@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from packaging.version import Version
+
 from sspyr_mm import compat
 from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, SETUP, Finding, last_line
 from sspyr_mm.version import __version__
@@ -77,7 +79,7 @@ def check_opencv() -> Iterator[Finding]:
     there = dict(pair for pair in pairs if pair)
     text = ", ".join(f"{name} {version}" for name, version in there.items()) or "missing"
     if len(set(there.values())) > 1:
-        last = max(there.values(), key=compat.release)
+        last = max(there.values(), key=Version)
         same = " ".join(f"{name}=={last}" for name in there)
         remedy = f"they overwrite each other's files; bring them to one version: pip install {same}"
         yield Finding("OpenCV", NOTE, text, remedy)
