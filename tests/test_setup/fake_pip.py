@@ -1,7 +1,7 @@
-"""Stands in for pip in the environments of test_setup_env.py: writes metadata instead of downloading gigabytes.
+"""Stands in for pip in the environments of test_setup_env.py: writes metadata in place of gigabytes.
 
-Run as ``python -m pip``. Every call is logged to $FAKE_PIP_LOG. $FAKE_PIP_FAIL and $FAKE_PIP_KILL name a word on whose
-sight an install fails, or kills the script that called; $FAKE_WHEEL says what becomes of a build.
+Runs as ``python -m pip`` and logs its arguments and constraints to $FAKE_LOG. $FAKE_FAIL and $FAKE_KILL name a word at
+which an install fails or the calling script is killed; $FAKE_OPS is the source of the ops of a compiled wheel.
 """
 
 import json
@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import sysconfig
 import time
@@ -18,112 +17,63 @@ from pathlib import Path
 
 SITE = Path(sysconfig.get_paths()["purelib"])
 TORCH = """
-__version__ = "{version}"
-class version:
-    cuda = "13.0"
-    hip = None
-class cuda:
-    @staticmethod
-    def is_available():
-        return False
+__version__ = "{}+cu130"
+class version: cuda = "13.0"
+class cuda: device_count = staticmethod(lambda: 0)
 """
 
 
-def add(name, version, files=()):
-    for old in SITE.glob(f"{name.replace('-', '_')}-*.dist-info"):
+def read_lines(option):
+    paths = [b for a, b in zip(sys.argv, sys.argv[1:], strict=False) if a == option]
+    paths += [a.removeprefix(option) for a in sys.argv if a.startswith(option) and a != option]
+    return [line for path in paths for line in Path(path).read_text().splitlines()]
+
+
+def install(name, version):
+    for old in SITE.glob(f"{name}-*.dist-info"):
         shutil.rmtree(old)
-    info = SITE / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
+    info = SITE / f"{name}-{version}.dist-info"
+    info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    (info / "RECORD").write_text("".join(f"{file},,\n" for file in (*files, f"{info.name}/METADATA")))
+    module = {"torch": "torch", "onedl_mmcv": "mmcv"}.get(name)
+    if module:
+        shutil.rmtree(SITE / module, ignore_errors=True)
+        (SITE / module).mkdir()
+        (SITE / module / "__init__.py").write_text(TORCH.format(version) * (name == "torch"))
 
 
-def module(name, text=""):
-    (SITE / name).mkdir(exist_ok=True)
-    (SITE / name / "__init__.py").write_text(text)
-    return [f"{name}/__init__.py"]
-
-
-def installed():
-    return {path.name.split("-")[0].replace("_", "-") for path in SITE.glob("*.dist-info")}
-
-
-def read_lines(path):
-    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
-    return [line for line in lines if line]
-
-
-def install(arguments):
-    wanted, pins, force = [], {}, False
-    queue = list(arguments)
-    while queue:
-        item = queue.pop(0)
-        if item == "-c":
-            pins.update(line.split("==") for line in read_lines(queue.pop(0)))
-        elif item == "-r":
-            wanted += read_lines(queue.pop(0))
-        elif item == "-e":
-            queue.pop(0)
-            wanted.append("sspyr_mm==0")
-        elif item == "--force-reinstall":
-            force = True
-        elif not item.startswith("-"):
-            wanted.append(item)
-    for item in wanted:
-        if os.environ.get("FAKE_PIP_FAIL", "\0") in item:
-            sys.exit("ERROR: No matching distribution found (on purpose)")
-        if os.environ.get("FAKE_PIP_KILL", "\0") in item:
-            add("half", "1")
+def install_all():
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)", "\n".join(read_lines("-c")), re.M))
+    items = [item for item in sys.argv[2:] if not item.startswith(("-", "/")) and item != "."]
+    items += re.findall(r"^[\w-]+", "\n".join(read_lines("-r")), re.M)
+    items += ["sspyr_mm"] * ("-e" in sys.argv)
+    for item in items:
+        if os.environ.get("FAKE_FAIL") == item:
+            sys.exit(f"no network for {item}")
+        if os.environ.get("FAKE_KILL") == item:
             os.kill(os.getppid(), signal.SIGKILL)
             sys.exit(1)
-        if item.endswith(".whl"):
-            with zipfile.ZipFile(item) as wheel:
-                wheel.extractall(SITE)
-                add("onedl-mmcv", Path(item).name.split("-")[1], wheel.namelist())
-            continue
         name, _, version = item.partition("==")
-        name = re.split(r"[<>=]", name)[0].replace("_", "-")
-        version = version or pins.get(name, "1.0")
-        if name in installed() and not force:
-            continue
-        files = ()
-        if name == "torch":
-            files = module("torch", TORCH.format(version=version))
-        elif name == "onedl-mmcv":
-            shutil.rmtree(SITE / "mmcv", ignore_errors=True)
-            files = module("mmcv")
-        add(name, version, files)
+        version, old = version or pins.get(name), list(SITE.glob(f"{name.replace('-', '_')}-*"))
+        if not old or (version and version not in old[0].name) or "--force-reinstall" in sys.argv:
+            install(name.replace("-", "_"), version or "1.0")
+    for path in (item for item in sys.argv if item.endswith(".whl")):
+        install("onedl_mmcv", Path(path).name.split("-")[1])
+        zipfile.ZipFile(path).extractall(SITE)
 
 
-def wheel(arguments):
-    mode = os.environ.get("FAKE_WHEEL", "good")
-    out = Path(arguments[arguments.index("-w") + 1])
-    version = arguments[-1].partition("==")[2]
-    for done in (1, 2, 3):
-        print(f"[{done}/3] c++ -c something", flush=True)
-    if mode == "fail":
-        sys.exit("fatal error: no such header (on purpose)")
-    if mode == "hang":
-        compiler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"])
-        Path(os.environ["FAKE_PIP_LOG"]).with_name("compiler").write_text(str(compiler.pid))
-        time.sleep(120)
-    if mode == "slow":
-        time.sleep(3)
-    out.mkdir(parents=True, exist_ok=True)
-    name = out / f"onedl_mmcv-{version}-cp311-cp311-linux_x86_64.whl"
-    with zipfile.ZipFile(name, "w") as archive:
-        archive.writestr("mmcv/__init__.py", "")
-        if mode != "pure":
-            text = "raise ImportError('undefined symbol')" if mode == "unloadable" else ""
-            archive.writestr("mmcv/_ext.py", text)
-        # As in the real one, the list of names is longer than a pipe holds, and the ops are not at its end.
-        for index in range(1500):
-            archive.writestr(f"mmcv/ops/{index:030}.py", "")
+def build_wheel():
+    if os.environ.get("FAKE_FAIL") == "compile":
+        sys.exit("fatal error: no such header")
+    time.sleep(float(os.environ.get("FAKE_SECONDS", "0")))
+    folder = Path(sys.argv[sys.argv.index("-w") + 1])
+    folder.mkdir(parents=True)
+    version = sys.argv[-1].partition("==")[2]
+    with zipfile.ZipFile(folder / f"onedl_mmcv-{version}-cp311-cp311-linux.whl", "w") as archive:
+        archive.writestr("mmcv/_ext.py", os.environ.get("FAKE_OPS", ""))
 
 
 if __name__ == "__main__":
-    environment = {name: os.environ.get(name) for name in ("MAX_JOBS", "CUDA_VISIBLE_DEVICES")}
-    with open(os.environ["FAKE_PIP_LOG"], "a", encoding="utf-8") as log:
-        constraints = [Path(sys.argv[i + 1]).read_text() for i, a in enumerate(sys.argv) if a == "-c"]
-        log.write(json.dumps([sys.argv[1:], constraints, environment]) + "\n")
-    {"install": install, "wheel": wheel}[sys.argv[1]](sys.argv[2:])
+    with open(os.environ["FAKE_LOG"], "a", encoding="utf-8") as log:
+        log.write(json.dumps([sys.argv[1:], read_lines("-c")]) + "\n")
+    install_all() if sys.argv[1] == "install" else build_wheel()
