@@ -13,7 +13,7 @@
 set -euo pipefail
 
 active=${VIRTUAL_ENV:-}
-[[ ${CONDA_DEFAULT_ENV:-base} == base ]] || active=${active:-$CONDA_PREFIX}
+[[ ${CONDA_DEFAULT_ENV:-base} == base ]] || active=${active:-${CONDA_PREFIX:-}}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${SSPYR_VENV:-${active:-$PWD/.venv}}
 [[ $venv == /* ]] || venv=$OLDPWD/$venv
