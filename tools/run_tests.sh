@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets up the environment if need be and runs the checks.
+# Sets up the environment if need be and runs the checks of CI.
 #
-#   bash tools/run_tests.sh                          format, lint, types, and the fast tests
+#   bash tools/run_tests.sh                          format, lint, types, spelling, and the tests that are not marked
 #   bash tools/run_tests.sh -m slow tests/...        pytest alone, with these arguments
 #
 # NUM_WORKERS (default 2, at most the number of cores) tests run at once, where pytest-xdist is there.
@@ -20,6 +20,8 @@ if [[ $# -eq 0 ]]; then
     "$python" -m ruff format --check .
     "$python" -m ruff check .
     "$python" -m mypy sspyr_mm
+    "$python" -m codespell_lib
+    "$(dirname "$python")/shellcheck" .ci/run tools/*.sh tools/*/*.sh
 fi
 
 options=()
