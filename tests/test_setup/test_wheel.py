@@ -83,6 +83,7 @@ def test_runs_from_elsewhere(wheel, tmp_path):
     # PYTHONPATH comes before the editable install of the environment
     output = run(sys.executable, "-m", "sspyr_mm", "--help", cwd=tmp_path, PYTHONPATH=str(target))
     assert "doctor" in output
+    assert output == run(target / "bin/sspyr", "--help", cwd=tmp_path, PYTHONPATH=str(target))
     config = tmp_path / "inherits.py"
     config.write_text("_base_ = ['sspyr_mm::_base_/compat.py']\nwork_dir = 'w'\n")
     code = (
@@ -90,7 +91,7 @@ def test_runs_from_elsewhere(wheel, tmp_path):
         f"cfg = Config.fromfile({str(config)!r}); print(sspyr_mm.__file__, cfg.custom_imports.imports)"
     )
     output = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(target))
-    assert str(target) in output and "['sspyr_mm']" in output
+    assert str(target) in output and "['sspyr_mm.registration']" in output
     train = target / "sspyr_mm/.mim/tools/train.py"
     output = run(sys.executable, train, "--help", cwd=tmp_path, PYTHONPATH=str(target))
     assert "--data-root" in output
