@@ -1,4 +1,4 @@
-"""The settings that a data set's transforms take from the model and the run: pyramid, seed and epoch."""
+"""Passes the model's pyramid and the run's seed and epoch to the transforms of a data set."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,17 +16,17 @@ from sspyr_mm.pyramid import PyramidSpec
 
 
 def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
-    """Builds the training images of a config, ready to be read as in the first epoch.
+    """Builds the training data set of a config, set to the first epoch.
 
     Args:
         cfg: Pre-training config.
         seed: Seed of the views.
 
     Returns:
-        The data set; its transforms have the pyramid of ``cfg.model``.
+        Data set whose transforms use the pyramid of ``cfg.model``.
 
     Raises:
-        ValueError: If a transform has another pyramid.
+        ValueError: If a transform has a different pyramid.
     """
     init_default_scope("mmpretrain")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
@@ -36,14 +36,14 @@ def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
 
 
 def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
-    """Sets the pyramid of the transforms that cut or decode by it.
+    """Sets the pyramid of the transforms that crop or decode by it.
 
     Args:
-        dataset: A data set, or one that wraps others.
-        spec: The model's pyramid.
+        dataset: Data set, possibly a wrapper of others.
+        spec: Pyramid of the model.
 
     Raises:
-        ValueError: If a transform has another one.
+        ValueError: If a transform has a different pyramid.
     """
     for transform in _transforms(dataset):
         if isinstance(transform, (LoadRGBImage, PyramidViewTransform)):
@@ -54,9 +54,9 @@ def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:
     """Sets the epoch from which the random numbers of views are derived.
 
     Args:
-        dataset: A data set, or one that wraps others.
-        epoch: From 0.
-        seed: The run's, the same on every rank.
+        dataset: Data set, possibly a wrapper of others.
+        epoch: Epoch, from 0.
+        seed: Seed of the run, the same on every rank.
     """
     for transform in _transforms(dataset):
         if isinstance(transform, SampleSeed):
@@ -66,20 +66,20 @@ def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:
 def start_epoch(
     loader: Any, epoch: int, *, seed: int, done: int = 0, begun: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """Sets order, position and views of an epoch, of files and of streamed shards alike.
+    """Sets the order, start position and views of an epoch, for image files and streamed shards.
 
     Args:
         loader: Training loader.
-        epoch: From 0.
-        seed: The run's, the same on every rank.
-        done: Iterations of this epoch that an interrupted run has finished.
-        begun: Return value of this function when the epoch was begun.
+        epoch: Epoch, from 0.
+        seed: Seed of the run, the same on every rank.
+        done: Number of iterations of this epoch that an interrupted run has finished.
+        begun: Value that this function returned at the start of the epoch.
 
     Returns:
-        State that a checkpoint must keep to continue the epoch; None for files.
+        State that a checkpoint must save to continue the epoch; None for image files.
 
     Raises:
-        TypeError: If iterations are to be skipped by a sampler that cannot.
+        TypeError: If ``done`` is positive and the sampler cannot skip samples.
     """
     set_epoch(loader.dataset, epoch, seed=seed)
     if isinstance(loader.dataset, StreamedImages):
@@ -92,7 +92,7 @@ def start_epoch(
             begun=begun,
         )
     if isinstance(loader.sampler, DefaultSampler):
-        loader.sampler.seed = seed  # a checkpoint brings its own, after the sampler was made
+        loader.sampler.seed = seed  # the seed of a checkpoint is known only after the sampler is built
     if isinstance(loader.sampler, ResumableSampler):
         loader.sampler.skip(done * loader.batch_size)
     elif done:
@@ -104,13 +104,13 @@ def start_epoch(
 
 
 def inner_datasets(dataset: Any) -> list[Any]:
-    """Data sets inside one of mmengine's wrappers (``ConcatDataset``, ``RepeatDataset``, ...).
+    """Returns the data sets inside a wrapper of mmengine (``ConcatDataset``, ``RepeatDataset``, ...).
 
     Args:
-        dataset: Any data set.
+        dataset: Data set or wrapper.
 
     Returns:
-        Its parts; empty if it wraps nothing.
+        Wrapped data sets; empty for a data set that is not a wrapper.
     """
     parts = [*getattr(dataset, "datasets", []), getattr(dataset, "dataset", None)]
     return [part for part in parts if part is not None]

@@ -1,4 +1,4 @@
-"""Sampling that can start in the middle of an epoch."""
+"""Sampler that can start in the middle of an epoch."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -10,13 +10,13 @@ from mmpretrain.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class ResumableSampler(DefaultSampler):
-    """``DefaultSampler`` that can leave out what an interrupted epoch has already seen.
+    """``DefaultSampler`` that can skip the samples that an interrupted epoch has already used.
 
-    State: per rank, derived from seed, epoch and position; nothing to save.
+    State: per rank, derived from seed, epoch and position; not persistent.
 
     Args:
-        *args: Of ``DefaultSampler``.
-        **kwargs: Of ``DefaultSampler``.
+        *args: Arguments of ``DefaultSampler``.
+        **kwargs: Keyword arguments of ``DefaultSampler``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -24,15 +24,15 @@ class ResumableSampler(DefaultSampler):
         self._num_skipped = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch's order and forgets any skip."""
+        """Sets the epoch, which determines the order, and resets the skip."""
         super().set_epoch(epoch)
         self._num_skipped = 0
 
     def skip(self, num_samples: int) -> None:
-        """Leaves out samples at the start of the epoch that was set last.
+        """Skips samples at the start of the current epoch.
 
         Args:
-            num_samples: Of this rank, >= 0. ``len()`` still counts the whole epoch.
+            num_samples: Number of samples of this rank, >= 0; ``len()`` still counts the whole epoch.
         """
         self._num_skipped = num_samples
 

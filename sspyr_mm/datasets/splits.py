@@ -1,7 +1,8 @@
-"""Lists of images: parts of a data set that everyone draws alike.
+"""Reproducible subsets of a data set, as lists of image ids.
 
-An image's place is the SHA-256 of ``"{seed}:{id}"``, so that a list depends on the seed and the ids alone: not on their
-order, on a library's random generator or on a platform. Lists of one seed are nested: 1 % is the head of 10 %.
+Images are sorted by the SHA-256 of ``"{seed}:{id}"``, so that a list depends only on the seed and the ids: not on their
+order, a library's random generator or the platform. Lists of one seed are nested: the 10 % list starts with the 1 %
+list.
 """
 
 import hashlib
@@ -14,51 +15,52 @@ from sspyr_mm.files import whole_file
 
 
 def rank_ids(ids: Iterable[str], seed: int) -> list[str]:
-    """Brings ids into an order that is random, but always the same.
+    """Sorts ids into a random but reproducible order.
 
     Args:
-        ids: Of images, each once.
-        seed: Another one gives another order.
+        ids: Unique image ids.
+        seed: Random seed.
 
     Returns:
-        The ids by the SHA-256 of ``"{seed}:{id}"``.
+        Ids, sorted by the SHA-256 of ``"{seed}:{id}"``.
 
     Raises:
         ValueError: If an id occurs twice.
     """
     ids = list(ids)
     if len(set(ids)) < len(ids):
-        raise ValueError("ids of images occur twice: a list could hold an image twice")
+        raise ValueError("duplicate image ids: a list could contain an image twice; give each id once")
     return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
 
 
 def ids_checksum(ids: Iterable[str]) -> str:
-    """SHA-256 of the ids, sorted as text, one a line: tells whether two lists were drawn from the same images."""
+    """Returns the SHA-256 of the sorted ids, one per line; it is equal for lists drawn from the same images."""
     return hashlib.sha256("".join(f"{one}\n" for one in sorted(ids)).encode()).hexdigest()
 
 
 def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, seed: int) -> int:
-    """Writes a list: a comment that says how it was drawn, then an id per line in the order drawn.
+    """Writes a list: a comment that describes the draw, then one id per line in the order drawn.
 
     Args:
-        path: The file; it appears when it is complete.
-        ids: All images to draw from.
-        percent: Part to draw, 1 to 100; rounded down to whole images.
-        seed: Of the draw.
+        path: Target file; it appears when it is complete.
+        ids: Ids of all images to draw from.
+        percent: Percentage to draw, 1 to 100; rounded down to whole images.
+        seed: Random seed.
 
     Returns:
-        How many ids it lists.
+        Number of ids in the list.
 
     Raises:
-        ValueError: If ``percent`` is out of range, or so small that no image is left, or an id would not be read
-            back from a line.
+        ValueError: If ``percent`` is out of range or selects no image, or an id cannot be written as a line.
     """
     ranked = rank_ids(ids, seed)
     if not 1 <= percent <= 100:
-        raise ValueError(f"percent must be from 1 to 100, got {percent}")
+        raise ValueError(f"percent must be a percentage between 1 and 100, got {percent}")
     chosen = ranked[: len(ranked) * percent // 100]
     if not chosen:
-        raise ValueError(f"{percent} % of {len(ranked)} images is none: give more images or percent")
+        raise ValueError(
+            f"{percent} % of {len(ranked)} images selects no image: give more images or a higher percentage"
+        )
     header = (
         f"# {percent} % of {len(ranked)} images, those with the lowest SHA-256 of '{seed}:ID': seed {seed}, "
         f"{len(chosen)} ids; SHA-256 of all ids, sorted as text, one a line: {ids_checksum(ranked)}"
@@ -71,19 +73,19 @@ def write_ids(path: str | os.PathLike, ids: Iterable[str], *, header: str = "# i
     """Writes a list that :func:`read_split` reads.
 
     Args:
-        path: The file; it appears when it is complete.
-        ids: An id per line.
+        path: Target file; it appears when it is complete.
+        ids: Image ids.
         header: First line, a comment.
 
     Raises:
-        ValueError: If an id would not be read back from a line.
+        ValueError: If an id cannot be written as a line.
     """
     ids = list(ids)
     for one in ids:
         if not one or one != one.strip() or one.startswith("#") or "\n" in one or "\r" in one:
             raise ValueError(
-                f"id {one!r} can't be a line of a list: ids must have no line break, no spaces around them and no "
-                "'#' at the beginning; rename the image"
+                f"id {one!r} cannot be a line of a list: an id must not be empty, contain a line break, start "
+                "or end with a space, or start with '#'; rename the image"
             )
     with whole_file(path) as partial:
         partial.write_text("\n".join([header, *ids]) + "\n", encoding="utf-8")
@@ -93,14 +95,14 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
     """Reads a list of ids.
 
     Args:
-        path: An id per line; lines that begin with ``#`` are comments.
+        path: Text file with one id per line; lines that start with ``#`` are comments.
 
     Returns:
-        The ids, in the order of the file.
+        Ids in the order of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it lists nothing, or an id twice, or is not Unicode text.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file lists no ids or contains duplicates, or is not Unicode text.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -108,11 +110,11 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
             f"No list of image ids at {path}: give an existing file, or draw one with "
             "tools/dataset_converters/make_coco_splits.py"
         )
-    # Not splitlines(), which also ends a line at characters that a file's name may hold.
+    # Not splitlines(), which also breaks lines at characters that a file name may contain.
     lines = (line.strip() for line in read_text(path).split("\n"))
     ids = tuple(line for line in lines if line and not line.startswith("#"))
     if not ids:
-        raise ValueError(f"{path} lists no image: it needs an id per line")
+        raise ValueError(f"{path} lists no images: write one id per line")
     if len(set(ids)) < len(ids):
-        raise ValueError(f"{path} lists {len(ids) - len(set(ids))} ids twice: keep each once")
+        raise ValueError(f"{path} lists {len(ids) - len(set(ids))} duplicate ids: keep each id once")
     return ids

@@ -1,4 +1,4 @@
-"""Text files that people and their programs write: lists, tables, class names, annotations."""
+"""Reading of text files from any editor: lists, tables, class names, annotations."""
 
 import codecs
 import os
@@ -17,7 +17,7 @@ _MARKS = (
 def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
     r"""Reads a text file as UTF-8, or as UTF-16 or UTF-32 where it starts with their byte order mark.
 
-    UTF-16 without a mark is recognised by the zero byte of its first character, which has to be ASCII.
+    UTF-16 without a mark is detected by the zero byte of its first character, which has to be ASCII.
 
     Args:
         path: File to read.

@@ -1,4 +1,4 @@
-"""Images without labels, from wherever they lie."""
+"""Unlabelled images from folders, list files and COCO annotation files."""
 
 import json
 import os
@@ -27,24 +27,24 @@ class UnlabelledImages(BaseDataset):
     """All images of one or several folders, list files or COCO annotation files.
 
     Args:
-        data_root: One path or several: a folder, searched through all its sub-folders; a ``.txt`` or ``.lst`` file
-            with a path per line (relative ones to the file's folder; ``#`` starts a comment); a COCO ``.json``, whose
-            images are looked for in ``data_prefix['img_path']``, else next to it and in its parent's folders.
+        data_root: One path or several: a folder, searched recursively; a ``.txt`` or ``.lst`` file with one path per
+            line (relative to the file's folder; ``#`` starts a comment); a COCO ``.json``, whose images are searched in
+            ``data_prefix['img_path']``, else next to the json and in the folders of its parent.
         data_prefix: ``dict(img_path=...)``: folder of the images of a list or json; for folders, a sub-folder.
         pipeline: Transforms.
-        suffixes: Endings of file names that count as images, in any case; default: all formats that can be read, by
-            ending, and by content where the ending is unfamiliar.
-        max_missing: Share of the images of a list or json that may be missing; the others are used.
-        max_refetch: Images tried in place of one that cannot be read, before it is an error.
+        suffixes: File extensions of images, in any case; default: all readable formats, detected by extension, and by
+            content where the extension is unknown.
+        max_missing: Share of the images of a list or json that may be missing, 0 to 1; missing images are skipped.
+        max_refetch: Number of replacements that are tried for an unreadable image before an error is raised.
         **kwargs: Arguments of mmengine's ``BaseDataset``.
 
     Attributes:
-        notices: Lines about what was found: files skipped, images missing. :class:`DataCheckHook` logs them.
+        notices: Lines about skipped files and missing images; :class:`DataCheckHook` logs them.
 
     Raises:
         FileNotFoundError: If a path does not exist, or too many images of a list or json do not.
         PermissionError: If a folder cannot be read.
-        ValueError: If there are no images; with what was looked for, and where.
+        ValueError: If no images are found; the message lists the places that were searched.
     """
 
     METAINFO = {"classes": ()}
@@ -82,10 +82,10 @@ class UnlabelledImages(BaseDataset):
         )
 
     def list_images(self) -> list[str]:
-        """Lists the images, sorted within each folder so that every machine has the same order.
+        """Lists the images, sorted within each folder, so that the order is the same on every machine.
 
         Returns:
-            Paths.
+            Paths of the images.
         """
         self.notices = []
         finder = ImageFinder(self.suffixes)
@@ -95,8 +95,8 @@ class UnlabelledImages(BaseDataset):
         places = ", ".join(map(printable, self.roots))
         if not paths and any(is_packed(str(root)) for root in self.roots):
             raise ValueError(
-                f"{places} holds packed shards: give it with tools/train.py --data-root, or set "
-                "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None; other commands want "
+                f"{places} contains packed shards: pass it to tools/train.py --data-root, or set "
+                "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None; other commands need "
                 "the folder of images that was packed"
             )
         if not paths:
@@ -107,17 +107,17 @@ class UnlabelledImages(BaseDataset):
         return paths
 
     def load_data_list(self) -> list[dict[str, str]]:
-        """What mmengine asks for.
+        """Lists the images in the form that mmengine expects.
 
         Returns:
-            A dict with ``img_path`` per image.
+            One dict with ``img_path`` per image.
         """
         return [{"img_path": path} for path in self.list_images()]
 
     def full_init(self) -> None:
-        """Lists the images into mmengine's buffer, one by one.
+        """Serialises the list of images into mmengine's buffer, one image at a time.
 
-        mmengine would make a dict and an array of each first: several times the memory, in every process.
+        mmengine's own method first builds a dict and an array per image: several times the memory, in every process.
         """
         if self._fully_initialized or not self.serialize_data:
             super().full_init()
@@ -132,23 +132,23 @@ class UnlabelledImages(BaseDataset):
             self.get_subset_(self._indices)
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
-        """One image through the pipeline, another one in place of one that can't be read.
+        """Loads an image through the pipeline, and replaces an unreadable image by another one.
 
-        Which one depends on ``idx`` alone, where mmengine asks numpy's global generator: so it is the same with any
-        number of workers and after a restart. It keeps the ``sample_idx`` of the broken one, so that its views differ
-        from those of its own turn.
+        The replacement depends only on ``idx``, not on NumPy's global generator as in mmengine, so that it is the same
+        for any number of workers and after a restart. It keeps the ``sample_idx`` of the unreadable image, so that its
+        views differ from those at its own index.
 
         Args:
             idx: Index of the image.
 
         Returns:
-            What the pipeline returns.
+            Output of the pipeline.
 
         Raises:
-            IndexError: If there is no such image.
-            UnreadableImageError: If ``max_refetch`` others cannot be read either.
+            IndexError: If ``idx`` is out of range.
+            UnreadableImageError: If ``max_refetch`` replacements cannot be read either.
         """
-        # Negative ones count from the end, too large ones are an IndexError.
+        # Negative indices count from the end; an index out of range raises IndexError.
         idx = range(len(self))[idx]
         data = self.pipeline(self.get_data_info(idx))
         if data is not None:
@@ -161,8 +161,8 @@ class UnlabelledImages(BaseDataset):
                 return data
         places = ", ".join(map(printable, self.roots))
         raise UnreadableImageError(
-            f"Image {idx} of {places} and {self.max_refetch} others in its place cannot be read: see 'Left out ...' "
-            "above; remove or repair these files, or give another data_root"
+            f"Image {idx} of {places} and {self.max_refetch} replacements cannot be read: see 'Skipped ...' above; "
+            "remove or repair these files, or set another data_root"
         )
 
     def _list_root(self, root: Path, finder: ImageFinder) -> list[str]:
@@ -190,7 +190,7 @@ class UnlabelledImages(BaseDataset):
         return self._present(
             paths,
             root,
-            "relative paths count from the list's folder, or from data_prefix=dict(img_path=FOLDER)",
+            "relative paths start at the folder of the list, or at data_prefix=dict(img_path=FOLDER)",
         )
 
     def _present(self, paths: list[str], root: Path, remedy: str) -> list[str]:
@@ -207,4 +207,4 @@ class UnlabelledImages(BaseDataset):
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
         paths = find_coco_images(root, names, self.img_prefix)
-        return self._present(paths, root, "complete their folder, or set data_prefix=dict(img_path=FOLDER)")
+        return self._present(paths, root, "add the missing files, or set data_prefix=dict(img_path=FOLDER)")

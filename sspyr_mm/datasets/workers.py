@@ -1,4 +1,4 @@
-"""Start of a loader's worker."""
+"""Initialisation of a data loader's workers."""
 
 import os
 import signal
@@ -9,19 +9,19 @@ from mmengine.registry import FUNCTIONS
 
 @FUNCTIONS.register_module()
 def answer_to_parent_only(worker_id: int) -> None:
-    """Lets a worker outlive Ctrl-C and SIGTERM that are sent to all processes of a run.
+    """Keeps a worker running when Ctrl-C or SIGTERM is sent to all processes of a run.
 
     Terminals, torchrun and Slurm signal whole process groups. The main process finishes its iteration and saves a
-    checkpoint (:class:`InterruptHook`), for which it needs its workers. They end when the main process tells them to,
-    by SIGTERM or otherwise, or when it is gone.
+    checkpoint (:class:`InterruptHook`), for which it needs its workers. A worker exits when the main process terminates
+    it or has exited.
 
     Args:
-        worker_id: Number of the worker, as a ``DataLoader`` gives it.
+        worker_id: Index of the worker, passed by ``DataLoader``.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows: torch's own handling stays
+    if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows: torch's own handling is kept
         return
-    # Blocked, so that it can be waited for: a handler would not learn who the sender is.
+    # Blocked, so that a thread can wait for it: a handler does not receive the process id of the sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:

@@ -41,7 +41,7 @@ def write_list(tree, name, text):
     ("text", "error", "message"),
     [
         ("", ValueError, r"test.txt is empty"),
-        ("{0}\n{1}\n{0}\n", ValueError, r"test.txt names 1 images more than once, such as \S+:"),
+        ("{0}\n{1}\n{0}\n", ValueError, r"test.txt lists 1 images more than once, such as \S+:"),
         ("{0} {1}\n", FileNotFoundError, r"names 1 of 1 files that do not exist, such as .*\S \S+"),
     ],
 )

@@ -94,7 +94,7 @@ class TestDownload:
 
     def test_a_connection_that_breaks_leaves_no_file(self, server, tmp_path):
         server.limit = 300_000
-        with pytest.raises(ValueError, match=rf"/file was cut off, .* is {md5(DATA[:300_000])}"):
+        with pytest.raises(ValueError, match=rf"/file was truncated, .* is {md5(DATA[:300_000])}"):
             download(f"{server.url}/file", tmp_path / "file", md5(DATA))
         assert not list(tmp_path.iterdir())
 

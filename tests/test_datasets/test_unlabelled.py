@@ -287,7 +287,7 @@ def test_an_unreadable_folder(tmp_path, monkeypatch, locked):
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    message = f"Can't read {closed}: give this user the right to (chmod u+rx)"
+    message = f"Cannot read {closed}: grant this user read access (chmod u+rx)"
     with pytest.raises(PermissionError, match=re.escape(message)):
         UnlabelledImages(tmp_path)
 
@@ -297,7 +297,7 @@ def test_a_folder_without_permissions(tmp_path):
     image_file(tmp_path / "sub/b.png")
     (tmp_path / "sub").chmod(0)
     try:
-        with pytest.raises(PermissionError, match=r"sub: give this user the right to"):
+        with pytest.raises(PermissionError, match=r"sub: grant this user read access"):
             UnlabelledImages(tmp_path)
     finally:
         (tmp_path / "sub").chmod(0o755)
@@ -339,7 +339,7 @@ def test_another_image_takes_the_place_of_a_broken_one(folder_with_broken_files,
         assert results["sample_idx"] == idx
         if idx in (3, 5, 7):
             assert value not in (3, 5, 7)
-            assert log[0].startswith(f"Left out {folder_with_broken_files}/{idx}.png: ")
+            assert log[0].startswith(f"Skipped {folder_with_broken_files}/{idx}.png: ")
         else:
             assert value == idx and not log
 
@@ -364,7 +364,7 @@ def test_nothing_but_broken_files(tmp_path):
         (tmp_path / f"{name}.jpg").write_bytes(b"")
     dataset = UnlabelledImages(tmp_path, pipeline=LOAD, max_refetch=3)
     message = (
-        f"Image 1 of {tmp_path} and 3 others in its place cannot be read: see 'Left out ...' above; "
+        f"Image 1 of {tmp_path} and 3 replacements cannot be read: see 'Skipped ...' above; "
         "remove or repair these files"
     )
     with pytest.raises(UnreadableImageError, match=re.escape(message)):

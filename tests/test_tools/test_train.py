@@ -44,8 +44,8 @@ def train(work_dir, *options, config=CONFIG):
         ("train_dataloader.dataset.crops=3", "got an unexpected keyword argument 'crops'"),
         (
             "train_dataloader.dataset.image_ids=ids.txt",
-            "ids.txt lists 1 of 2 images that the annotations lack: 999; the list was made for another split or data "
-            "set: make one with tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR "
+            "ids.txt: 1 of 2 listed images are missing from the annotations: 999; the list was made for another "
+            "split or data set: make one with tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR "
             "and set train_dataloader.dataset.image_ids",
         ),
     ],
@@ -88,7 +88,7 @@ def test_nothing_but_broken_images_end_with_a_line(tmp_path):
     result = train(tmp_path, *arguments, config=config)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("train: Image ") and "others in its place cannot be read" in last
+    assert last.startswith("train: Image ") and "replacements cannot be read" in last
 
 
 def test_data_root_of_labelled_images(tmp_path):

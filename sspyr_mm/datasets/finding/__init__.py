@@ -1,4 +1,4 @@
-"""Finding image files: kinds of files, folders, and lists with their missing files."""
+"""Discovery of image files in folders and list files, and detection of their formats."""
 
 from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES
 from sspyr_mm.datasets.finding.list_files import drop_missing, read_list

@@ -1,4 +1,4 @@
-"""Kinds of files, by their first bytes and by the endings of their names."""
+"""File formats, detected by first bytes and by extension."""
 
 import functools
 import importlib
@@ -6,7 +6,7 @@ import importlib
 from PIL import Image
 
 NUM_BYTES = 32
-"""First bytes of a file that :func:`image_kind` needs."""
+"""Number of first bytes of a file that :func:`image_kind` needs."""
 
 _MARKS = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -25,7 +25,7 @@ _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
 }
-"""Of the box that begins a file of the ISO base media format."""
+"""Brands in the first box of a file of the ISO base media format."""
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 # fmt: off
@@ -33,13 +33,13 @@ IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".ppm",
     ".pgm", ".pbm", ".pnm", ".pfm", ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".heic", ".heif", ".hif", ".hdr",
 )
-"""Endings of image files, in lower case."""
+"""Extensions of image files, in lower case."""
 OTHER_SUFFIXES = frozenset((
     ".txt", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".md", ".html", ".htm", ".yaml", ".yml", ".toml", ".ini", ".log",
     ".py", ".ipynb", ".pdf", ".zip", ".tar", ".gz", ".npy", ".npz", ".pt", ".pth", ".pkl", ".h5", ".parquet", ".mp4",
     ".mov", ".avi", ".mkv", ".webm", ".mp3", ".wav", ".db",
 ))
-"""Endings of files that often lie among images and are none: they are not opened."""
+"""Extensions of other files that are common in folders of images: they are not opened."""
 # fmt: on
 _NEEDS_HEIF = (".heic", ".heif", ".hif")
 _NEEDS_PLUGIN = {".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx": "JPEG2000"}
@@ -70,7 +70,7 @@ def image_kind(head: bytes) -> str | None:
 
 @functools.cache
 def register_heif() -> bool:
-    """Lets Pillow read HEIC where pillow-heif is installed; returns whether it is."""
+    """Registers pillow-heif with Pillow; returns whether it is installed."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:
@@ -80,13 +80,13 @@ def register_heif() -> bool:
 
 @functools.cache
 def missing_reader(suffix: str) -> str | None:
-    """Names what has to be installed to read images of an ending.
+    """Returns the package that is missing to read images with an extension.
 
     Args:
-        suffix: Ending of a name, or a kind that :func:`image_kind` returns, as an ending.
+        suffix: File extension; also a format of :func:`image_kind` in this form, such as ``.heic``.
 
     Returns:
-        A package, None where nothing is missing.
+        Package to install, None if nothing is missing.
     """
     if suffix in _NEEDS_HEIF:
         return None if register_heif() else "pillow-heif"

@@ -1,4 +1,4 @@
-"""Images that a list names, and which of them are missing."""
+"""Reading of list files, and detection of missing images."""
 
 import os
 import re
@@ -11,9 +11,9 @@ from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import printable
 
 _SAMPLE = 32
-"""Lines that decide how a list is written."""
+"""Number of lines from which the form of a list is detected."""
 _WORTH_A_SCAN = 100
-"""Files of a folder from which on the folder is listed; fewer are asked for one by one."""
+"""Number of files from which their folder is listed once; fewer are checked one by one."""
 _LABEL = re.compile(r"(?:\s+|[,;]\s*)-?\d+(?:\.\d+)?$")
 
 
@@ -33,24 +33,24 @@ _FORMS: dict[str, Callable[[str], str]] = {
     "": str,
     "quotes removed": _unquoted,
     "backslashes read as slashes": _with_slashes,
-    "numbers behind the paths (labels) ignored": _without_label,
+    "numbers after the paths (labels) ignored": _without_label,
 }
-"""How lines may be written: the first form of which most images exist is taken."""
+"""Forms of lines; the first form under which most images exist is used."""
 
 
 def read_list(source: Path, folder: str) -> tuple[list[str], str]:
-    """Reads a list of images, a path per line; ``#`` starts a comment.
+    """Reads a list of images, one path per line; ``#`` starts a comment.
 
     Args:
-        source: Text file in UTF-8 or, with a byte order mark, UTF-16. Names of files need not be UTF-8.
-        folder: Folder that relative paths count from.
+        source: Text file in UTF-8 or, with a byte order mark, UTF-16. File names need not be UTF-8.
+        folder: Base folder of relative paths.
 
     Returns:
-        Paths, in their order, and how the lines were read if not as they are.
+        Paths in the order of the list, and a description of the form of its lines, empty for plain paths.
 
     Raises:
         OSError: If the list cannot be read.
-        ValueError: If it is not text, or not UTF-8 and its files do not exist.
+        ValueError: If it is not text, or if it is not UTF-8 and its files do not exist.
     """
     text_error = None
     try:
@@ -68,7 +68,7 @@ def read_list(source: Path, folder: str) -> tuple[list[str], str]:
     if text_error is not None and not counts[form]:
         raise text_error
     change = _FORMS[form]
-    for index, line in enumerate(lines):  # in place: lists of millions are not kept twice
+    for index, line in enumerate(lines):  # in place, so that a list of millions is not held twice
         lines[index] = _resolve(change(line), folder)
     return lines, form
 
@@ -82,19 +82,19 @@ def _resolve(line: str, folder: str) -> str:
 
 
 def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: str) -> tuple[list[str], str | None]:
-    """Removes paths that are no files, unless there are too many.
+    """Removes the paths of missing files, up to a largest share.
 
-    Folders of which many files are listed are read as a whole: on a file server, asking for files one by one takes a
-    thousand times as long. URLs are not checked.
+    A folder with many listed files is read once: on a file server, checking files one by one takes a thousand times as
+    long. URLs are not checked.
 
     Args:
-        paths: Paths.
-        source: List or annotation file that names them.
-        max_missing: Share of missing files up to which the others are used.
-        remedy: End of the error's message.
+        paths: Paths of images.
+        source: List or annotation file that contains them.
+        max_missing: Largest share of missing files, 0 to 1.
+        remedy: Remedy in the error message.
 
     Returns:
-        The paths that are files, and a line about the others, None if all are there.
+        Paths of existing files, and a notice about the missing ones, None if all exist.
 
     Raises:
         FileNotFoundError: If a larger share is missing.
@@ -105,7 +105,7 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
         return paths, None
     first = printable(missing[0])
     what = "is a folder" if os.path.isdir(missing[0]) else "does not exist"
-    found = f"{printable(source)} names {len(paths)} images, of which {len(missing)} are missing, such as {first}"
+    found = f"{printable(source)} lists {len(paths)} images, of which {len(missing)} are missing, such as {first}"
     if len(missing) > max_missing * len(paths):
         raise FileNotFoundError(
             f"{found} ({what}): {remedy}. Up to max_missing={max_missing:g} of the images may be missing "
@@ -118,7 +118,7 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
 
 
 def _present(paths: Sequence[str]) -> bytearray:
-    """1 for every path that is a regular file, or a URL."""
+    """Returns 1 for each path that is a regular file or a URL, else 0."""
     present = bytearray(len(paths))
     by_folder: dict[str, list[int]] = {}
     for index, path in enumerate(paths):

@@ -1,4 +1,4 @@
-"""What is worth knowing about a data set before training."""
+"""Notices about a data set, reported before training."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from sspyr_mm.files import printable
 
 _NUM_SAMPLED = 16
 _ALARMING = 0.25
-"""Share of images without content from which on they are reported."""
+"""Share of images without content above which they are reported."""
 
 
 def data_notices(dataset: Any) -> list[str]:
-    """Collects what was found while images were listed, and looks at a sample of them.
+    """Collects the notices from listing the images, and checks a sample of the images.
 
     Args:
-        dataset: Any data set; only :class:`UnlabelledImages` have notices.
+        dataset: Data set; only :class:`UnlabelledImages` have notices.
 
     Returns:
-        Lines: files skipped, images missing, images that are constant or nearly black.
+        Lines about skipped files, missing images, and images that are constant or nearly black.
     """
     if not isinstance(dataset, UnlabelledImages):
         return []
@@ -43,7 +43,7 @@ def _flat_images(dataset: UnlabelledImages) -> list[str]:
     if len(found) <= _ALARMING * tried:
         return []
     return [
-        f"{len(found)} of {tried} sampled images are constant or nearly black, such as {found[0]}: nothing is learned "
-        "from them. Check the files; if they have more than 8 bits a channel, set value_range=(LOW, HIGH) of "
+        f"{len(found)} of {tried} sampled images are constant or nearly black, such as {found[0]}: training learns "
+        "nothing from them. Check the files; if they have more than 8 bits per channel, set value_range=(LOW, HIGH) of "
         "LoadRGBImage in train_dataloader.dataset.pipeline"
     ]

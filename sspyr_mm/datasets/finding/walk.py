@@ -1,4 +1,4 @@
-"""Images of a folder and its sub-folders."""
+"""Recursive search for images in a folder."""
 
 import os
 from collections import Counter
@@ -24,41 +24,41 @@ _SERVER_FOLDERS = {
     "__MACOSX",
     "lost+found",
 }
-"""Folders that file servers and systems make for themselves; thumbnails and deleted files are in them."""
+"""Folders that file servers and operating systems create; they contain thumbnails and deleted files."""
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 _TRIALS = 64
-"""Files of an unfamiliar ending that are opened before the rest is taken to be of their kind."""
+"""Number of files of an unknown extension that are opened before the others are assumed to be of the same kind."""
 
 
 class ImageFinder:
-    """Finds images below folders, and counts what else is there.
+    """Finds images in folders and their sub-folders, and counts all other files.
 
-    Files with the ending of a readable format are not opened. Of those with an unfamiliar one, or none, the first bytes
-    decide; after 64 files of one ending that all were images, or all were not, the rest is taken to be the same.
-    Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
+    Files with the extension of a readable format are not opened. Files with an unknown extension, or none, are detected
+    by their first bytes; if the first 64 files of an extension are all images, or none is, the others are assumed to be
+    the same. Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
 
     Args:
-        suffixes: Endings that count as images, in any case; default: by ending and content.
+        suffixes: Extensions of images, in lower case; default: detection by extension and content.
     """
 
     def __init__(self, suffixes: tuple[str, ...] | None = None) -> None:
         self.suffixes = suffixes
         self._readable = {suffix for suffix in IMAGE_SUFFIXES if suffixes is None and missing_reader(suffix) is None}
         self.skipped: Counter[str] = Counter()
-        """Files that are no readable images, by kind."""
+        """Number of files that are not readable images, by kind."""
         self._trials: dict[str, list[int]] = {}
 
     def find(self, folder: Path) -> list[str]:
-        """Lists the images below a folder, following links.
+        """Lists the images in a folder and its sub-folders, following links.
 
         Args:
-            folder: Where to begin.
+            folder: Root folder.
 
         Returns:
-            Paths, sorted.
+            Sorted paths.
 
         Raises:
-            FileNotFoundError: If there is no such folder.
+            FileNotFoundError: If the folder does not exist.
             PermissionError: If a folder cannot be read.
         """
         found: list[str] = []
@@ -66,12 +66,12 @@ class ImageFinder:
         while waiting:
             current = waiting.pop()
             real = os.path.realpath(current)
-            if real in seen:  # a link that leads back up, or a second name
+            if real in seen:  # a link to a parent folder, or a second path of a folder
                 continue
             seen.add(real)
             folders, files = _scan(current)
             found += self._images(current, files)
-            # Sorted: of two names of one folder, every machine takes the same.
+            # Sorted, so that every machine uses the same one of two paths of a folder.
             waiting += [os.path.join(current, name) for name in sorted(folders, reverse=True)]
         return sorted(found)
 
@@ -84,7 +84,7 @@ class ImageFinder:
             elif suffix in self._readable or self._is_image(path, suffix):
                 yield path
             elif name.lower() not in _SYSTEM_FILES:
-                self.skipped[suffix or "without an ending"] += 1
+                self.skipped[suffix or "without an extension"] += 1
 
     def _is_image(self, path: str, suffix: str) -> bool:
         if self.suffixes is not None:
@@ -100,10 +100,10 @@ class ImageFinder:
         return is_image
 
     def notice(self, num_images: int) -> str | None:
-        """Names what was skipped.
+        """Describes the skipped files.
 
         Args:
-            num_images: Images found.
+            num_images: Number of images found.
 
         Returns:
             One line, None if nothing was skipped.
@@ -122,7 +122,7 @@ def _kind_text(kind: str, count: int) -> str:
 
 
 def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
-    """Names of the sub-folders, and of the files with whether they are regular; hidden ones are ignored."""
+    """Returns the names of sub-folders, and of files with whether each is regular; hidden names are ignored."""
     folders, files = [], {}
     try:
         with os.scandir(folder) as entries:
@@ -136,14 +136,14 @@ def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
                 elif entry.name not in _SERVER_FOLDERS:
                     folders.append(entry.name)
     except PermissionError as error:
-        raise PermissionError(f"Can't read {printable(folder)}: give this user the right to (chmod u+rx)") from error
+        raise PermissionError(f"Cannot read {printable(folder)}: grant this user read access (chmod u+rx)") from error
     except OSError as error:
         raise FileNotFoundError(f"{printable(folder)}: {error.strerror}; give an existing folder") from error
     return folders, files
 
 
 def is_kind(kind: Callable[[], bool]) -> bool:
-    """Whether an entry is of a kind; False for links in a circle or to a place that is closed."""
+    """Returns the result of a check of an entry; False for circular links and links to inaccessible places."""
     try:
         return kind()
     except OSError:

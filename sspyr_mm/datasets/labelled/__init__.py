@@ -1,4 +1,4 @@
-"""Images with labels, from COCO, VOC, tables and folders."""
+"""Labelled images from COCO jsons, VOC trees, tables and folders."""
 
 from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, match_classes
 from sspyr_mm.datasets.labelled.multi_label import CocoMultiLabel, MultiLabelImages

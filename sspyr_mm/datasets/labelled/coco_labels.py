@@ -25,32 +25,32 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
         image_root: Folder of the images; default: where :func:`find_coco_images` finds them.
 
     Returns:
-        Any instance counts, crowd included. Classes are in the order of the category list, images in the order of the
-        image list; those without annotation stay, as rows of zeros.
+        Labelled set. Every instance counts, crowds included. Classes have the order of the category list, images that
+        of the image list; images without annotations are kept, as rows of zeros.
 
     Raises:
         FileNotFoundError: If an image does not exist.
-        ValueError: If it is no COCO json, has no categories or no images, an annotation is of an unknown category
-            or image, names of categories are no text, or ids, names of categories or files of images occur twice.
+        ValueError: If the file is not a COCO json, has no categories or no images, an annotation has an unknown
+            category or image, a category name is not text, or ids, category names or image files are duplicated.
     """
     images, annotations, categories = _load(source)
     ids = [image["id"] for image in images]
     rows = {image_id: row for row, image_id in enumerate(ids)}
     columns = {category["id"]: column for column, category in enumerate(categories)}
     if len(rows) < len(ids) or len(columns) < len(categories):
-        raise ValueError(f"{source}: ids of images or of categories occur twice")
+        raise ValueError(f"{source}: duplicate ids of images or categories; give each its own id")
     classes = _class_names(categories, source)
     targets = image_targets(len(ids), len(columns))
     for annotation in annotations:
         image_id, category = annotation["image_id"], annotation["category_id"]
         if category not in columns:
             raise ValueError(
-                f"{source}: annotation {annotation.get('id')} is of category {category!r}, not in categories"
+                f"{source}: annotation {annotation.get('id')} has category_id {category!r}, not in categories"
                 f"{_other_type(category, columns)}"
             )
         if image_id not in rows:
             raise ValueError(
-                f"{source}: annotation {annotation.get('id')} is of image {image_id!r}, not in images"
+                f"{source}: annotation {annotation.get('id')} has image_id {image_id!r}, not in images"
                 f"{_other_type(image_id, rows)}"
             )
         targets[rows[image_id], columns[category]] = 1
@@ -58,34 +58,32 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     check_files(paths, source)
     if twice := repeated(map(os.path.normpath, paths)):
         raise ValueError(
-            f"{source}: several images have the same file_name: {shortened(twice)}; make them one, with the "
+            f"{source}: several images have the same file_name: {shortened(twice)}; merge them, with the "
             "annotations of all"
         )
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
 
 
 def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, ...]:
-    """Names of the categories, of which each is text and stands for one category."""
+    """Returns the category names; each must be text and unique."""
     names = [category["name"] for category in categories]
     wrong = [repr(name) for name in names if not isinstance(name, str)]
     if wrong:
         raise ValueError(f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes")
     twice = repeated(names)
     if twice:
-        raise ValueError(
-            f"{source}: several categories have the same name: {shortened(twice)}; rename them, or make them one"
-        )
+        raise ValueError(f"{source}: several categories have the same name: {shortened(twice)}; rename or merge them")
     warn_of_alike_classes(names, source)
     return tuple(names)
 
 
 def _other_type(wanted: object, ids: Iterable[object]) -> str:
-    """Says that an id differs from those there in its type only, for a message."""
+    """Describes an id that differs from the wanted one only in type, for an error message."""
     return next((f" (but {one!r} is)" for one in ids if str(one) == str(wanted)), "")
 
 
 def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
-    """Keys are there, file names are text, ids numbers or text; names of categories are looked at later."""
+    """Checks that keys exist, file names are text and ids are numbers or text; category names are checked later."""
     for item in items:
         for key in keys:
             value = item[key]
@@ -96,7 +94,7 @@ def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
 
 
 def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Images, annotations and categories, of which the keys used here are there, with values of their kinds."""
+    """Returns images, annotations and categories, with the keys used here checked for presence and type."""
     try:
         content = json.loads(read_text(source))
         images, categories = content["images"], content.get("categories", [])
@@ -113,7 +111,7 @@ def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], lis
             f"annotations[].image_id and category_id ({type(error).__name__}: {error})"
         ) from error
     if not categories:
-        raise ValueError(f"{source} has no categories: labels are needed, such as COCO's instances_*.json")
+        raise ValueError(f"{source} has no categories: give a file with labels, such as COCO's instances_*.json")
     if not images:
         raise ValueError(f"{source} has no images")
     return images, annotations, categories

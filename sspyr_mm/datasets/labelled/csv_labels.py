@@ -1,4 +1,4 @@
-"""Image labels of a table: a file and its labels per row."""
+"""Image labels of a table with one image file and its labels per row."""
 
 import ast
 import csv
@@ -22,30 +22,30 @@ from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened
 
 FILE_COLUMN, LABEL_COLUMN = "file", "labels"
-_SEPARATOR = re.compile("[;|]")  # class names may well hold blanks and commas
+_SEPARATOR = re.compile("[;|]")  # class names may contain spaces and commas
 _VALUES = {"1": 1, "0": 0, "-1": IGNORED, "1.0": 1, "0.0": 0, "-1.0": IGNORED}
 
 
 def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
-    """Reads a table with a header, separated by commas (csv) or tabs (tsv), semicolons, or what ``sep=`` says.
+    """Reads a table with a header, separated by commas (csv), tabs (tsv), semicolons or the character of ``sep=``.
 
     Args:
-        source: With a column ``file``, and either one column ``labels`` with names separated by ``;`` or ``|``, or as a
-            Python list (none: the image shows no class), or one column per class with 1, 0 or -1 (ignored).
-        image_root: Folder that relative paths count from; default: that of the table.
+        source: Table with a column ``file``, and either one column ``labels`` with names separated by ``;`` or ``|`` or
+            as a Python list (empty: the image shows no class), or one column per class with 1, 0 or -1 (ignored).
+        image_root: Base folder of relative paths; default: that of the table.
 
     Returns:
-        Classes are the sorted labels, or the columns in their order. Warnings report names that differ in case or
-        blanks only, and labels with a comma.
+        Labelled set. Classes are the sorted labels, or the columns in their order. Warnings report class names that
+        differ only in case or spaces, and labels with a comma.
 
     Raises:
         FileNotFoundError: If an image does not exist.
-        ValueError: If the header or a row is malformed, with its line; if a file has two rows; if there are no rows or
-            no classes; if it is not Unicode text.
+        ValueError: If the header or a row is malformed (the message gives its line), a file has two rows, the table has
+            no rows or no classes, or it is not Unicode text.
     """
     header, rows = _read_rows(source)
     if not rows:
-        raise ValueError(f"{source} has a header and no rows: a set needs an image")
+        raise ValueError(f"{source} has a header and no rows: add one row per image")
     _check_files_once(source, rows)
     listed = LABEL_COLUMN in header
     classes, targets = _labels(source, rows) if listed else _columns(source, header, rows)
@@ -60,7 +60,7 @@ def read_table(source: Path, image_root: str | None = None) -> LabelledImages:
 
 
 def _read_rows(source: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Header, and rows with their lines."""
+    """Returns the header, and the rows with their line numbers."""
     text = read_text(source)
     first, _, rest = text.partition("\n")
     said = re.fullmatch(r'"?sep=(.)"?[\s,;]*', first, re.IGNORECASE)  # for Excel
@@ -81,7 +81,7 @@ def _read_rows(source: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]
 
 
 def _delimiter(text: str, source: Path, said: re.Match[str] | None) -> str:
-    """Separator of the cells: what the file says, else what its header has a column ``file`` with."""
+    """Returns the separator: that of ``sep=``, else the one under which the header has a column ``file``."""
     if said:
         return said[1]
     usual = "\t" if source.suffix.lower() == ".tsv" else ","
@@ -109,40 +109,40 @@ def _check_header(source: Path, header: list[str]) -> None:
 def _check_row(source: Path, line: int, header: list[str], row: list[str]) -> dict[str, str]:
     if len(row) != len(header):
         raise ValueError(
-            f"{source}:{line}: {len(row)} cells, the header has {len(header)}; quote cells that hold the separator, or "
-            "separate labels by |"
+            f"{source}:{line}: {len(row)} cells, the header has {len(header)}; quote cells that contain the separator, "
+            "or separate labels by |"
         )
     cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
     if not cells[FILE_COLUMN]:
-        raise ValueError(f"{source}:{line}: no file")
+        raise ValueError(f"{source}:{line}: no file; fill the column '{FILE_COLUMN}'")
     return cells
 
 
 def _check_files_once(source: Path, rows: list[tuple[int, dict[str, str]]]) -> None:
-    """Refuses two rows of one image: each would say that what the other one shows is not there."""
+    """Raises an error for two rows of one image: each would mark the other row's labels as absent."""
     lines: dict[str, int] = {}
     for line, row in rows:
         name = row[FILE_COLUMN].replace("\\", "/")
         first = lines.setdefault(os.path.normpath(name), line)
         if first != line:
             raise ValueError(
-                f"{source}:{line}: {row[FILE_COLUMN]} has a row already, in line {first}: put all labels of an image "
-                "in one row (dog;cat, or a 1 in the column of each), and remove the other"
+                f"{source}:{line}: {row[FILE_COLUMN]} already has a row, in line {first}: put all labels of an image "
+                "in one row (dog;cat, or a 1 in the column of each) and remove the other"
             )
 
 
 def _warn_of_commas(source: Path, classes: Sequence[str]) -> None:
-    """Warns of labels that probably are several: each is trained and measured as one class."""
+    """Warns about labels with a comma, which probably are several: each is trained and evaluated as one class."""
     if joined := [repr(name) for name in classes if "," in name]:
         warnings.warn(
-            f"{source}: labels hold a comma: {shortened(joined)}; each counts as one class. If several are meant, "
-            "separate them by ; (dog;cat)",
+            f"{source}: labels contain a comma: {shortened(joined)}; each counts as one class. If they are several "
+            "labels, separate them by ; (dog;cat)",
             stacklevel=3,
         )
 
 
 def _split_labels(source: Path, line: int, cell: str) -> list[str]:
-    """Labels of a cell: separated, or as a Python list."""
+    """Returns the labels of a cell: separated, or as a Python list."""
     if cell.startswith("[") and cell.endswith("]"):
         try:
             names = ast.literal_eval(cell)
@@ -162,7 +162,7 @@ def _labels(source: Path, rows: list[tuple[int, dict[str, str]]]) -> tuple[tuple
     for line, row in rows:
         names = _split_labels(source, line, row[LABEL_COLUMN])
         if "" in names:
-            raise ValueError(f"{source}:{line}: an empty label in {row[LABEL_COLUMN]!r}")
+            raise ValueError(f"{source}:{line}: an empty label in {row[LABEL_COLUMN]!r}; remove the extra separator")
         labels.append(names)
     classes = tuple(sorted({name for names in labels for name in names}))
     if not classes:

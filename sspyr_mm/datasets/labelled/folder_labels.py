@@ -1,4 +1,4 @@
-"""Image labels that are names of folders."""
+"""Image labels from folder names."""
 
 import os
 import warnings
@@ -15,14 +15,14 @@ def read_folders(source: Path, split: str | None = None) -> LabelledImages:
     """Reads a folder with one sub-folder of images per class.
 
     Args:
-        source: That folder, or one that holds a folder per split.
-        split: Name of the split's folder.
+        source: Folder of the classes, or a folder with one such folder per split.
+        split: Folder name of the split.
 
     Returns:
-        A single label per image, classes in the order of their names.
+        Labelled set with one label per image, and classes sorted by name.
 
     Raises:
-        ValueError: If there is no such split, there are less than two classes, or no images in one of them.
+        ValueError: If the split does not exist, there are fewer than two classes, or a class has no images.
     """
     if split is not None:
         if not (source / split).is_dir():

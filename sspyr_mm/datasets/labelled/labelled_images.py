@@ -1,4 +1,4 @@
-"""Images and what they show: the one form that all readers return.
+"""Labelled images: the type that all readers return.
 
 Dimensions: N images, L classes.
 """
@@ -16,24 +16,24 @@ from sspyr_mm.datasets.names import alike_names
 from sspyr_mm.files import shortened
 
 IGNORED = -1
-"""Target of a class that is neither to be learned nor to be counted for an image."""
+"""Target of a class that is ignored for an image, in training and evaluation."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Files and what they show.
+    """Image files and their labels.
 
     Args:
-        paths: N files.
-        targets: (N, L) int8: 1 shown, 0 not, -1 neither to be learned nor to be counted (VOC: the class has difficult
-            objects only).
-        classes: Names, in the order of the columns.
+        paths: Paths of the N images.
+        targets: (N, L) int8: 1 shown, 0 not shown, -1 ignored in training and evaluation (VOC: the class has only
+            difficult objects).
+        classes: Class names in the order of the columns.
         multi_label: Whether an image may show several classes, or none.
-        image_ids: N names that stay when files move, for lists of a split: COCO's id, VOC's name, else the path as
-            the source has it.
+        image_ids: N ids that do not depend on the location of the files, for lists of images: COCO's id, VOC's name,
+            else the path as written in the source.
 
     Raises:
-        ValueError: If the parts don't belong together.
+        ValueError: If the lengths or the shape or type of the targets do not match.
     """
 
     paths: list[str]
@@ -53,46 +53,46 @@ class LabelledImages:
             raise ValueError(f"{len(self.paths)} paths, but {len(self.image_ids)} image_ids")
 
     def with_classes(self, classes: Sequence[str]) -> "LabelledImages":
-        """The same images under another list of classes.
+        """Returns the same images with another list of classes.
 
         Args:
-            classes: Names, in the order wanted. Those that this set lacks become columns of zeros.
+            classes: Class names in the new order. Classes that this set lacks become columns of zeros.
 
         Returns:
-            The set with these columns.
+            Set with these columns.
 
         Raises:
-            ValueError: If the set shows a class that is not listed.
+            ValueError: If ``classes`` lacks a class of this set.
         """
         classes = tuple(classes)
         lost = [name for name in self.classes if name not in classes]
         if lost:
             raise ValueError(
-                f"Labels outside of the {len(classes)} classes given: {shortened(lost)}; add them, or take them out of "
-                "the annotations"
+                f"Labels outside of the {len(classes)} classes given: {shortened(lost)}; add them to the classes, or "
+                "remove them from the annotations"
             )
         targets = np.zeros((len(self.paths), len(classes)), np.int8)
         targets[:, [classes.index(name) for name in self.classes]] = self.targets
         return replace(self, targets=targets, classes=classes)
 
     def with_images(self, image_ids: Iterable[str], source: str | os.PathLike) -> "LabelledImages":
-        """Those images of the set that a list names, in the order of the set.
+        """Returns the images of a list, in the order of the set.
 
         Args:
-            image_ids: Ids.
-            source: Where they are from, for the message.
+            image_ids: Ids of the images.
+            source: Source of the ids, for the error message.
 
         Returns:
-            The smaller set.
+            Subset.
 
         Raises:
-            ValueError: If the set lacks one of them.
+            ValueError: If the set lacks one of the images.
         """
         wanted = set(image_ids)
         missing = sorted(wanted.difference(self.image_ids))
         if missing:
             raise ValueError(
-                f"{source} lists {len(missing)} of {len(wanted)} images that the annotations lack: "
+                f"{source}: {len(missing)} of {len(wanted)} listed images are missing from the annotations: "
                 f"{shortened(missing)}; the list was made for another split or data set: make one with "
                 "tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR and set "
                 "train_dataloader.dataset.image_ids"
@@ -109,17 +109,17 @@ class LabelledImages:
 def match_classes(
     train: LabelledImages, test: LabelledImages, names: tuple[str, str] = ("train", "test")
 ) -> LabelledImages:
-    """Gives a test set the classes of the training set.
+    """Converts a test set to the classes of the training set.
 
-    Classes that a test set lists and no image of it shows do not count, such as those of VOC's 20 that are not there.
+    Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20.
 
     Args:
         train: Training set.
         test: Test set.
-        names: Names of the two in messages.
+        names: Names of the two sets in messages.
 
     Returns:
-        ``test`` with the columns of ``train``; those of classes it does not show are zeros.
+        ``test`` with the columns of ``train``; columns of classes that it does not show are zeros.
 
     Raises:
         ValueError: If ``test`` shows a class that ``train`` lacks.
@@ -131,8 +131,8 @@ def match_classes(
         raise ValueError(
             f"{names[1]} has {len(lost)} classes that {names[0]} lacks: {shortened(lost)}; {names[0]} has "
             f"{shortened(train.classes)}"
-            + "".join(f"; {' / '.join(map(repr, group))} differ in case or blanks only" for group in alike)
-            + ". Give two parts of one data set; in a csv, a column per class names also those that no image shows"
+            + "".join(f"; {' / '.join(map(repr, group))} differ only in case or spaces" for group in alike)
+            + ". Give two parts of one data set; a csv with a column per class also lists classes that no image shows"
         )
     test = replace(test, targets=test.targets[:, shown], classes=tuple(found))
     result = test.with_classes(train.classes)
@@ -140,21 +140,21 @@ def match_classes(
     if unseen := [train.classes[column] for column in columns]:
         warnings.warn(
             f"{names[1]} shows {len(unseen)} classes that no image of {names[0]} shows: {shortened(unseen)}; they are "
-            "measured without having been learned",
+            "evaluated without training images",
             stacklevel=3,
         )
     return result
 
 
 def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
-    """Refuses a set of which images are missing; asks per folder, not per file.
+    """Raises an error if images are missing; reads each folder once instead of checking each file.
 
     Args:
-        paths: Files.
-        source: What names them, for the message.
+        paths: Paths of the images.
+        source: Source of the paths, for the error message.
 
     Raises:
-        FileNotFoundError: If one does not exist.
+        FileNotFoundError: If an image does not exist.
     """
     present: dict[str, set[str]] = {}
     missing = []
@@ -166,23 +166,23 @@ def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
             missing.append(path)
     if missing:
         raise FileNotFoundError(
-            f"{source} names {len(missing)} of {len(paths)} images that do not exist: {shortened(missing)}; complete "
-            "their folder, or say where it is (image_root=DIR; for evaluate --train-images, --test-images)"
+            f"{source}: {len(missing)} of {len(paths)} images do not exist: {shortened(missing)}; add them, or "
+            "set their folder (image_root=DIR; for evaluate --train-images, --test-images)"
         )
 
 
 def image_targets(num_images: int, num_classes: int) -> np.ndarray:
-    """(N, L) int8 zeros, to be filled by a reader."""
+    """Returns (N, L) int8 zeros for a reader to fill."""
     return np.zeros((num_images, num_classes), np.int8)
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """Names that occur more than once, in their order."""
+    """Returns the names that occur more than once, in their order."""
     return [name for name, count in Counter(names).items() if count > 1]
 
 
 def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -> ValueError:
-    """The error for a split that a source lacks, or that has to be chosen."""
+    """Returns the error for a split that does not exist, or that has to be chosen."""
     wanted = "no split was given" if split is None else f"it has no split {split!r}"
     return ValueError(
         f"{source}: {wanted}; choose one of {shortened(found, 20) or 'none found'} (split=NAME; on the command line "

@@ -1,4 +1,4 @@
-"""Data sets of mmpretrain with several labels per image."""
+"""Multi-label data sets for mmpretrain."""
 
 import os
 from abc import abstractmethod
@@ -15,15 +15,16 @@ from sspyr_mm.datasets.splits import read_split
 
 
 class LabelledDataset(MultiLabelDataset):
-    """A labelled set as mmpretrain's pipelines, heads and metrics want it.
+    """Labelled set in the form that mmpretrain's pipelines, heads and metrics expect.
 
     A sample has ``img_path``, ``image_id``, ``gt_label`` (int64 indices of the classes shown, empty for none) and
-    ``gt_score`` (L,) float32: 1 shown, 0 not, -1 neither to be learned nor to be counted. ``metainfo['classes']`` are
-    those of the annotations, or the ones given.
+    ``gt_score`` (L,) float32: 1 shown, 0 not shown, -1 ignored in training and evaluation. ``metainfo['classes']`` are
+    the classes of the annotations, or the argument ``classes``.
 
     Args:
-        image_ids: File that lists the images to take (see :mod:`sspyr_mm.datasets.splits`); default: all.
-        **kwargs: Of mmpretrain's ``MultiLabelDataset``; ``classes`` gives another order of columns, or more of them.
+        image_ids: File with the ids of the images to use (see :mod:`sspyr_mm.datasets.splits`); default: all.
+        **kwargs: Arguments of mmpretrain's ``MultiLabelDataset``; ``classes`` sets another order of the columns, or
+            additional ones.
     """
 
     def __init__(self, *, image_ids: str | os.PathLike | None = None, **kwargs: Any) -> None:
@@ -38,12 +39,12 @@ class LabelledDataset(MultiLabelDataset):
         """Lists the images with their labels, in the order of the annotations.
 
         Returns:
-            A dict per image.
+            One dict per image.
 
         Raises:
             FileNotFoundError: If the annotations, an image or the list of ids does not exist.
-            ValueError: If the annotations are malformed, show a class that is not among the ``classes`` given, or lack
-                an image that ``image_ids`` lists.
+            ValueError: If the annotations are malformed, contain a class that is not in ``classes``, or lack an image
+                of ``image_ids``.
         """
         found = self.read()
         if self.image_ids is not None:
@@ -55,7 +56,7 @@ class LabelledDataset(MultiLabelDataset):
             {
                 "img_path": path,
                 "image_id": image_id,
-                # Lists: arrays are many times their size once they are serialised.
+                # Lists: arrays take many times the space once serialised.
                 "gt_label": np.flatnonzero(target == 1).tolist(),
                 "ignored": np.flatnonzero(target == IGNORED).tolist(),
             }
@@ -63,16 +64,16 @@ class LabelledDataset(MultiLabelDataset):
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """One image with ``gt_label`` and ``gt_score``.
+        """Returns one image with ``gt_label`` and ``gt_score``.
 
         Args:
             idx: Index of the image.
 
         Returns:
-            What the pipeline starts from.
+            Input of the pipeline.
         """
         info = super().get_data_info(idx)
-        # Empty lists would become tensors of floats further on.
+        # Empty lists would become float tensors in the pipeline.
         info["gt_label"] = np.array(info["gt_label"], np.int64)
         score = np.zeros(len(self.CLASSES), np.float32)
         score[info["gt_label"]] = 1
@@ -80,13 +81,13 @@ class LabelledDataset(MultiLabelDataset):
         return {**info, "gt_score": score}
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Classes of an image, for samplers that balance them.
+        """Returns the classes of an image, for class-balanced samplers.
 
         Args:
             idx: Index of the image.
 
         Returns:
-            Indices of the classes it shows.
+            Indices of the classes that the image shows.
         """
         return self.get_data_info(idx)["gt_label"].tolist()
 
@@ -95,21 +96,21 @@ class LabelledDataset(MultiLabelDataset):
 class CocoMultiLabel(LabelledDataset):
     """Image labels of COCO 2014 or 2017, or of any other set with a COCO json.
 
-    Any instance counts, crowd included; images without annotation stay, with no label. Classes are in the order of the
-    category list.
+    Every instance counts, crowds included; images without annotations are kept, without labels. Classes have the order
+    of the category list.
 
     Args:
         ann_file: ``instances_*.json``, relative to ``data_root``.
         data_root: Folder of annotations and images.
-        data_prefix: Folder of the images, or ``dict(img_path=...)``, relative to ``data_root``; default: where they
-            usually lie beside the json.
+        data_prefix: Folder of the images, or ``dict(img_path=...)``, relative to ``data_root``; default: the usual
+            folders next to the json.
         pipeline: Transforms.
-        image_ids: File that lists the ids of the images to take, for semi-supervised learning; default: all.
-        **kwargs: Of mmpretrain's ``MultiLabelDataset``.
+        image_ids: File with the ids of the images to use, for semi-supervised learning; default: all.
+        **kwargs: Arguments of mmpretrain's ``MultiLabelDataset``.
 
     Raises:
         FileNotFoundError: If the json, an image or the list of ids does not exist.
-        ValueError: If the json is malformed, or lacks an image that ``image_ids`` lists.
+        ValueError: If the json is malformed, or lacks an image of ``image_ids``.
     """
 
     def __init__(
@@ -140,19 +141,19 @@ class CocoMultiLabel(LabelledDataset):
 
 @DATASETS.register_module()
 class MultiLabelImages(LabelledDataset):
-    """Image labels of whatever :func:`read_labelled` reads: VOC trees, tables, COCO jsons, folders.
+    """Image labels of every source that :func:`read_labelled` supports: VOC trees, tables, COCO jsons, folders.
 
     Args:
-        data_root: The source.
-        split: Of a VOC tree, such as trainval.
-        image_root: Folder of the images, where they don't lie as usual.
+        data_root: Source of :func:`read_labelled`.
+        split: Split of a VOC tree, such as trainval.
+        image_root: Folder of the images; default: the usual place of the source.
         pipeline: Transforms.
-        image_ids: File that lists the ids of the images to take; default: all.
-        **kwargs: Of mmpretrain's ``MultiLabelDataset``.
+        image_ids: File with the ids of the images to use; default: all.
+        **kwargs: Arguments of mmpretrain's ``MultiLabelDataset``.
 
     Raises:
         FileNotFoundError: If the source, an image or the list of ids does not exist.
-        ValueError: As :func:`read_labelled`, and if the set lacks an image that ``image_ids`` lists.
+        ValueError: If :func:`read_labelled` raises it, or the set lacks an image of ``image_ids``.
     """
 
     def __init__(
@@ -179,5 +180,5 @@ class MultiLabelImages(LabelledDataset):
         return read_labelled(self.data_root, split=self.split, image_root=self.image_root)
 
     def extra_repr(self) -> list[str]:
-        """Lines for printing."""
+        """Returns additional lines of the printed form."""
         return [f"Source: \t{self.data_root}", f"Split: \t{self.split}"]

@@ -1,4 +1,4 @@
-"""One entry to labelled sets of every form."""
+"""Reader of labelled sets in every supported format."""
 
 import os
 from pathlib import Path
@@ -16,18 +16,18 @@ def read_labelled(
     """Reads a labelled set.
 
     Args:
-        source: A COCO ``.json`` of instances; a ``.csv`` or ``.tsv`` table; a VOC tree, or VOCdevkit with one tree; a
-            folder with one sub-folder of images per class.
-        split: Of a VOC tree (``ImageSets/Main/<split>.txt``), or the sub-folder of a folder per class. Files are one
-            split already.
-        image_root: Folder of the images of a json, table or VOC tree; default: where they usually lie.
+        source: COCO ``.json`` of instances; ``.csv`` or ``.tsv`` table; VOC tree, or VOCdevkit with one tree; folder
+            with one sub-folder of images per class.
+        split: Split of a VOC tree (``ImageSets/Main/<split>.txt``), or the sub-folder with the folders of the classes.
+            Files contain a single split.
+        image_root: Folder of the images of a json, table or VOC tree; default: their usual place.
 
     Returns:
-        The set, of at least one image and one class.
+        Labelled set with at least one image and one class.
 
     Raises:
         FileNotFoundError: If the source, an annotation or an image does not exist.
-        ValueError: If the source is malformed or empty, or has no such split.
+        ValueError: If the source is malformed or empty, or does not have the split.
     """
     path = Path(source).expanduser()
     root = os.path.expanduser(image_root) if image_root else None
@@ -41,12 +41,12 @@ def read_labelled(
         if tree:
             return read_voc(tree, split, root)
         if root:
-            raise ValueError(f"image_root is not for {path}: its folders hold the images already")
+            raise ValueError(f"image_root does not apply to {path}: its folders contain the images; leave it out")
         return read_folders(path, split)
     readers = {".json": read_coco, ".csv": read_table, ".tsv": read_table}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path} is neither a COCO .json nor a table (.csv, .tsv)")
     if split is not None:
-        raise ValueError(f"{path} is one split already: give the file of split {split!r}, or leave split out")
+        raise ValueError(f"{path} contains a single split: give the file of split {split!r}, or leave split out")
     return reader(path, root)

@@ -18,20 +18,20 @@ from sspyr_mm.datasets.text import read_text
 from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES
 from sspyr_mm.files import shortened
 
-_ELSEWHERE = "say where the images are (image_root=DIR; for evaluate --train-images, --test-images)"
+_ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train-images, --test-images)"
 
 
 def find_voc_tree(folder: Path) -> Path | None:
-    """The folder with ``Annotations`` and ``ImageSets`` that a path stands for.
+    """Finds the VOC tree, a folder with ``Annotations`` and ``ImageSets/Main``, in a folder.
 
     Args:
-        folder: That folder, VOCdevkit, or the one above it.
+        folder: VOC tree, VOCdevkit, or the parent of VOCdevkit.
 
     Returns:
-        The folder, or None if there is none.
+        VOC tree, or None if there is none.
 
     Raises:
-        ValueError: If there are several, VOC2007 and VOC2012 say.
+        ValueError: If there are several trees, such as VOC2007 and VOC2012.
     """
 
     def is_tree(path: Path) -> bool:
@@ -41,7 +41,7 @@ def find_voc_tree(folder: Path) -> Path | None:
         return folder
     found = sorted(filter(is_tree, [*folder.glob("VOC*"), *folder.glob("VOCdevkit/VOC*")]))
     if len(found) > 1:
-        raise ValueError(f"{folder} holds several VOC sets: give one of {shortened(found)}")
+        raise ValueError(f"{folder} contains several VOC sets: give one of {shortened(found)}")
     return found[0] if found else None
 
 
@@ -49,21 +49,21 @@ def read_voc(root: Path, split: str | None, image_root: str | None = None) -> La
     """Reads a split of a VOC tree.
 
     Args:
-        root: With ``Annotations``, ``JPEGImages`` and ``ImageSets/Main/<split>.txt``.
-        split: Such as trainval; may be left out if there is only one.
+        root: VOC tree, with ``Annotations``, ``JPEGImages`` and ``ImageSets/Main/<split>.txt``.
+        split: Split, such as trainval; optional if there is only one.
         image_root: Folder of the images; default: ``JPEGImages``.
 
     Returns:
-        A class is shown (1) if it has an object that is not difficult, ignored (-1) if it has difficult ones only.
-        Classes are VOC's 20 in mmpretrain's order if all labels of the tree are among them, else the sorted names of
-        the tree: the same for all of its splits.
+        Labelled set. A class is shown (1) if it has an object that is not difficult, ignored (-1) if it has only
+        difficult ones. Classes are VOC's 20 in mmpretrain's order if they include all labels of the tree, else the
+        sorted labels of the tree: the same for all splits.
 
     Raises:
         FileNotFoundError: If an annotation or an image of the split does not exist.
-        ValueError: If there is no such split, it is empty, or an annotation cannot be read or has
-            objects outside of VOC's layout.
+        ValueError: If the split does not exist or is empty, or an annotation cannot be read or has objects outside of
+            VOC's layout.
     """
-    # All of the tree: what its other splits show decides about the classes, too.
+    # The whole tree, because the classes depend on all splits.
     objects = {path.stem: _read_objects(path) for path in sorted((root / "Annotations").glob("*.xml"))}
     found = {name for labels in objects.values() for name in labels}
     classes = VOC2007_CATEGORIES if found <= set(VOC2007_CATEGORIES) else tuple(sorted(found))
@@ -84,11 +84,11 @@ def read_voc(root: Path, split: str | None, image_root: str | None = None) -> La
 
 
 def _read_objects(path: Path) -> dict[str, bool]:
-    """Label -> whether all of its objects are difficult."""
+    """Returns a dict from label to whether all of its objects are difficult."""
     labels: dict[str, bool] = {}
     try:
         root = _parse(path)
-        # Only direct children: the parts of a person have names, too.
+        # Only direct children: the parts of a person also have names.
         items = root.findall("object")
         _check_layout(root, len(items))
         for item in items:
@@ -110,7 +110,7 @@ def _parse(path: Path) -> ElementTree.Element:
 
 
 def _check_layout(root: ElementTree.Element, num_objects: int) -> None:
-    """Refuses objects that VOC's layout does not reach: the image would count as one that shows nothing."""
+    """Raises an error for objects outside of VOC's layout, which would otherwise be ignored silently."""
     tags = [one.tag.rpartition("}")[2].lower() for one in root.iter() if isinstance(one.tag, str)]
     if tags.count("object") > num_objects or (not num_objects and "bndbox" in tags):
         raise ValueError(
@@ -118,14 +118,14 @@ def _check_layout(root: ElementTree.Element, num_objects: int) -> None:
             "VOC's layout is <annotation><object><name>, without a namespace (xmlns)"
         )
     if not num_objects and tags[0] != "annotation":
-        raise ValueError(f"the root is <{root.tag}>, not <annotation>, and holds no object")
+        raise ValueError(f"the root is <{root.tag}>, not <annotation>, and contains no object")
 
 
 def _split_file(root: Path, split: str | None, classes: Iterable[str]) -> Path:
-    """List of the images of a split."""
+    """Returns the list file of a split."""
     folder = root / "ImageSets" / "Main"
     files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt"}
-    # `aeroplane_train.txt` and the like list +-1 per image of one class: no splits.
+    # Files such as `aeroplane_train.txt` list +-1 per image for one class and are not splits.
     found = [name for name in files if name.rpartition("_")[0] not in set(classes)]
     if split is None and len(found) == 1:
         split = found[0]
@@ -136,15 +136,15 @@ def _split_file(root: Path, split: str | None, classes: Iterable[str]) -> Path:
 
 def _find_images(folder: Path, names: list[str]) -> list[str]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist: complete the tree, or {_ELSEWHERE}")
+        raise FileNotFoundError(f"{folder} does not exist: extract the images there, or {_ELSEWHERE}")
     files = {
         os.path.splitext(name)[0]: name
-        for name in sorted(os.listdir(folder), reverse=True)  # of a.jpg and a.png the first
+        for name in sorted(os.listdir(folder), reverse=True)  # reversed, so that a.jpg is used before a.png
         if name.lower().endswith(IMAGE_SUFFIXES)
     }
     missing = [name for name in names if name not in files]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; complete it, or {_ELSEWHERE}"
+            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; add them, or {_ELSEWHERE}"
         )
     return [str(folder / files[name]) for name in names]

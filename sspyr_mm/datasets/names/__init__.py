@@ -1,4 +1,4 @@
-"""Names in annotations and lists: of classes and their colours, of image files, and of VOC's images."""
+"""Names in annotations and lists: class names and colours, image file names, and VOC's image ids."""
 
 from sspyr_mm.datasets.names.class_names import alike_names, voc_colours, warn_of_alike_classes
 from sspyr_mm.datasets.names.file_names import find_coco_images, resolve_names

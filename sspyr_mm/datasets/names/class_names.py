@@ -1,4 +1,4 @@
-"""Class names that differ in case or blanks only, and colours of classes."""
+"""Class names that differ only in case or spaces, and class colours."""
 
 import os
 import warnings
@@ -8,13 +8,13 @@ from sspyr_mm.files import shortened
 
 
 def alike_names(names: Iterable[str]) -> list[list[str]]:
-    """Groups different names that are equal but for case and blanks.
+    """Groups names that differ only in case or spaces.
 
     Args:
-        names: Names of classes.
+        names: Class names.
 
     Returns:
-        The groups of two names or more.
+        Groups of two or more names.
     """
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
@@ -23,26 +23,26 @@ def alike_names(names: Iterable[str]) -> list[list[str]]:
 
 
 def warn_of_alike_classes(classes: Iterable[str], source: str | os.PathLike[str]) -> None:
-    """Warns of classes that probably are one: each is trained and measured as a class of its own.
+    """Warns about class names that probably mean one class: each is trained and evaluated as a separate class.
 
     Args:
-        classes: Names of classes.
-        source: Annotations that hold them.
+        classes: Class names.
+        source: Annotations that contain them.
     """
     if groups := alike_names(classes):
         shown = shortened(" / ".join(map(repr, group)) for group in groups)
         warnings.warn(
-            f"{source}: classes differ in case or blanks only: {shown}; each counts as a class of its own. If "
-            "they mean one class, spell them alike",
+            f"{source}: class names differ only in case or spaces: {shown}; each counts as a separate class. If "
+            "they mean one class, use one spelling",
             stacklevel=3,
         )
 
 
 def voc_colours(count: int) -> list[list[int]]:
-    """Returns the RGB colours of VOC's masks, 0 to 255: the bits of a class id, spread over the high bits of each.
+    """Returns VOC's RGB mask colours, 0 to 255: the bits of a class id, spread over the high bits of the channels.
 
     Args:
-        count: Number of classes with the background, at most 256.
+        count: Number of classes including the background, at most 256.
     """
     return [
         [sum((number >> (3 * bit + c) & 1) << (7 - bit) for bit in range(8)) for c in range(3)]

@@ -1,4 +1,4 @@
-"""Image files that annotations name in the ways of other systems and annotation tools."""
+"""Resolution of image file names that other systems and annotation tools wrote."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 _PROBED = 32
-"""Names that are looked for to find out where the images are, spread over all names."""
+"""Number of names, sampled evenly, that are checked to locate the images."""
 
 
 def _slashes(name: str) -> str:
@@ -16,7 +16,7 @@ def _slashes(name: str) -> str:
 
 
 def _local(name: str) -> str:
-    """Path in a URL, unescaped; in Label Studio's URLs of local files it follows ``?d=``."""
+    """Returns the unescaped path of a URL; in Label Studio's URLs of local files it follows ``?d=``."""
     name = _slashes(name)
     if "?d=" in name:
         name = name.split("?d=", 1)[1]
@@ -26,7 +26,7 @@ def _local(name: str) -> str:
 
 
 def _tail(dropped: int, name: str) -> str:
-    """Path without its first folders, of which ``..`` and a drive are some; the bare name where it has no more."""
+    """Removes the first ``dropped`` folders of a path, but never the file name; a drive counts as a folder."""
     parts = [part for part in _local(name).split("/") if part not in ("", ".", "..")]
     return "/".join(parts[min(dropped, len(parts) - 1) :]) if parts else name
 
@@ -37,20 +37,20 @@ def _readings(names: Sequence[str]) -> list[Callable[[str], str]]:
 
 
 def resolve_names(names: Sequence[str], folders: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Finds the files that names stand for: as they are, else as paths of Windows or URLs, else by their last parts.
+    """Finds the files of names: as written, else as Windows paths or URLs, else by the last parts of the path.
 
-    All names are read alike, in the first way and folder in which all probed names are files, else in those in which
-    most are.
+    All names are interpreted alike: by the first interpretation and folder for which all sampled names exist, else by
+    those for which most exist.
 
     Args:
         names: Names in annotations.
-        folders: Folders to look in, the first first.
+        folders: Folders to search, in order of preference.
 
     Returns:
-        A path per name, of which some may not exist; nothing if no probed name is a file.
+        One path per name, some of which may not exist; empty if no sampled name exists.
 
     Raises:
-        ValueError: If different names lead to one file once their folders are dropped.
+        ValueError: If different names resolve to one file because their folders are removed.
     """
     if not names:
         return []
@@ -76,26 +76,26 @@ def _check_distinct(names: Sequence[str], paths: Sequence[str]) -> None:
     for name, path in zip(names, paths, strict=True):
         if first.setdefault(path, name) != name:
             raise ValueError(
-                f"{first[path]} and {name} are both read as {path}: keep the folders of the names, or "
-                "write names below the folder of the images"
+                f"{first[path]} and {name} both resolve to {path}: keep the folders in the names, or "
+                "write names relative to the folder of the images"
             )
 
 
 def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") -> list[str]:
-    """Finds the images of a COCO json where annotation tools put them.
+    """Finds the images of a COCO json in the places that annotation tools use.
 
     Args:
         annotations: COCO json.
         names: Its ``file_name`` entries.
-        folder: Folder to look in; default: that of the json, its parent, and their folders ``images`` and of the
-            json's own name.
+        folder: Folder to search; default: the folder of the json, its parent, and their sub-folders named ``images`` or
+            like the json.
 
     Returns:
-        Their paths. Only some of them were looked for.
+        Paths of the images; only a sample of them is checked.
 
     Raises:
-        FileNotFoundError: If none of those was found.
-        ValueError: If different names lead to one file.
+        FileNotFoundError: If no sampled image exists.
+        ValueError: If different names resolve to one file.
     """
     if not names:
         return []
@@ -128,12 +128,12 @@ def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") 
 
 
 def _near(name: str, folders: Sequence[str | os.PathLike[str]]) -> str:
-    """File that differs from a name in case or ending only, for a message."""
+    """Describes a file that differs from a name only in case or extension, for an error message."""
     wanted = PurePosixPath(_local(name))
     for folder in folders:
         for found in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             if found.casefold() == wanted.name.casefold():
-                return f" (but {os.path.join(folder, found)}: names must agree in case)"
+                return f" (but {os.path.join(folder, found)} exists: names must match in case)"
             if os.path.splitext(found)[0] == wanted.stem and found != wanted.name:
-                return f" (but {os.path.join(folder, found)}: names must agree in their ending)"
+                return f" (but {os.path.join(folder, found)} exists: names must match in extension)"
     return ""

@@ -1,4 +1,4 @@
-"""Lists of VOC's ``ImageSets``."""
+"""Reading of the lists in VOC's ``ImageSets``."""
 
 import os
 import re
@@ -8,35 +8,35 @@ from collections.abc import Callable, Iterator
 from sspyr_mm.datasets.text import read_text
 
 _AFTER_NAME = re.compile(r"\s+(-?[01]|\S+\.png)$")
-"""What may follow an image in a list: whether it shows the class of the list, or its mask."""
+"""Text that may follow an image in a list: whether it shows the class of the list, or its mask."""
 
 _ENDING = re.compile(r"\.[a-z]\w{1,3}$", re.IGNORECASE)
 
 
 def read_voc_ids(path: str | os.PathLike[str], exists: Callable[[str], bool]) -> list[str]:
-    """Reads the ids of a list, one per line.
+    """Reads the image ids of a list, one per line.
 
-    A line may also be ``ID 1`` as in the lists of VOC's classes, or the image's file or path, with or without that of
-    its mask, where the id alone exists. Ids may hold blanks.
+    A line may also be ``ID 1``, as in VOC's lists per class, or the image's file name or path, with or without that of
+    its mask, if the id in it exists. Ids may contain spaces.
 
     Args:
-        path: List.
-        exists: Whether there is an image of an id.
+        path: Path of the list.
+        exists: Function that returns whether an image with an id exists.
 
     Returns:
-        The ids in the order of the list; a line of which no reading exists stays as it is.
+        Ids in the order of the list; a line that contains no existing id is returned unchanged.
 
     Raises:
         OSError: If the list cannot be read.
-        ValueError: If it is empty, an id occurs twice, or it is not Unicode text.
+        ValueError: If the list is empty, contains duplicates, or is not Unicode text.
     """
-    # Not splitlines(), which also ends a line at characters that a file's name may hold.
+    # Not splitlines(), which also breaks lines at characters that a file name may contain.
     lines = [line.strip() for line in read_text(path).split("\n")]
     ids = [next(filter(exists, _readings(line)), line) for line in lines if line]
     if not ids:
-        raise ValueError(f"{path} is empty: it needs the id of an image per line, such as 2007_000032")
+        raise ValueError(f"{path} is empty: write one image id per line, such as 2007_000032")
     if twice := [one for one, count in Counter(ids).items() if count > 1]:
-        raise ValueError(f"{path} names {len(twice)} images more than once, such as {twice[0]}: keep each once")
+        raise ValueError(f"{path} lists {len(twice)} images more than once, such as {twice[0]}: keep each once")
     return ids
 
 

@@ -1,4 +1,4 @@
-"""Archives that a data set is published in: verified, downloaded by torchvision and extracted."""
+"""Download (by torchvision), verification and extraction of the archives of a data set."""
 
 import argparse
 import http.client
@@ -40,10 +40,10 @@ class Part:
 
     Args:
         name: Name in messages.
-        url: Official address.
+        url: Official URL.
         md5: Checksum of the archive.
-        check: Maps the folder of the data set to findings: whether something is complete, and a description.
-        build: Writes what ``check`` needs and the archive does not hold, from extracted files.
+        check: Function from the folder of the data set to findings: whether a part is complete, and its description.
+        build: Function that creates files that ``check`` needs and the archive lacks, from the extracted files.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Part:
 
     @property
     def file_name(self) -> str:
-        """Name of the archive."""
+        """File name of the archive."""
         return self.url.rsplit("/", 1)[1]
 
 
 def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
-    """Returns the command line that the tools share.
+    """Returns the argument parser that the tools share.
 
     Args:
         description: Help text.
@@ -68,18 +68,18 @@ def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path, nargs="?", default=Path(folder))
     parser.add_argument("--no-download", action="store_true", help="only verify, and extract archives that exist")
-    parser.add_argument("--mirror", help="address that the names of archives are appended to")
+    parser.add_argument("--mirror", help="base URL to download the archives from, instead of the official URLs")
     return parser
 
 
 def prepare(folder: Path, parts: Sequence[Part], *, may_download: bool = True, mirror: str | None = None) -> int:
-    """Verifies a data set; completes it from archives in its folder, or else from their server.
+    """Verifies a data set, and completes it from archives in its folder or on a server.
 
     Args:
         folder: Folder of the data set; archives are kept there.
         parts: Archives of the data set.
         may_download: Whether to download missing archives.
-        mirror: Address that the names of archives are appended to, instead of the official addresses.
+        mirror: Base URL of the archives, instead of the official URLs.
 
     Returns:
         Exit status: 0 if the data set is complete, else 2. Findings and instructions are printed.
@@ -133,10 +133,10 @@ def _verify(path: Path, md5: str, problem: str, remedy: str) -> None:
 
 
 def download(url: str, path: Path, md5: str) -> None:
-    """Downloads a file, which gets its name when its checksum is verified; a failed download leaves no file.
+    """Downloads a file and renames it once its checksum is verified; a failed download leaves no file.
 
     Args:
-        url: Address.
+        url: URL of the file.
         path: Target file.
         md5: Checksum.
 
@@ -150,7 +150,7 @@ def download(url: str, path: Path, md5: str) -> None:
     try:
         partial.unlink(missing_ok=True)  # torchvision keeps a file that exists
         download_url(url, path.parent, partial.name)
-        problem = f"{url} was cut off, or a proxy or mirror sent another file"
+        problem = f"{url} was truncated, or a proxy or mirror sent another file"
         _verify(partial, md5, problem, "The download was removed; run this command again")
         os.replace(partial, path)
     except (OSError, http.client.HTTPException, RecursionError) as error:
@@ -161,10 +161,10 @@ def download(url: str, path: Path, md5: str) -> None:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Extracts the regular files of a zip or tar archive; none appears in the folder before all are extracted.
+    """Extracts the regular files of a zip or tar archive; moves them into the folder once all are extracted.
 
     Args:
-        archive: Archive.
+        archive: Path of the archive.
         folder: Target folder.
 
     Raises:

@@ -27,12 +27,12 @@ def coco_parts(
     annotations_md5: Mapping[str, str] = ANNOTATIONS_MD5,
     num_categories: int = 80,
 ) -> list[Part]:
-    """Returns the archives of splits: the annotations of each year, which are small, and then the images.
+    """Returns the archives of splits: first the small ones with the annotations of each year, then the images.
 
     Args:
         names: Names of splits, such as train2014.
-        splits: Expected content by name.
-        annotations_md5: Checksum of the archive of annotations by year.
+        splits: Expected content by split name.
+        annotations_md5: Checksum of the annotations' archive by year.
         num_categories: Number of categories in each annotation file.
     """
     parts = []

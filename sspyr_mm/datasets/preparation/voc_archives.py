@@ -33,7 +33,7 @@ def voc07_parts(splits: Mapping[str, Split] = VOC07_SPLITS) -> list[Part]:
     """Returns the archives of VOC 2007.
 
     Args:
-        splits: Expected content by name.
+        splits: Expected content by split name.
     """
     urls = {
         "trainval": DATASET_YEAR_DICT["2007"]["url"],
@@ -102,7 +102,7 @@ def _check_masks(masks: str, counts: Mapping[str, int], folder: Path) -> Iterato
         if name == "aug" and (shared := ids & _ids([path.with_name("val.txt")])):
             yield (
                 False,
-                f"{path} names {len(shared)} images of val, such as {min(shared)}; remove it",
+                f"{path} lists {len(shared)} images of val, such as {min(shared)}; remove it",
             )
             continue
         images = sum((tree / "JPEGImages" / f"{one}.jpg").is_file() for one in ids)
@@ -128,7 +128,7 @@ def build_aug(folder: Path) -> None:
         ValueError: If a file of SBD cannot be read.
 
     Source: the lists and masks are those of mmsegmentation tools/dataset_converters/voc_aug.py:15-88.
-    Deviation: the list is sorted, theirs is in the order of a set; masks of val, which nothing reads, are not written.
+    Deviation: the list is sorted instead of in the order of a set; the unused masks of val are not written.
     """
     lists = folder / _VOC12 / "ImageSets" / "Segmentation"
     own = [lists / "train.txt", lists / "val.txt"]

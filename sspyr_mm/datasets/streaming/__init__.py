@@ -1,4 +1,4 @@
-"""Images in packed shards: writing them, and streaming them from a disk or an object store."""
+"""Packing of images into shards, and streaming from a disk or an object store."""
 
 from sspyr_mm.datasets.streaming.shards import is_packed, is_url, pack
 from sspyr_mm.datasets.streaming.streamed import StreamedImages

@@ -1,4 +1,4 @@
-"""Changes to litdata 0.2.76, each for the length of a ``with`` block, and its import."""
+"""Import of litdata 0.2.76, and patches of it, each limited to a ``with`` block."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ def import_litdata() -> Any:
     """Imports the library that reads and writes shards.
 
     Raises:
-        ImportError: If it is not installed; with what to install.
+        ImportError: If it is not installed; the message gives the command that installs it.
     """
     try:
         import litdata
@@ -32,9 +32,9 @@ _http_users = 0
 
 @contextmanager
 def http_allowed(storage_options: Mapping[str, Any]) -> Iterator[None]:
-    """Lets litdata transfer without encryption inside the block, where the store's endpoint is ``http://``.
+    """Allows unencrypted transfers inside the block if the endpoint of the store is ``http://``.
 
-    litdata 0.2.76 has no option for it: its clients, made at the first transfer, read one dict of its module.
+    litdata 0.2.76 has no option for this: its clients are created at the first transfer and read a module-level dict.
 
     Args:
         storage_options: Options of the object store; ``endpoint_url`` may be ``http://``, as within a cluster.
@@ -57,9 +57,9 @@ def http_allowed(storage_options: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def litdata_settings(folder: str) -> Iterator[None]:
-    """Keeps litdata's temporary files in a folder of our own: two packings would share its default one.
+    """Redirects litdata's temporary files to a folder: concurrent packings would share its default one.
 
-    It also sets how this process starts others, and how it ends, for good; both are taken back.
+    Restores the start method and the signal handlers, which litdata changes permanently.
     """
     names = {"DATA_OPTIMIZER_CACHE_FOLDER": "chunks", "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "data"}
     before = {name: os.environ.get(name) for name in names}
@@ -79,16 +79,16 @@ def litdata_settings(folder: str) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise KeyboardInterrupt, and no process of litdata's is left behind.
+    """Raises KeyboardInterrupt on Ctrl-C and SIGTERM, and terminates all processes of litdata.
 
-    Its own handler ends this process on the spot, as if all had gone well, and leaves half a data set.
+    litdata's own handler exits this process with status 0 and leaves an incomplete data set.
     """
     from litdata.processing.data_processor import DataProcessor
 
     owner, others = os.getpid(), set(multiprocessing.active_children())
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a child, which has inherited this
+        if os.getpid() != owner:  # a child process that inherited the handler
             os._exit(128 + signum)
         raise KeyboardInterrupt
 
@@ -108,11 +108,11 @@ def _interruptible() -> Iterator[None]:
 
 
 def worker_place(world_size: int, rank: int) -> Any:
-    """The place among the workers that a stream takes, in place of its loader's.
+    """Returns the worker environment of a stream, to override that of its loader.
 
     Args:
         world_size: Number of workers.
-        rank: This worker, from 0.
+        rank: Index of this worker, from 0.
     """
     from litdata.utilities.env import _WorkerEnv
 

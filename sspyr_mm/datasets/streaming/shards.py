@@ -1,4 +1,4 @@
-"""Packing a folder of images into shards that can be streamed."""
+"""Packing of images into shards for streaming."""
 
 import json
 import multiprocessing
@@ -26,28 +26,28 @@ from sspyr_mm.files import printable
 from sspyr_mm.machine import num_cores
 
 INDEX = "index.json"
-"""Written when all shards are there: a folder without it is no data set."""
+"""Name of the index, written after all shards: a folder without it is not a complete data set."""
 _WRITABLE = ("s3://", "gs://", "r2://")
-"""Object stores that litdata writes to; it reads from others, too."""
-_STORE_REMEDY = "check that the store's keys may write and that it has room, remove what is there, and pack again"
+"""Object stores that litdata can write to; it can read from others as well."""
+_STORE_REMEDY = "check that the store's keys allow writing and that it has space, remove the partial data, pack again"
 
 
 def is_url(path: str) -> bool:
-    """Whether shards are fetched from there before they are read: an object store, or ``local:`` and a slow folder."""
+    """Whether shards are fetched before reading: from an object store, or from a slow folder (``local:``)."""
     return "://" in path or path.startswith("local:")
 
 
 def is_packed(path: str) -> bool:
-    """Whether ``path`` holds shards: a URL, or a folder with their index.
+    """Whether ``path`` contains shards: a URL, or a folder with their index.
 
     Args:
-        path: A folder or URL.
+        path: Folder or URL.
     """
     return is_url(path) or ((Path(path) / INDEX).is_file() and any(Path(path).glob("chunk-*.bin")))
 
 
 class _Packer:
-    """Reads one image of a list; what can't be decoded is left out and written down."""
+    """Reads one image of a list; skips images that cannot be decoded, and writes them to a file."""
 
     def __init__(self, paths: Sequence[str], left_out: Path) -> None:
         self.paths = [os.path.abspath(path) for path in paths]
@@ -61,13 +61,13 @@ class _Packer:
         problem = None
         try:
             data = read_file(path)
-            # An eighth of the size needs the whole file read all the same.
+            # Decoding at an eighth of the size still reads the whole file.
             if decode_rgb(data, reduction=8, options=options) is None:
                 problem = describe_problem(data, options)
         except OSError as error:
             data, problem = b"", error.strerror or str(error)
         if problem is not None:
-            with open(self.left_out, "a", encoding="utf-8") as file:  # one short line: not torn
+            with open(self.left_out, "a", encoding="utf-8") as file:  # short appended lines do not interleave
                 file.write(f"{printable(path)}: {problem}\n")
             return
         name = printable(os.path.relpath(path, self.root))
@@ -83,31 +83,31 @@ def pack(
     seed: int = 0,
     storage_options: dict | None = None,
 ) -> list[str]:
-    """Packs image files as they are, in an order mixed once, for images of a shard are seen near to each other.
+    """Packs image files unchanged, in shuffled order, because images of one shard are read close together.
 
     Args:
-        paths: Of the images.
-        out: Folder that does not exist yet or is empty, or a URL without data set; it appears when it is whole.
+        paths: Paths of the images.
+        out: New or empty folder, or a URL without a data set; a folder appears when it is complete.
         shard_bytes: Size of a shard, in bytes.
-        num_workers: Processes; 0: one per core.
-        seed: Of the order; with several processes it depends on their pace as well, as whoever is free takes the next
-            image. (litdata's fixed shares would wait for ever for a process that was killed.)
-        storage_options: Of an object store.
+        num_workers: Number of processes; 0: one per core.
+        seed: Seed of the order. With several processes the order also depends on their timing, because a free process
+            takes the next image. (With litdata's static assignment, a killed process would block the others forever.)
+        storage_options: Options of an object store.
 
     Returns:
-        What was left out: a line with path and problem for each image that can't be decoded.
+        Skipped images: a line with path and problem for each image that cannot be decoded.
 
     Raises:
         FileExistsError: If ``out`` is not empty.
         ValueError: If none of the images can be decoded.
-        RuntimeError: If a process ended early.
+        RuntimeError: If a process exited early or an upload failed.
     """
     options = storage_options or {}
     litdata = import_litdata()
     if is_url(out) and not out.startswith(_WRITABLE):
         raise ValueError(
-            f"OUT can't be {out}: shards are written to a folder or to {', '.join(_WRITABLE)}; pack into a folder and "
-            "copy that with the store's own tool"
+            f"OUT must be a folder or start with {', '.join(_WRITABLE)}, got {out}: pack into a folder and copy it "
+            "with the tool of the store"
         )
     paths = list(paths)
     random.Random(seed).shuffle(paths)
@@ -132,10 +132,10 @@ def pack(
         with _told_of_store(target):
             shards = _read_shards(target, Path(scratch), options)
         packed = sum(shard["chunk_size"] for shard in shards)
-        if packed + len(lines) != len(paths):  # litdata says nothing of a worker that was killed
+        if packed + len(lines) != len(paths):  # litdata does not report a killed worker
             raise RuntimeError(
-                f"Only {packed} of {len(paths)} images were packed: a process ended early, perhaps for want of memory; "
-                "pack again, with fewer --num-workers"
+                f"Only {packed} of {len(paths)} images were packed: a process exited early, possibly out of memory; "
+                "pack again with fewer --num-workers"
             )
         if is_url(target):
             _check_uploaded(target, [shard["filename"] for shard in shards], options)
@@ -144,7 +144,7 @@ def pack(
 
 @contextmanager
 def _told_of_store(target: str) -> Iterator[None]:
-    """What a store answers to what it will not do, as one error: each has classes of its own."""
+    """Converts errors of an object store to RuntimeError: each store has its own exception classes."""
     try:
         yield
     except (OSError, RuntimeError, ValueError):
@@ -157,7 +157,7 @@ def _told_of_store(target: str) -> Iterator[None]:
 
 
 def _read_shards(target: str, scratch: Path, storage_options: dict) -> list[dict[str, Any]]:
-    """The index: of every shard ``filename`` and, as ``chunk_size``, how many images it holds."""
+    """Returns the index: per shard its ``filename`` and, as ``chunk_size``, its number of images."""
     index = Path(target) / INDEX
     if is_url(target):
         index = scratch / INDEX
@@ -172,28 +172,28 @@ def _store(url: str, storage_options: dict) -> Any:
 
 
 def _check_uploaded(url: str, shards: Sequence[str], storage_options: dict) -> None:
-    """Looks for every shard of the index: litdata only logs that an upload failed."""
+    """Checks that every shard of the index exists: litdata only logs failed uploads."""
     store = _store(url, storage_options)
     missing = [name for name in shards if not store.exists(f"{url.rstrip('/')}/{name}")]
     if missing:
         raise RuntimeError(
-            f"{len(missing)} of {len(shards)} shards did not arrive at {url}, e.g. {missing[0]} (see above): "
+            f"{len(missing)} of {len(shards)} shards are missing at {url}, e.g. {missing[0]} (see errors above): "
             f"{_STORE_REMEDY}"
         )
 
 
 @contextmanager
 def _target(out: str) -> Iterator[tuple[str, str]]:
-    """Where to write, and a folder for what is on its way; a local ``out`` appears at the end of the block."""
+    """Yields the target and a temporary folder; a local ``out`` appears at the end of the block."""
     if is_url(out):
         with tempfile.TemporaryDirectory(prefix="pack-") as scratch:
             yield out, scratch
         return
     folder = Path(out).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already: remove it, or give another folder")
+        raise FileExistsError(f"{folder} already exists: remove it, or give another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside it: shards are then moved, not copied.
+    # Next to the target, so that shards are moved and not copied.
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent) as scratch:
         partial = Path(scratch) / "shards"
         yield str(partial), scratch

@@ -1,4 +1,4 @@
-"""Images without labels out of packed shards, from a disk, a file server or an object store."""
+"""Unlabelled images from packed shards on a disk, a file server or an object store."""
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,28 +17,29 @@ from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 
 @DATASETS.register_module()
 class StreamedImages(IterableDataset):
-    """Shards that ``python -m sspyr_mm pack`` made, read one after another while the next ones are fetched.
+    """Images of shards from ``python -m sspyr_mm pack``; the next shards are fetched while one is read.
 
-    What is read, cached and thrown away again is the business of `litdata`; what an image's views are drawn from is the
-    same as for files: seed, epoch and the image's index. Needs a loader without a sampler (``sampler=None``), with
-    ``drop_last=True``, and :class:`ViewSeedHook`, which calls :meth:`start_epoch`.
+    `litdata` reads, caches and evicts the shards. As for image files, views depend on the seed, the epoch and the index
+    of the image. Requires a loader without a sampler (``sampler=None``), with ``drop_last=True``, and
+    :class:`ViewSeedHook`, which calls :meth:`start_epoch`.
 
-    Every process trains on N // processes images an epoch, every one at most once; what is left over changes with the
-    epoch. Images of a shard come near to each other: packing mixes them first.
+    With N images and P processes, each process trains on N // P images per epoch, each at most once; the remainder
+    changes with the epoch. Images of a shard are read close together, so packing shuffles them first.
 
     Args:
-        data_root: A folder of shards, or a URL: ``s3://``, ``gs://``, ``azure://``, ``r2://``; ``local:/mnt/slow``
-            copies the shards of a slow file server to ``cache_dir``, too.
+        data_root: Folder of shards, or a URL: ``s3://``, ``gs://``, ``azure://``, ``r2://``; ``local:/mnt/slow`` copies
+            the shards of a slow file server to ``cache_dir``.
         pipeline: Transforms.
-        shuffle: Whether shards, and images within them, come in an order of their own each epoch.
-        cache_dir: Where shards of a URL are kept; default: litdata's.
-        max_cache_size: What they may take there, e.g. ``"200GB"``; default: 75 % of what is free.
-        storage_options: Of the object store, e.g. ``dict(endpoint_url=...)``; keys are better left in its environment.
+        shuffle: Whether to shuffle the shards, and the images within them, in each epoch.
+        cache_dir: Cache folder for the shards of a URL; default: that of litdata.
+        max_cache_size: Limit of the cache, e.g. ``"200GB"``; default: 75 % of the free space.
+        storage_options: Options of the object store, e.g. ``dict(endpoint_url=...)``; access keys should be set in the
+            environment instead.
 
     Raises:
         ImportError: If litdata is not installed.
-        FileNotFoundError: If there are no shards at ``data_root``.
-        ValueError: If ``storage_options`` are no dict, nor the text of one.
+        FileNotFoundError: If no shards are found at ``data_root``.
+        ValueError: If ``storage_options`` is neither a dict nor the text of one.
     """
 
     metainfo: dict[str, Any] = {}
@@ -66,8 +67,8 @@ class StreamedImages(IterableDataset):
         )
         self._length = self._stream.get_len(1, 1)
         self.num_images = len(self._stream.shuffler.cache)
-        """Of all processes; ``len()`` counts those of this one."""
-        # (epoch, first worker), in shared memory: workers that outlive an epoch see what the main process sets.
+        """Number of images of all processes; ``len()`` is that of this process."""
+        # (epoch, first worker), in shared memory, so that persistent workers see changes by the main process.
         self._clock = torch.full((2,), -1, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -83,22 +84,22 @@ class StreamedImages(IterableDataset):
         done: int = 0,
         begun: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Chooses the epoch's order, and where in it to begin; called before every epoch.
+        """Sets the order of an epoch and the start position in it; called before every epoch.
 
-        Continues exactly where as many processes and workers go on. Where their number changes, and not the images of
-        an iteration over all processes, litdata deals what is left of the epoch anew: no image comes twice, less than
-        one batch per worker is left out.
+        With the same numbers of processes and workers, a resumed epoch continues exactly. If they change while the
+        total batch size stays the same, litdata redistributes the rest of the epoch: no image is repeated, and less
+        than one batch per worker is dropped.
 
         Args:
-            epoch: From 0.
-            seed: The run's, the same on every rank.
-            batch_size: Images of a process and iteration.
-            num_workers: Of the loader.
-            done: Iterations of this epoch that an interrupted run has behind it.
-            begun: What this method returned when the epoch was begun.
+            epoch: Epoch, from 0.
+            seed: Seed of the run, the same on every rank.
+            batch_size: Number of images per process and iteration.
+            num_workers: Number of workers of the loader.
+            done: Number of iterations of this epoch that an interrupted run has finished.
+            begun: Value that this method returned at the start of the epoch.
 
         Returns:
-            What the checkpoint must keep for the epoch to be continued.
+            State that a checkpoint must save to continue the epoch.
         """
         stream = self._stream
         layout = {
@@ -124,10 +125,10 @@ class StreamedImages(IterableDataset):
         return begun
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """The images of this worker; another one takes the place of one that cannot be read, with views of its own.
+        """Yields the images of this worker; an unreadable image is replaced by another one, with different views.
 
         Raises:
-            UnreadableImageError: If none can be read.
+            UnreadableImageError: If no image can be read.
         """
         with http_allowed(self._storage_options):
             yield from self._images()
@@ -148,14 +149,14 @@ class StreamedImages(IterableDataset):
                 yield data
         if missing and not readable:
             raise UnreadableImageError(
-                f"None of the {len(missing)} image(s) of a worker can be read: see 'Left out ...' above; pack "
-                f"{self.data_root} again from whole files (python -m sspyr_mm pack)"
+                f"None of the {len(missing)} image(s) of a worker can be read: see 'Skipped ...' above; pack "
+                f"{self.data_root} again from intact files (python -m sspyr_mm pack)"
             )
-        for index in missing:  # no next one takes the place of the last ones
+        for index in missing:  # the last images have no next image as replacement
             yield self.pipeline({**readable, "sample_idx": index})
 
     def _set_clock(self) -> None:
-        """Takes over what :meth:`start_epoch` said, which a worker made before it was said knows by the clock alone."""
+        """Applies the epoch of :meth:`start_epoch`, which a worker started earlier knows only from the clock."""
         epoch, first_worker = self._clock.tolist()
         if epoch < 0:
             return
@@ -164,7 +165,7 @@ class StreamedImages(IterableDataset):
             stream.reset_state_dict()
             stream.current_epoch = epoch + 1
         info = torch.utils.data.get_worker_info()
-        # A loader begins with its worker 0, also where it was worker 1's turn.
+        # A loader starts with worker 0, even if another worker would be next.
         stream._forced_worker_env = None
         if first_worker and info is not None:
             rank = (info.id + first_worker) % info.num_workers
@@ -172,7 +173,7 @@ class StreamedImages(IterableDataset):
 
 
 def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """A command line hands a dict over as Python's text of it; JSON reads the same where values are strings."""
+    """Returns options as a dict; a command line passes them as Python or JSON text."""
     found: object = given or {}
     if isinstance(given, str):
         try:
@@ -188,7 +189,7 @@ def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
 
 
 def _deal_anew(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
-    """State of a litdata stream whose remaining images are dealt to other workers than those it was begun with."""
+    """Returns the state of a litdata stream whose remaining images are redistributed to other workers."""
     world_size, batch_size = begun["world_size"], begun["batch_size"]
     return {
         "world_size": world_size,
@@ -216,16 +217,16 @@ def _results(item: Mapping[str, Any]) -> dict[str, Any]:
 def _open(data_root: str, **options: Any) -> Any:
     if not is_url(data_root) and not (Path(data_root).expanduser() / INDEX).is_file():
         raise FileNotFoundError(
-            f"{data_root} holds no shards (no {INDEX}, which is written last): give a folder or URL that "
-            "`python -m sspyr_mm pack IMAGES OUT` made, or UnlabelledImages for a folder of images"
+            f"{data_root} contains no shards (no {INDEX}, which is written last): give a folder or URL written by "
+            "`python -m sspyr_mm pack IMAGES OUT`, or use UnlabelledImages for a folder of images"
         )
     litdata = import_litdata()
     root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
     try:
         with http_allowed(options["storage_options"]):
             return litdata.StreamingDataset(root, **options)
-    except Exception as error:  # each store has errors of its own
+    except Exception as error:  # each store has its own exception classes
         raise FileNotFoundError(
             f"No shards can be read at {data_root} ({type(error).__name__}: {error}): check the URL, the store's keys "
-            "in the environment, and that packing ended"
+            "in the environment, and that packing has finished"
         ) from error

@@ -1,8 +1,8 @@
 """Toy scenes: a generated, labelled data set of multi-object images.
 
-It replaces photographs where none can be downloaded: in offline tests and the quickstart. Each image is of a kind of
-scene, which has its own family of background textures and its own mix of objects. Colours and light are random and
-carry no label: only structure can be learned.
+It replaces photographs where they cannot be downloaded: in offline tests and the quickstart. Each image shows one kind
+of scene, with its own family of background textures and its own mix of objects. Colours and light are random and
+independent of the labels: only structure can be learned.
 """
 
 from sspyr_mm.datasets.toy_scenes.dataset import (

@@ -1,4 +1,4 @@
-"""A folder of scenes in the layouts of COCO and VOCdevkit."""
+"""Generation of a folder of scenes in the layouts of COCO and VOCdevkit."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sspyr_mm.datasets.toy_scenes.scene import MIN_SIZE, draw_scene
 from sspyr_mm.datasets.toy_scenes.writers import make_folders, write_lists, write_scene
 from sspyr_mm.machine import num_cores
 
-#: Raised when the same parameters give other images or labels than before.
+#: Incremented when the same parameters produce different images or labels.
 GENERATOR_VERSION = 1
-#: File in a finished folder: the parameters of the data set.
+#: Name of the file with the parameters of the data set, written to a finished folder.
 RECORD_NAME = "toy_scenes.json"
 
 _MAX_SIDE = 4096
-# Image ids of val start here whatever the size of train: a val image keeps its name when train grows.
+# Image ids of val start here for any size of train, so that a val image keeps its name when train grows.
 _VAL_OFFSET = 500_000
 _SPLITS = ("train", "val")
 
@@ -43,26 +43,26 @@ def generate(
     workers: int = 0,
     progress: bool = False,
 ) -> bool:
-    """Draws a data set into a folder.
+    """Generates a data set in a folder.
 
-    The folder appears when it is complete: it is written under a hidden name next to it and renamed. The files
-    depend on ``num_train``, ``num_val``, ``size`` and ``seed`` alone, not on ``workers``.
+    The folder appears when it is complete: it is written under a hidden name next to it and renamed. The files depend
+    only on ``num_train``, ``num_val``, ``size`` and ``seed``, not on ``workers``.
 
     Args:
-        root: Folder; absent, empty, or finished with the same parameters.
+        root: Target folder; absent, empty, or finished with the same parameters.
         num_train: Number of training images.
         num_val: Number of validation images.
-        size: Side in pixels, "HxW" or (height, width).
+        size: Image size: side in pixels, "HxW" or (height, width).
         seed: Random seed, at least 0.
         workers: Number of processes; 0 for one per available core.
         progress: Whether to show a counter on stderr.
 
     Returns:
-        True if the data set was drawn, False if it existed.
+        True if the data set was generated, False if it existed.
 
     Raises:
         ValueError: If a parameter is out of range.
-        FileExistsError: If the folder holds anything else.
+        FileExistsError: If the folder contains anything else.
     """
     parameters = _check_parameters(num_train, num_val, size, seed, workers)
     root = Path(root).absolute()
@@ -105,7 +105,7 @@ def _publish(part: Path, root: Path, parameters: dict[str, Any]) -> bool:
     try:
         os.rename(part, root)
     except OSError:
-        # Another run may have finished the same folder meanwhile; anything else is an error of its own.
+        # Another run may have finished the same folder in the meantime; everything else is an error.
         if not _is_finished(root, parameters):
             raise
         return False
@@ -113,24 +113,24 @@ def _publish(part: Path, root: Path, parameters: dict[str, Any]) -> bool:
 
 
 def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Yields the records in the order of their indices, whatever order the workers finish in."""
+    """Yields the records in the order of their indices, independent of the order in which workers finish."""
     if workers <= 1 or count < 2:
         yield from map(draw, range(count))
         return
-    # As torch's DataLoader: forked workers start at once and import nothing again.
+    # As in torch's DataLoader: forked workers start immediately, without importing again.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with context.Pool(min(workers, count), initializer=_start_worker) as pool:
         yield from pool.imap(draw, range(count), chunksize=max(1, min(32, count // workers)))
 
 
 def _start_worker() -> None:
-    cv2.setNumThreads(1)  # of a spawned process, which starts with OpenCV's default
+    cv2.setNumThreads(1)  # a spawned process starts with OpenCV's default
     # Terminals send Ctrl-C to all processes; the main process handles it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw_one(index: int, *, root: Path, split: str, seed: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Draws and writes one image; all its randomness comes from (seed, split, index)."""
+    """Draws and writes one image, which depends only on (seed, split, index) and the size."""
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     image_id = index + 1 + (_VAL_OFFSET if split == "val" else 0)
     return write_scene(root, split, image_id, draw_scene(rng, size))
@@ -160,13 +160,13 @@ def _readme(parameters: dict[str, Any], counts: dict[str, int]) -> str:
 def _check_parameters(
     num_train: int, num_val: int, size: int | str | tuple[int, int], seed: int, workers: int
 ) -> dict[str, Any]:
-    """Returns the parameters that the files depend on, as they are recorded in the folder."""
+    """Checks the parameters; returns those that the files depend on, as recorded in the folder."""
     height, width = parse_size(size)
     few = "a few thousand are enough to pre-train a small backbone"
     _check_whole("num_train", num_train, 1, _VAL_OFFSET - 1, few)
     _check_whole("num_val", num_val, 1, _VAL_OFFSET - 1, "a thousand are enough for a probe")
-    _check_whole("seed", seed, 0, 2**32 - 1, "any such number will do")
-    _check_whole("workers", workers, 0, 1024, "0 takes one process per core")
+    _check_whole("seed", seed, 0, 2**32 - 1, "any number in this range works")
+    _check_whole("workers", workers, 0, 1024, "0 uses one process per core")
     return {
         "made_by": "sspyr_mm toy-scenes",
         "version": GENERATOR_VERSION,
@@ -182,13 +182,13 @@ def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
     """Reads an image size.
 
     Args:
-        size: A side in pixels, "HxW" or (height, width).
+        size: Side in pixels, "HxW" or (height, width).
 
     Returns:
-        Height and width, pixels.
+        Height and width, in pixels.
 
     Raises:
-        ValueError: If it is not readable as a size, or out of range.
+        ValueError: If the size cannot be parsed, or is out of range.
     """
     if isinstance(size, str):
         match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", size.strip())
@@ -215,14 +215,14 @@ def _check_whole(name: str, value: int, low: int, high: int, remedy: str) -> Non
 
 
 def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
-    """Whether the folder holds the data set; False if it is absent or empty, an error if it holds anything else."""
+    """Whether the folder contains the data set; False if absent or empty, FileExistsError for any other content."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
         found = json.loads((root / RECORD_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise FileExistsError(
-            f"{root} exists and holds no toy scenes (no readable {RECORD_NAME}): give another folder, "
+            f"{root} exists and does not contain toy scenes (no readable {RECORD_NAME}): give another folder, "
             "or move this one away"
         ) from None
     if found == parameters:
@@ -231,6 +231,6 @@ def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
     differ = [f"{name} {found.get(name)} instead of {parameters.get(name)}" for name in names
               if found.get(name) != parameters.get(name)]  # fmt: skip
     raise FileExistsError(
-        f"{root} holds toy scenes made from other parameters ({', '.join(differ)}): give another folder, "
+        f"{root} contains toy scenes with other parameters ({', '.join(differ)}): give another folder, "
         "or delete this one first"
     )

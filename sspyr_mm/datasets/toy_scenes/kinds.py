@@ -18,10 +18,10 @@ class ObjectClass:
 
     Args:
         name: Category name in the annotations.
-        build: Draws one individual from a generator: its parts, back to front.
-        stretch: Factor on the drawn size that makes the areas of the classes alike, so that area does not
-            tell the class (a chair is mostly gaps, a house is not).
-        turn: Largest rotation to either side, radians.
+        build: Function that draws one object from a random generator; returns its parts, back to front.
+        stretch: Factor on the drawn size that equalises the areas of the classes, so that area does not reveal the
+            class (a chair is mostly gaps, a house is not).
+        turn: Largest rotation to either side, in radians.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Kind:
     """A kind of scene.
 
     Args:
-        name: Its name.
+        name: Name of the kind.
         family: Background texture family, a key of ``textures.FAMILIES``.
-        common: The classes that tend to occur together in it.
+        common: Classes that are frequent in this kind.
     """
 
     name: str
@@ -63,16 +63,16 @@ class Kind:
     common: tuple[str, ...]
 
     def weights(self) -> np.ndarray:
-        """Returns (num_classes,) float64 probabilities of an object's class in this kind; none is zero."""
+        """Returns the (num_classes,) float64 probabilities of the classes in this kind; all are positive."""
         raw = np.array([COMMON_WEIGHT if name in self.common else 1.0 for name in CLASSES])
         return raw / raw.sum()
 
 
-#: How much likelier a common class is than any other one.
+#: Factor by which a common class is more likely than any other class.
 COMMON_WEIGHT = 12.0
 
 # Every class is common in exactly two kinds, and no two kinds share more than two classes: all class priors are
-# equal, and no class gives its kind away.
+# equal, and no class identifies its kind.
 KINDS: tuple[Kind, ...] = (
     Kind("meadow", "blobs", ("tree", "flower", "bird", "beetle")),
     Kind("street", "bricks", ("house", "cart", "figure", "tree")),

@@ -1,6 +1,6 @@
-"""Objects that are built: house, cart, boat, chair, lamp, mug.
+"""Man-made objects: house, cart, boat, chair, lamp, mug.
 
-The same contract as ``objects_grown``: proportions, pose and number of parts from ``rng``, colours by slot only.
+As in ``objects_grown``, proportions, pose and number of parts come from ``rng``, and colours only from slots.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Objects that grow: tree, flower, fish, bird, beetle, figure.
+"""Living objects: tree, flower, fish, bird, beetle, figure.
 
-Every function draws one individual: proportions, pose and number of parts come from ``rng``. Colours do not: the
-slots say only which parts share one, so that a colour never tells the class.
+Each function draws one object, with proportions, pose and number of parts from ``rng``. A slot determines only which
+parts share a colour, so that colour does not reveal the class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One scene: a background of some kind, objects in painters' order, clutter, light and noise."""
+"""Drawing of one scene: background, objects back to front, clutter, light and noise."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from sspyr_mm.datasets.toy_scenes.textures import FloatArray, draw_background, g
 
 #: Smallest height and width, pixels: below it parts of objects can no longer be distinguished.
 MIN_SIZE = 64
-#: Label of pixels of objects that are left out because almost nothing of them is visible.
+#: Label of pixels of objects that are not annotated because almost nothing of them is visible.
 VOID = 255
 
-# An object with less than this share visible, or fewer pixels, is not annotated.
+# An object with a smaller visible share, or a smaller area relative to the squared shorter side, is not annotated.
 _MIN_VISIBLE = 0.15
 _MIN_AREA_SHARE = 0.0012
 # Size of an object's frame, as a share of the image's shorter side; outlines fill about two thirds of it.
@@ -39,9 +39,9 @@ class SceneObject:
 
     Args:
         label: Index into ``CLASSES``.
-        mask: (H, W) bool, its visible pixels; never empty.
-        visible: Visible share of its whole area, in (0, 1].
-        truncated: Whether the image border cuts it.
+        mask: (H, W) bool, visible pixels of the object; never empty.
+        visible: Visible share of the object's area, in (0, 1].
+        truncated: Whether the image border cuts the object.
     """
 
     label: int
@@ -51,7 +51,7 @@ class SceneObject:
 
     @property
     def name(self) -> str:
-        """Name of its class."""
+        """Class name of the object."""
         return CLASSES[self.label]
 
 
@@ -63,7 +63,7 @@ class Scene:
         image: (H, W, 3) uint8, RGB.
         kind: Index into ``KINDS``.
         objects: Annotated objects, back to front.
-        class_mask: (H, W) uint8: 0 background, 1 + label, ``VOID`` for objects that are left out.
+        class_mask: (H, W) uint8: 0 background, 1 + label, ``VOID`` for objects that are not annotated.
     """
 
     image: NDArray[np.uint8]
@@ -87,7 +87,7 @@ def _pick_labels(rng: np.random.Generator, kind: int) -> list[int]:
     weights = KINDS[kind].weights()
     labels: list[int] = []
     for _ in range(int(rng.integers(2, 6))):
-        # Things come in groups: sometimes another one of what is there already.
+        # Objects come in groups: a class that is already present is sometimes repeated.
         again = bool(labels) and rng.random() < 0.2
         labels.append(int(rng.choice(labels)) if again else int(rng.choice(len(CLASSES), p=weights)))
     return labels
@@ -99,7 +99,7 @@ def _place(
     extent: float,
     size: tuple[int, int],
 ) -> tuple[float, float]:
-    """Returns a centre (x, y) in pixels: of a few random places the one that covers others least."""
+    """Returns a centre (x, y) in pixels: the one of a few random places that covers other objects least."""
     best, best_cost = (0.0, 0.0), np.inf
     for _ in range(4):
         x, y = rng.uniform(0.08, 0.92) * size[1], rng.uniform(0.1, 0.9) * size[0]
@@ -137,7 +137,7 @@ def _add_clutter(
     ground: FloatArray,
     counts: tuple[int, int],
 ) -> None:
-    """Pastes small shapes that belong to no object; ``counts`` is the range of their number, without its end."""
+    """Pastes small shapes that are not objects; ``counts`` is the half-open range of their number."""
     height, width = owner.shape
     for _ in range(int(rng.integers(*counts))):
         extent = rng.uniform(0.03, 0.09) * min(height, width)
@@ -158,7 +158,7 @@ def _place_objects(
         centre = _place(rng, placed, extent, size)
         placed.append((*centre, extent))
         objects.append((centre[1] + extent / 2, label, extent, centre))
-    # What stands lower in the image is nearer, as in a photograph.
+    # Objects lower in the image are nearer, as in a photograph.
     return [item[1:] for item in sorted(objects)]
 
 
@@ -166,11 +166,11 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     """Draws one scene.
 
     Args:
-        rng: Only source of randomness: the same state gives the same scene.
+        rng: Random generator; the same state gives the same scene.
         size: Height and width in pixels, each at least ``MIN_SIZE``.
 
     Returns:
-        The image and its labels.
+        Scene with its labels.
 
     Raises:
         ValueError: If a side is shorter than ``MIN_SIZE``.

@@ -1,7 +1,7 @@
-"""Sprites: objects made of polygons, drawn into a patch each and pasted on the canvas.
+"""Sprites: objects made of polygons, each drawn into a patch and pasted on the canvas.
 
-Frame of an object: x to the right, y downwards, origin near its middle, about [-1, 1] in both. All outlines are
-polygons: one rasteriser serves every shape, and an affine map of the object is a map of its points.
+In the frame of an object, x points right, y points down, the origin is near its middle, and both range over about
+[-1, 1]. All outlines are polygons, so that one rasteriser draws every shape and an affine map transforms its points.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Part:
 
     Args:
         points: (N, 2) float32, the polygon in the object's frame.
-        slot: Which of the object's colours fills it, 0 to 2. Parts of one slot share a colour.
-        pattern: The pattern that this part usually carries, a key of ``textures.PATTERNS``.
+        slot: Index of the fill colour, 0 to 2. Parts of one slot share a colour.
+        pattern: Usual pattern of the part, a key of ``textures.PATTERNS``, or "plain".
     """
 
     points: FloatArray
@@ -65,13 +65,13 @@ def ellipse(
     """Returns an ellipse (20, 2), or its part between two angles closed by its chord.
 
     Args:
-        cx: Centre, x.
-        cy: Centre, y.
+        cx: X coordinate of the centre.
+        cy: Y coordinate of the centre.
         rx: Half axis along x before tilting.
         ry: Half axis along y before tilting.
-        tilt: Rotation, radians.
-        start: First angle, radians.
-        stop: Last angle, radians.
+        tilt: Rotation, in radians.
+        start: First angle, in radians.
+        stop: Last angle, in radians.
     """
     whole = stop - start > _TAU - 1e-6
     angles = start + (stop - start) / (20 if whole else 19) * np.arange(20)
@@ -98,7 +98,7 @@ def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None
 
 
 def arch(cx: float, cy: float, radius: float, thickness: float, start: float, stop: float) -> FloatArray:
-    """Returns a piece (24, 2) of a ring between two angles in radians; ``radius`` is the outer one."""
+    """Returns a segment (24, 2) of a ring between two angles in radians; ``radius`` is the outer radius."""
     angles = np.linspace(start, stop, 12)
     rim = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     points = np.concatenate([radius * rim, (radius - thickness) * rim[::-1]])
@@ -110,10 +110,10 @@ class Sprite:
     """A drawn object.
 
     Args:
-        colour: (3, h, w) float32, RGB; of no meaning where alpha is 0.
-        alpha: (h, w) float32 in [0, 1], its cover.
-        left: Column of the patch in the image, pixels; may be negative.
-        top: Row of the patch in the image, pixels; may be negative.
+        colour: (3, h, w) float32 RGB; undefined where alpha is 0.
+        alpha: (h, w) float32 coverage, in [0, 1].
+        left: Column of the patch in the image, in pixels; may be negative.
+        top: Row of the patch in the image, in pixels; may be negative.
     """
 
     colour: FloatArray
@@ -135,13 +135,13 @@ def random_affine(rng: np.random.Generator, turn: float, extent: float) -> Float
 
 
 def _colours(rng: np.random.Generator, avoid: FloatArray) -> FloatArray:
-    """Returns (3, 2, 3): two RGB colours for each slot; the first slot differs from the ground it lies on."""
+    """Returns (3, 2, 3): two RGB colours per slot; those of the first slot differ from the background ``avoid``."""
     base = random_colour(rng, 3)
     for _ in range(6):
         if abs(float(base[0].mean() - avoid.mean())) > 55:
             break
         base[0] = random_colour(rng, 1)[0]
-    # The second colour of a slot is a shift of the first, often weak: patterns are hints, not labels.
+    # The second colour of a slot is a shift of the first, often a weak one: patterns hint at the class only.
     step = rng.uniform(25, 90, (3, 1)) * np.where(base.mean(axis=1, keepdims=True) > 128, -1.0, 1.0)
     other = base + step + rng.normal(0, 15, (3, 3))
     return np.stack([base, other], axis=1).astype(np.float32)
@@ -154,13 +154,13 @@ def render(
     centre: tuple[float, float],
     avoid: FloatArray,
 ) -> Sprite:
-    """Draws parts back to front into a patch that holds all of them, also beyond the image.
+    """Draws parts back to front into a patch that contains all of them, including those outside of the image.
 
     Args:
-        rng: Source of randomness.
+        rng: Random generator.
         parts: Parts of the object.
-        affine: Map from object units to pixels, (2, 2).
-        centre: Place of the object's origin, x and y in pixels.
+        affine: (2, 2) map from object units to pixels.
+        centre: Position of the object's origin, x and y in pixels.
         avoid: RGB colour of the background, from which the first slot differs.
     """
     outlines = [part.points @ affine.T for part in parts]
@@ -202,7 +202,7 @@ def _fill_polygon(colour: FloatArray, alpha: FloatArray, points: FloatArray, fil
     cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SHIFT)
     cover = np.multiply(mask, 1.0 / 255.0, dtype=np.float32)
     total = cover + alpha * (1.0 - cover)
-    # Straight alpha: an edge pixel has the colour of what covers it, not a mix with the empty ground.
+    # Straight alpha: an edge pixel has the colour of the covering part, not a mix with the empty background.
     colour += cover / np.maximum(total, 1e-3) * (fill - colour)
     if edge:
         line = np.zeros_like(mask)
@@ -212,7 +212,7 @@ def _fill_polygon(colour: FloatArray, alpha: FloatArray, points: FloatArray, fil
 
 
 def paste(canvas: FloatArray, owner: NDArray[np.int32], sprite: Sprite, number: int) -> tuple[int, bool]:
-    """Lays a sprite on the canvas; returns its whole area in pixels and whether the border cuts it."""
+    """Pastes a sprite on the canvas; returns its full area in pixels and whether the image border cuts it."""
     solid = sprite.alpha >= 0.5
     height, width = owner.shape
     h, w = solid.shape

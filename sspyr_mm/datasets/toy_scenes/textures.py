@@ -1,9 +1,9 @@
 """Textures: families of backgrounds, and patterns on the parts of objects.
 
-A family is a structure (how marks are arranged); scale, orientation, contrast, sharpness, warp and colours vary from
-image to image over ranges that the families share, so that neither colour nor contrast nor spectrum gives a family
-away on its own. A pattern maps an object's own coordinates to [0, 1], the mix of a part's two colours, so that it
-turns and scales with the object.
+A family is a structure (an arrangement of marks). Scale, orientation, contrast, sharpness, warp and colours vary per
+image over ranges that all families share, so that neither colour nor contrast nor spectrum alone identifies a family.
+A pattern maps the coordinates of an object to [0, 1], the mix of a part's two colours, and therefore turns and scales
+with the object.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def grid(height: int, width: int) -> tuple[FloatArray, FloatArray]:
 def random_colour(rng: np.random.Generator, count: int) -> FloatArray:
     """Returns (count, 3) float32 RGB colours: any lightness, mostly of low saturation, as in photographs.
 
-    Fully random colours would drown structure: two crops of an image would match by their hues alone.
+    With fully random colours, two crops of an image would match by hue alone, and structure would not be learned.
     """
     return (rng.uniform(40, 215, (count, 1)) + rng.normal(0, 28, (count, 3))).astype(np.float32)
 
@@ -44,10 +44,10 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
     """Returns smooth noise.
 
     Args:
-        rng: Source of randomness.
-        height: Rows, pixels.
-        width: Columns, pixels.
-        cells: Bumps along the shorter side, at least 1.
+        rng: Random generator.
+        height: Number of rows.
+        width: Number of columns.
+        cells: Number of bumps along the shorter side, at least 1.
 
     Returns:
         (H, W) float32, mean about 0, standard deviation below 1.
@@ -60,7 +60,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float
 
 
 def _soft(value: FloatArray, gain: float = 3.0) -> FloatArray:
-    # A clipped ramp instead of a step: aliasing of hard steps would be a cue of its own at small sizes.
+    # A clipped ramp instead of a step: at small sizes, the aliasing of hard steps would be an additional cue.
     return np.clip(value * gain * 0.5 + 0.5, 0.0, 1.0)
 
 
@@ -115,7 +115,7 @@ def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator)
 
 
 def _fibres(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
-    # Noise sampled in stretched coordinates: strands along u with ends and knots.
+    # Noise in stretched coordinates gives strands along u with ends and knots.
     table = rng.standard_normal((64, 64), dtype=np.float32)
     mapped_x = (u * rng.uniform(0.3, 0.5) + 1000.0) % 62.0
     mapped_y = (v * 2.4 + 1000.0) % 62.0
@@ -123,8 +123,8 @@ def _fibres(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator
     return _ramp(1.6 * strands, rng)
 
 
-#: Family name to a function of (u, v, marks, rng): (H, W) float32 coordinates in units of a mark, marks along the
-#: shorter side; it gives (H, W) float32 in [0, 1].
+#: Family name to a function of (u, v, marks, rng): (H, W) float32 coordinates in units of a mark, and the number of
+#: marks along the shorter side; the function returns (H, W) float32 in [0, 1].
 FAMILIES: dict[str, TextureFn] = {
     "waves": _waves,
     "checks": _checks,
@@ -139,28 +139,28 @@ def draw_background(rng: np.random.Generator, height: int, width: int, family: s
     """Draws one background.
 
     Args:
-        rng: Source of randomness.
-        height: Rows, pixels.
-        width: Columns, pixels.
-        family: A key of ``FAMILIES``.
+        rng: Random generator.
+        height: Number of rows.
+        width: Number of columns.
+        family: Key of ``FAMILIES``.
 
     Returns:
-        (3, H, W) float32, RGB in about [0, 255]. Channels first: numpy's inner loops are then long ones.
+        (3, H, W) float32 RGB in about [0, 255]; channels come first, so that NumPy's inner loops are long.
     """
     x, y = grid(height, width)
     marks = float(np.exp(rng.uniform(np.log(5.0), np.log(8.5))))
-    # Things lie level, give or take, as in photographs held upright.
+    # Roughly level, as in upright photographs.
     angle = rng.uniform(-0.5, 0.5)
     cos, sin = marks * math.cos(angle), marks * math.sin(angle)
     bend = rng.uniform(0.0, 0.35)
     u = cos * x + sin * y + bend * smooth_noise(rng, height, width, 2)
     v = cos * y - sin * x + bend * smooth_noise(rng, height, width, 2)
     mix = FAMILIES[family](u, v, marks, rng)
-    # Marks are shared noise on top: broad stains and fine grain of any strength, whatever the family.
+    # Noise that all families share: broad stains and fine grain of random strength.
     mix = mix + rng.uniform(0.0, 0.25) * smooth_noise(rng, height, width, 3)
     mix += rng.uniform(0.0, 0.15) * smooth_noise(rng, height, width, rng.uniform(10, 30))
     low = random_colour(rng, 1)[0]
-    # Towards the middle, where clipping would not flatten the marks.
+    # Towards mid-grey, so that clipping does not flatten the marks.
     step = rng.uniform(50, 95) * (-1.0 if low.mean() > 128 else 1.0) + rng.normal(0, 14, 3)
     return low.astype(np.float32)[:, None, None] + mix * step.astype(np.float32)[:, None, None]
 
@@ -212,7 +212,7 @@ def _speckle(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArr
     return _soft(np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b)) * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0)))
 
 
-#: Pattern name to a function of (u, v, rng), each (H, W) float32 in object units, giving (H, W) in [0, 1].
+#: Pattern name to a function of (u, v, rng), with u and v (H, W) float32 in object units; it returns (H, W) in [0, 1].
 PATTERNS: dict[str, PatternFn] = {
     "stripes": _stripes,
     "planks": _planks,

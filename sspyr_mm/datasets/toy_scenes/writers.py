@@ -1,4 +1,4 @@
-"""Files of scenes in the layouts of COCO and Pascal VOC."""
+"""Writing of scenes in the layouts of COCO and Pascal VOC."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from sspyr_mm.datasets.toy_scenes.scene import Scene, SceneObject
 
 _JPEG_QUALITY = 90
 
-# Outlines are taken at this multiple of the mask's resolution: a contour runs through pixel centres, and at one to
-# one that would shave half a pixel off every side.
+# Outlines are computed at this multiple of the mask's resolution: contours run through pixel centres, which at the
+# original resolution would remove half a pixel on every side.
 _ZOOM = 4
 # Largest distance of a polygon from the mask's outline, pixels.
 _TOLERANCE = 0.3
@@ -44,13 +44,13 @@ def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 def polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
     """Returns the outlines of a mask as COCO polygons.
 
-    COCO polygons have no holes: where a piece has one it is cut in two through the hole.
+    COCO polygons have no holes: a piece with a hole is cut in two through the hole.
 
     Args:
         mask: (H, W) bool with at least one pixel set.
 
     Returns:
-        For each piece x0, y0, x1, y1, ... in pixels, the image's corner being (0, 0).
+        Per piece x0, y0, x1, y1, ... in pixels, relative to the top left corner of the image.
     """
     left, top, width, height = bounding_box(mask)
     crop = mask[top : top + height, left : left + width].astype(np.uint8)
@@ -71,7 +71,7 @@ def _outline(crop: NDArray[np.uint8], left: int, top: int, result: list[list[flo
         if child >= 0:
             piece = np.zeros(zoomed.shape, np.uint8)
             cv2.drawContours(piece, contours, index, 1, cv2.FILLED, hierarchy=hierarchy, maxLevel=1)
-            # drawContours also fills the holes' own outlines; the mask has the last word.
+            # drawContours also fills the outlines of holes, so the result is limited to the mask.
             small = piece[_ZOOM // 2 :: _ZOOM, _ZOOM // 2 :: _ZOOM][1:-1, 1:-1] & crop
             x, _, w, _ = cv2.boundingRect(contours[child])
             cut = min(max((x + w // 2) // _ZOOM - 1, 1), crop.shape[1] - 1)
@@ -90,7 +90,7 @@ def coco_annotations(objects: list[SceneObject], image_id: int) -> list[dict[str
     """Returns the COCO annotations of one image, without their ids.
 
     Args:
-        objects: The annotated objects.
+        objects: Annotated objects.
         image_id: Id of the image.
 
     Returns:
@@ -118,14 +118,14 @@ def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], k
     """Returns a Pascal VOC annotation.
 
     Args:
-        objects: The annotated objects.
+        objects: Annotated objects.
         file_name: Name of the image file.
         size: Height and width, pixels.
         kind: Kind of scene, recorded as the source's ``scene``.
 
     Returns:
-        The xml. Boxes count from 1 and include their last pixel; ``difficult`` is set where less than 40 % of
-        an object is visible.
+        Text of the XML file. Box coordinates start at 1 and include the last pixel; ``difficult`` is set if less than
+        40 % of an object is visible.
     """
     lines = [
         "<annotation>",
@@ -153,7 +153,7 @@ def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], k
 
 
 def make_folders(root: Path) -> None:
-    """Makes the folders that :func:`write_scene` and :func:`write_lists` write to."""
+    """Creates the folders that :func:`write_scene` and :func:`write_lists` write to."""
     for name in ("train2017", "val2017", "annotations"):
         (root / name).mkdir(parents=True)
     for name in (
@@ -167,12 +167,12 @@ def make_folders(root: Path) -> None:
 
 
 def write_scene(root: Path, split: str, image_id: int, scene: Scene) -> dict[str, Any]:
-    """Writes the image, the xml and the mask of a scene.
+    """Writes the image, the XML annotation and the mask of a scene.
 
     Args:
         root: Folder of the data set.
         split: Name of the split, train or val.
-        image_id: COCO's id of the image, from which the files are named.
+        image_id: COCO id of the image, which determines the file names.
         scene: Drawn scene.
 
     Returns:
@@ -224,7 +224,7 @@ def write_lists(root: Path, split: str, records: Sequence[dict[str, Any]], versi
     path.write_text(json.dumps(coco, separators=(",", ":")), encoding="utf-8")
     stems = "".join(f"{record['image']['id']:06d}\n" for record in records)
     sets = root / "VOC2007" / "ImageSets"
-    # The usual protocols are train -> val and trainval -> test: neither may test on what it has trained on.
+    # The usual protocols are train -> val and trainval -> test: neither may test on its training images.
     for name in ("train", "trainval") if split == "train" else ("val", "test"):
         for purpose in ("Main", "Segmentation"):
             (sets / purpose / f"{name}.txt").write_text(stems, encoding="utf-8")

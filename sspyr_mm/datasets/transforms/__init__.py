@@ -1,4 +1,4 @@
-"""What a loader's workers do: decode and cut."""
+"""Transforms in a loader's workers: decoding, cropping of regions and seeding."""
 
 from sspyr_mm.datasets.transforms.formatting import PackPyramidInputs
 from sspyr_mm.datasets.transforms.loading import LoadRGBImage

@@ -1,4 +1,4 @@
-"""Why a file is not decoded, and what to do about it."""
+"""Reasons why a file cannot be decoded, with remedies."""
 
 from sspyr_mm.datasets.finding.file_kinds import image_kind, register_heif
 from sspyr_mm.datasets.transforms.decoding import image_size
@@ -6,23 +6,23 @@ from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
 
 
 class UnreadableImageError(ValueError):
-    """Images that a run needs cannot be read; the message is one line with the remedy."""
+    """Raised when images that a run needs cannot be read; the message is one line with the remedy."""
 
     @property
     def summary(self) -> str:
-        """The one line, without the traceback that a loader adds to errors of its workers."""
+        """Message without the traceback that a loader adds to errors of its workers."""
         return str(self).rstrip().rpartition(f"{type(self).__name__}: ")[2]
 
 
 def describe_problem(data: bytes, options: DecodeOptions) -> str:
-    """Describes a file that :func:`decode_rgb` returned None for.
+    """Describes why :func:`decode_rgb` returned None for a file.
 
     Args:
-        data: The file's bytes.
-        options: Those of the decoding.
+        data: Bytes of the file.
+        options: Options of the decoding.
 
     Returns:
-        What the file is, such that "PATH: ..." is a sentence.
+        Description of the file, to be shown after its path.
     """
     if not data.strip(b"\0"):
         return "an empty file" if not data else f"only zeros ({len(data)} bytes)"

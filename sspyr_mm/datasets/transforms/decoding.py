@@ -1,6 +1,7 @@
 """Decoding of image files to 8-bit RGB.
 
-JPEGs go to OpenCV directly. For other formats Pillow reads the header, and OpenCV decodes the plain ones: it is faster.
+OpenCV decodes JPEGs directly. For other formats Pillow reads the header, and OpenCV, which is faster, decodes plain
+8-bit images.
 """
 
 import io
@@ -24,7 +25,7 @@ from sspyr_mm.datasets.transforms.pixel_values import (
     tiff_tags,
 )
 
-# OpenCV 4.11 and later spare a pass over the pixels.
+# OpenCV 4.11 and later decode to RGB, which saves a pass over the pixels.
 _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 _REDUCED = {
@@ -33,7 +34,7 @@ _REDUCED = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""Segments of a JPEG that hold its size; those left out are tables."""
+"""Markers of the JPEG segments that contain the image size; the excluded markers are tables."""
 _ADOBE = 0xEE
 _END_OF_JPEG = b"\xff\xd9"
 _ORIENTATION = 274
@@ -41,20 +42,20 @@ _STDERR = threading.RLock()
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width in a JPEG's header, before any EXIF orientation; None for another format.
+    """Returns the height and width in a JPEG's header, before any EXIF orientation; None for other formats.
 
     Args:
-        data: The file's bytes.
+        data: Bytes of the file.
     """
     frame = _jpeg_frame(data)
     return frame[:2] if frame else None
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width by the header of any format; None if it has none.
+    """Returns the height and width in the header of an image of any format; None if the header cannot be read.
 
     Args:
-        data: The file's bytes.
+        data: Bytes of the file.
     """
     if size := jpeg_size(data):
         return size
@@ -67,7 +68,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
-    """Height, width, channels, offset of the frame's segment, and whether Adobe's marker came before it."""
+    """Returns height, width, channels, offset of the frame segment, and whether Adobe's marker precedes it."""
     if data[:2] != b"\xff\xd8":
         return None
     at, adobe = 2, False
@@ -95,16 +96,16 @@ def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEF
     """Decodes an image file to RGB.
 
     Greyscale, palette and CMYK images are converted; EXIF orientation is applied in every format that has it; deeper
-    images are mapped to 8 bits by :func:`to_8_bits`; transparent areas take ``options.background``. A JPEG that lacks
-    only its end marker is decoded, one that lacks image data is not.
+    images are mapped to 8 bits by :func:`to_8_bits`; transparent areas get ``options.background``. A JPEG that lacks
+    only its end marker is decoded; one that lacks image data is not.
 
     Args:
-        data: The file's bytes.
-        reduction: 1, 2, 4 or 8: a JPEG is decoded at that part of its size, which leaves most of the work undone.
-        options: Conversion of other than plain 8-bit images, and limit of pixels.
+        data: Bytes of the file.
+        reduction: Factor 1, 2, 4 or 8 by which a JPEG is decoded smaller, which is faster; ignored for other formats.
+        options: Conversion of images that are not plain 8-bit, and limit of pixels.
 
     Returns:
-        (H, W, 3) uint8; None if neither OpenCV nor Pillow can read all of it, or it has too many pixels.
+        (H, W, 3) uint8 RGB; None if neither OpenCV nor Pillow can read the whole image, or it has too many pixels.
     """
     frame = _jpeg_frame(data)
     if frame is None:
@@ -121,7 +122,7 @@ def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEF
 
 
 def _decode_plain(data: bytes, reduction: int = 1) -> np.ndarray | None:
-    """Decodes by OpenCV to 8-bit RGB."""
+    """Decodes to 8-bit RGB with OpenCV."""
     mode = _REDUCED.get(reduction, _CV2_MODE)
     image = imdecode(data, mode)
     if image is None or (_DECODES_RGB and mode == _CV2_MODE):
@@ -130,16 +131,16 @@ def _decode_plain(data: bytes, reduction: int = 1) -> np.ndarray | None:
 
 
 def _decode_unfinished_jpeg(data: bytes, reduction: int) -> np.ndarray | None:
-    """Decodes a JPEG without end marker if its image data are complete.
+    """Decodes a JPEG without an end marker if its image data is complete.
 
-    A decoder fills what is missing with grey and does not say so. But it would take further bytes for image data: the
-    image is complete if such bytes change nothing.
+    A decoder silently fills missing data with grey, but reads appended bytes as image data: the image is complete if
+    appended bytes do not change it.
     """
-    body = data.rstrip(b"\0")  # blocks of a disk that were never written
+    body = data.rstrip(b"\0")  # unwritten disk blocks
     body = body + b"\0\0" if len(body) < len(data) else body.rstrip(b"\xff")
     further = bytes((97 * i + 13) % 255 for i in range(256))
     with _quiet():
-        # At full size: smaller ones of a progressive JPEG need less of its data.
+        # At full size: reduced decoding of a progressive JPEG needs only part of its data.
         image, other = (_decode_plain(body + more + _END_OF_JPEG) for more in (b"", further))
         if image is None or other is None or not np.array_equal(image, other):
             return None
@@ -147,7 +148,7 @@ def _decode_unfinished_jpeg(data: bytes, reduction: int) -> np.ndarray | None:
 
 
 def _decode_inks(data: bytes) -> np.ndarray | None:
-    """Decodes CMYK without Adobe's marker: OpenCV and Pillow take the inks as inverted, which is Adobe's convention."""
+    """Decodes CMYK without Adobe's marker, for which OpenCV and Pillow assume the inverted inks of Adobe's files."""
     with _quiet():
         try:
             image = ImageChops.invert(ImageOps.exif_transpose(_open(data)))
@@ -157,7 +158,7 @@ def _decode_inks(data: bytes) -> np.ndarray | None:
 
 
 def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
-    """Decodes a file by what its header says; Pillow and OpenCV raise arbitrary exceptions on damaged files."""
+    """Decodes a file according to its header; Pillow and OpenCV raise arbitrary exceptions on damaged files."""
     if not data:
         return None
     with _quiet():
@@ -180,7 +181,7 @@ def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
 def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptions) -> np.ndarray | None:
     if opened is None:
         return _decode_plain(data)
-    # Images are plain unless OpenCV drops something: alpha, orientation (which it applies to PNG and TIFF), inks.
+    # An image is plain if OpenCV loses nothing: no alpha, inks or orientation (which it applies to PNG and TIFF).
     has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA", "RGBa", "La")
     is_upright = opened.format in ("PNG", "TIFF") or (opened.getexif().get(_ORIENTATION, 1) not in range(2, 9))
     is_plain = opened.format not in ("PPM", "JPEG", "MPO") and is_upright and not has_alpha
@@ -194,7 +195,7 @@ def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptio
 
 
 def _open(data: bytes) -> Image.Image:
-    """Reads a header by Pillow, without Pillow's own limit of pixels."""
+    """Reads a header with Pillow, without Pillow's own limit of pixels."""
     if data[4:8] == b"ftyp":
         register_heif()
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -206,9 +207,9 @@ def _open(data: bytes) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what OpenCV, libpng, libtiff and Pillow say about a file from the user, who gets one line about it.
+    """Suppresses messages of OpenCV, libpng, libtiff and Pillow about a file; the caller reports it in one line.
 
-    The C libraries write to the process's stderr, which is led elsewhere meanwhile; one thread at a time.
+    The C libraries write to the stderr of the process, which is redirected inside the block; one thread at a time.
     """
     with _STDERR, warnings.catch_warnings():
         warnings.simplefilter("ignore")

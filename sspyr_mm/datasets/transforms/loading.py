@@ -1,4 +1,4 @@
-"""Loading of whatever a folder of photographs holds."""
+"""Loading of images, with reports of files that cannot be read."""
 
 import logging
 import os
@@ -35,10 +35,10 @@ def read_file(path: str) -> bytes:
         path: File on a local disk.
 
     Returns:
-        Its bytes.
+        Content of the file.
 
     Raises:
-        OSError: If it cannot be read, or is a pipe, socket or device, which may never end.
+        OSError: If the file cannot be read, or is a pipe, socket or device, which may never end.
     """
     with open(path, "rb", opener=_open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -53,25 +53,26 @@ def _open_at_once(path: str, flags: int) -> int:
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
-    """Reads and decodes an image; a broken one is reported and left out, not fatal.
+    """Reads and decodes an image; reports and skips a broken file.
 
-    Required keys: ``img_path``. Modified keys: none; ``img_bytes``, where a data set has read the file already, is
-    removed. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
+    Required keys: ``img_path``. Modified keys: none; ``img_bytes``, the content of a file that the data set has already
+    read, is removed. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
 
-    Large JPEGs are decoded at a half, a quarter or an eighth of their size where a pyramid is known
-    (:class:`PyramidLinkHook` sets it) and its regions have no use for more: see :meth:`PyramidSpec.reduction`.
+    Large JPEGs are decoded at a half, a quarter or an eighth of their size if a pyramid is set (by
+    :class:`PyramidLinkHook`) and its regions do not need a higher resolution: see :meth:`PyramidSpec.reduction`.
 
-    A file is reported once, also by several workers and epochs; errors of the disk are reported each time. The first
-    image that is constant or nearly black is reported, too.
+    A broken file is reported once across workers and epochs; disk errors are reported each time. The first image that
+    is constant or nearly black is also reported.
 
     Args:
         backend_args: Arguments of mmengine's file client, for images that are not on a local disk.
-        skip_broken: Whether another image takes the place of a broken one. Images with labels are needed: False.
-        value_range: Values of images with more than 8 bits a channel that become black and white, such as
-            ``(0, 4095)``; default: by each file's bit-depth tag or values, see :func:`to_8_bits`.
+        skip_broken: Whether a broken image is replaced by another one; False for labelled images.
+        value_range: Values that become black and white in images with more than 8 bits per channel, such as
+            ``(0, 4095)``; default: from each file's bit-depth tag or values, see :func:`to_8_bits`.
         background: RGB colour that transparent areas are composited on; default: ImageNet's mean, which is about zero
             after normalisation.
-        max_pixels: Pixels above which an image counts as broken, by its header; a small file can claim billions.
+        max_pixels: Number of pixels in the header above which an image counts as broken; a small file can claim
+            billions.
 
     Raises:
         ValueError: If ``value_range`` or ``max_pixels`` is empty, or one of the options has a wrong type.
@@ -90,14 +91,14 @@ class LoadRGBImage(BaseTransform):
         self.skip_broken = skip_broken
         self.options = DecodeOptions(value_range, background, max_pixels)
         self._spec: PyramidSpec | None = None
-        # In shared memory: workers know what others and those of earlier epochs have reported.
+        # In shared memory, so that a file is reported once across workers and epochs.
         self._reported = torch.zeros(1 << 16, dtype=torch.uint8).share_memory_()
 
     def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Sets which regions are cut.
+        """Sets the pyramid, whose regions limit the reduction of JPEGs.
 
         Args:
-            spec: The model's pyramid.
+            spec: Pyramid of the model.
         """
         self._spec = spec
 
@@ -118,19 +119,19 @@ class LoadRGBImage(BaseTransform):
             print_log(message, "current", logging.WARNING)
 
     def _load(self, results: dict[str, Any]) -> tuple[np.ndarray | None, str]:
-        """The image, or None and the reason."""
+        """Returns the image, or None and the reason."""
         data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
         image = self._decode(data)
         return image, describe_problem(data, self.options) if image is None else ""
 
     def peek(self, path: str) -> np.ndarray | None:
-        """Loads one image without reports.
+        """Loads one image without reporting problems.
 
         Args:
-            path: File or URL.
+            path: Path or URL.
 
         Returns:
-            (H, W, 3) uint8 RGB, None if it cannot be read.
+            (H, W, 3) uint8 RGB, None if the image cannot be read.
         """
         try:
             return self._load({"img_path": path})[0]
@@ -141,10 +142,10 @@ class LoadRGBImage(BaseTransform):
         """Loads one image.
 
         Args:
-            results: With ``img_path``.
+            results: Sample with ``img_path``.
 
         Returns:
-            ``results`` with the image, or None if the file cannot be read as an image: the data set then takes another.
+            ``results`` with the image, or None if the file cannot be read as an image: the data set then replaces it.
 
         Raises:
             UnreadableImageError: If the file cannot be read as an image and ``skip_broken`` is False.
@@ -170,9 +171,9 @@ class LoadRGBImage(BaseTransform):
     def _report(self, path: str, problem: str, *, once: bool) -> None:
         if not self.skip_broken:
             raise UnreadableImageError(
-                f"{path}: {problem}. It has a label and cannot be left out: repair it, or remove it from the set"
+                f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
             )
-        message = f"Left out {path}: {problem}. Another image takes its place; repair or remove it."
+        message = f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file."
         if once:
             self._warn_once(path, message)
         else:

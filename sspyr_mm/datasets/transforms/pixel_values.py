@@ -1,4 +1,4 @@
-"""Pixel values of image files as 8-bit RGB: deeper integers, floating point, transparency."""
+"""Conversion of pixel values to 8-bit RGB: deeper integers, floating point, transparency."""
 
 import io
 import math
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, TiffImagePlugin
 BACKGROUND = (124, 116, 104)
 """Mean colour of ImageNet (mmpretrain's normalisation mean): about zero after normalisation."""
 MAX_PIXELS = 180_000_000
-"""540 MB of RGB; Pillow's own limit is 179 million."""
+"""Limit of pixels per image: 540 MB of RGB; Pillow's own limit is 179 million."""
 
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = (
@@ -23,7 +23,7 @@ _BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT =
     338,
     339,
 )
-"""Tags of TIFF; EXIF has the third, too."""
+"""TIFF tags; the third one is also an EXIF tag."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class DecodeOptions:
     """Conversion of files that are not plain 8-bit images.
 
     Args:
-        value_range: Values of deeper images that become black and white; default: by the file, see :func:`to_8_bits`.
+        value_range: Values of deeper images that become black and white; default: from the file, see
+            :func:`to_8_bits`.
         background: RGB colour under transparent areas.
-        max_pixels: Pixels above which an image is not decoded.
+        max_pixels: Number of pixels above which an image is not decoded.
     """
 
     value_range: tuple[float, float] | None = None
@@ -46,7 +47,7 @@ class DecodeOptions:
         ):
             raise ValueError(f"value_range must be (LOW, HIGH) with LOW < HIGH, got {self.value_range!r}")
         if not _are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
-            raise ValueError(f"background must be (RED, GREEN, BLUE) of 0 to 255, got {self.background!r}")
+            raise ValueError(f"background must be (RED, GREEN, BLUE), each 0 to 255, got {self.background!r}")
         if not _are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
             raise ValueError(f"max_pixels must be a number >= 1, got {self.max_pixels!r}")
 
@@ -67,12 +68,12 @@ def to_8_bits(
 ) -> np.ndarray:
     """Maps pixel values of any type linearly to 0 to 255; values outside of the range are clipped.
 
-    The range is, in this order:
+    The range is the first that applies of:
 
-    1. ``value_range``, where it is given;
-    2. 0 to ``white``, the largest value by the file's bit-depth tag, unless the file has larger ones;
-    3. integers without negative values: 0 to ``2**n - 1`` with the smallest ``n >= 8`` that holds the file's largest
-       value, so that 10 or 12 bits in a 16-bit file keep black at 0 and become as bright as in a 10-bit or 12-bit file;
+    1. ``value_range``, if given;
+    2. 0 to ``white``, the largest value by the file's bit-depth tag, unless the file has larger values;
+    3. integers without negative values: 0 to ``2**n - 1`` with the smallest ``n >= 8`` that covers the file's largest
+       value, so that 10 or 12 bits in a 16-bit file keep black at 0 and are as bright as in a 10-bit or 12-bit file;
     4. floating point within 0 to 1: 0 to 1; within 0 to 255: 0 to 255;
     5. anything else (negative values, elevations, Hounsfield units): the smallest to the largest finite value.
 
@@ -80,7 +81,7 @@ def to_8_bits(
 
     Args:
         values: Array of any shape.
-        white: Largest value by the file's tag.
+        white: Largest value according to the file's tags.
         value_range: Values that become 0 and 255.
 
     Returns:
@@ -111,14 +112,14 @@ def _range(values: np.ndarray, white: int | None) -> tuple[float, float]:
 
 
 def blend(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Composites an image on a colour, so that what transparent areas hide does not show.
+    """Composites an image on a background colour, so that hidden colours of transparent areas do not show.
 
-    Alpha that is zero everywhere hides the whole image and is ignored: some programs write it without a meaning.
+    Alpha that is zero everywhere is ignored, because some programs write it without meaning.
 
     Args:
         colour: (H, W, 3) uint8 RGB.
         alpha: (H, W) uint8, 255 is opaque.
-        background: RGB.
+        background: RGB colour, 0 to 255.
 
     Returns:
         (H, W, 3) uint8.
@@ -140,7 +141,7 @@ def flatness(image: np.ndarray) -> str | None:
         "constant" (no channel varies by more than 2) or "nearly black" (no value above 15), None for other images.
     """
     height, width = image.shape[:2]
-    # Four pixels decide almost always, at no cost.
+    # Four pixels almost always suffice, at no cost.
     few = [image[height * i // 5, width * i // 5].tolist() for i in range(1, 5)]
     if max(map(max, few)) > 15 and any(max(c) - min(c) > 2 for c in zip(*few, strict=True)):
         return None
@@ -152,14 +153,14 @@ def flatness(image: np.ndarray) -> str | None:
 
 
 def imdecode(data: bytes, mode: int) -> np.ndarray | None:
-    """Decodes by OpenCV.
+    """Decodes with OpenCV.
 
     Args:
-        data: The file's bytes.
-        mode: One of ``cv2.IMREAD_*``.
+        data: Bytes of the file.
+        mode: Flag ``cv2.IMREAD_*``.
 
     Returns:
-        The image, None if OpenCV cannot read it.
+        Decoded image, None if OpenCV cannot read it.
     """
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
@@ -168,7 +169,7 @@ def imdecode(data: bytes, mode: int) -> np.ndarray | None:
 
 
 def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bool:
-    """Whether the file has more than 8 bits a channel."""
+    """Whether the file has more than 8 bits per channel."""
     if tags:
         formats = tags.get(_SAMPLE_FORMAT, (1,))
         return max(tags.get(_BITS, (1,))) > 8 or any(value not in (1, 4) for value in formats)
@@ -182,13 +183,13 @@ def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bo
 def decode_deep(
     data: bytes, opened: Image.Image | None, tags: dict[int, Any], options: DecodeOptions
 ) -> np.ndarray | None:
-    """Decodes an image with more than 8 bits a channel.
+    """Decodes an image with more than 8 bits per channel.
 
     Args:
-        data: The file's bytes.
-        opened: The image with its header read, None if Pillow does not know the format.
-        tags: Those of a TIFF, else empty.
-        options: Range of values and background.
+        data: Bytes of the file.
+        opened: Pillow image with its header read, None if Pillow does not support the format.
+        tags: Tags of a TIFF, else empty.
+        options: Value range and background.
 
     Returns:
         (H, W, 3) uint8 RGB, None if the layout cannot be read.
@@ -197,7 +198,7 @@ def decode_deep(
     if values is None or values.shape[2] not in (1, 3, 4):
         return None
     if tags and values.dtype == np.int32 and 1 in tags.get(_SAMPLE_FORMAT, (1,)):
-        values = values.view(np.uint32)  # neither OpenCV nor Pillow has a type for them
+        values = values.view(np.uint32)  # OpenCV and Pillow have no uint32 and return int32
     colour = to_8_bits(values[..., :3], white=white, value_range=options.value_range)
     colour = np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero
@@ -216,7 +217,7 @@ def decode_deep(
 
 
 def _deep_values(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> tuple[np.ndarray | None, int | None]:
-    """The values as they are in the file, (H, W, C) with C of RGB(A) or grey, and the largest one by its tags."""
+    """Returns the values of the file, (H, W, C) with C of RGB(A) or grey, and the largest value by its tags."""
     if opened is None or opened.format != "PPM":
         values = imdecode(data, cv2.IMREAD_UNCHANGED)
         if values is not None and values.ndim == 2:
@@ -232,10 +233,10 @@ def _deep_values(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) 
 
 
 def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
-    """Largest value by the file's tags (TIFF MaxSampleValue, PNG sBIT), None if they do not limit it."""
+    """Returns the largest value by the file's tags (TIFF MaxSampleValue, PNG sBIT), None if they do not limit it."""
     if tags:
         bits = max(tags.get(_BITS, (16,)))
-        if 8 < bits < 16:  # which OpenCV moves to the upper end of 16 bits
+        if 8 < bits < 16:  # OpenCV shifts these to the upper bits of 16
             return 65535
         largest = max(tags.get(_MAX_SAMPLE, (0,)))
         return largest if 0 < largest < 2**bits - 1 else None
@@ -247,7 +248,7 @@ def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
 
 
 def tiff_tags(data: bytes) -> dict[int, Any]:
-    """Tags of a TIFF's first image, empty for another format; Pillow reads them where it does not know the layout."""
+    """Returns the tags of a TIFF's first image, empty for other formats; works also for layouts unknown to Pillow."""
     if data[:4] not in _TIFF_MARKS:
         return {}
     is_big = b"+" in data[:4]

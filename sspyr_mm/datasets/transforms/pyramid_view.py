@@ -1,4 +1,4 @@
-"""Image to regions: all that a loader's worker does beyond decoding."""
+"""Cropping of the regions of an image, the work of a loader's worker after decoding."""
 
 import math
 import random
@@ -16,30 +16,30 @@ from sspyr_mm.datasets.transforms.sample_seed import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
 
 _ANTIALIASED_FROM = 1.5
-"""How many pixels become one where antialiasing begins."""
+"""Reduction factor from which resizing is antialiased."""
 
 
 @TRANSFORMS.register_module()
 class PyramidViewTransform(SampleSeed, BaseTransform):
-    """Cuts the regions of every scale out of a decoded image, as uint8; cells, patches and colours come on the device.
+    """Crops the regions of every scale from an image, as uint8; cells, patches and colours are computed on the device.
 
-    Where a scale shares its region between the views, one region is cut and both views take their patches from it, so
-    that patch m of V and patch m of V' show the same cell.
+    If the views share the region of a scale, one region is cropped and both views take their patches from it, so that
+    patch m of V and patch m of V' show the same cell.
 
-    Random numbers depend on the run's seed, the epoch and the sample alone: the same views come out whatever the
-    number of workers or processes, and after a restart. :class:`ViewSeedHook` tells seed and epoch; where nobody does
-    (in a notebook, say), they are drawn from torch's generator of the process, which a ``DataLoader`` seeds per worker.
+    Random numbers depend only on the run's seed, the epoch and the sample: the views are the same for any number of
+    workers or processes, and after a restart. :class:`ViewSeedHook` sets seed and epoch; without them (in a notebook,
+    for example) the numbers come from torch's generator of the process, which ``DataLoader`` seeds per worker.
 
     Required keys: ``img`` (H, W, 3) uint8, or (H, W); ``sample_idx`` once an epoch is set. Modified keys: none; ``img``
-    is removed. Added keys: ``regions``, per group's name (R, region, region, 3) uint8, contiguous; ``view_seed``, the
-    int that all that follows is drawn from.
+    is removed. Added keys: ``regions``, a dict from group name to (R, region, region, 3) uint8, contiguous;
+    ``view_seed``, the int that seeds the augmentation on the device.
 
     Args:
-        pyramid: Config of the pyramid, or a spec. May be left out where :class:`PyramidLinkHook`
-            hands over the model's, which keeps the numbers of a config in one place.
+        pyramid: Config of the pyramid, or a spec; default: the model's pyramid, set by :class:`PyramidLinkHook`, which
+            keeps the numbers of a config in one place.
 
-    Source: paper, section B; released code, ``multicropdataset.py`` (geometry).
-    Deviation: the release uses Pillow's bilinear filter for all sizes; see :func:`resize`.
+    Source: paper, section B; official code, ``multicropdataset.py`` (geometry).
+    Deviation: the official code uses Pillow's bilinear filter for all sizes; see :func:`resize`.
     """
 
     def __init__(self, pyramid: PyramidSpec | Mapping[str, Any] | None = None) -> None:
@@ -48,26 +48,26 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
 
     @property
     def spec(self) -> PyramidSpec:
-        """The pyramid.
+        """Pyramid of the transform.
 
         Raises:
-            ValueError: If none was given.
+            ValueError: If no pyramid is set.
         """
         if self._spec is None:
             raise ValueError(
-                "PyramidViewTransform has no pyramid: give pyramid=dict(s0=...), or keep PyramidLinkHook in "
-                "the config, which hands over model.pyramid"
+                "PyramidViewTransform has no pyramid: set pyramid=dict(s0=...), or keep PyramidLinkHook in "
+                "the config, which sets it to model.pyramid"
             )
         return self._spec
 
     def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Takes over the model's pyramid.
+        """Sets the pyramid of the model.
 
         Args:
-            spec: The model's.
+            spec: Pyramid of the model.
 
         Raises:
-            ValueError: If this transform was given another one.
+            ValueError: If this transform has a different pyramid.
         """
         if self._spec is not None and self._spec != spec:
             raise ValueError(
@@ -77,10 +77,10 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         self._spec = spec
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Cuts one image.
+        """Crops the regions of one image.
 
         Args:
-            results: With ``img``; smaller images than the regions are enlarged.
+            results: Sample with ``img``; images smaller than the regions are enlarged.
 
         Returns:
             ``results`` with ``regions`` and ``view_seed`` in place of ``img``.
@@ -92,7 +92,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         view_seed = self.sample_seed(results)
         if view_seed is None:
             view_seed = int(torch.randint(2**62, ()))
-        # Not numpy's: the device draws from that by the same seed, and a single number costs ten times as much there.
+        # Not NumPy's generator: the device uses it with the same seed, and single numbers take ten times as long.
         rng = random.Random(view_seed)
         regions = {}
         for group in self.spec.groups:
@@ -100,7 +100,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
             for _ in range(group.num_regions):
                 top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.scale.aspect)
                 crops.append(resize(image[top : top + height, left : left + width], group.region))
-            # One crop, the case of a shared region, is not copied.
+            # A single crop (a shared region) is not copied.
             regions[group.name] = np.stack(crops) if len(crops) > 1 else crops[0][None]
         return {**results, "regions": regions, "view_seed": view_seed}
 
@@ -110,7 +110,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Checks a decoded image and gives greyscale three channels.
+    """Checks a decoded image and converts greyscale to three channels.
 
     Args:
         image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8; alpha is dropped.
@@ -119,7 +119,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        ValueError: If the shape or type is another one.
+        ValueError: If the image is empty, or has another shape or type.
     """
     if image.ndim == 2:
         image = image[..., None]
@@ -139,19 +139,19 @@ def draw_crop(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """A crop of random area and aspect ratio.
+    """Draws a crop of random area and aspect ratio.
 
     Args:
-        rng: Source of randomness.
+        rng: Random generator.
         size: Height and width of the image, in pixels.
-        area: Least and greatest share of the image's area.
-        aspect: Least and greatest width / height; its logarithm is uniform.
+        area: Smallest and largest share of the image area, 0 to 1.
+        aspect: Smallest and largest width / height; its logarithm is uniform.
 
     Returns:
-        Top, left, height and width, in pixels. After ten draws that do not fit, the largest centred crop whose aspect
-        ratio is allowed.
+        Top, left, height and width, in pixels. After ten draws that do not fit: the largest centred crop with an
+        allowed aspect ratio.
 
-    Source: torchvision's ``RandomResizedCrop.get_params``, whose distribution it has.
+    Source: torchvision's ``RandomResizedCrop.get_params``, with the same distribution.
     """
     height, width = size
     log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
@@ -160,7 +160,7 @@ def draw_crop(
         ratio = math.exp(log_low + (log_high - log_low) * rng.random())
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
-            # Only random() gives the same numbers in every version of Python.
+            # Only random() returns the same numbers in every version of Python.
             return int(rng.random() * (height - h + 1)), int(rng.random() * (width - w + 1)), h, w
     ratio = min(max(width / height, aspect[0]), aspect[1])
     w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
@@ -168,14 +168,14 @@ def draw_crop(
 
 
 def resize(crop: np.ndarray, side: int) -> np.ndarray:
-    """Resizes a crop to a square, bilinear; antialiased where 3 pixels or more become 2 in either direction.
+    """Resizes a crop to a square, bilinear; antialiased if one direction shrinks by a factor of 1.5 or more.
 
-    torch's uint8 kernel computes what Pillow's bilinear filter does, to a rounding, in a fraction of its time. Where
-    little is left out, OpenCV's plain linear filter takes half of that and is as near to a Lanczos filter
+    torch's uint8 kernel equals Pillow's bilinear filter up to rounding, in a fraction of the time. For smaller factors
+    OpenCV's plain linear filter takes half of that time and is as close to a Lanczos filter
     (``tools/speed/decoding.py`` measures both).
 
     Args:
-        crop: (H, W, 3) uint8, also a window of a larger image.
+        crop: (H, W, 3) uint8, possibly a view of a larger image.
         side: Height and width of the result, in pixels.
 
     Returns:
@@ -183,7 +183,7 @@ def resize(crop: np.ndarray, side: int) -> np.ndarray:
     """
     if max(crop.shape[:2]) < _ANTIALIASED_FROM * side:
         return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
-    # Permuted with its batch axis, the result has channels last, too; without, it would be planar and twice as slow.
+    # Permuted with a batch axis, the result stays channels-last; without one, it would be planar and twice as slow.
     pixels = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())

@@ -1,4 +1,4 @@
-"""One seed per sample and epoch: what makes random transforms the same on any number of processes."""
+"""One seed per sample and epoch, so that random transforms do not depend on the number of processes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,29 +8,32 @@ import torch
 
 
 class SampleSeed:
-    """Of a transform: knows the run's seed and the epoch, also in workers that outlive an epoch."""
+    """Base class of transforms that derive a seed per sample from the run's seed and the epoch.
+
+    State: seed and epoch, in shared memory, so that persistent workers see changes by the main process; not saved in
+    checkpoints.
+    """
 
     def __init__(self) -> None:
-        # In shared memory: workers that outlive an epoch see what the main process sets.
         self._clock = torch.full((2,), -1, dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int, *, seed: int) -> None:
-        """Fixes where random numbers come from; called before each epoch.
+        """Sets the seed and the epoch; called before each epoch.
 
         Args:
-            epoch: Epoch to come, from 0.
-            seed: The run's seed, the same on every rank.
+            epoch: Next epoch, from 0.
+            seed: Seed of the run, the same on every rank.
         """
         self._clock.copy_(torch.tensor([seed, epoch]))
 
     def sample_seed(self, results: Mapping[str, Any]) -> int | None:
-        """The seed of a sample in this epoch.
+        """Returns the seed of a sample in this epoch.
 
         Args:
-            results: With ``sample_idx``.
+            results: Sample with ``sample_idx``.
 
         Returns:
-            A number below 2^63, or None before an epoch is set.
+            Seed below 2^63, or None before an epoch is set.
 
         Raises:
             ValueError: If ``sample_idx`` is missing once an epoch is set.

@@ -1,4 +1,4 @@
-"""Random transforms of any library, made to depend on the sample and the epoch alone."""
+"""Reproducible seeding of random transforms of other libraries."""
 
 import random
 from typing import Any
@@ -13,19 +13,19 @@ from sspyr_mm.datasets.transforms.sample_seed import SampleSeed
 
 @TRANSFORMS.register_module()
 class SeedTransforms(SampleSeed, BaseTransform):
-    """Seeds the generators that random transforms after it draw from: Python's, NumPy's and torch's.
+    """Seeds the generators of Python, NumPy and torch for the random transforms after it.
 
-    With :class:`ViewSeedHook` a sample is augmented alike whatever the number of workers or processes, and after a
-    restart. Without it nothing is seeded.
+    With :class:`ViewSeedHook` the augmentation of a sample is the same for any number of workers or processes, and
+    after a restart. Without it nothing is seeded.
 
     Required keys: ``sample_idx`` once an epoch is set. Modified keys: none. Added keys: none.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Seeds.
+        """Seeds the generators for one sample.
 
         Args:
-            results: Of one sample; passed on.
+            results: Sample; returned unchanged.
 
         Raises:
             ValueError: If ``sample_idx`` is missing.

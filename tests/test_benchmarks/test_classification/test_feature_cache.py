@@ -216,7 +216,7 @@ def test_errors_name_the_file(encoder, paths, tmp_path):
     features = extract(encoder, paths, tmp_path)
     with open(paths[2], "wb") as file:
         file.write(b"no image")
-    with pytest.raises(ValueError, match=r"2\.png: not an image .*It has a label and cannot be left out"):
+    with pytest.raises(ValueError, match=r"2\.png: not an image .*It has a label and cannot be skipped"):
         extract(encoder, paths, tmp_path)
     os.remove(paths[2])
     with pytest.raises(FileNotFoundError, match=r"2\.png"):

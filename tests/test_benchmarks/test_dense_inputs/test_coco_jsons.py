@@ -219,5 +219,5 @@ def test_alike_classes_are_reported(tmp_path, layout):
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match="classes differ in case or blanks only: 'cat' / 'C at'"):
+    with pytest.warns(UserWarning, match="differ only in case or spaces: 'cat' / 'C at'"):
         read_coco_instances(root)

@@ -49,9 +49,9 @@ def test_text_files_of_every_program(folder, text, ending):
     [
         ('"{}"', "quotes removed"),
         ("..\\{folder}\\{}", "backslashes read as slashes"),
-        ("{} 3", "numbers behind the paths (labels) ignored"),
-        ("{},3", "numbers behind the paths (labels) ignored"),
-        ('"{}";-1.5', "numbers behind the paths (labels) ignored"),
+        ("{} 3", "numbers after the paths (labels) ignored"),
+        ("{},3", "numbers after the paths (labels) ignored"),
+        ('"{}";-1.5', "numbers after the paths (labels) ignored"),
         ("file://{root}/{}", None),
         ("{root}/{}", None),
     ],
@@ -97,7 +97,7 @@ def write_list(folder, lines, kind):
 def test_missing_images_stop_a_run_with_their_number(folder, kind, scan_from, monkeypatch):
     monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
     source = write_list(folder, [NAMES[0], *(f"gone_{name}" for name in NAMES)], kind)
-    message = f"{source} names 25 images, of which 24 are missing, such as {folder}/gone_image 00.png (does"
+    message = f"{source} lists 25 images, of which 24 are missing, such as {folder}/gone_image 00.png (does"
     with pytest.raises(FileNotFoundError, match=re.escape(message)) as error:
         found(source)
     assert "max_missing=0.05" in str(error.value)
@@ -113,7 +113,7 @@ def test_a_small_share_may_be_missing(folder, scan_from, monkeypatch):
     names, notices = found(source)
     assert names == NAMES[:7] + NAMES[8:]
     assert notices == [
-        f"{source} names 24 images, of which 1 are missing, such as {folder}/{NAMES[7]} (does not exist); the other "
+        f"{source} lists 24 images, of which 1 are missing, such as {folder}/{NAMES[7]} (does not exist); the other "
         "23 are used"
     ]
 

@@ -64,7 +64,7 @@ def test_images_are_found_by_ending_and_by_content(tmp_path):
     write(tmp_path, **{"b.foto": b"no image", "c.txt": jpeg, "d.unknown": b"x", "e": b"text"})
     found, notice = names(tmp_path)
     assert found == sorted([*(f"a.{ending}" for ending in endings), "plain"])
-    assert notice == "4 of 15 files skipped: 1 .foto, 1 .txt, 1 .unknown, 1 without an ending"
+    assert notice == "4 of 15 files skipped: 1 .foto, 1 .txt, 1 .unknown, 1 without an extension"
 
 
 def test_readers_that_are_missing_are_named(tmp_path):

@@ -86,26 +86,26 @@ class TestCoco:
     def test_a_missing_image_is_named(self, tmp_path):
         source = write_coco(tmp_path)
         (tmp_path / "val2017" / "ef.jpg").unlink()
-        with pytest.raises(FileNotFoundError, match=r"1 of 3 images that do not exist: .*/ef\.jpg;"):
+        with pytest.raises(FileNotFoundError, match=r"1 of 3 images do not exist: .*/ef\.jpg;"):
             read_labelled(source)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"categories": []}, "has no categories: labels are needed"),
+            ({"categories": []}, "has no categories"),
             ({"images": []}, "has no images"),
             (
                 {"annotations": [{"id": 9, "image_id": 5, "category_id": 4}]},
-                "annotation 9 is of category 4, not in categories",
+                "annotation 9 has category_id 4, not in categories",
             ),
             (
                 {"annotations": [{"id": 9, "image_id": 4, "category_id": 3}]},
-                "annotation 9 is of image 4, not in images",
+                "annotation 9 has image_id 4, not in images",
             ),
-            ({"images": [{"id": 5, "file_name": "ab.jpg"}] * 2}, "occur twice"),
+            ({"images": [{"id": 5, "file_name": "ab.jpg"}] * 2}, "duplicate ids of images"),
             (
                 {"categories": [{"id": 7, "name": "cart"}, {"id": 3, "name": "cart"}]},
-                r"several categories have the same name: cart; rename them",
+                r"several categories have the same name: cart; rename",
             ),
             (
                 {"categories": [{"id": 7, "name": 1}, {"id": 3, "name": ["a"]}]},
@@ -113,7 +113,7 @@ class TestCoco:
             ),
             (
                 {"images": [{"id": i, "file_name": "ab.jpg"} for i in (5, 6, 7)]},
-                r"several images have the same file_name: .*/ab\.jpg; make them one",
+                r"several images have the same file_name: .*/ab\.jpg; merge them",
             ),
             *(
                 (
@@ -142,7 +142,7 @@ class TestCoco:
             read_labelled(write_coco(tmp_path, **changes))
 
     def test_a_json_is_one_split(self, tmp_path):
-        with pytest.raises(ValueError, match="one split already: give the file of split 'train'"):
+        with pytest.raises(ValueError, match="a single split: give the file of split 'train'"):
             read_labelled(write_coco(tmp_path), split="train")
 
 
@@ -205,7 +205,7 @@ class TestVoc:
         lists = tmp_path / "ImageSets" / "Main"
         (tmp_path / "Annotations" / "b.xml").write_text("<annotation></annotation>")
         (lists / "train.txt").write_text("a\nb\na\n")
-        with pytest.raises(ValueError, match=r"train\.txt names 1 images more than once, such as a:"):
+        with pytest.raises(ValueError, match=r"train\.txt lists 1 images more than once, such as a:"):
             read_labelled(tmp_path, split="train")
 
     def test_images_may_lie_elsewhere(self, tmp_path):
@@ -290,11 +290,11 @@ class TestTable:
             ("file,dog\na.jpg,1\ndeep/b.jpg,2\n", r"set\.csv:3: 'dog' must be 1, 0 or -1, got '2'"),
             (
                 "file,labels\na.jpg,dog\ndeep/b.jpg,dog\na.jpg,cat\n",
-                r"set\.csv:4: a\.jpg has a row already, in line 2: .* one row \(dog;cat, ",
+                r"set\.csv:4: a\.jpg already has a row, in line 2: .* one row \(dog;cat, ",
             ),
             (
                 "file,dog\ndeep/b.jpg,1\n./deep//b.jpg,0\n",
-                r"set\.csv:3: \./deep//b\.jpg has a row already, in line 2",
+                r"set\.csv:3: \./deep//b\.jpg already has a row, in line 2",
             ),
             ('file,labels\na.jpg,"dog\n', r"set\.csv:2: unexpected end of data"),
         ],
@@ -308,15 +308,15 @@ class TestTable:
         [
             (
                 "file,labels\na.jpg,traffic light;dog\ndeep/b.jpg,Traffic  Light\n",
-                r"set\.csv: classes differ in case or blanks only: 'Traffic  Light' / 'traffic light'; each",
+                r"set\.csv: class names differ only in case or spaces: 'Traffic  Light' / 'traffic light'; each",
             ),
             (
                 "file,Dog,cat,dog\na.jpg,1,0,0\n",
-                r"case or blanks only: 'Dog' / 'dog'; each counts as a class of its own",
+                r"case or spaces: 'Dog' / 'dog'; each counts as a separate class",
             ),
             (
                 'file,labels\na.jpg,"dog,cat"\ndeep/b.jpg,dog\n',
-                r"set\.csv: labels hold a comma: 'dog,cat'; .* separate them by ; \(dog;cat\)",
+                r"set\.csv: labels contain a comma: 'dog,cat'; .* separate them by ; \(dog;cat\)",
             ),
         ],
     )
@@ -340,7 +340,7 @@ class TestTable:
 
     def test_missing_image(self, tmp_path):
         source = self.write(tmp_path, "file,dog\na.jpg,1\ngone/c.jpg,0\n")
-        with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; complete"):
+        with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; add them"):
             read_labelled(source)
 
 
@@ -373,7 +373,7 @@ class TestFolders:
         write_image(tmp_path / "1.jpg")
         with pytest.raises(ValueError, match=r"or a folder with one sub-folder per class, found 0"):
             read_labelled(str(tmp_path))
-        with pytest.raises(ValueError, match=r"image_root is not for "):
+        with pytest.raises(ValueError, match=r"image_root does not apply to "):
             read_labelled(tmp_path, image_root="x")
 
 
@@ -412,7 +412,7 @@ def test_classes_can_be_given_and_images_chosen():
         found.with_classes(["a"])
     chosen = found.with_images(["2.jpg", "0.jpg"], "list.txt")
     assert chosen.image_ids == ("0.jpg", "2.jpg") and chosen.targets.tolist() == [[1, 0], [1, 1]]
-    message = r"list\.txt lists 1 of 2 images that the annotations lack: 9\.jpg; the list was made"
+    message = r"list\.txt: 1 of 2 listed images are missing from the annotations: 9\.jpg; the list was made"
     with pytest.raises(ValueError, match=message):
         found.with_images(["9.jpg", "0.jpg"], "list.txt")
 

@@ -82,7 +82,7 @@ def test_coco_takes_the_images_of_a_list(tmp_path):
     dataset = DATASETS.build(args)
     assert [dataset[i]["image_id"] for i in range(len(dataset))] == ["5", "7"]
     listed.write_text("7\n8\n")
-    with pytest.raises(ValueError, match=r"part\.txt lists 1 of 2 images that the anno.*: 8; the"):
+    with pytest.raises(ValueError, match=r"part\.txt: 1 of 2 listed images are missing .*: 8; the"):
         DATASETS.build(args)
     with pytest.raises(FileNotFoundError, match=r"No list of image ids at .*gone\.txt"):
         DATASETS.build({**args, "image_ids": str(tmp_path / "gone.txt")})

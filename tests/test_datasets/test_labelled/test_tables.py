@@ -54,11 +54,11 @@ def test_encodings_and_capital_endings(write, encoding):
         ("sep=;\nfile,labels\na.jpg,dog\n", r"must have a column 'file' .*, got file,labels"),
         (
             "file,labels\ndeep/b.jpg,dog\ndeep\\b.jpg,cat\n",
-            r"set\.csv:3: .* a row already, in line 2",
+            r"set\.csv:3: .* already has a row, in line 2",
         ),
         (
             "file,labels\nx/a.jpg,dog\ny/a.jpg,cat\n",
-            r"x/a\.jpg and y/a\.jpg are both read as",
+            r"x/a\.jpg and y/a\.jpg both resolve to",
         ),
     ],
 )

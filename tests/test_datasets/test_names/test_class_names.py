@@ -49,7 +49,7 @@ def test_alike_classes_are_reported(tmp_path, write):
     for name in IMAGES:
         (tmp_path / name).touch()
     source = write(tmp_path, ["traffic light", "TrafficLight"])
-    with pytest.warns(UserWarning, match=r"'(?i:traffic ?light)' / '.*each counts as a class of") as caught:
+    with pytest.warns(UserWarning, match=r"'(?i:traffic ?light)' / '.*each counts as a separate class") as caught:
         found = read_labelled(source)
     assert len(caught) == 1 and str(source) in str(caught[0].message)
     assert sorted(found.classes) == ["TrafficLight", "traffic light"]

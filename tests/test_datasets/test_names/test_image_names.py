@@ -78,7 +78,7 @@ def test_the_folder_that_has_all_images_is_chosen(tmp_path):
 def test_folders_are_not_dropped_where_names_would_become_one(tmp_path):
     write(tmp_path)
     names = [f"/gone/{part}/{stem}.jpg" for part in ("a", "b") for stem in STEMS]
-    with pytest.raises(ValueError, match=r"/gone/a/im 0\.jpg and /gone/b/im 0\.jpg are both read as"):
+    with pytest.raises(ValueError, match=r"/gone/a/im 0\.jpg and /gone/b/im 0\.jpg both resolve to"):
         resolve_names(names, [tmp_path])
     for part in ("a", "b"):
         write(tmp_path / "new", part)
@@ -95,7 +95,7 @@ def test_names_are_looked_for_in_part_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("IM 0.JPG", r"im 0\.jpg: names must agree in case"), ("im 0.png", r"agree in their ending")],
+    [("IM 0.JPG", r"im 0\.jpg exists: names must match in case"), ("im 0.png", r"match in extension")],
 )
 def test_the_reason_of_a_miss_is_named(tmp_path, name, reason):
     write(tmp_path)

@@ -50,7 +50,7 @@ def test_encodings_line_ends_and_blank_lines(tmp_path, encoding):
 def test_an_image_listed_in_two_spellings_is_refused(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("a b\nsub/c\nimages/a b.jpg\n")
-    with pytest.raises(ValueError, match=r"list\.txt names 1 images more than once, such as a b:"):
+    with pytest.raises(ValueError, match=r"list\.txt lists 1 images more than once, such as a b:"):
         read_voc_ids(path, KNOWN.__contains__)
     path.write_text(" \n")
     with pytest.raises(ValueError, match=r"list\.txt is empty"):

@@ -212,13 +212,13 @@ def test_damaged_shards_are_an_error(images, damaged):
 
 
 def test_a_folder_of_images_is_no_packed_set(images, shards, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no shards \(no index\.json.*sspyr_mm pack"):
+    with pytest.raises(FileNotFoundError, match=r"contains no shards \(no index\.json.*sspyr_mm pack"):
         StreamedImages(str(images))
-    with pytest.raises(FileNotFoundError, match=r"nowhere holds no shards"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere contains no shards"):
         StreamedImages(str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match=r"No shards can be read at local:.*nowhere"):
         StreamedImages(f"local:{tmp_path}/nowhere", cache_dir=str(tmp_path))
-    with pytest.raises(ValueError, match=r"holds packed shards: give it with .*--data-root"):
+    with pytest.raises(ValueError, match=r"contains packed shards: pass it to .*--data-root"):
         UnlabelledImages(str(shards))
 
 
@@ -242,7 +242,7 @@ def test_the_command_packs(images, tmp_path, capsys):
     assert len(StreamedImages(str(out))) == NUM_IMAGES
 
     assert main(["pack", str(images), str(out)]) == 2
-    assert f"{out} is there already: remove it, or give another" in capsys.readouterr().err
+    assert f"{out} already exists: remove it, or give another" in capsys.readouterr().err
 
 
 def test_names_that_are_not_utf_8_are_packed_and_reported(images, tmp_path, capsys):
@@ -280,7 +280,7 @@ def test_a_killed_process_is_told(images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(_Packer, "__call__", die_at_ten)
     paths = UnlabelledImages(str(images)).list_images()
-    with pytest.raises(RuntimeError, match=r"Only \d+ of 63 images were packed: a process ended"):
+    with pytest.raises(RuntimeError, match=r"Only \d+ of 63 images were packed: a process exited"):
         pack(paths, str(tmp_path / "out"), shard_bytes=1500, num_workers=2)
     assert not list(tmp_path.iterdir())
 

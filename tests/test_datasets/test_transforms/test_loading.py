@@ -235,7 +235,7 @@ def test_a_broken_file_is_reported_and_left_out(tmp_path, log):
     assert LoadRGBImage()(dict(img_path=str(path))) is None
     (record,) = log
     assert record.levelno == logging.WARNING
-    assert f"Left out {path}: a JPEG image that is truncated, damaged or" in record.getMessage()
+    assert f"Skipped {path}: a JPEG image that is truncated, damaged or" in record.getMessage()
 
 
 def test_a_file_is_reported_once_and_an_error_of_the_disk_each_time(tmp_path, log):
@@ -311,7 +311,7 @@ def test_options_that_make_no_sense():
 def test_a_missing_file_is_reported_and_left_out(tmp_path, log):
     path = tmp_path / "gone.jpg"
     assert LoadRGBImage()(dict(img_path=str(path))) is None
-    assert f"Left out {path}: " in log[0].getMessage()
+    assert f"Skipped {path}: " in log[0].getMessage()
     assert "No such file" in log[0].getMessage()
 
 

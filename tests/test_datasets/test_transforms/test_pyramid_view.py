@@ -437,7 +437,7 @@ def test_what_is_no_image_is_refused(image, got):
 
 def test_a_pyramid_is_needed_and_there_is_only_one():
     transform = PyramidViewTransform()
-    with pytest.raises(ValueError, match=r"has no pyramid: give pyramid=dict\(s0=\.\.\.\), or keep PyramidLinkHook"):
+    with pytest.raises(ValueError, match=r"has no pyramid: set pyramid=dict\(s0=\.\.\.\), or keep PyramidLinkHook"):
         transform(dict(img=noise()))
     spec = PyramidSpec.from_config(PYRAMID)
     transform.set_pyramid(spec)

@@ -151,7 +151,7 @@ def test_a_transform_with_the_same_pyramid_is_fine(config, tmp_path):
 
 
 def test_a_transform_without_a_pyramid_needs_the_hook(config, tmp_path):
-    with pytest.raises(ValueError, match=r"PyramidViewTransform has no pyramid: give pyramid="):
+    with pytest.raises(ValueError, match=r"PyramidViewTransform has no pyramid: set pyramid="):
         train(config, tmp_path, without="pyramid_link")
 
 
