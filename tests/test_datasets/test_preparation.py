@@ -1,4 +1,4 @@
-"""Downloads from a server that breaks off, extraction that stays in its folder, data sets verified and completed."""
+"""Downloads from unreliable servers, safe extraction, and verification of data sets."""
 
 import gzip
 import hashlib
@@ -85,7 +85,7 @@ def md5(data):
 
 
 class TestDownload:
-    def test_what_a_killed_run_has_left_is_replaced(self, server, tmp_path):
+    def test_remains_of_a_killed_run_are_replaced(self, server, tmp_path):
         path = tmp_path / "new" / "file"
         path.parent.mkdir()
         (path.parent / "file.partial").write_bytes(DATA[:1000])
@@ -98,7 +98,7 @@ class TestDownload:
             download(f"{server.url}/file", tmp_path / "file", md5(DATA))
         assert not list(tmp_path.iterdir())
 
-    def test_a_server_that_stalls_is_given_up(self, server, tmp_path, monkeypatch):
+    def test_stalled_download_times_out(self, server, tmp_path, monkeypatch):
         monkeypatch.setattr(archives, "_TIMEOUT_S", 0.2)
         server.limit = 300_000
         server.stall.clear()
@@ -106,7 +106,7 @@ class TestDownload:
             download(f"{server.url}/file", tmp_path / "file", md5(DATA))
         assert not list(tmp_path.iterdir()) and socket.getdefaulttimeout() is None
 
-    def test_refusals_and_dead_servers(self, server, tmp_path):
+    def test_refusals_and_unreachable_servers_are_reported(self, server, tmp_path):
         with pytest.raises(OSError, match=r"/none: .*404"):
             download(f"{server.url}/none", tmp_path / "file", md5(DATA))
         with pytest.raises(OSError, match=r"127\.0\.0\.1:9/file: .*refused"):
@@ -148,7 +148,7 @@ class TestExtract:
         assert not (out / "archive.partial").exists()
 
     @pytest.mark.parametrize("name", ["../evil", "a/../../evil"])
-    def test_nothing_is_written_outside(self, make, name, tmp_path):
+    def test_extraction_does_not_write_outside_of_the_folder(self, make, name, tmp_path):
         archive, out = tmp_path / "archive", tmp_path / "in" / "out"
         out.mkdir(parents=True)
         archive.write_bytes(make({"fine": b"1", name: b"2"}))
@@ -232,7 +232,7 @@ def test_a_server_with_other_files_completes_nothing(server, tmp_path, capsys):
     ]
 
 
-def test_what_is_there_but_wrong_is_said(tmp_path, capsys):
+def test_wrong_content_is_reported(tmp_path, capsys):
     parts, files = coco_set()
     path = tmp_path / "annotations" / "instances_val2014.json"
     path.parent.mkdir()
@@ -303,7 +303,7 @@ def voc12_set(tmp_path):
     return parts, {"/VOCtrainval_11-May-2012.tar": voc, "/benchmark.tgz": sbd}, masks
 
 
-def test_voc12_gets_the_masks_of_sbd(server, tmp_path, capsys):
+def test_voc12_is_completed_with_the_masks_of_sbd(server, tmp_path, capsys):
     parts, server.files, masks = voc12_set(tmp_path)
     data = tmp_path / "data"
     assert prepare(data, parts, mirror=server.url) == 0
@@ -324,7 +324,7 @@ def test_voc12_gets_the_masks_of_sbd(server, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("bad", [b"text", np.full((4, 6), 21, np.uint8), {"other": 1}])
-def test_a_mask_of_sbd_that_is_none(server, tmp_path, capsys, bad):
+def test_broken_mask_of_sbd_is_reported(server, tmp_path, capsys, bad):
     parts, server.files, _ = voc12_set(tmp_path)
     data = tmp_path / "data"
     assert prepare(data, parts, mirror=server.url) == 0
@@ -344,7 +344,7 @@ def test_a_mask_of_sbd_that_is_none(server, tmp_path, capsys, bad):
     assert "Incomplete: SBD." in done.out and not list(data.rglob("*.partial"))
 
 
-def test_numbers_of_voc():
+def test_real_voc_has_the_published_counts():
     """Numbers of the devkits' documentation and of mmsegmentation (train_aug); checksums are torchvision's."""
     counts = VOC12_COUNTS
     assert counts["train"] + counts["aug"] == 10582 and counts["train"] + counts["val"] == 2913
@@ -352,7 +352,7 @@ def test_numbers_of_voc():
     assert sum(split.num_objects for split in VOC07_SPLITS.values()) == 24640
 
 
-def test_numbers_of_coco():
+def test_real_coco_has_the_published_counts():
     """Checksums as in LAVIS (2014) and PaddlePaddle (2017); both years split the same images."""
     assert {name: split.md5 for name, split in COCO_SPLITS.items()} == {
         "train2014": "0da8c0bd3d6becc4dcb32757491aca88",
@@ -398,7 +398,7 @@ def test_numbers_of_coco():
         ),
     ],
 )
-def test_tools_say_what_to_download(tool, addresses, tmp_path):
+def test_tools_print_download_instructions(tool, addresses, tmp_path):
     command = [sys.executable, ROOT / "tools/dataset_converters" / tool, tmp_path / "data"]
     done = subprocess.run([*map(str, command), "--no-download"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr

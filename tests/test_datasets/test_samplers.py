@@ -1,4 +1,4 @@
-"""Sampling that starts in the middle of an epoch."""
+"""Resuming the sampler in the middle of an epoch."""
 
 import pytest
 from torch.utils.data import DataLoader
@@ -17,7 +17,7 @@ def make(epoch=0, *, skip=0, **kwargs):
 
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("skip", [0, 1, 8, 23, 30])
-def test_what_is_left_is_the_end_of_the_same_epoch(shuffle, skip):
+def test_skip_leaves_the_end_of_the_same_order(shuffle, skip):
     whole = list(make(3, shuffle=shuffle))
     assert sorted(whole) == DATA
     sampler = make(3, shuffle=shuffle, skip=skip)
@@ -25,7 +25,7 @@ def test_what_is_left_is_the_end_of_the_same_epoch(shuffle, skip):
     assert len(sampler) == len(DATA)  # the epoch's length, which schedules count on, stays
 
 
-def test_the_next_epoch_is_whole_and_another():
+def test_next_epoch_is_complete_and_in_another_order():
     sampler = make(3, skip=8)
     sampler.set_epoch(4)
     assert list(sampler) == list(make(4))
@@ -33,7 +33,7 @@ def test_the_next_epoch_is_whole_and_another():
     assert list(make(3)) != list(make(3, seed=6))
 
 
-def test_batches_go_on_where_they_stopped():
+def test_batches_continue_after_the_skipped_ones():
     loader = DataLoader(DATA, batch_size=4, sampler=make(1), drop_last=True)
     whole = [batch.tolist() for batch in loader]
     resumed = DataLoader(DATA, batch_size=4, sampler=make(1, skip=2 * 4), drop_last=True)
@@ -43,7 +43,7 @@ def test_batches_go_on_where_they_stopped():
     assert len(resumed) == len(loader) == len(whole) == 5
 
 
-def test_each_rank_leaves_out_its_own(monkeypatch):
+def test_each_rank_skips_its_own_samples(monkeypatch):
     def of_rank(rank, skip):
         monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda: (rank, 2))
         return list(make(2, skip=skip))
@@ -53,7 +53,7 @@ def test_each_rank_leaves_out_its_own(monkeypatch):
     assert [of_rank(rank, 4) for rank in (0, 1)] == [rank[4:] for rank in whole]
 
 
-def test_it_is_registered():
+def test_sampler_is_registered():
     from mmpretrain.registry import DATA_SAMPLERS
 
     built = DATA_SAMPLERS.build(dict(type="ResumableSampler", shuffle=False), default_args=dict(dataset=DATA, seed=0))

@@ -1,4 +1,4 @@
-"""Lists of images: drawn alike everywhere, nested, read back."""
+"""Lists of image ids: reproducible, nested, and read back unchanged."""
 
 import hashlib
 import random
@@ -17,7 +17,7 @@ TRAIN2014 = "faf6d29331c6ce9e08b1387eff05479be6496b86b66e5fb699169bf2aa9982b5"
 IDS = [str(number) for number in range(9, 2009, 2)]
 
 
-def test_order_is_that_of_the_digests_whatever_order_the_ids_come_in():
+def test_order_depends_only_on_the_digests():
     shuffled = random.Random(0).sample(IDS, len(IDS))
     expected = sorted(IDS, key=lambda one: hashlib.sha256(f"7:{one}".encode()).hexdigest())
     assert rank_ids(shuffled, 7) == expected != rank_ids(shuffled, 8)
@@ -27,7 +27,7 @@ def test_order_is_that_of_the_digests_whatever_order_the_ids_come_in():
         rank_ids(["1", "1"], 0)
 
 
-def test_lists_are_nested_and_say_how_they_were_drawn(tmp_path):
+def test_lists_are_nested_and_describe_their_draw(tmp_path):
     small, large = tmp_path / "new" / "1.txt", tmp_path / "10.txt"
     assert write_split(small, IDS, percent=1, seed=2) == 10
     assert write_split(large, reversed(IDS), percent=10, seed=2) == 100
@@ -45,7 +45,7 @@ def test_seeds_draw_independently():
         assert 1 <= len(tenth[0] & other) <= 25  # 10 expected
 
 
-def test_parts_that_are_none(tmp_path):
+def test_percentages_without_images_are_refused(tmp_path):
     for percent in (0, 101):
         with pytest.raises(ValueError, match=f"percent must be .* between 1 and 100, got {percent}"):
             write_split(tmp_path / "list.txt", IDS, percent=percent, seed=0)
@@ -54,7 +54,7 @@ def test_parts_that_are_none(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_lists_that_are_none(tmp_path):
+def test_missing_empty_and_duplicate_lists_are_refused(tmp_path):
     path = tmp_path / "list.txt"
     with pytest.raises(FileNotFoundError, match=r"No list of image ids at .*list\.txt: give an"):
         read_split(path)
@@ -73,7 +73,7 @@ def test_ids_of_files_with_uncommon_names_are_read_back(tmp_path):
 
 
 @pytest.mark.parametrize("one", ["a\nb.png", "a\rb.png", "#a.png", " a.png", ""])
-def test_ids_that_are_no_line_are_refused(tmp_path, one):
+def test_ids_that_cannot_be_a_line_are_refused(tmp_path, one):
     with pytest.raises(ValueError, match=re.escape(f"id {one!r} cannot be a line of a list")):
         write_split(tmp_path / "list.txt", ["1", one], percent=100, seed=0)
     assert not list(tmp_path.iterdir())
@@ -83,7 +83,7 @@ LISTS = ROOT / "configs/benchmarks/classification/splits"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_committed_lists_are_of_train2014(seed):
+def test_committed_lists_contain_ids_of_train2014(seed):
     large, small = (read_split(LISTS / f"coco2014_{percent}pct_seed{seed}.txt") for percent in (10, 1))
     assert len(large) == 8278 and len(small) == 827 and large[:827] == small
     assert large == tuple(rank_ids(large, seed))
@@ -126,6 +126,6 @@ def test_tool_refuses_another_data_set(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_lists_of_windows_editors_are_read(tmp_path, encoding):
+def test_lists_from_windows_editors_are_read(tmp_path, encoding):
     (tmp_path / "list.txt").write_bytes("7\r\n# comment\r\nbär 1.jpg\r\n".encode(encoding))
     assert read_split(tmp_path / "list.txt") == ("7", "bär 1.jpg")

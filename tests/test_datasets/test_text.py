@@ -1,4 +1,4 @@
-"""Encodings of text files, and of every file that names images or labels."""
+"""Encodings of text files, and of all files with names of images or labels."""
 
 import codecs
 import json
@@ -74,7 +74,7 @@ def image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["list.txt", "table.csv"])
-def test_byte_order_mark_belongs_to_no_name(image, tmp_path, name):
+def test_byte_order_mark_is_not_part_of_a_name(image, tmp_path, name):
     file = tmp_path / name
     file.write_bytes(codecs.BOM_UTF8 + file.read_bytes())
     if name == "table.csv":

@@ -1,4 +1,4 @@
-"""The generated data set: the same bytes from the same seed, two layouts that agree, colours that tell nothing."""
+"""Toy scenes: equal bytes for equal seeds, consistent layouts, and colours independent of the labels."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_workers_start_after_opencv_has_used_its_threads(tmp_path: Path) -> None
         process.wait()
 
 
-def test_image_does_not_depend_on_how_many_are_drawn(root: Path, tmp_path: Path) -> None:
+def test_image_does_not_depend_on_the_number_of_images(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "fewer", workers=1, **{**PARAMETERS, "num_train": 3, "num_val": 2})
     fewer, more = _digests(tmp_path / "fewer"), _digests(root)
     images = [name for name in fewer if name.endswith((".jpg", ".png", ".xml"))]
@@ -141,7 +141,7 @@ def test_polygons_of_a_mask_with_holes_and_pieces() -> None:
     assert not drawn[12, 10] and not drawn[22, 24]
 
 
-def test_polygon_iou_of_scenes(scenes: list[Scene]) -> None:
+def test_polygons_of_scenes_have_a_high_iou_with_masks(scenes: list[Scene]) -> None:
     for item in (item for drawn in scenes[:60] for item in drawn.objects):
         rle = coco_mask.merge(coco_mask.frPyObjects(polygons(item.mask), *item.mask.shape))
         again = coco_mask.decode(rle).astype(bool)
@@ -167,7 +167,7 @@ def test_voc_boxes_are_the_coco_boxes(root: Path) -> None:
         assert found == [(item["category_id"], item["bbox"]) for item in items]
 
 
-def test_voc_masks_and_image_sets(root: Path) -> None:
+def test_voc_masks_and_image_sets_match_the_json(root: Path) -> None:
     voc = root / "VOC2007"
     for image, items, _ in _visible(root):
         labels = Image.open(voc / "SegmentationClass" / f"{image['id']:06d}.png")
@@ -186,7 +186,7 @@ def test_voc_masks_and_image_sets(root: Path) -> None:
         assert not set(sets["train"]) & set(sets["val"])
 
 
-def test_copies_where_there_are_no_hard_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_copied_without_hard_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("no links here")
 
@@ -195,7 +195,7 @@ def test_copies_where_there_are_no_hard_links(root: Path, tmp_path: Path, monkey
     assert _digests(tmp_path / "copies") == _digests(root)
 
 
-def test_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_run_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def interrupt(*args: object) -> Scene:
@@ -268,7 +268,7 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
 
 
-def test_record_and_readme(root: Path) -> None:
+def test_record_and_readme_describe_the_data_set(root: Path) -> None:
     record = json.loads((root / "toy_scenes.json").read_text())
     assert (record["num_train"], record["height"], record["width"], record["seed"]) == (
         40,
@@ -296,13 +296,13 @@ def test_record_and_readme(root: Path) -> None:
         ({"workers": 1.5}, r"workers must be a whole number from 0"),
     ],
 )
-def test_wrong_parameters(tmp_path: Path, change: dict, message: str) -> None:
+def test_wrong_parameters_are_refused(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(tmp_path / "set", **{**PARAMETERS, **change})
     assert not (tmp_path / "set").exists()
 
 
-def test_parse_size() -> None:
+def test_sizes_are_parsed() -> None:
     assert parse_size("96x128") == parse_size((96, 128)) == (96, 128)
     assert parse_size("100") == parse_size(100) == (100, 100)
 
@@ -313,7 +313,7 @@ def test_draw_scene_refuses_small_sizes() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 300), (250, 70), (333, 257)])
-def test_any_size(size: tuple[int, int]) -> None:
+def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
     for index in range(4):
         drawn = draw_scene(np.random.default_rng([5, index]), size)
         assert drawn.image.shape == (*size, 3) and drawn.image.dtype == np.uint8
@@ -341,7 +341,7 @@ def test_kinds_mix_all_classes_and_prefer_their_own(scenes: list[Scene]) -> None
     assert all(len(set(a.common) & set(b.common)) <= 2 for a in KINDS for b in KINDS if a is not b)
 
 
-def test_colour_and_area_tell_nothing_of_class_or_kind(scenes: list[Scene]) -> None:
+def test_colour_and_area_do_not_reveal_class_or_kind(scenes: list[Scene]) -> None:
     colour: dict[int, list[np.ndarray]] = {label: [] for label in range(len(CLASSES))}
     side: dict[int, list[float]] = {label: [] for label in range(len(CLASSES))}
     for drawn in scenes:

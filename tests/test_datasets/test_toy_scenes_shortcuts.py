@@ -92,7 +92,7 @@ def guessing(labels: Tensor) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("feature", [colour_histogram, tiny_pixels])
-def test_colours_and_layout_are_no_shortcut(
+def test_colours_and_layout_do_not_reveal_the_classes(
     feature: object, scenes: list[Scene], labels: Tensor, guessing: float
 ) -> None:
     assert callable(feature)
@@ -101,6 +101,6 @@ def test_colours_and_layout_are_no_shortcut(
 
 
 @pytest.mark.slow
-def test_the_kind_of_scene_tells_part(scenes: list[Scene], labels: Tensor, guessing: float) -> None:
+def test_kind_of_scene_reveals_part_of_the_classes(scenes: list[Scene], labels: Tensor, guessing: float) -> None:
     kinds = np.eye(len(KINDS))[[drawn.kind for drawn in scenes]]
     assert guessing + MARGIN_KIND < probe(kinds, labels) < 60.0

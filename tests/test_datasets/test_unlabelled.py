@@ -1,4 +1,4 @@
-"""Which files are found, what is said when there are none, and what happens to broken ones."""
+"""Search for images in all kinds of sources, and replacement of broken ones."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def relative(paths, root):
     return [os.path.relpath(path, root) for path in paths]
 
 
-def test_a_folder_is_searched_in_depth_and_listed_in_order(tmp_path):
+def test_folder_is_searched_recursively_and_sorted(tmp_path):
     names = ["b.jpg", "a.PNG", "deep/er/c.webp", "deep/d.JPEG", "e.tif", "deep/f.gif", "z/g.bmp"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -44,14 +44,14 @@ def test_a_folder_is_searched_in_depth_and_listed_in_order(tmp_path):
     assert relative(found(str(tmp_path)), tmp_path) == sorted(names)
 
 
-def test_a_home_folder(tmp_path, monkeypatch):
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures/a.jpg").touch()
     assert found("~/pictures") == [str(tmp_path / "pictures/a.jpg")]
 
 
-def test_hidden_files_and_folders_are_left_out(tmp_path):
+def test_hidden_files_and_folders_are_skipped(tmp_path):
     for name in ("a.jpg", "._a.jpg", ".thumbnails/a.jpg", "b/.git/c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -93,7 +93,7 @@ def test_each_folder_is_listed_once_whatever_links_lead_back(tmp_path, monkeypat
     assert relative(found(tmp_path), tmp_path) == ["sub/a.jpg"]
 
 
-def test_of_two_names_of_a_folder_every_machine_takes_the_same(tmp_path, monkeypatch):
+def test_choice_between_two_paths_of_a_folder_is_deterministic(tmp_path, monkeypatch):
     (tmp_path / "b").mkdir()
     (tmp_path / "b/x.jpg").touch()
     (tmp_path / "a").symlink_to(tmp_path / "b")
@@ -123,7 +123,7 @@ def test_of_two_names_of_a_folder_every_machine_takes_the_same(tmp_path, monkeyp
         assert relative(found(tmp_path), tmp_path) == ["a/x.jpg"]
 
 
-def test_a_sub_folder_and_suffixes_of_choice(tmp_path):
+def test_sub_folder_and_suffixes_can_be_set(tmp_path):
     for name in ("train/a.jpg", "train/b.jp2", "val/c.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -134,7 +134,7 @@ def test_a_sub_folder_and_suffixes_of_choice(tmp_path):
     assert relative(found(tmp_path, suffixes=[".JP2"]), tmp_path) == ["train/b.jp2"]
 
 
-def test_a_list_file(tmp_path):
+def test_list_file_is_read(tmp_path):
     inner = image_file(tmp_path / "lists/pictures/a.png")
     outer = image_file(tmp_path / "other/b.png")
     listing = tmp_path / "lists/train.txt"
@@ -144,7 +144,7 @@ def test_a_list_file(tmp_path):
     assert found(listing, data_prefix=dict(img_path=str(tmp_path / "other"))) == [str(outer)]
 
 
-def test_a_list_file_that_is_not_utf_8(tmp_path):
+def test_list_file_that_is_not_utf_8_is_reported(tmp_path):
     (tmp_path / "list.txt").write_bytes("a.png\nHäuser/b.png\n".encode("latin-1"))
     message = f"{tmp_path}/list.txt is not UTF-8 text (byte 0xe4 at 7): save it as UTF-8, e.g. iconv -f"
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -174,7 +174,7 @@ def test_lists_of_millions_need_little_memory(tmp_path):
 
 
 @pytest.mark.parametrize("serialize", [True, False])
-def test_images_are_the_same_however_they_are_kept(tmp_path, serialize):
+def test_images_are_the_same_with_and_without_serialisation(tmp_path, serialize):
     listing = listing_of(tmp_path, 9)
     paths = [f"{tmp_path}/images/{i:08}.jpg" for i in range(9)]
     options = dict(serialize_data=serialize)
@@ -216,7 +216,7 @@ def test_a_coco_json_finds_its_images(tmp_path, annotations, images):
     assert [os.path.realpath(p) for p in found(path)] == [str(p.resolve()) for p in expected]
 
 
-def test_a_coco_json_with_its_images_elsewhere(tmp_path):
+def test_coco_json_finds_images_by_prefix(tmp_path):
     expected = image_file(tmp_path / "far/away/1.jpg")
     path = tmp_path / "instances_mine.json"
     path.write_text(json.dumps(dict(images=[dict(file_name="1.jpg")])))
@@ -229,13 +229,13 @@ def test_a_coco_json_with_its_images_elsewhere(tmp_path):
     "text",
     ["[1, 2]", "{}", '{"images": [{"id": 3}]}', '{"images": [{"file_name": 5}]}', "{not json"],
 )
-def test_a_json_that_is_no_coco_json(tmp_path, text):
+def test_other_json_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json is not a COCO json: it needs images\[\]\.file_name \("):
         UnlabelledImages(tmp_path / "a.json")
 
 
-def test_several_roots_come_one_after_the_other(tmp_path):
+def test_several_roots_are_concatenated(tmp_path):
     second = image_file(tmp_path / "a/x.png")
     first = image_file(tmp_path / "b/y.png")
     (tmp_path / "list.txt").write_text("a/x.png\n")
@@ -243,7 +243,7 @@ def test_several_roots_come_one_after_the_other(tmp_path):
     assert found(roots) == [str(first), str(second), str(second)]
 
 
-def test_no_images(tmp_path):
+def test_no_images_is_an_error_with_the_places_searched(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/readme.md").touch()
     message = (
@@ -262,7 +262,7 @@ def test_no_images(tmp_path):
         UnlabelledImages([])
 
 
-def test_a_root_that_is_not_there_or_something_else(tmp_path):
+def test_missing_and_unsupported_roots_are_refused(tmp_path):
     message = f"data_root {tmp_path}/gone does not exist: give an existing folder, list file or"
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         UnlabelledImages(tmp_path / "gone")
@@ -274,7 +274,7 @@ def test_a_root_that_is_not_there_or_something_else(tmp_path):
 
 
 @pytest.mark.parametrize("locked", [".", "sub"])
-def test_an_unreadable_folder(tmp_path, monkeypatch, locked):
+def test_unreadable_folder_is_reported(tmp_path, monkeypatch, locked):
     """Tests may run as root, whom no folder is closed to: the system call is made to fail."""
     image_file(tmp_path / "a.png")
     image_file(tmp_path / "sub/b.png")
@@ -293,7 +293,7 @@ def test_an_unreadable_folder(tmp_path, monkeypatch, locked):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_folder_without_permissions(tmp_path):
+def test_folder_without_permissions_is_reported(tmp_path):
     image_file(tmp_path / "sub/b.png")
     (tmp_path / "sub").chmod(0)
     try:
@@ -328,7 +328,7 @@ def folder_with_broken_files(tmp_path):
     return tmp_path
 
 
-def test_another_image_takes_the_place_of_a_broken_one(folder_with_broken_files, log):
+def test_broken_image_is_replaced(folder_with_broken_files, log):
     for idx in range(10):
         log.clear()
         dataset = UnlabelledImages(folder_with_broken_files, pipeline=[LoadRGBImage()])
@@ -344,7 +344,7 @@ def test_another_image_takes_the_place_of_a_broken_one(folder_with_broken_files,
             assert value == idx and not log
 
 
-def test_which_one_depends_neither_on_generators_nor_on_workers(folder_with_broken_files):
+def test_replacement_does_not_depend_on_generators_or_workers(folder_with_broken_files):
     dataset = UnlabelledImages(folder_with_broken_files, pipeline=LOAD)
 
     def epoch(**kwargs):
@@ -359,7 +359,7 @@ def test_which_one_depends_neither_on_generators_nor_on_workers(folder_with_brok
     assert len({first[3], first[5], first[7]}) > 1  # not all the same one
 
 
-def test_nothing_but_broken_files(tmp_path):
+def test_only_broken_files_are_an_error(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(b"")
     dataset = UnlabelledImages(tmp_path, pipeline=LOAD, max_refetch=3)
@@ -371,7 +371,7 @@ def test_nothing_but_broken_files(tmp_path):
         dataset[1]
 
 
-def test_indices_count_from_the_end_and_end(tmp_path):
+def test_negative_indices_count_from_the_end_and_large_ones_raise(tmp_path):
     for value in (1, 2):
         image_file(tmp_path / f"{value}.png", value)
     dataset = UnlabelledImages(tmp_path, pipeline=LOAD)
@@ -382,7 +382,7 @@ def test_indices_count_from_the_end_and_end(tmp_path):
 
 
 @pytest.mark.real_data
-def test_real_photographs(real_data):
+def test_real_photographs_are_found_and_loaded(real_data):
     root = real_data
     coco = root / "coco_mini"
     from_json = found(coco / "annotations/instances_train2017.json")

@@ -45,8 +45,8 @@ def train(work_dir, *options, config=CONFIG):
         (
             "train_dataloader.dataset.image_ids=ids.txt",
             "ids.txt: 1 of 2 listed images are missing from the annotations: 999; the list was made for another "
-            "split or data set: make one with tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR "
-            "and set train_dataloader.dataset.image_ids",
+            "split or data set: make one with tools/dataset_converters/make_coco_splits.py JSON --any-images "
+            "--name NAME --out DIR and set train_dataloader.dataset.image_ids",
         ),
     ],
     ids=["FileNotFoundError", "TypeError", "ValueError"],

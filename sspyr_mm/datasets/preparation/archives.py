@@ -26,7 +26,7 @@ class Split:
     Args:
         num_images: Number of images, also in the annotations.
         num_objects: Number of annotated objects, in VOC without the difficult ones.
-        md5: Checksum of the archive that holds the images.
+        md5: Checksum of the archive with the images.
     """
 
     num_images: int

@@ -1,4 +1,4 @@
-"""How lists may be written, and what is said of missing files."""
+"""Forms of list files, and reports of missing images."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def found(source, **options):
     ids=["CRLF", "CR", "BOM", "UTF-16", "blanks", "comment"],
 )
 @pytest.mark.parametrize("ending", [".txt", ".TXT", ".lst"])
-def test_text_files_of_every_program(folder, text, ending):
+def test_text_encodings_and_line_ends_are_read(folder, text, ending):
     (folder / f"list{ending}").write_bytes(text)
     assert found(folder / f"list{ending}") == (NAMES, [])
 
@@ -56,13 +56,13 @@ def test_text_files_of_every_program(folder, text, ending):
         ("{root}/{}", None),
     ],
 )
-def test_other_forms_of_lines(folder, line, form):
+def test_other_forms_of_lines_are_read_and_reported(folder, line, form):
     lines = [line.format(name, folder=folder.name, root=folder) for name in NAMES]
     (folder / "list.txt").write_text("\n".join(lines))
     assert found(folder / "list.txt") == (NAMES, [f"{folder}/list.txt: {form}"] if form else [])
 
 
-def test_home_and_names_that_begin_like_comments(folder, monkeypatch):
+def test_home_folder_and_file_names_that_start_with_a_hash_are_found(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     (folder / "#tag.png").touch()
     (folder / "list.txt").write_text(f"# comment\n#tag.png\n~/{NAMES[3]}\n")
@@ -77,7 +77,7 @@ def test_urls_are_kept(folder):
     ]
 
 
-def test_a_list_of_names_that_are_not_utf_8(folder):
+def test_file_names_that_are_not_utf_8_are_found(folder):
     with open(os.fsencode(folder) + b"/caf\xe9.png", "wb"):
         pass
     (folder / "list.txt").write_bytes(b"caf\xe9.png\n" + NAMES[0].encode())
@@ -94,7 +94,7 @@ def write_list(folder, lines, kind):
 
 @pytest.mark.parametrize("kind", ["txt", "json"])
 @pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
-def test_missing_images_stop_a_run_with_their_number(folder, kind, scan_from, monkeypatch):
+def test_too_many_missing_images_are_an_error(folder, kind, scan_from, monkeypatch):
     monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
     source = write_list(folder, [NAMES[0], *(f"gone_{name}" for name in NAMES)], kind)
     message = f"{source} lists 25 images, of which 24 are missing, such as {folder}/gone_image 00.png (does"
@@ -106,7 +106,7 @@ def test_missing_images_stop_a_run_with_their_number(folder, kind, scan_from, mo
 
 
 @pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
-def test_a_small_share_may_be_missing(folder, scan_from, monkeypatch):
+def test_few_missing_images_are_skipped_and_reported(folder, scan_from, monkeypatch):
     monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
     (folder / NAMES[7]).unlink()
     source = write_list(folder, NAMES, "txt")
@@ -128,13 +128,13 @@ def test_folders_and_pipes_count_as_missing(folder, scan_from, monkeypatch):
         found(source)
 
 
-def test_a_looping_link_hides_no_file(folder, monkeypatch):
+def test_circular_link_does_not_hide_files(folder, monkeypatch):
     monkeypatch.setattr(list_files, "_WORTH_A_SCAN", 1)
     os.symlink("loop.png", folder / "loop.png")
     (folder / "list.txt").write_text("\n".join(NAMES))
     assert found(folder / "list.txt")[0] == NAMES
 
 
-def test_a_share_of_missing_images_has_bounds(folder):
+def test_max_missing_must_be_a_share(folder):
     with pytest.raises(ValueError, match=r"max_missing must be a share between 0 and 1, got 5"):
         UnlabelledImages(folder, max_missing=5)

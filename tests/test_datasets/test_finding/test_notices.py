@@ -1,4 +1,4 @@
-"""What is said about a data set before training."""
+"""Notices about a data set before training."""
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ def write_images(folder, count, *, flat):
 
 
 @pytest.mark.parametrize(("count", "flat"), [(5, 0), (5, 1), (40, 6)])
-def test_few_images_without_content_are_no_notice(tmp_path, count, flat):
+def test_few_images_without_content_are_not_reported(tmp_path, count, flat):
     write_images(tmp_path, count, flat=flat)
     assert data_notices(UnlabelledImages(tmp_path, pipeline=[LoadRGBImage()])) == []
 
@@ -35,7 +35,7 @@ def test_a_folder_of_black_images_is_reported(tmp_path):
     assert "value_range=(LOW, HIGH)" in flat
 
 
-def test_the_range_of_the_transform_decides(tmp_path):
+def test_value_range_of_the_transform_is_used(tmp_path):
     for i in range(4):
         values = np.random.default_rng(i).integers(0, 900, (8, 9), np.uint16)
         cv2.imwrite(str(tmp_path / f"{i}.png"), values)
@@ -44,6 +44,6 @@ def test_the_range_of_the_transform_decides(tmp_path):
     assert data_notices(UnlabelledImages(tmp_path, pipeline=[LoadRGBImage()])) == []
 
 
-def test_other_data_sets_and_pipelines_have_none(tmp_path):
+def test_other_data_sets_and_pipelines_have_no_notices(tmp_path):
     write_images(tmp_path, 3, flat=3)
     assert data_notices([1, 2]) == [] and data_notices(UnlabelledImages(tmp_path)) == []

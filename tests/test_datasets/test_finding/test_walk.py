@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and what is said of the others."""
+"""Detection of image files in folders, and the report of skipped files."""
 
 import io
 import os
@@ -48,16 +48,16 @@ def names(folder, **options):
         ("MPO", "JPEG"),
     ],
 )
-def test_a_format_is_known_by_its_first_bytes(fmt, kind):
+def test_format_is_detected_by_first_bytes(fmt, kind):
     assert image_kind(image_bytes(fmt)[:32]) == kind
 
 
 @pytest.mark.parametrize("head", [b"", b"\xff\xd8", b"BM text", b"Pxyz", b"P5", b"\0\0\0\x18ftypmp42", b"RIFF....WAVE"])
-def test_other_files_are_no_images(head):
+def test_other_files_are_not_detected_as_images(head):
     assert image_kind(head) is None
 
 
-def test_images_are_found_by_ending_and_by_content(tmp_path):
+def test_images_are_found_by_extension_and_content(tmp_path):
     jpeg = image_bytes("JPEG")
     endings = ("JPG", "jfif", "jpe", "mpo", "jp2", "pgm", "Tif", "foto", "jpg_original", "heic")
     write(tmp_path, **{f"a.{ending}": jpeg for ending in endings}, plain=jpeg)
@@ -67,7 +67,7 @@ def test_images_are_found_by_ending_and_by_content(tmp_path):
     assert notice == "4 of 15 files skipped: 1 .foto, 1 .txt, 1 .unknown, 1 without an extension"
 
 
-def test_readers_that_are_missing_are_named(tmp_path):
+def test_missing_readers_are_reported(tmp_path):
     if missing_reader(".heic") is None:
         pytest.skip("HEIC can be read here")
     write(tmp_path, **{f"{i}.HEIC": HEIC for i in range(70)}, **{"a.jpg": b"", "labels.txt": b""})
@@ -80,7 +80,7 @@ def test_readers_that_are_missing_are_named(tmp_path):
         UnlabelledImages(tmp_path)
 
 
-def test_few_files_of_an_ending_are_opened(tmp_path, monkeypatch):
+def test_few_files_of_an_unknown_extension_are_opened(tmp_path, monkeypatch):
     jpeg = image_bytes("JPEG")
     for ending, data in (("yes", jpeg), ("no", b"text")):
         write(tmp_path, **{f"{i:03}.{ending}": data for i in range(150)})
@@ -93,7 +93,7 @@ def test_few_files_of_an_ending_are_opened(tmp_path, monkeypatch):
     assert counts == dict(yes=64, no=64, mixed=150)
 
 
-def test_the_rest_is_summed_up(tmp_path):
+def test_rare_kinds_are_summarised(tmp_path):
     write(tmp_path, **{"a.png": b""}, **{f"x.e{i}": b"" for i in range(12)})
     assert names(tmp_path)[1].endswith("1 .e5, 4 more kinds")
     (tmp_path / "only").mkdir()
@@ -109,7 +109,7 @@ def test_folders_of_servers_and_systems_are_ignored(tmp_path):
     assert names(tmp_path) == (["a.jpg"], None)
 
 
-def test_what_is_no_file_is_skipped(tmp_path):
+def test_pipes_and_broken_links_are_skipped(tmp_path):
     write(tmp_path, **{"a.jpg": b""})
     os.mkfifo(tmp_path / "pipe.jpg")
     os.symlink("/dev/zero", tmp_path / "zero.jpg")
@@ -123,7 +123,7 @@ def test_what_is_no_file_is_skipped(tmp_path):
         )
 
 
-def test_names_that_are_not_utf_8(tmp_path):
+def test_file_names_that_are_not_utf_8_are_found_or_reported(tmp_path):
     write(tmp_path, **{"a.jpg": b""})
     for name in (b"caf\xe9.jpg", b"caf.\xe9\xe9"):
         with open(os.fsencode(tmp_path) + b"/" + name, "wb"):
@@ -133,6 +133,6 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert notice.encode().endswith(rb"1 .\udce9\udce9")
 
 
-def test_a_folder_that_is_named_is_searched_whatever_its_name(tmp_path):
+def test_root_folder_is_searched_whatever_its_name(tmp_path):
     write(tmp_path / "@eaDir", **{"a.jpg": b""})
     assert names(tmp_path / "@eaDir")[0] == ["a.jpg"]

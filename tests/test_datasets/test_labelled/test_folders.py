@@ -1,4 +1,4 @@
-"""Sets of one folder per class."""
+"""Sets with one folder per class."""
 
 import pytest
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Labelled sets, read from real files of every form."""
+"""Labelled sets of every format."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def write_voc(folder, annotations, splits):
 
 
 class TestCoco:
-    def test_counts_crowds_and_keeps_images_without_objects(self, tmp_path):
+    def test_crowds_count_and_images_without_objects_stay(self, tmp_path):
         found = read_labelled(str(write_coco(tmp_path)))
         assert names_of(found) == ["ab.jpg", "cd.jpg", "ef.jpg"]
         assert found.multi_label and found.targets.dtype == np.int8
@@ -83,7 +83,7 @@ class TestCoco:
         found = read_labelled(source, image_root=str(tmp_path / "elsewhere"))
         assert all(map(os.path.isfile, found.paths))
 
-    def test_a_missing_image_is_named(self, tmp_path):
+    def test_missing_image_is_reported(self, tmp_path):
         source = write_coco(tmp_path)
         (tmp_path / "val2017" / "ef.jpg").unlink()
         with pytest.raises(FileNotFoundError, match=r"1 of 3 images do not exist: .*/ef\.jpg;"):
@@ -137,11 +137,11 @@ class TestCoco:
             ({"images": [{"id": 5}]}, r"not a COCO json of instances: .*KeyError: 'file_name'"),
         ],
     )
-    def test_malformed_annotations(self, tmp_path, changes, message):
+    def test_malformed_annotations_are_reported(self, tmp_path, changes, message):
         with pytest.raises(ValueError, match=message):
             read_labelled(write_coco(tmp_path, **changes))
 
-    def test_a_json_is_one_split(self, tmp_path):
+    def test_split_of_a_json_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="a single split: give the file of split 'train'"):
             read_labelled(write_coco(tmp_path), split="train")
 
@@ -177,7 +177,7 @@ class TestVoc:
         assert train.targets.tolist() == [[0, 0, 1], [0, -1, 0]]
         assert val.targets.tolist() == [[1, 0, 0]]
 
-    def test_unknown_split_lists_those_found_and_no_lists_of_classes(self, tmp_path):
+    def test_unknown_split_error_lists_the_splits_without_lists_per_class(self, tmp_path):
         splits = {"train": ["a"], "val": ["a"], "dog_train": ["a 1"]}
         write_voc(tmp_path, {"a": [("dog", False)]}, splits)
         with pytest.raises(ValueError, match=r"no split 'test'; choose one of train, val \(split="):
@@ -185,11 +185,11 @@ class TestVoc:
         with pytest.raises(ValueError, match=r"no split was given; choose one of train, val "):
             read_labelled(tmp_path)
 
-    def test_a_single_split_need_not_be_named(self, tmp_path):
+    def test_single_split_is_the_default(self, tmp_path):
         write_voc(tmp_path, {"a": [("dog", False)]}, {"train": ["a"]})
         assert read_labelled(tmp_path).image_ids == ("a",)
 
-    def test_what_is_missing_or_broken_is_named(self, tmp_path):
+    def test_missing_and_broken_files_are_reported(self, tmp_path):
         write_voc(tmp_path, {"a": [("dog", False)], "b": []}, {"train": ["a", "b"], "none": []})
         with pytest.raises(ValueError, match=r"none\.txt is empty"):
             read_labelled(tmp_path, split="none")
@@ -219,7 +219,7 @@ class TestVoc:
             read_labelled(tree, image_root=str(tmp_path / "none"))
         assert names_of(read_labelled(tree, image_root=str(tmp_path / "images"))) == ["a.jpg"]
 
-    def test_of_two_images_of_a_name_the_first_is_taken(self, tmp_path):
+    def test_first_extension_of_equal_names_is_used(self, tmp_path):
         write_voc(tmp_path, {"a": [("dog", False)]}, {"train": ["a"]})
         for ending in ("bmp", "png", "tif"):
             write_image(tmp_path / "JPEGImages" / f"a.{ending}")
@@ -227,7 +227,7 @@ class TestVoc:
         (tmp_path / "JPEGImages" / "a.bmp").unlink()
         assert names_of(read_labelled(tmp_path)) == ["a.jpg"]
 
-    def test_several_years_are_ambiguous(self, tmp_path):
+    def test_several_years_are_refused(self, tmp_path):
         for year in ("VOC2007", "VOC2012"):
             write_voc(tmp_path / year, {"a": [("dog", False)]}, {"train": ["a"]})
         with pytest.raises(ValueError, match=r"several VOC sets: give one of .*2007, .*2012"):
@@ -251,7 +251,7 @@ class TestTable:
         (folder / name).write_text(text)
         return folder / name
 
-    def test_names_of_labels(self, tmp_path):
+    def test_column_of_label_names_is_read(self, tmp_path):
         text = "file,labels\na.jpg,tree; dog, \n"
         source = self.write(tmp_path, text.replace(", \n", "\n") + "deep/b.jpg,\n")
         found = read_labelled(source)
@@ -261,13 +261,13 @@ class TestTable:
         assert found.paths == [str(tmp_path / "a.jpg"), str(tmp_path / "deep/b.jpg")]
 
     @pytest.mark.parametrize("separator", [";", "|", " ; ", " | "])
-    def test_separators_of_labels(self, tmp_path, separator):
+    def test_labels_are_split_at_semicolons_and_bars(self, tmp_path, separator):
         rows = f"a.jpg,tree{separator}wild dog\ndeep/b.jpg,wild dog\n"
         found = read_labelled(self.write(tmp_path, f"file,labels\n{rows}"))
         assert found.classes == ("tree", "wild dog")
         assert found.targets.tolist() == [[1, 1], [0, 1]]
 
-    def test_a_column_per_class(self, tmp_path):
+    def test_column_per_class_is_read(self, tmp_path):
         text = "tree\tfile\tdog, wild\n1\tb.jpg\t-1\n"
         source = self.write(tmp_path, text, "set.tsv")
         found = read_labelled(source, image_root=str(tmp_path / "deep"))
@@ -299,7 +299,7 @@ class TestTable:
             ('file,labels\na.jpg,"dog\n', r"set\.csv:2: unexpected end of data"),
         ],
     )
-    def test_malformed_rows_are_named_by_line(self, tmp_path, text, message):
+    def test_malformed_rows_are_reported_with_their_line(self, tmp_path, text, message):
         with pytest.raises(ValueError, match=message):
             read_labelled(self.write(tmp_path, text))
 
@@ -320,32 +320,32 @@ class TestTable:
             ),
         ],
     )
-    def test_probable_slips_in_names_are_reported(self, tmp_path, text, message):
+    def test_probable_typing_errors_in_labels_are_reported(self, tmp_path, text, message):
         with pytest.warns(UserWarning, match=message):
             read_labelled(self.write(tmp_path, text))
 
-    def test_ordinary_names_are_not(self, tmp_path):
+    def test_ordinary_labels_are_not_reported(self, tmp_path):
         text = 'file,"dog, wild",cat\na.jpg,1,0\n'
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             read_labelled(self.write(tmp_path, text))
             read_labelled(self.write(tmp_path, "file,labels\na.jpg,dog; cat\ndeep/b.jpg, dog\n"))
 
-    def test_not_utf8(self, tmp_path):
+    def test_text_that_is_not_utf_8_is_reported(self, tmp_path):
         source = self.write(tmp_path, "")
         source.write_bytes("file,labels\na.jpg,bär\n".encode("latin-1"))
         message = r"set\.csv is not UTF-8 text \(byte 0xe4 at 19\): .* iconv .*/set\.csv > NEW"
         with pytest.raises(ValueError, match=message):
             read_labelled(source)
 
-    def test_missing_image(self, tmp_path):
+    def test_missing_image_is_reported(self, tmp_path):
         source = self.write(tmp_path, "file,dog\na.jpg,1\ngone/c.jpg,0\n")
         with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; add them"):
             read_labelled(source)
 
 
 class TestFolders:
-    def test_a_folder_per_class(self, tmp_path):
+    def test_folder_per_class_is_read(self, tmp_path):
         for name in ("b/1.jpg", "a/2.png", "a/deep/3.jpg"):
             write_image(tmp_path / name)
         found = read_labelled(str(tmp_path))
@@ -353,7 +353,7 @@ class TestFolders:
         assert found.targets.tolist() == [[1, 0], [1, 0], [0, 1]]
         assert found.image_ids == ("a/2.png", "a/deep/3.jpg", "b/1.jpg")
 
-    def test_hidden_folders_are_no_classes(self, tmp_path):
+    def test_hidden_folders_are_not_classes(self, tmp_path):
         for name in ("b/1.jpg", "a/2.jpg", ".thumbnails/1.jpg", "train/.cache/1.jpg"):
             write_image(tmp_path / name)
         (tmp_path / "train").rename(tmp_path / ".train")
@@ -369,7 +369,7 @@ class TestFolders:
         with pytest.raises(ValueError, match=r"no split 'test'; choose one of train, val"):
             read_labelled(tmp_path, split="test")
 
-    def test_no_classes(self, tmp_path):
+    def test_folder_without_classes_is_refused(self, tmp_path):
         write_image(tmp_path / "1.jpg")
         with pytest.raises(ValueError, match=r"or a folder with one sub-folder per class, found 0"):
             read_labelled(str(tmp_path))
@@ -377,7 +377,7 @@ class TestFolders:
             read_labelled(tmp_path, image_root="x")
 
 
-def test_sources_that_are_none(tmp_path):
+def test_other_sources_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No labelled set at .*/none\.json: give a COCO"):
         read_labelled(tmp_path / "none.json")
     (tmp_path / "set.xlsx").write_text("")
@@ -403,7 +403,7 @@ def test_classes_are_matched_by_name():
         match_classes(train, some("axy", [[0, -1, 1]]), ("--train", "--val"))
 
 
-def test_classes_can_be_given_and_images_chosen():
+def test_with_classes_and_with_images_select_columns_and_rows():
     found = some("ab", [[1, 0], [0, -1], [1, 1]])
     wider = found.with_classes(["c", "b", "a"])
     assert wider.targets.tolist() == [[0, 0, 1], [0, -1, 0], [0, 1, 1]]
@@ -417,7 +417,7 @@ def test_classes_can_be_given_and_images_chosen():
         found.with_images(["9.jpg", "0.jpg"], "list.txt")
 
 
-def test_parts_must_belong_together():
+def test_mismatched_lengths_are_refused():
     with pytest.raises(ValueError, match=re.escape("int8 of shape (1, 1) (paths, classes), got")):
         LabelledImages(["a"], np.zeros((1, 2), np.int8), ("x",), True, ("a",))
     with pytest.raises(ValueError, match="1 paths, but 0 image_ids"):
@@ -425,7 +425,7 @@ def test_parts_must_belong_together():
 
 
 @pytest.mark.real_data
-def test_real_sets(real_data):
+def test_real_sets_have_their_published_counts(real_data):
     root = real_data
     for split, count in (("train2017", 165), ("val2017", 70)):
         found = read_labelled(root / "coco_mini" / "annotations" / f"instances_{split}.json")

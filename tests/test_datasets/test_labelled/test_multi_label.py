@@ -1,4 +1,4 @@
-"""Registered multi-label data sets: from a config through mmpretrain's pipeline and a real loader."""
+"""Multi-label data sets, from a config through mmpretrain's pipeline and a data loader."""
 
 import json
 
@@ -35,7 +35,7 @@ def load(dataset, num_workers=0):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_coco_through_a_loader(tmp_path, num_workers):
+def test_coco_labels_pass_through_a_loader(tmp_path, num_workers):
     write_coco(tmp_path)
     dataset = {
         "type": "CocoMultiLabel",
@@ -70,7 +70,7 @@ def test_coco_finds_images_and_names_classes(tmp_path):
     )
 
 
-def test_coco_takes_the_images_of_a_list(tmp_path):
+def test_coco_uses_the_images_of_a_list(tmp_path):
     write_coco(tmp_path)
     listed = tmp_path / "part.txt"
     args = {
@@ -90,7 +90,7 @@ def test_coco_takes_the_images_of_a_list(tmp_path):
         DATASETS.build({**args, "ann_file": "gone.json", "data_root": str(tmp_path)})
 
 
-def test_voc_marks_what_is_ignored(tmp_path):
+def test_voc_marks_ignored_classes(tmp_path):
     annotations = {"a": [("dog", False), ("person", True)], "b": [("cow", False)], "c": []}
     write_voc(tmp_path, annotations, {"trainval": ["a", "c"], "test": ["b"]})
     dataset = {
@@ -108,7 +108,7 @@ def test_voc_marks_what_is_ignored(tmp_path):
     assert (first.num_classes, first.image_id) == (20, "a")
 
 
-def test_tables_under_the_classes_of_another_part(tmp_path):
+def test_table_uses_the_classes_of_another_part(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         write_image(tmp_path / name)
     (tmp_path / "test.csv").write_text("file,labels\na.jpg,dog\nb.jpg,\n")
@@ -118,7 +118,7 @@ def test_tables_under_the_classes_of_another_part(tmp_path):
     assert "test.csv" in repr(dataset)
 
 
-def test_serialised_or_not_the_samples_are_the_same(tmp_path):
+def test_samples_are_the_same_with_and_without_serialisation(tmp_path):
     source = write_coco(tmp_path)
     args = {"type": "CocoMultiLabel", "ann_file": str(source)}
     plain, serialised = (DATASETS.build({**args, "serialize_data": serialize}) for serialize in (False, True))

@@ -1,4 +1,4 @@
-"""Classes of a training and a test part that come from different sources."""
+"""Classes of training and test sets from different sources."""
 
 import warnings
 
@@ -34,7 +34,7 @@ def shown(found):
         (("zebra", "cat"), ("cat", "zebra")),
     ],
 )
-def test_trees_match_whichever_has_classes_of_voc_alone(tmp_path, train, test):
+def test_voc_trees_match_if_only_one_has_other_classes(tmp_path, train, test):
     train = write_tree(tmp_path / "train", *train)
     test = write_tree(tmp_path / "test", *test)
     with warnings.catch_warnings():
@@ -43,7 +43,7 @@ def test_trees_match_whichever_has_classes_of_voc_alone(tmp_path, train, test):
     assert matched.classes == train.classes and shown(matched) == shown(test)
 
 
-def test_only_classes_that_test_images_show_are_refused(tmp_path):
+def test_shown_test_classes_that_train_lacks_are_refused(tmp_path):
     train = write_tree(tmp_path / "train", "cat", "Ze bra")
     test = write_tree(tmp_path / "test", "cat", "zebra")
     message = r"test has 1 classes that train lacks: zebra; .*'Ze bra' / 'zebra' differ only in case"
@@ -54,7 +54,7 @@ def test_only_classes_that_test_images_show_are_refused(tmp_path):
         match_classes(train, voc)
 
 
-def test_classes_that_are_measured_and_never_learned_are_reported(tmp_path):
+def test_classes_without_training_images_are_reported(tmp_path):
     train = write_tree(tmp_path / "train", "cat", "dog")
     test = write_tree(tmp_path / "test", "cow", "dog")
     with pytest.warns(UserWarning, match="test shows 1 classes that no image of train shows: cow;"):

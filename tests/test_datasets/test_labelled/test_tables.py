@@ -1,4 +1,4 @@
-"""Tables as spreadsheets, pandas and Windows write them."""
+"""Tables from spreadsheets, pandas and Windows."""
 
 import pytest
 
@@ -32,14 +32,14 @@ def write(tmp_path):
         "file;cat;dog\na.jpg;1;1.0\ndeep/b.jpg;0.0;1\n",
     ],
 )
-def test_separators_lists_and_paths(write, tmp_path, text):
+def test_separators_lists_and_windows_paths_are_read_alike(write, tmp_path, text):
     found = read_labelled(write(text))
     assert found.classes == ("cat", "dog") and found.targets.tolist() == [[1, 1], [0, 1]]
     assert found.paths == [str(tmp_path / "a.jpg"), str(tmp_path / "deep/b.jpg")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_encodings_and_capital_endings(write, encoding):
+def test_unicode_encodings_and_upper_case_extensions_are_read(write, encoding):
     text = "file\tlabels\na.jpg\tбык\n"
     assert read_labelled(write(text, "SET.TSV", encoding)).classes == ("бык",)
 
@@ -62,6 +62,6 @@ def test_encodings_and_capital_endings(write, encoding):
         ),
     ],
 )
-def test_what_cannot_be_read_is_named_by_line(write, text, message):
+def test_unreadable_rows_are_reported_with_their_line(write, text, message):
     with pytest.raises(ValueError, match=message):
         read_labelled(write(text))

@@ -1,4 +1,4 @@
-"""VOC annotations that other programs wrote."""
+"""VOC annotations written by other programs."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def read(tmp_path):
         ("windows-1251", "windows-1251"),
     ],
 )
-def test_encodings(read, declared, encoding):
+def test_declared_and_undeclared_encodings_are_read(read, declared, encoding):
     head = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
     assert read(f"{head}<annotation>{OBJECT}</annotation>", encoding) == ["жук"]
 
@@ -50,12 +50,12 @@ def test_encodings(read, declared, encoding):
         ("<annotations><image><box label='x'/></image></annotations>", "root is <annotations>"),
     ],
 )
-def test_objects_outside_of_the_layout_do_not_read_as_none(read, text, message):
+def test_objects_outside_of_the_layout_are_refused(read, text, message):
     with pytest.raises(ValueError, match=rf"a\.xml is not a VOC annotation: .*{message}"):
         read(text)
 
 
-def test_an_image_without_objects_and_parts_of_objects_stay_valid(read):
+def test_images_without_objects_and_parts_of_objects_are_valid(read):
     assert read("<annotation><filename>a.jpg</filename></annotation>") == []
     part = "<part><name>head</name><bndbox/></part>"
     text = f"<annotation><!-- by hand --><object><name>dog</name>{part}</object></annotation>"

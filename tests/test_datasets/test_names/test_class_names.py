@@ -1,4 +1,4 @@
-"""Class names that differ in case or blanks only are reported, whatever holds them."""
+"""Class names that differ only in case or spaces are reported in every format."""
 
 import json
 import warnings
@@ -56,7 +56,7 @@ def test_alike_classes_are_reported(tmp_path, write):
 
 
 @pytest.mark.parametrize("write", [write_coco, write_table, write_voc, write_folders])
-def test_different_classes_are_not(tmp_path, write):
+def test_different_classes_are_not_reported(tmp_path, write):
     for name in IMAGES:
         (tmp_path / name).touch()
     source = write(tmp_path, ["traffic light", "traffic lights"])

@@ -1,4 +1,4 @@
-"""Image files that annotations name as Windows, URLs and annotation tools do."""
+"""Image file names from Windows, URLs and annotation tools."""
 
 import json
 
@@ -34,7 +34,7 @@ def write(folder, below="", stems=STEMS):
         ("images", "{}.jpg"),
     ],
 )
-def test_names_of_other_systems_and_tools(tmp_path, below, name):
+def test_names_of_other_systems_and_tools_are_resolved(tmp_path, below, name):
     write(tmp_path, below)
     annotations = tmp_path / "annotations" / "instances_default.json"
     annotations.parent.mkdir()
@@ -51,7 +51,7 @@ def test_names_of_other_systems_and_tools(tmp_path, below, name):
     assert found.paths == wanted and found.targets.tolist() == [[0], [1], [0]]
 
 
-def test_names_that_exist_are_taken_as_they_are(tmp_path):
+def test_existing_names_are_used_unchanged(tmp_path):
     names = ["a%20b.jpg", "back\\slash.jpg", "x?d=y.jpg"]
     for name in names:
         (tmp_path / name).touch()
@@ -67,7 +67,7 @@ def test_a_missing_first_image_does_not_hide_the_others(tmp_path):
     assert found == [str(tmp_path / "images" / name) for name in names]
 
 
-def test_the_folder_that_has_all_images_is_chosen(tmp_path):
+def test_folder_with_all_images_is_used(tmp_path):
     write(tmp_path / "some", stems=STEMS[:2])
     write(tmp_path / "all")
     names = [f"{stem}.jpg" for stem in STEMS]
@@ -75,7 +75,7 @@ def test_the_folder_that_has_all_images_is_chosen(tmp_path):
     assert found == [str(tmp_path / "all" / name) for name in names]
 
 
-def test_folders_are_not_dropped_where_names_would_become_one(tmp_path):
+def test_names_that_resolve_to_one_file_are_refused(tmp_path):
     write(tmp_path)
     names = [f"/gone/{part}/{stem}.jpg" for part in ("a", "b") for stem in STEMS]
     with pytest.raises(ValueError, match=r"/gone/a/im 0\.jpg and /gone/b/im 0\.jpg both resolve to"):
@@ -86,7 +86,7 @@ def test_folders_are_not_dropped_where_names_would_become_one(tmp_path):
     assert found == [name.replace("/gone", str(tmp_path / "new")) for name in names]
 
 
-def test_names_are_looked_for_in_part_only(tmp_path):
+def test_only_a_sample_of_names_is_checked(tmp_path):
     names = [f"{number}.jpg" for number in range(100_000)]
     (tmp_path / "0.jpg").touch()
     found = resolve_names(names, [tmp_path / "none", tmp_path])
@@ -97,7 +97,7 @@ def test_names_are_looked_for_in_part_only(tmp_path):
     ("name", "reason"),
     [("IM 0.JPG", r"im 0\.jpg exists: names must match in case"), ("im 0.png", r"match in extension")],
 )
-def test_the_reason_of_a_miss_is_named(tmp_path, name, reason):
+def test_near_miss_is_reported(tmp_path, name, reason):
     write(tmp_path)
     with pytest.raises(FileNotFoundError, match=rf"no {name} in .*{reason}"):
         find_coco_images(tmp_path / "set.json", [name])

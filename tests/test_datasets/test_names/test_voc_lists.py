@@ -1,4 +1,4 @@
-"""Lists of VOC's trees as people write them."""
+"""Forms of lines in VOC's lists."""
 
 import pytest
 
@@ -34,14 +34,14 @@ KNOWN = {"2007_01", "a b", "a b 1", "x.v2", "sub/c"}
         ("/", "/"),
     ],
 )
-def test_one_line(tmp_path, line, wanted):
+def test_forms_of_a_line_resolve_to_an_id(tmp_path, line, wanted):
     path = tmp_path / "list.txt"
     path.write_text(f"{line}\n")
     assert read_voc_ids(path, KNOWN.__contains__) == [wanted]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_encodings_line_ends_and_blank_lines(tmp_path, encoding):
+def test_encodings_line_ends_and_empty_lines_are_read(tmp_path, encoding):
     path = tmp_path / "list.txt"
     path.write_bytes("a b\r\n\r\nsub/c 1\r\n\r\n".encode(encoding))
     assert read_voc_ids(path, KNOWN.__contains__) == ["a b", "sub/c"]

@@ -1,4 +1,4 @@
-"""Shards: what is packed, what order it comes in, where a stopped epoch goes on."""
+"""Shards: packing, order of images, and resuming within an epoch."""
 
 import multiprocessing
 import os
@@ -88,7 +88,7 @@ def flat(batches):
     return [index for batch in batches for index in batch]
 
 
-def test_files_are_packed_as_they_are_and_mixed(images, shards):
+def test_files_are_packed_unchanged_and_shuffled(images, shards):
     packed = [results for batch in make_loader(shards, 0, 1, shuffle=False) for results in batch]
     names = [results["img_path"] for results in packed]
     on_disk = sorted(str(p.relative_to(images)) for p in images.rglob("*.png") if p.stat().st_size)
@@ -102,7 +102,7 @@ def test_files_are_packed_as_they_are_and_mixed(images, shards):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
-def test_an_epoch_has_every_image_at_most_once_in_an_order_of_its_own(shards, num_workers):
+def test_each_epoch_has_its_own_order_without_repeats(shards, num_workers):
     loader = make_loader(shards, num_workers)
     assert multiprocessing.get_start_method() == "fork"  # as it was before packing
     assert len(loader.dataset) == loader.dataset.num_images == NUM_IMAGES
@@ -116,7 +116,7 @@ def test_an_epoch_has_every_image_at_most_once_in_an_order_of_its_own(shards, nu
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_the_seed_of_the_run_decides_the_order(shards, num_workers):
+def test_order_depends_on_the_seed_of_the_run(shards, num_workers):
     orders = []
     for seed in (3, 4, 3):
         loader = make_loader(shards, num_workers)
@@ -127,7 +127,7 @@ def test_the_seed_of_the_run_decides_the_order(shards, num_workers):
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
 @pytest.mark.parametrize("local", [True, False], ids=["in_place", "fetched"])
-def test_a_stopped_epoch_goes_on_exactly(shards, tmp_path, num_workers, local):
+def test_interrupted_epoch_continues_exactly(shards, tmp_path, num_workers, local):
     root = shards if local else f"local:{shards}"
     options = {} if local else {"cache_dir": str(tmp_path)}
     whole = make_loader(root, num_workers, **options)
@@ -143,7 +143,7 @@ def test_a_stopped_epoch_goes_on_exactly(shards, tmp_path, num_workers, local):
     assert local or list(tmp_path.rglob("chunk-*.bin"))
 
 
-def test_other_workers_go_on_with_what_is_left(shards):
+def test_other_workers_continue_with_the_remaining_images(shards):
     """Twice, and back to as many as at the start: never an image again."""
     loader = make_loader(shards, 2)
     batches, begun = epoch_of(loader, 0)
@@ -159,7 +159,7 @@ def test_other_workers_go_on_with_what_is_left(shards):
     assert len(seen) == len(set(seen)) > NUM_IMAGES - 3 * BATCH
 
 
-def test_views_are_those_of_the_file(images, shards):
+def test_views_equal_those_of_the_file(images, shards):
     """Of the same seed, epoch and index."""
     spec = PyramidSpec.from_config(PYRAMID)
     streamed = StreamedImages(str(shards), pipeline=PIPELINE)
@@ -196,7 +196,7 @@ def damaged(images, shards, tmp_path):
 
 
 @pytest.mark.parametrize("which", ["some", "last"])
-def test_another_image_takes_the_place_of_a_damaged_one(images, shards, damaged, which):
+def test_damaged_image_is_replaced(images, shards, damaged, which):
     order = [r["img_path"] for r in StreamedImages(str(shards), pipeline=PIPELINE[:1])]
     names = {"some": ["a/04.png", "b/05.png"], "last": order[-3:]}[which]
     results = list(StreamedImages(str(damaged(names)), pipeline=PIPELINE[:1]))
@@ -211,7 +211,7 @@ def test_damaged_shards_are_an_error(images, damaged):
         list(StreamedImages(str(root), pipeline=PIPELINE[:1]))
 
 
-def test_a_folder_of_images_is_no_packed_set(images, shards, tmp_path):
+def test_folder_of_images_is_not_a_packed_set(images, shards, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"contains no shards \(no index\.json.*sspyr_mm pack"):
         StreamedImages(str(images))
     with pytest.raises(FileNotFoundError, match=r"nowhere contains no shards"):
@@ -222,19 +222,19 @@ def test_a_folder_of_images_is_no_packed_set(images, shards, tmp_path):
         UnlabelledImages(str(shards))
 
 
-def test_an_index_of_something_else_is_no_packed_set(images, shards, tmp_path):
+def test_unrelated_index_is_not_a_packed_set(images, shards, tmp_path):
     (tmp_path / "index.json").write_text("{}")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert is_packed(str(shards)) and not is_packed(str(tmp_path)) and not is_packed(str(images))
 
 
-def test_without_the_library_it_is_named(shards, monkeypatch):
+def test_missing_library_is_reported(shards, monkeypatch):
     monkeypatch.setitem(sys.modules, "litdata", None)
     with pytest.raises(ImportError, match=r"needs litdata: pip install 'sspyr_mm\[streaming\]'"):
         StreamedImages(str(shards))
 
 
-def test_the_command_packs(images, tmp_path, capsys):
+def test_command_packs_and_reports_skipped_files(images, tmp_path, capsys):
     out = tmp_path / "deep/er/packed"
     assert main(["pack", str(images / "a"), str(images / "b"), str(out), "--num-workers", "2"]) == 0
     assert re.search(rf"{out}: {NUM_IMAGES} images, 2 left out in [\d.]+ s", capsys.readouterr().out)
@@ -262,7 +262,7 @@ def test_names_that_are_not_utf_8_are_packed_and_reported(images, tmp_path, caps
     assert packed["img_path"] == "\\udce9.png"
 
 
-def test_nothing_is_left_where_nothing_could_be_packed(images, tmp_path, capsys):
+def test_packing_without_readable_images_leaves_no_files(images, tmp_path, capsys):
     listed = tmp_path / "list.txt"
     listed.write_text(f"{images}/a/text.jpg\n{images}/a/empty.png\n")
     assert main(["pack", str(listed), str(tmp_path / "out")]) == 2
@@ -270,7 +270,7 @@ def test_nothing_is_left_where_nothing_could_be_packed(images, tmp_path, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
-def test_a_killed_process_is_told(images, tmp_path, monkeypatch):
+def test_killed_process_is_reported(images, tmp_path, monkeypatch):
     """litdata itself would say nothing."""
 
     def die_at_ten(self, index):
@@ -287,7 +287,7 @@ def test_a_killed_process_is_told(images, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("whole_group", [True, False])
-def test_an_interrupted_packing_leaves_nothing(tmp_path, number, whole_group):
+def test_interrupted_packing_leaves_no_files(tmp_path, number, whole_group):
     """litdata itself would end with status 0, and leave half a data set and its processes behind."""
     images, folder = tmp_path / "images", tmp_path / "made"
     images.mkdir()
@@ -309,7 +309,7 @@ def test_an_interrupted_packing_leaves_nothing(tmp_path, number, whole_group):
         os.killpg(process.pid, 0)
 
 
-def test_folders_may_be_named_either_way(images, tmp_path, monkeypatch):
+def test_relative_and_absolute_folders_are_packed_together(images, tmp_path, monkeypatch):
     (tmp_path / "more").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "more/x.png")
     monkeypatch.chdir(tmp_path)
@@ -318,13 +318,13 @@ def test_folders_may_be_named_either_way(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["[1]", "nothing"])
-def test_storage_options_are_an_object(text, capsys):
+def test_storage_options_must_be_a_dict(text, capsys):
     with pytest.raises(SystemExit):
         main(["pack", "images", "out", "--storage-options", text])
     assert 'must be a JSON object such as \'{"endpoint_url"' in capsys.readouterr().err
 
 
-def test_options_of_a_store_may_come_as_text(shards):
+def test_storage_options_are_parsed_from_text(shards):
     assert len(StreamedImages(str(shards), storage_options="{'a': '1'}")) == NUM_IMAGES
     for wrong in ("endpoint_url", "[1]"):
         with pytest.raises(ValueError, match="storage_options must be a dict such as"):

@@ -1,4 +1,4 @@
-"""More than 8 bits a channel, floating point, and transparency."""
+"""Images with more than 8 bits per channel, floating point or transparency."""
 
 import io
 
@@ -58,7 +58,7 @@ def bits(count, dtype=np.uint16):
     ],
     ids=lambda data: f"{data[:2]!r} {len(data)}",
 )
-def test_black_and_white_keep_their_place(data):
+def test_black_and_white_levels_are_kept(data):
     decoded = decode_rgb(data)
     assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
     np.testing.assert_allclose(decoded, np.stack([SHOWN] * 3, -1), atol=1)
@@ -96,18 +96,18 @@ def test_a_tag_that_the_values_exceed_is_ignored():
     np.testing.assert_allclose(decode_rgb(png_with_sbit(bits(16), 12))[..., 1], SHOWN, atol=1)
 
 
-def test_colours_keep_their_order():
+def test_channel_order_is_kept():
     colour = np.dstack([bits(12), bits(12)[::-1], bits(12)[:, ::-1]])  # BGR
     wanted = np.dstack([SHOWN, SHOWN[::-1], SHOWN[:, ::-1]])[..., ::-1]
     for suffix in (".png", ".tiff"):
         np.testing.assert_allclose(decode_rgb(opencv(suffix, colour)), wanted, atol=1)
 
 
-def test_white_is_zero():
+def test_tiff_with_white_as_zero_is_inverted():
     np.testing.assert_allclose(decode_rgb(tiff(bits(12), t262=0))[..., 0], 255 - SHOWN, atol=1)
 
 
-def test_a_range_of_choice():
+def test_value_range_maps_to_black_and_white():
     options = DecodeOptions(value_range=(1000, 3000))
     values = np.full((4, 5), 2000, np.uint16)
     values[0], values[1] = 7, 4000
@@ -124,7 +124,7 @@ def test_not_a_number_is_black_and_infinity_white():
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_orientation_of_deep_images(suffix):
+def test_orientation_of_deep_images_is_applied(suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
     out = io.BytesIO()
@@ -170,7 +170,7 @@ def test_hidden_colours_of_16_bits_do_not_show():
         np.testing.assert_array_equal(decoded[3, 20], (200, 10, 20))
 
 
-def test_a_transparent_palette_colour():
+def test_transparent_palette_colour_becomes_background():
     image = Image.fromarray(cut_out(0)[..., :3]).quantize(16)
     index = image.getpixel((20, 3))
     for fmt in ("PNG", "GIF"):
@@ -179,14 +179,14 @@ def test_a_transparent_palette_colour():
         assert decoded[:, :15].std() > 30
 
 
-def test_half_transparent_and_a_background_of_choice():
+def test_half_transparent_pixels_are_blended_with_the_background():
     pixels = np.full((4, 4, 4), (200, 100, 0, 128), np.uint8)
     data = encode(Image.fromarray(pixels), "PNG")
     options = DecodeOptions(background=(0, 0, 255))
     np.testing.assert_array_equal(decode_rgb(data, options=options)[0, 0], (100, 50, 127))
 
 
-def test_alpha_without_a_meaning_is_ignored():
+def test_alpha_that_is_zero_everywhere_is_ignored():
     pixels = cut_out(0)
     for alpha in (0, 255):
         pixels[..., 3] = alpha

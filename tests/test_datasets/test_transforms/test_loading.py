@@ -1,4 +1,4 @@
-"""Decoding: every kind of file a folder of photographs holds, and the broken ones."""
+"""Decoding of all image formats, and handling of broken files."""
 
 import io
 import logging
@@ -23,8 +23,8 @@ EXIF_ORIENTATION = 0x112
 Image.init()  # or Pillow has not loaded its writer of AVIF
 
 
-def picture(height=48, width=64, seed=0):
-    """A smooth picture whose three channels differ."""
+def make_image(height=48, width=64, seed=0):
+    """A smooth image whose three channels differ."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -54,7 +54,7 @@ def grey(image):
     ],
 )
 def test_formats_keep_rgb_order(fmt, options, tolerance):
-    image = picture()
+    image = make_image()
     decoded = decode_rgb(encode(image, fmt, **options))
     assert decoded.dtype == np.uint8 and decoded.flags.c_contiguous
     assert np.abs(decoded.astype(int) - image).max() <= tolerance
@@ -62,7 +62,7 @@ def test_formats_keep_rgb_order(fmt, options, tolerance):
 
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "TIFF"])
 def test_greyscale_becomes_three_equal_channels(fmt):
-    image = grey(picture())
+    image = grey(make_image())
     options = dict(quality=98) if fmt == "JPEG" else {}
     decoded = decode_rgb(encode(image, fmt, **options))
     assert decoded.shape == (48, 64, 3)
@@ -71,27 +71,27 @@ def test_greyscale_becomes_three_equal_channels(fmt):
 
 
 @pytest.mark.parametrize("fmt", ["PNG", "GIF", "TIFF", "BMP"])
-def test_palette(fmt):
-    image = Image.fromarray(picture()).quantize(32)
+def test_palette_images_are_converted(fmt):
+    image = Image.fromarray(make_image()).quantize(32)
     expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(decode_rgb(encode(image, fmt)), expected)
 
 
-def test_black_and_white():
-    image = Image.fromarray(picture()).convert("1")
+def test_bilevel_images_are_converted():
+    image = Image.fromarray(make_image()).convert("1")
     expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(decode_rgb(encode(image, "PNG")), expected)
 
 
-def test_first_frame_of_an_animated_gif():
-    frames = [Image.fromarray(picture(seed=seed)).quantize(32) for seed in (0, 1)]
+def test_first_frame_of_an_animated_gif_is_used():
+    frames = [Image.fromarray(make_image(seed=seed)).quantize(32) for seed in (0, 1)]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     np.testing.assert_array_equal(decode_rgb(data), np.asarray(frames[0].convert("RGB")))
 
 
 @pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
-def test_cmyk(fmt):
-    image = picture()
+def test_cmyk_is_converted(fmt):
+    image = make_image()
     options = dict(quality=98, subsampling=0) if fmt == "JPEG" else {}
     decoded = decode_rgb(encode(Image.fromarray(image).convert("CMYK"), fmt, **options))
     # Inverted or swapped channels would be off by a hundred and more.
@@ -102,7 +102,7 @@ def test_cmyk(fmt):
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("colour", [False, True])
 def test_sixteen_bits_are_scaled_and_not_clipped(suffix, colour):
-    image = picture() if colour else grey(picture())
+    image = make_image() if colour else grey(make_image())
     low = np.random.default_rng(1).integers(0, 256, image.shape)
     deep = (image.astype(np.uint16) * 256 + low).astype(np.uint16)
     data = cv2.imencode(suffix, deep[..., ::-1] if colour else deep)[1].tobytes()
@@ -112,8 +112,8 @@ def test_sixteen_bits_are_scaled_and_not_clipped(suffix, colour):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("fmt", ["JPEG", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_exif_orientation(orientation, fmt):
-    image = picture()
+def test_exif_orientation_is_applied(orientation, fmt):
+    image = make_image()
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
     # What a viewer shows, by the definition of the tag.
@@ -144,12 +144,12 @@ def test_exif_orientation(orientation, fmt):
 
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1)])
 def test_one_pixel_is_enough(size):
-    image = picture(*size)
+    image = make_image(*size)
     np.testing.assert_array_equal(decode_rgb(encode(image, "PNG")), image)
 
 
-def test_pillow_reads_what_opencv_does_not(monkeypatch):
-    image = picture()
+def test_pillow_is_used_for_formats_that_opencv_lacks(monkeypatch):
+    image = make_image()
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
     monkeypatch.setattr(decoding.cv2, "imdecode", lambda *_: None)
@@ -157,10 +157,10 @@ def test_pillow_reads_what_opencv_does_not(monkeypatch):
     np.testing.assert_array_equal(decoded, np.rot90(image, -1))
 
 
-def test_an_opencv_without_rgb_decoding(monkeypatch):
+def test_older_opencv_without_rgb_decoding_gives_rgb(monkeypatch):
     monkeypatch.setattr(decoding, "_DECODES_RGB", False)
     monkeypatch.setattr(decoding, "_CV2_MODE", cv2.IMREAD_COLOR)
-    np.testing.assert_array_equal(decode_rgb(encode(picture(), "PNG")), picture())
+    np.testing.assert_array_equal(decode_rgb(encode(make_image(), "PNG")), make_image())
 
 
 def png_header(width, height):
@@ -174,7 +174,7 @@ def png_header(width, height):
 
 
 def broken_files():
-    whole = {fmt: encode(picture(480, 640), fmt) for fmt in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")}
+    whole = {fmt: encode(make_image(480, 640), fmt) for fmt in ("JPEG", "PNG", "WEBP", "BMP", "TIFF")}
     for fmt, data in whole.items():
         for share in (0.99, 0.5, 0.1):
             yield pytest.param(data[: int(len(data) * share)], id=f"{share} of a {fmt}")
@@ -186,14 +186,14 @@ def broken_files():
 
 
 @pytest.mark.parametrize("data", broken_files())
-def test_broken_files_give_none(data):
+def test_broken_files_are_decoded_to_none(data):
     assert decode_rgb(data) is None
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_no_flipped_byte_raises():
     rng = np.random.default_rng(0)
-    blobs = [encode(picture(), fmt) for fmt in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")]
+    blobs = [encode(make_image(), fmt) for fmt in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM")]
     outcomes = set()
     for index in range(700):
         data = bytearray(blobs[index % len(blobs)])
@@ -208,10 +208,10 @@ def test_no_flipped_byte_raises():
 
 def test_the_transform_adds_image_and_shape_and_keeps_the_rest(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(encode(picture(), "PNG"))
+    path.write_bytes(encode(make_image(), "PNG"))
     given = dict(img_path=str(path), sample_idx=3)
     results = LoadRGBImage()(given)
-    np.testing.assert_array_equal(results.pop("img"), picture())
+    np.testing.assert_array_equal(results.pop("img"), make_image())
     shapes = dict(ori_shape=(48, 64), img_shape=(48, 64))
     assert results == dict(img_path=str(path), sample_idx=3, **shapes)
     assert given == dict(img_path=str(path), sample_idx=3)
@@ -229,9 +229,9 @@ def log():
     logger.removeHandler(handler)
 
 
-def test_a_broken_file_is_reported_and_left_out(tmp_path, log):
+def test_broken_file_is_reported_and_skipped(tmp_path, log):
     path = tmp_path / "broken.jpg"
-    path.write_bytes(encode(picture(), "JPEG")[:200])
+    path.write_bytes(encode(make_image(), "JPEG")[:200])
     assert LoadRGBImage()(dict(img_path=str(path))) is None
     (record,) = log
     assert record.levelno == logging.WARNING
@@ -301,14 +301,14 @@ def test_the_first_image_without_content_is_reported(tmp_path, log, level, sprea
     assert [record.getMessage().partition(";")[0] for record in log] == [f"{tmp_path}/flat.png is {kind}"]
 
 
-def test_options_that_make_no_sense():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match=r"value_range must be .*got \(5, 5\)"):
         LoadRGBImage(value_range=(5, 5))
     with pytest.raises(ValueError, match="max_pixels must be a number >= 1, got 0"):
         LoadRGBImage(max_pixels=0)
 
 
-def test_a_missing_file_is_reported_and_left_out(tmp_path, log):
+def test_missing_file_is_reported_and_skipped(tmp_path, log):
     path = tmp_path / "gone.jpg"
     assert LoadRGBImage()(dict(img_path=str(path))) is None
     assert f"Skipped {path}: " in log[0].getMessage()
@@ -318,7 +318,7 @@ def test_a_missing_file_is_reported_and_left_out(tmp_path, log):
 def test_a_broken_or_missing_file_with_a_label_is_an_error(tmp_path, log):
     load = LoadRGBImage(skip_broken=False)
     path = tmp_path / "broken.jpg"
-    path.write_bytes(encode(picture(), "JPEG")[:200])
+    path.write_bytes(encode(make_image(), "JPEG")[:200])
     for problem in ("a JPEG image that is truncated", "No such file"):
         with pytest.raises(UnreadableImageError, match=f"^{re.escape(str(path))}: {problem}.*It has a label"):
             load(dict(img_path=str(path)))
@@ -326,17 +326,17 @@ def test_a_broken_or_missing_file_with_a_label_is_an_error(tmp_path, log):
     assert not log
 
 
-def test_files_from_elsewhere(tmp_path):
+def test_files_of_another_backend_are_read(tmp_path):
     """backend_args reach mmengine's file client: here a backend that knows one name only."""
     from mmengine.fileio import BaseStorageBackend, register_backend
 
     class Names(BaseStorageBackend):
         def get(self, filepath):
-            return {"remote": encode(picture(), "PNG")}[filepath]
+            return {"remote": encode(make_image(), "PNG")}[filepath]
 
         def get_text(self, filepath):
             raise NotImplementedError
 
     register_backend("names_of_test_loading", Names, force=True)
     load = LoadRGBImage(backend_args=dict(backend="names_of_test_loading"))
-    np.testing.assert_array_equal(load(dict(img_path="remote"))["img"], picture())
+    np.testing.assert_array_equal(load(dict(img_path="remote"))["img"], make_image())

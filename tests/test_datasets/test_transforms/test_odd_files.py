@@ -1,4 +1,4 @@
-"""Files as cameras, downloads and disks leave them."""
+"""Damaged and unusual files from cameras, downloads and disks."""
 
 import io
 import struct
@@ -14,7 +14,7 @@ from sspyr_mm.datasets.transforms.decoding import decode_rgb
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
 
 
-def picture(height=96, width=128):
+def make_image(height=96, width=128):
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
 
@@ -33,8 +33,8 @@ JPEG = dict(baseline=dict(quality=92), progressive=dict(quality=92, progressive=
 @pytest.mark.parametrize("kind", JPEG)
 @pytest.mark.parametrize("end", [b"", b"\xff", bytes(9), bytes(5000)], ids=len)
 @pytest.mark.parametrize("reduction", [1, 2])
-def test_a_jpeg_without_its_end_marker_is_used(kind, end, reduction):
-    data = encode(picture(), **JPEG[kind])
+def test_jpeg_without_end_marker_is_decoded(kind, end, reduction):
+    data = encode(make_image(), **JPEG[kind])
     assert data.endswith(b"\xff\xd9")
     found = decode_rgb(data[:-2] + end, reduction=reduction)
     np.testing.assert_array_equal(found, decode_rgb(data, reduction=reduction))
@@ -43,9 +43,9 @@ def test_a_jpeg_without_its_end_marker_is_used(kind, end, reduction):
 @pytest.mark.parametrize("kind", JPEG)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
 @pytest.mark.parametrize("filled", [False, True], ids=["cut", "zeros"])
-def test_a_jpeg_that_lacks_image_data_is_not_used(kind, share, filled):
+def test_jpeg_without_all_image_data_is_not_decoded(kind, share, filled):
     """Of a disk that was full, or a download that was prepared and never ended."""
-    data = encode(picture(480, 640), exif=thumbnail_exif(), **JPEG[kind])
+    data = encode(make_image(480, 640), exif=thumbnail_exif(), **JPEG[kind])
     kept = data[: int(len(data) * share)]
     for reduction in (1, 8):
         found = decode_rgb(kept + bytes(len(data) - len(kept)) * filled, reduction=reduction)
@@ -54,11 +54,11 @@ def test_a_jpeg_that_lacks_image_data_is_not_used(kind, share, filled):
 
 def thumbnail_exif():
     """An EXIF segment with an end marker of its own, as that of a thumbnail."""
-    return b"Exif\0\0" + encode(picture(16, 16))
+    return b"Exif\0\0" + encode(make_image(16, 16))
 
 
-def test_bytes_behind_the_end_are_ignored():
-    data = encode(picture())
+def test_bytes_after_the_end_are_ignored():
+    data = encode(make_image())
     for more in (bytes(3000), b"\xff\xd8 another image", b"x" * 77):
         np.testing.assert_array_equal(decode_rgb(data + more), decode_rgb(data))
 
@@ -68,21 +68,21 @@ def without_adobe_marker(data):
     return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4], "big") :]
 
 
-def test_cmyk_with_and_without_adobes_marker():
+def test_cmyk_is_converted_with_and_without_adobes_marker():
     """Adobe stores inks inverted; without its marker, they are as they are."""
-    inks = Image.fromarray(picture()).convert("CMYK")
+    inks = Image.fromarray(make_image()).convert("CMYK")
     adobe = encode(inks, quality=95, subsampling=0)
     inverted = Image.merge("CMYK", [band.point(lambda v: 255 - v) for band in inks.split()])
     plain = without_adobe_marker(encode(inverted, quality=95, subsampling=0))
     for data in (adobe, plain):
-        assert np.abs(decode_rgb(data).astype(int) - picture()).mean() < 3
+        assert np.abs(decode_rgb(data).astype(int) - make_image()).mean() < 3
 
 
 @pytest.mark.parametrize("fmt", ["AVIF", "JPEG2000", "MPO", "PPM"])
-def test_less_common_formats(fmt):
+def test_less_common_formats_are_decoded(fmt):
     if fmt not in Image.SAVE:
         pytest.skip(f"this Pillow does not write {fmt}")
-    assert np.abs(decode_rgb(encode(picture(), fmt)).astype(int) - picture()).mean() < 4
+    assert np.abs(decode_rgb(encode(make_image(), fmt)).astype(int) - make_image()).mean() < 4
 
 
 # ---- limit of pixels
@@ -99,7 +99,7 @@ def bilevel_png(width, height):
 
 
 def jpeg_that_claims(width, height):
-    data = bytearray(encode(picture()))
+    data = bytearray(encode(make_image()))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
     return bytes(data)
@@ -107,17 +107,17 @@ def jpeg_that_claims(width, height):
 
 @pytest.mark.parametrize(
     "data",
-    [bilevel_png(2000, 1500), jpeg_that_claims(2000, 1500), encode(picture(1500, 2000), "TIFF")],
+    [bilevel_png(2000, 1500), jpeg_that_claims(2000, 1500), encode(make_image(1500, 2000), "TIFF")],
     ids=["PNG", "JPEG", "TIFF"],
 )
-def test_pixels_are_limited(data):
+def test_too_many_pixels_are_not_decoded(data):
     limit = DecodeOptions(max_pixels=2_999_999)
     assert decode_rgb(data, options=limit) is None
     assert describe_problem(data, limit).startswith("2000 x 1500 pixels, more than the limit of 29")
     assert decode_rgb(data, options=DecodeOptions(max_pixels=3_000_000)) is not None
 
 
-def test_one_limit_for_all_libraries():
+def test_pixel_limit_is_the_same_for_all_libraries():
     """Pillow's own, for other users of it, stays."""
     data, before = bilevel_png(20_000, 20_000), Image.MAX_IMAGE_PIXELS
     assert decode_rgb(data) is None
@@ -125,7 +125,7 @@ def test_one_limit_for_all_libraries():
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-# ---- what is said
+# ---- reports
 
 
 HEIC = struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic" + bytes(range(200))
@@ -139,14 +139,14 @@ HEIC = struct.pack(">I", 24) + b"ftypheic" + b"\0\0\0\0mif1heic" + bytes(range(2
         (b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
         (b"\n<!DOCTYPE html><html></html>", "an HTML or XML page"),
         (HEIC, "HEIC image: pip install pillow-heif"),
-        (encode(picture())[:900], "a JPEG image that is truncated, damaged"),
-        (encode(picture(), "PNG")[:900], "a PNG image that is truncated, damaged"),
+        (encode(make_image())[:900], "a JPEG image that is truncated, damaged"),
+        (encode(make_image(), "PNG")[:900], "a PNG image that is truncated, damaged"),
         (b"RIFF....WEBPVP8 ", "a WebP image that is truncated, damaged"),
         (b"text", "not an image"),
     ],
     ids=lambda value: str(value)[:12],
 )
-def test_the_problem_is_named(data, problem):
+def test_problem_of_a_file_is_described(data, problem):
     import importlib.util
 
     if data is HEIC and importlib.util.find_spec("pillow_heif"):
@@ -156,18 +156,18 @@ def test_the_problem_is_named(data, problem):
         raise AssertionError(describe_problem(data, DecodeOptions()))
 
 
-def test_libraries_are_silent(capfd):
+def test_messages_of_libraries_are_suppressed(capfd):
     deep = cv2.imencode(".tiff", np.ones((8, 8), np.float32))[1].tobytes()
-    png = encode(picture(), "PNG")
+    png = encode(make_image(), "PNG")
     spoilt = png[:-40] + bytes(40)
-    for data in (deep, png[:-900], spoilt, encode(picture())[:-300]):
+    for data in (deep, png[:-900], spoilt, encode(make_image())[:-300]):
         decode_rgb(data)
     assert capfd.readouterr() == ("", "")
     print("stderr works", file=__import__("sys").stderr)
     assert capfd.readouterr().err == "stderr works\n"
 
 
-def test_the_summary_of_an_error_in_a_worker():
+def test_summary_of_a_worker_error_is_one_line():
     text = "a.jpg: a pipe. Remove it"
     error = UnreadableImageError(
         f"Caught UnreadableImageError in DataLoader worker process 0.\nOriginal Traceback:\n  x\n"

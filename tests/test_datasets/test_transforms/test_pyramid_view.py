@@ -1,4 +1,4 @@
-"""Regions: where they lie, what they show, and what the random numbers depend on."""
+"""Regions: position, content and dependence on random numbers."""
 
 import math
 import random
@@ -62,7 +62,7 @@ def view(image, pyramid=PYRAMID, *, seed=0, epoch=0, sample_idx=0):
         ((300, 300), (0.1, 0.3), (1.5, 2.5)),  # wide ones only
     ],
 )
-def test_crops_are_distributed_as_torchvisions(size, area, aspect):
+def test_crops_have_the_distribution_of_torchvision(size, area, aspect):
     num = 6000
     torch.manual_seed(0)
     empty = torch.empty(3, *size)
@@ -90,7 +90,7 @@ def test_every_offset_occurs_up_to_the_last():
 
 
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (1, 1), (2, 3)])
-def test_tiny_images_have_crops(size):
+def test_tiny_images_are_cropped(size):
     rng = random.Random(0)
     for _ in range(200):
         top, left, height, width = draw_crop(rng, size, (0.05, 0.14), ASPECT)
@@ -98,7 +98,7 @@ def test_tiny_images_have_crops(size):
         assert top >= 0 and top + height <= size[0] and left >= 0 and left + width <= size[1]
 
 
-def test_regions_cover_what_their_scale_says():
+def test_regions_cover_the_area_of_their_scale():
     """End to end, read from the pixels: area and aspect ratio within the scale's range, up to rounding."""
     spec = PyramidSpec.from_config(PYRAMID)
     for sample_idx in range(40):
@@ -149,7 +149,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_resized_pixels(shape):
+def test_resized_pixels_match_an_independent_filter(shape):
     crop = noise(*shape)
     resized = resize(crop, 48)
     assert resized.shape == (48, 48, 3) and resized.dtype == np.uint8
@@ -165,7 +165,7 @@ def psnr(image, reference):
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.8, 1.1, 1.3, 1.45, 1.5, 1.8, 2.5, 4, 8])
-def test_regions_are_as_good_as_pillows(factor):
+def test_regions_are_as_accurate_as_with_pillow(factor):
     """On an image with the spectrum of photographs, against a far better filter."""
     rng = np.random.default_rng(0)
     image = np.full((480, 480, 3), 128.0, np.float32)
@@ -205,7 +205,7 @@ def test_small_and_narrow_images_are_enlarged(shape):
 
 
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
-def test_greyscale_and_alpha_arrays(channels):
+def test_greyscale_and_alpha_arrays_become_rgb(channels):
     base = noise()
     image = {None: base[..., 0], 1: base[..., :1], 3: base, 4: np.dstack([base, base[..., 0]])}[channels]
     expected = base if channels in (3, 4) else np.repeat(base[..., :1], 3, axis=2)
@@ -216,7 +216,7 @@ def test_greyscale_and_alpha_arrays(channels):
 # ---- shared or not
 
 
-def test_a_shared_region_is_cut_once_others_are_independent():
+def test_shared_region_is_cropped_once_and_others_are_independent():
     regions = view(ramps())["regions"]
     assert {name: len(r) for name, r in regions.items()} == {"s0": 2, "s1": 1, "s2": 1}
     assert np.abs(regions["s0"][0].astype(int) - regions["s0"][1]).max() > 10
@@ -337,7 +337,7 @@ def test_views_depend_on_seed_epoch_and_sample_not_on_workers(loader):
     assert len(pixels) == 24
 
 
-def test_an_epoch_can_be_seen_again():
+def test_epoch_is_reproducible():
     transform = PyramidViewTransform(PYRAMID)
     images = Images(transform)
     transform.set_epoch(5, seed=1)
@@ -376,7 +376,7 @@ def test_without_an_epoch_workers_do_not_repeat_each_other_nor_epochs(persistent
     assert len(set(seeds)) == 16
 
 
-def test_numpys_and_pythons_global_generators_are_left_alone():
+def test_global_generators_are_not_used():
     before, ours = np.random.get_state()[1].copy(), random.getstate()
     view(noise())
     np.testing.assert_array_equal(np.random.get_state()[1], before)
@@ -394,7 +394,7 @@ def test_host_and_device_draw_different_numbers():
 # ---- the contract
 
 
-def test_keys():
+def test_keys_are_added_and_removed():
     given = dict(img=noise(), sample_idx=2, img_path="a.jpg", ori_shape=(64, 80))
     results = PyramidViewTransform(PYRAMID)(dict(given))
     assert set(results) == {"sample_idx", "img_path", "ori_shape", "regions", "view_seed"}
@@ -404,7 +404,7 @@ def test_keys():
         assert region.flags.c_contiguous and region.dtype == np.uint8
 
 
-def test_packed_and_collated():
+def test_regions_are_packed_and_collated():
     transform, pack = PyramidViewTransform(PYRAMID), PackPyramidInputs()
     results = [
         transform(dict(img=noise(seed=i), sample_idx=i, img_path=f"{i}.jpg", ori_shape=(64, 80))) for i in range(3)
@@ -429,13 +429,13 @@ def test_packed_and_collated():
         (np.zeros((1, 4, 4, 3), np.uint8), "uint8 (1, 4, 4, 3)"),
     ],
 )
-def test_what_is_no_image_is_refused(image, got):
+def test_invalid_images_are_refused(image, got):
     message = f"img must be (H, W, 1, 3 or 4) uint8 and not empty, got {got}: load it with LoadRGB"
     with pytest.raises(ValueError, match=re.escape(message)):
         view(image)
 
 
-def test_a_pyramid_is_needed_and_there_is_only_one():
+def test_missing_and_conflicting_pyramids_are_refused():
     transform = PyramidViewTransform()
     with pytest.raises(ValueError, match=r"has no pyramid: set pyramid=dict\(s0=\.\.\.\), or keep PyramidLinkHook"):
         transform(dict(img=noise()))

@@ -1,4 +1,4 @@
-"""Large JPEGs are decoded at a part of their size where no region has a use for more."""
+"""Large JPEGs are decoded at a reduced size if no region needs more."""
 
 import io
 
@@ -39,7 +39,7 @@ def jpeg(image, **options):
     ],
     ids=["plain", "progressive", "fine", "exif", "profile"],
 )
-def test_the_size_in_a_header(options):
+def test_size_is_read_from_the_header(options):
     image = np.random.default_rng(0).integers(0, 256, (37, 91, 3), np.uint8)
     data = jpeg(image, **options)
     assert jpeg_size(data) == (37, 91)
@@ -47,14 +47,14 @@ def test_the_size_in_a_header(options):
 
 
 @pytest.mark.parametrize("marker", [0xC4, 0xC8, 0xCC], ids=["Huffman", "reserved", "arithmetic"])
-def test_tables_before_the_frame_hold_no_size(marker):
+def test_tables_before_the_frame_are_skipped(marker):
     data = jpeg(np.zeros((37, 91, 3), np.uint8))
     frame = data.index(b"\xff\xc0")
     table = bytes([0xFF, marker, 0, 12]) + bytes(range(10))
     assert jpeg_size(data[:frame] + table + data[frame:]) == (37, 91)
 
 
-def test_no_jpeg_has_no_size():
+def test_other_data_has_no_size():
     for data in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\x89PNG" * 20, b"\xff\xd8" * 50):
         assert jpeg_size(data) is None
 
@@ -71,7 +71,7 @@ def test_no_jpeg_has_no_size():
         ((1, 1), 1),
     ],
 )
-def test_how_far_an_image_may_shrink(size, reduction):
+def test_reduction_keeps_the_resolution_that_regions_need(size, reduction):
     assert PAPER.reduction(size) == reduction
     side = np.sqrt(size[0] * size[1])
     for group in PAPER.groups:  # of the narrowest crop of least area, at the size it is decoded at
@@ -87,18 +87,18 @@ def load(data, tmp_path, spec):
     return step({"img_path": str(tmp_path / "image.jpg")})["img"]
 
 
-def test_loaded_smaller_where_a_pyramid_is_known(tmp_path):
+def test_images_are_reduced_if_a_pyramid_is_set(tmp_path):
     data = jpeg(noise_of_all_sizes(1400, 2000), quality=92)
     assert load(data, tmp_path, None).shape == (1400, 2000, 3)
     small = load(data, tmp_path, PAPER)
     assert small.shape == (700, 1000, 3)
-    # The same picture, red, green and blue in place.
+    # The same image, red, green and blue in place.
     plain = cv2.resize(decode_rgb(data), (1000, 700), interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - plain).mean() < 1.5
 
 
 @pytest.mark.parametrize(("size", "reduction"), [((12, 16), 1), ((24, 32), 2), ((48, 64), 4), ((96, 128), 8)])
-def test_sizes_of_reduced_images(tmp_path, size, reduction):
+def test_reduced_image_matches_the_downscaled_one(tmp_path, size, reduction):
     spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=3, alpha=1.0, area=(1.0, 1.0))))
     coarse = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
     data = jpeg(cv2.resize(coarse, size[::-1]), quality=95)
@@ -109,7 +109,7 @@ def test_sizes_of_reduced_images(tmp_path, size, reduction):
     assert np.abs(image.astype(int) - plain).mean() < 3
 
 
-def test_orientation_and_grey_images(tmp_path):
+def test_reduced_images_keep_orientation_and_grey(tmp_path):
     image = noise_of_all_sizes(1400, 2000)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
@@ -118,8 +118,8 @@ def test_orientation_and_grey_images(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1400, 2000), (2304, 3072)])
-def test_regions_lose_nothing_that_is_seen(size):
-    """The same windows of both: beyond 40 dB nobody tells them apart."""
+def test_regions_of_reduced_images_match_full_decoding(size):
+    """The same windows of both: above 40 dB they cannot be distinguished."""
     image = noise_of_all_sizes(*size)
     data = jpeg(image, quality=92)
     reduction = PAPER.reduction(size)
@@ -135,7 +135,7 @@ def test_regions_lose_nothing_that_is_seen(size):
         assert psnr > 40, group.name
 
 
-def test_views_of_a_large_image_have_their_sizes(tmp_path):
+def test_views_of_a_large_image_have_the_configured_sizes(tmp_path):
     image = load(jpeg(noise_of_all_sizes(1400, 2000)), tmp_path, PAPER)
     regions = PyramidViewTransform(PAPER)({"img": image})["regions"]
     assert {n: r.shape[1] for n, r in regions.items()} == dict(s0=224, s1=314, s2=383)

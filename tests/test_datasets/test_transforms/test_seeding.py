@@ -1,4 +1,4 @@
-"""Generators that random transforms draw from depend on the run's seed, the epoch and the sample alone."""
+"""Seeding of random transforms by the run's seed, the epoch and the sample."""
 
 import random
 
