@@ -23,15 +23,15 @@ COMMANDS = {
     ),
     "export": (
         "sspyr_mm.cli.export",
-        "write the backbone of a checkpoint, ours or another's, for use elsewhere",
+        "write the backbone of a checkpoint of any known format for other programs",
     ),
     "inspect": (
         "sspyr_mm.cli.inspect",
-        "format, architecture and contents of a checkpoint, ours or another's",
+        "show format, architecture and contents of a checkpoint of any known format",
     ),
     "health": (
         "sspyr_mm.cli.health",
-        "used prototypes, code entropy and embedding spread of a checkpoint, per scale",
+        "report used prototypes, code entropy and embedding spread of a checkpoint, per scale",
     ),
     "evaluate": (
         "sspyr_mm.cli.evaluate",
@@ -39,11 +39,11 @@ COMMANDS = {
     ),
     "results": (
         "sspyr_mm.cli.results",
-        "tables and plots of what `evaluate` measured, beside published figures",
+        "tables and plots of the results of `evaluate`, next to published figures",
     ),
     "bench": (
         "sspyr_mm.cli.bench",
-        "speed of data loading, augmentation and training on this machine, compared with Pillow",
+        "measure the speed of data loading, augmentation and training, and compare it with Pillow",
     ),
     "probe": (
         "sspyr_mm.cli.probe",
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments without the program's name. Defaults to ``sys.argv[1:]``.
 
     Returns:
-        Exit status of the command: 0 when it did what was asked, 2 for wrong input.
+        Exit status of the command: 0 for success, 2 for wrong input.
     """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training.")
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
             importlib.import_module(module).add_arguments(sub)
     args = parser.parse_args(argv)
     try:
-        if args.command != "doctor":  # which says more, and goes on
+        if args.command != "doctor":  # doctor reports more, and continues
             check_versions()
         for module in getattr(args, "custom_import", ()):
             _import_custom(module)
@@ -79,22 +79,22 @@ def main(argv: list[str] | None = None) -> int:
         ImportError,
         ValueError,
         OSError,
-    ) as error:  # wrong input: the message says what to mend
-        # An error of a data loader's worker has a traceback in its message.
+    ) as error:  # wrong input: the message names the remedy
+        # The message of a data loader worker's error contains a traceback.
         message = getattr(error, "summary", error)
         print(f"{parser.prog} {args.command}: {message}", file=sys.stderr)
         return 2
 
 
 def _import_custom(module: str) -> None:
-    """Imports a module of the user's; what it prints is no part of a command's answer."""
+    """Imports a user's module; its prints go to stderr, apart from the output of the command."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             importlib.import_module(module)
-    except Exception as error:  # whatever a module does when it is imported
+    except Exception as error:  # importing a module can raise anything
         raise ValueError(
-            f"--custom-import {module}: {type(error).__name__}: {error}; wanted is a module's name, such as "
-            "my_package.my_backbone, that Python finds from here or on PYTHONPATH"
+            f"--custom-import {module}: {type(error).__name__}: {error}; give the name of a module that "
+            "Python can import from the current folder or PYTHONPATH, such as my_package.my_backbone"
         ) from error
 
 

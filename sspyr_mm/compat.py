@@ -1,6 +1,6 @@
-"""What lets one package run beside the original OpenMMLab distributions and beside their forks.
+"""Compatibility with the original OpenMMLab distributions and with their forks.
 
-Everything here reads metadata only: neither mmpretrain, mmdet nor mmseg is imported.
+Only metadata is read: mmpretrain, mmdet and mmseg are not imported.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
 }
 
-# Module -> (lowest version that works, first version that does not). Pre-training needs all of these.
+# Module -> (lowest supported version, first unsupported version). Pre-training needs all of these.
 REQUIRED: dict[str, tuple[str, str]] = {
     "torch": ("2.1", "3"),
     "torchvision": ("0.16", "1"),
@@ -50,7 +50,7 @@ REQUIRED: dict[str, tuple[str, str]] = {
     "mmpretrain": ("1.0", "2"),
 }
 
-# Warnings of the stack about parts that this package does not use, by their whole text: others must be seen.
+# Full texts of the stack's warnings about parts that this package does not use; all other warnings stay visible.
 _LOGGED = {
     # mmdet 3.5 (fork), on import
     "Line NMS is not compiled. Most likely when installing the package cuda was not available.\n"
@@ -71,13 +71,13 @@ _WARNED = (
 )
 
 _REMEDY = (
-    "`bash tools/setup_env.sh --no-ops` of the repository makes an environment with versions that "
-    "ran together; in an environment of your own "
+    "`bash tools/setup_env.sh --no-ops` in the repository creates an environment with tested versions; "
+    "in your own environment "
 )
 
 
 def find_distribution(module: str) -> tuple[str, str] | None:
-    """Finds which installed distribution provides a module, without importing it.
+    """Finds the installed distribution that provides a module, without importing it.
 
     Args:
         module (str): Import name, one of ``DISTRIBUTIONS``.
@@ -95,7 +95,7 @@ def find_distribution(module: str) -> tuple[str, str] | None:
 
 
 def is_importable(module: str) -> bool:
-    """Tells whether a top-level module can be found, without importing it.
+    """Returns whether a top-level module can be found, without importing it.
 
     Args:
         module (str): Import name without dots.
@@ -114,14 +114,14 @@ def is_importable(module: str) -> bool:
 def register_forks() -> list[str]:
     """Lets configs inherit ``mmdet::`` and ``mmseg::`` bases of whichever distributions are installed.
 
-    mmengine looks a base up by the name of the original distribution and says "not installed" for a fork,
-    whose module has the same name. The entry is changed only where that distribution is absent and
-    the module importable; mmengine then finds the module itself. ``sspyr_mm::`` bases work, too.
+    mmengine looks a base up by the name of the original distribution and reports a fork, whose module has
+    the same name, as not installed. The entry is changed only where that distribution is absent and
+    the module importable; mmengine then finds the module itself. ``sspyr_mm::`` bases also work.
 
     Returns:
-        list[str]: The modules whose entry was changed by this call.
+        list[str]: Modules whose entry this call changed.
     """
-    if not is_importable("mmengine"):  # check_versions() says so, with the remedy
+    if not is_importable("mmengine"):  # reported by check_versions(), with the remedy
         return []
     from mmengine.config.utils import MODULE2PACKAGE
 
@@ -139,10 +139,10 @@ def register_forks() -> list[str]:
 
 @contextlib.contextmanager
 def quiet_imports() -> Iterator[None]:
-    """Imports inside print to stderr: stdout is for what a command answers, such as JSON.
+    """Redirects the prints of imports to stderr: stdout is for the output of a command, such as JSON.
 
-    Forks print which optional parts they lack; that of one of their own products, which nobody else has, is left out,
-    and so are the stack's warnings about parts that are not used here.
+    Forks print the optional parts they lack. Lines about a product of the fork itself are dropped, and so are the
+    stack's warnings about parts that are not used here.
     """
     from mmengine.logging import MMLogger
 
@@ -170,11 +170,11 @@ def _is_needed(record: logging.LogRecord) -> bool:
 
 
 def check_versions() -> None:
-    """Checks that what pre-training needs is installed, in versions that work.
+    """Checks that the dependencies of pre-training are installed in supported versions.
 
     Raises:
-        ImportError: Names each module that is missing, too old or too new, the version that came, the
-            range that is wanted, and how to get it.
+        ImportError: If a module is missing, too old or too new. The message names the installed version, the
+            required range and the remedy.
     """
     problems = []
     for module, (lowest, too_new) in REQUIRED.items():
@@ -182,10 +182,10 @@ def check_versions() -> None:
         found = find_distribution(module)
         if found is None:
             if not is_importable(module):
-                problems.append(f"{module} is missing (wanted: {wanted})")
+                problems.append(f"{module} is missing (required: {wanted})")
             continue
         if not fits(module):
-            problems.append(f"{found[0]} {found[1]} does not fit (wanted: {wanted})")
+            problems.append(f"{found[0]} {found[1]} is not supported (required: {wanted})")
     mixed = mixed_distributions()
     if mixed:
         problems.append(mixed)
@@ -194,28 +194,28 @@ def check_versions() -> None:
 
 
 def remedy() -> str:
-    """Says how to get a stack that fits.
+    """Describes how to install a supported stack.
 
     Returns:
-        str: One or two sentences, fit for the end of an error message.
+        str: One or two sentences for the end of an error message.
     """
     if has_originals():
         return (
-            _REMEDY + "that has the original OpenMMLab distributions, complete those: "
+            _REMEDY + "with the original OpenMMLab distributions, run "
             "`pip install -U openmim && mim install mmengine mmcv mmpretrain`."
         )
-    return _REMEDY + "`pip install torch torchvision && pip install -r requirements/mminstall.txt`."
+    return _REMEDY + "run `pip install torch torchvision && pip install -r requirements/mminstall.txt`."
 
 
 def fits(module: str) -> bool:
-    """Tells whether an installed module has a version that works.
+    """Returns whether an installed module has a supported version.
 
     Args:
         module (str): Import name, one of ``REQUIRED``.
 
     Returns:
-        bool: True also when it is importable without metadata (from a source tree), so that its version can't
-        be told; False when there is no such module.
+        bool: True also for a module without metadata (from a source tree), whose version is unknown; False
+        when there is no such module.
     """
     found = find_distribution(module)
     if found is None or not is_importable(module):
@@ -226,7 +226,7 @@ def fits(module: str) -> bool:
 
 
 def has_originals() -> bool:
-    """Tells whether an original OpenMMLab distribution (not a fork) is installed.
+    """Returns whether an original OpenMMLab distribution (not a fork) is installed.
 
     Returns:
         bool: True when at least one is.
@@ -235,17 +235,17 @@ def has_originals() -> bool:
 
 
 def mixed_distributions() -> str | None:
-    """Looks for originals and forks installed over one another.
+    """Detects originals and forks installed over one another.
 
     Returns:
-        str | None: What is installed twice, as a sentence; None when nothing is.
+        str | None: The conflict in one sentence; None without a conflict.
     """
     for names in DISTRIBUTIONS.values():
         there = [name for name in names if _is_installed(name)]
         if len(there) > 1:
             return (
                 f"{' and '.join(there)} are both installed and overwrite each other's files "
-                f"(wanted: one of them; `pip uninstall {' '.join(there)}`, then install one)"
+                f"(run `pip uninstall {' '.join(there)}`, then install one of them)"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""Files that appear only when they are whole, the configs of this package, and names in messages."""
+"""Atomic file writes, the folder of configs, and names in messages."""
 
 import json
 import os
@@ -11,23 +11,23 @@ from pathlib import Path
 
 
 def configs_dir() -> Path:
-    """The folder of configs: shipped inside of an installed package, beside it in a clone."""
+    """Returns the folder of configs: inside an installed package, next to the package in a clone."""
     package = Path(__file__).parent
     shipped = package / ".mim" / "configs"
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path for messages: bytes that are not UTF-8, line breaks and the like are escaped.
+    """Escapes bytes that are not UTF-8, line breaks and the like in a path, for messages.
 
     Args:
-        path: Any path; names that are not UTF-8 can be opened, but neither printed nor written to a log.
+        path: Any path. Names that are not UTF-8 can be opened, but neither printed nor logged.
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
 def shortened(names: Iterable[object], limit: int = 5) -> str:
-    """The first names of a list and the number of the others, for a message.
+    """Returns the first names of a list and the number of the others, for a message.
 
     Args:
         names: Any objects.
@@ -39,18 +39,18 @@ def shortened(names: Iterable[object], limit: int = 5) -> str:
 
 
 _LEFT_OVER_AFTER = 3600.0
-"""Seconds; no file is written for so long."""
+"""Age of an abandoned partial file, in seconds; no write takes as long."""
 
 
 @contextmanager
 def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """A file to write to, which takes its target's place when the block ends, and is removed when it fails.
+    """Yields a file to write; it replaces its target when the block ends, and is removed if the block fails.
 
     Args:
-        target: File that is to appear; its folder is made.
+        target: Output file; its folder is created.
 
     Yields:
-        A path in the same folder, ending in ``.partial``, of this call alone: processes of several machines or
+        Path in the same folder, ending in ``.partial`` and unique to this call: processes of several machines or
         containers that share a disk may have the same id.
     """
     target = Path(target)
@@ -59,7 +59,7 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     partial = target.with_name(f"{target.name}.{owner}.partial")
     try:
         yield partial
-        with open(partial, "rb") as file:  # on the disk before its name is: power may fail in between
+        with open(partial, "rb") as file:  # contents reach the disk before the name: power may fail in between
             os.fsync(file.fileno())
         os.replace(partial, target)
     finally:
@@ -67,25 +67,25 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(target: str | os.PathLike[str], value: object) -> None:
-    """Writes a value as JSON that people can read; the file appears when it is whole.
+    """Writes a value as indented JSON, atomically.
 
     Args:
-        target: File that is to appear; its folder is made.
-        value: What :mod:`json` can write.
+        target: Output file; its folder is created.
+        value: Value that :mod:`json` can write.
     """
     with whole_file(target) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def remove_left_over(folder: Path) -> None:
-    """Removes what killed runs were writing to a folder; what a run beside this one is writing stays.
+    """Removes the partial files of killed runs from a folder, and keeps those of concurrent runs.
 
     Args:
-        folder: Where :func:`whole_file` writes. By age: whether a process of another machine lives can't be told.
+        folder: Folder with outputs of :func:`whole_file`. Age decides: processes of other machines are not visible.
     """
     for partial in folder.glob("*.partial"):
         try:
             if time.time() - partial.stat().st_mtime > _LEFT_OVER_AFTER:
                 partial.unlink()
-        except FileNotFoundError:  # it took its target's place meanwhile
+        except FileNotFoundError:  # it has replaced its target meanwhile
             continue

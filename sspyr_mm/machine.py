@@ -4,17 +4,17 @@ import os
 
 
 def num_cores() -> int:
-    """Cores that this process may run on: fewer than the machine has in a container, or in a job of Slurm."""
+    """Returns the number of cores this process may use: fewer than the machine has in a container or a Slurm job."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def local_processes() -> int:
-    """Processes of this run on this machine, as the launcher counts them; 1 without a launcher."""
-    from mmengine.dist import get_world_size  # imports torch, which the doctor must not need
+    """Returns the number of processes of this run on this machine; 1 without a launcher."""
+    from mmengine.dist import get_world_size  # imports torch, which doctor must not require
 
     names = ["LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"]
-    if get_world_size() > 1:  # an allocation of Slurm has the variable for a single process, too
+    if get_world_size() > 1:  # a Slurm allocation also sets the variable for a single process
         names.append("SLURM_NTASKS_PER_NODE")
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
@@ -26,7 +26,7 @@ def limit_threads(num_workers: int) -> int:
     ``SSPYR_MM_THREADS``, a number or auto, takes precedence over both.
 
     Args:
-        num_workers: Workers of the data loader; each runs one thread.
+        num_workers: Number of data loader workers; each runs one thread.
 
     Returns:
         Number of threads.

@@ -1,4 +1,4 @@
-"""The one description of the pyramid, shared by transform, preprocessor, projector and head.
+"""Specification of the pyramid, shared by transform, preprocessor, projector and head.
 
 A config holds one dict, and every component reads the same one::
 
@@ -8,9 +8,9 @@ A config holds one dict, and every component reads the same one::
         s2=dict(grid=3, region=383, patch=96, area=(0.6, 1.0), num_prototypes=150, alpha=0.25, beta=0.25),
     )
 
-Words: a *region* is a random resized crop of the image at one scale; it is split into ``grid x grid`` *cells*; a
+Terms: a *region* is a random resized crop of the image at one scale; it is split into ``grid x grid`` *cells*; a
 *patch* is a crop of a cell after augmentation, which is what the encoder sees. A *view* is one of the two sets V and
-V' of patches. A *group* is what passes the backbone in one go: all views and patches of one scale, or the
+V' of patches. A *group* is the input of one backbone pass: all views and patches of one scale, or the
 multi-crops of scale 0.
 """
 
@@ -25,19 +25,19 @@ from typing import Any
 from sspyr_mm.pyramid_checks import check_scale
 
 NUM_VIEWS = 2
-"""Views a scale has: V and V'. Multi-crops come on top, as a group of their own."""
+"""Views per scale: V and V'. Multi-crops are a separate group."""
 
 
 @dataclass(frozen=True)
 class MultiCropSpec:
-    """Small extra crops that predict the codes of scale 0 and have none of their own.
+    """Small extra crops that predict the codes of scale 0 and have no codes themselves.
 
     Args:
         num_views: Crops per image, >= 1.
         patch: Side of a crop in pixels.
         area: Least and greatest share of the image's area a crop covers, in (0, 1].
 
-    Source: the authors' released code, six 96 px crops of area 0.05-0.14.
+    Source: official code, six 96 px crops of area 0.05-0.14.
     """
 
     num_views: int = 6
@@ -46,7 +46,7 @@ class MultiCropSpec:
 
 
 class _Gridded:
-    """What follows from a region and its grid."""
+    """Properties derived from a region and its grid."""
 
     grid: int
     region: int
@@ -58,7 +58,7 @@ class _Gridded:
 
     @property
     def cell(self) -> int:
-        """Side of a cell in pixels; what is left of the region beyond ``grid * cell`` is not used."""
+        """Side of a cell in pixels; pixels of the region beyond ``grid * cell`` are not used."""
         return self.region // self.grid
 
 
@@ -106,7 +106,7 @@ class ScaleSpec(_Gridded):
 
 @dataclass(frozen=True)
 class GroupSpec(_Gridded):
-    """What goes through the backbone in one pass: patches of one size that belong to one scale.
+    """Input of one backbone pass: patches of one size that belong to one scale.
 
     Args:
         name: Key of the group in a batch.
@@ -172,7 +172,7 @@ class PyramidSpec:
         return tuple(group for group in self.groups if group.scale is scale)
 
     def reduction(self, size: tuple[int, int]) -> int:
-        """By how much an image may be shrunk before regions are cut, so that none of them has to be enlarged for it.
+        """Returns the factor by which an image may be reduced before regions are cut, without enlarging any of them.
 
         Args:
             size: Height and width of the image, in pixels.
@@ -195,13 +195,13 @@ class PyramidSpec:
         Args:
             pyramid: ``dict(s0=dict(...), s1=dict(...), ...)`` with the fields of :class:`ScaleSpec` except ``name`` and
                 ``scale_idx``; ``s2=None`` leaves out that scale (which must be the last one), so that a variant can
-                shorten an inherited pyramid. A :class:`PyramidSpec` is returned as it is.
+                shorten an inherited pyramid. A :class:`PyramidSpec` is returned unchanged.
 
         Returns:
             The spec.
 
         Raises:
-            TypeError: If it is no mapping, or a scale is none.
+            TypeError: If the pyramid or one of its scales is not a mapping.
             ValueError: If scales are missing or unknown fields are given.
         """
         if isinstance(pyramid, PyramidSpec):
@@ -239,7 +239,7 @@ def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> Sca
 
 
 def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists, which a dumped and re-read config holds, as tuples."""
+    """Converts lists, as in a dumped and reloaded config, to tuples."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
 
 
@@ -256,7 +256,7 @@ def _check_keys(
 
 
 def _check_weights(name: str, cfg: Mapping[str, Any], weights: tuple[str, ...]) -> None:
-    """A default would drop or weigh a loss term without a word."""
+    """Requires explicit loss weights: a default would drop or weigh a loss term silently."""
     if missing := [weight for weight in weights if weight not in cfg]:
         example = ", ".join(f"{weight}={0.25 if name != 's0' else 1.0}" for weight in missing)
         raise ValueError(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_scale(s: ScaleSpec) -> None:
-    """Refuses a scale whose geometry or numbers are impossible.
+    """Checks the geometry and the numbers of a scale.
 
     Raises:
         ValueError: If a field is wrong; the message names it, the value, the values allowed and the remedy.

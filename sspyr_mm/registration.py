@@ -1,4 +1,4 @@
-"""Checks the stack, registers every component and makes bases of forks resolvable; on import."""
+"""On import, checks the stack, registers every component and makes the bases of forks resolvable."""
 
 from sspyr_mm.compat import check_versions, register_forks
 

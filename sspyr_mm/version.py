@@ -1,3 +1,3 @@
-"""The version, in one place: ``setup.py`` reads it from here."""
+"""Version of the package; ``setup.py`` reads it from here."""
 
 __version__ = "0.2.0"

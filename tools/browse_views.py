@@ -1,4 +1,4 @@
-"""Writes a contact sheet of what a config cuts out of images: regions, cells, and the patches of both views."""
+"""Writes a contact sheet of the views of a config: regions, cells, and the patches of both views."""
 
 import argparse
 import sys
@@ -22,14 +22,14 @@ from sspyr_mm.reports.pictures import write_picture
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="pre-training config")
-    parser.add_argument("--out", default="views.png", help="picture to write (default: %(default)s)")
-    parser.add_argument("--data-root", help="folder, list or COCO json in place of the config's")
-    parser.add_argument("--num-images", type=positive_int, default=4, help="rows (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another one gives other views (default: %(default)s)")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="as for tools/train.py")
+    parser.add_argument("--out", default="views.png", help="output image (default: %(default)s)")
+    parser.add_argument("--data-root", help="images in place of the config's: folder, list file or COCO json")
+    parser.add_argument("--num-images", type=positive_int, default=4, help="number of images (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, help="config overrides, as for tools/train.py")
     args = parser.parse_args()
     if not cv2.haveImageWriter(args.out):
-        parser.error(f"--out must be a picture such as views.png or views.jpg, got {args.out!r}")
+        parser.error(f"--out must be an image file such as views.png or views.jpg, got {args.out!r}")
     return args
 
 
@@ -40,7 +40,7 @@ def write_sheet(args: argparse.Namespace) -> None:
         set_data_root(cfg, args.data_root)
     root = cfg.train_dataloader.dataset.data_root
     if isinstance(root, str) and is_packed(root):
-        raise ValueError(f"{root} holds packed shards: give the folder of images that was packed, by --data-root")
+        raise ValueError(f"{root} holds packed shards: set --data-root to the folder of images that was packed")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
     dataset = build_pretraining_dataset(cfg, seed=args.seed)
     preprocessor = {k: v for k, v in cfg.model.data_preprocessor.items() if k != "type"}
@@ -55,7 +55,7 @@ def main() -> None:
     args = parse_args()
     try:
         write_sheet(args)
-    except (OSError, ValueError) as error:  # wrong input: the message says what to mend
+    except (OSError, ValueError) as error:  # wrong input: the message names the remedy
         print(f"browse_views: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -28,7 +28,7 @@ if [[ -n ${PORT:-} ]]; then
     port=$PORT
 elif [[ $nnodes -gt 1 ]]; then
     port=29500
-else # a free one, so that two runs on a machine do not meet
+else # a free port, so that two runs on a machine do not collide
     port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 fi
 

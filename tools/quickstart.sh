@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# From nothing to a pre-trained backbone, on generated scenes or on your own pictures, in a few minutes on two cores.
+# Pre-trains a small backbone on generated scenes or on your own images, in a few minutes on two cores.
 #
 #   bash tools/quickstart.sh [--images DIR] [--out DIR] [--epochs N]
 #
-#   --images DIR   your pictures, 8 or more, in any sub-folders, in place of generated scenes (no labels, so no probe)
-#   --out DIR      where everything goes (default: work_dirs/quickstart)
-#   --epochs N     default: 26
+#   --images DIR   your images, at least 8, also in sub-folders, in place of generated scenes (no labels, so no probe)
+#   --out DIR      output folder (default: work_dirs/quickstart)
+#   --epochs N     number of epochs (default: 26)
 #
-# Stop it with Ctrl-C at any time; the same command goes on from there.
+# Ctrl-C stops it at any time; the same command resumes.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -25,7 +25,7 @@ while [[ $# -gt 0 ]]; do
     case $1 in
     --images | --out | --epochs)
         [[ $# -ge 2 ]] || { echo "quickstart: $1 needs a value; see --help" >&2; exit 2; }
-        # Paths count from where the command was given.
+        # Paths are relative to the caller's working directory.
         case $1 in --images) images=$(absolute "$2") ;; --out) out=$(absolute "$2") ;; *) epochs=$2 ;; esac
         shift 2
         ;;
@@ -37,11 +37,11 @@ while [[ $# -gt 0 ]]; do
     esac
 done
 if [[ -n $epochs && ! $epochs =~ ^[1-9][0-9]*$ ]]; then
-    echo "quickstart: --epochs must be a number >= 1, got $epochs" >&2
+    echo "quickstart: --epochs must be an integer >= 1, got $epochs" >&2
     exit 2
 fi
 if [[ -n $images && ! -e $images ]]; then
-    echo "quickstart: --images $images does not exist: give a folder of pictures" >&2
+    echo "quickstart: --images $images does not exist: give a folder of images" >&2
     exit 2
 fi
 
@@ -52,15 +52,15 @@ out=${out:-$root/work_dirs/quickstart}
 config=configs/ssprl/r18_quickstart.py
 options=()
 stopped() {
-    echo "quickstart: stopped; the same command goes on from here"
+    echo "quickstart: stopped; run the same command again to resume"
     exit 130
 }
 if [[ -n $images ]]; then
     data=$images
-    # The checksum of the path keeps apart folders of one name, and results apart from pictures.
+    # The checksum of the path distinguishes folders of the same name, and keeps results apart from images.
     work=$out/$(basename "$images")-$(printf %s "$images" | cksum | cut -d ' ' -f 1)
     labels=''
-    # Few pictures: smaller batches. The last line, since imports may warn.
+    # Few images need smaller batches. Only the last line counts, since imports may warn.
     batch=$("$python" - "$images" "$config" <<'PY' | tail -n 1
 import sys
 
@@ -73,7 +73,7 @@ try:
 except (OSError, ValueError) as error:
     sys.exit(f"quickstart: {error}")
 if count < 8:
-    sys.exit(f"quickstart: --images {sys.argv[1]} has {count} pictures, at least 8 are needed (to learn something: hundreds)")
+    sys.exit(f"quickstart: --images {sys.argv[1]} has {count} images; at least 8 are needed (hundreds for useful features)")
 print(min(Config.fromfile(sys.argv[2]).train_dataloader.batch_size, 2 ** (count.bit_length() - 1)))
 PY
     )
@@ -89,7 +89,7 @@ else
     [[ $status -eq 0 ]] || exit "$status"
 fi
 
-echo "== 2/4 pre-training (loss in units of ln K: 1.00 has learned nothing)"
+echo "== 2/4 pre-training (loss in units of ln K: 1.00 means nothing is learned)"
 resume=''
 [[ ! -e $work/last_checkpoint ]] || resume=1
 [[ -z $epochs ]] || options+=("train_cfg.max_epochs=$epochs")
@@ -99,17 +99,17 @@ status=0
 [[ $status -eq 0 ]] || exit "$status"
 checkpoint=$(<"$work/last_checkpoint")
 
-echo "== 3/4 what it learned"
+echo "== 3/4 evaluation"
 status=0
 "$python" -m sspyr_mm health "$checkpoint" --images "$data" || status=$?
-[[ $status -le 1 ]] || exit "$status" # 1: unwell, which is no reason to stop
+[[ $status -le 1 ]] || exit "$status" # 1: a scale is ill, which does not stop the script
 if [[ -n $labels ]]; then
     "$python" -m sspyr_mm probe "$checkpoint" --size 96 --json "$work/probe.json" \
         --train "$labels/instances_train2017.json" --val "$labels/instances_val2017.json"
 else
-    echo "no labels, no probe: to measure, see \`$python -m sspyr_mm probe --help\`"
+    echo "no labels, so no probe; to run one on labelled images, see \`$python -m sspyr_mm probe --help\`"
 fi
 
-echo "== 4/4 what to take along"
+echo "== 4/4 export"
 "$python" -m sspyr_mm export "$checkpoint" "$work/backbone.pth"
 "$python" tools/browse_views.py "$config" --data-root "$data" --out "$work/views.png"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Sets up the environment if need be and runs the checks of CI.
+# Sets up the environment if needed and runs the checks of CI.
 #
-#   bash tools/run_tests.sh                          format, lint, types, spelling, and the tests that are not marked
+#   bash tools/run_tests.sh                          format, lint, types, spelling, and the unmarked tests
 #   bash tools/run_tests.sh -m slow tests/...        pytest alone, with these arguments
 #
-# NUM_WORKERS (default 2, at most the number of cores) tests run at once, where pytest-xdist is there.
+# NUM_WORKERS sets the number of parallel tests (default 2, at most the number of cores), if pytest-xdist is installed.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -3,7 +3,7 @@
 #
 # GPUS (all processes, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (10: a loader's 8 workers and two),
 # SRUN_ARGS (further options of srun), PYTHON (interpreter, default: python).
-# Two minutes before the time limit Slurm sends SIGTERM, on which training saves a checkpoint and ends; --resume goes on.
+# Two minutes before the time limit, Slurm sends SIGTERM; training saves a checkpoint and exits, and --resume continues it.
 set -euo pipefail
 
 if [[ $# -lt 4 ]]; then

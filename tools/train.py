@@ -31,18 +31,18 @@ from sspyr_mm.machine import limit_threads
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a model from an mmengine config.")
     parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/CONFIG)")
     parser.add_argument(
         "--data-root",
         metavar="DIR_OR_FILE",
-        help="train on these images: sets train_dataloader.dataset.data_root",
+        help="training images; sets train_dataloader.dataset.data_root",
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint; without a path from the latest one in the work dir, if any",
+        help="checkpoint to resume from; without a path, the latest one in the work dir, if any",
     )
     parser.add_argument(
         "--amp",
@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         nargs="+",
         action=DictAction,
         metavar="KEY=VALUE",
-        help='override settings: a.b=1, a.b="[1,2]", a.b="[(1,2),(3,4)]"',
+        help='setting overrides: a.b=1, a.b="[1,2]", a.b="[(1,2),(3,4)]"',
     )
     parser.add_argument(
         "--launcher",
@@ -96,12 +96,12 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 class TrainingStarted(Hook):
-    """Records that everything is built and read."""
+    """Records that the model and the data are built and loaded."""
 
     reached = False
 
     def before_train(self, runner: Runner) -> None:
-        """Is called after the checks of all other hooks."""
+        """Runs after the checks of all other hooks."""
         if not any(isinstance(hook, DataCheckHook) for hook in runner.hooks):
             check_batch(runner)
         self.reached = True
@@ -109,14 +109,14 @@ class TrainingStarted(Hook):
 
 def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> None:
     check_names(cfg)
-    if args.data_root is not None:  # before the options, which may be for the data set of packed shards
+    if args.data_root is not None:  # before the options, which may set the data set of packed shards
         set_data_root(cfg, args.data_root)
     merge_options(cfg, args.cfg_options or {})
     merge_args(cfg, args)
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
-    # The runner has made the process group by now, which tells how many processes share the cores.
+    # The process group exists by now and gives the number of processes that share the cores.
     limit_threads((cfg.get("train_dataloader") or {}).get("num_workers", 0))
     quiet_logger(runner.logger)
     runner.register_hook(started, priority="LOWEST")
@@ -126,7 +126,7 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
 
 
 _LIST_IS_MISSING = "Failed to load `ann_file`"
-"""What mmseg asserts."""
+"""Start of mmseg's assertion message."""
 _PREPARED_BY = {
     "data/coco": "prepare_coco.py data/coco",
     "VOCdevkit/VOC2012": "prepare_voc12.py data",
@@ -135,7 +135,7 @@ _PREPARED_BY = {
 
 
 def is_about_settings(error: Exception) -> bool:
-    """Whether a message says what to mend: of a missing file, or raised by this package or mmengine itself."""
+    """Returns whether an error is about settings: a missing file, or raised by this package or mmengine itself."""
     if isinstance(error, FileNotFoundError) or _LIST_IS_MISSING in str(error):
         return True
     trace = error.__traceback__
@@ -146,17 +146,17 @@ def is_about_settings(error: Exception) -> bool:
 
 
 def hint(error: Exception, cfg: Config) -> str:
-    """What to do about weights or data that are not there."""
+    """Returns the remedy for missing weights or data."""
     for place, tool in _PREPARED_BY.items():
         if place in str(error):
-            return f" `python tools/dataset_converters/{tool}` brings the data set there"
+            return f" Run `python tools/dataset_converters/{tool}` to prepare the data set"
     init: Any = ((cfg.get("model") or {}).get("backbone") or {}).get("init_cfg")
     for one in init if isinstance(init, (list, tuple)) else [init or {}]:
         file = one.get("checkpoint")
         if file and isinstance(error, FileNotFoundError) and os.path.expanduser(file) in str(error):
             return (
-                " `python -m sspyr_mm export CKPT backbone.pth` writes it; "
-                "model.backbone.init_cfg.checkpoint says where it is"
+                " Write it with `python -m sspyr_mm export CKPT backbone.pth` and set "
+                "model.backbone.init_cfg.checkpoint to its path"
             )
     return ""
 

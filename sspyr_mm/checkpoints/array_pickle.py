@@ -1,4 +1,4 @@
-"""Pickles of numpy arrays without anything of torch, the ``.pkl`` files of Detectron2."""
+"""Pickles of numpy arrays without torch objects, the ``.pkl`` files of Detectron2."""
 
 import math
 import pickle
@@ -9,21 +9,21 @@ from typing import Any, BinaryIO
 import numpy as np
 
 _DTYPE = re.compile(r"[<>=|]?(?:[?bBhHiIlLqQefdg]|b1|[iu][1248]|f[248])")
-"""Numbers only: numpy itself trusts a pickled dtype, which can turn bytes into pointers."""
+"""Kinds of numeric dtypes: numpy itself trusts a pickled dtype, which can turn bytes into pointers."""
 
 
 def read_arrays(path: Any) -> Any:
     """Reads a pickle of dicts, lists, plain values and numpy arrays of numbers; nothing in it is executed.
 
     Args:
-        path: The file, of Python 2 or 3.
+        path: File, written by Python 2 or 3.
 
     Returns:
         The content.
 
     Raises:
-        pickle.UnpicklingError: If it needs any other class or function, which the message names as ``GLOBAL m.name``.
-        ValueError: If an array is not one of numbers, or its bytes do not fit its shape.
+        pickle.UnpicklingError: If the file needs another class or function; the message names it as ``GLOBAL m.name``.
+        ValueError: If an array does not hold numbers, or its bytes do not match its shape.
     """
     with open(path, "rb") as file:
         return _plain(_ArrayUnpickler(file, encoding="latin1").load())
@@ -36,12 +36,12 @@ def write_arrays(content: Any, file: BinaryIO) -> None:
         content: Dicts, lists, plain values and numpy arrays.
         file: Open file.
     """
-    # Protocol 4: from 5 on, numpy pickles by functions that older versions do not have.
+    # Protocol 4: from protocol 5 on, numpy uses functions that older versions lack.
     _ArrayPickler(file, protocol=4).dump(content)
 
 
 class _ArrayPickler(pickle.Pickler):
-    """numpy 1 and 2 keep the function that arrays are pickled with in different modules, the class in one."""
+    """Uses one module for numpy's pickling function, whose place differs between numpy 1 and 2."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -50,20 +50,20 @@ class _ArrayPickler(pickle.Pickler):
 
 
 class _DType:
-    """Stands in for numpy's."""
+    """Replaces numpy's dtype while a file is read."""
 
     def __init__(self, name: Any = "", *_: Any) -> None:
         self.order, self.name = "", str(name)
 
     def __setstate__(self, state: Any) -> None:
-        self.order = state[1]  # version, byte order, what only structured types have
+        self.order = state[1]  # version, byte order, fields of structured types only
 
     def __str__(self) -> str:
         return f"{self.order}{self.name}" if self.order != "|" else self.name
 
 
 class _Array:
-    """Stands in for numpy's while a file is read: called with (shape, dtype, bytes), or filled by its state."""
+    """Replaces numpy's array while a file is read: called with (shape, dtype, bytes), or filled by its state."""
 
     def __init__(self, shape: Any = (), dtype: Any = "", data: Any = b"", *_: Any) -> None:
         self.content = (shape, dtype, data, False)
@@ -75,11 +75,11 @@ class _Array:
     def array(self) -> np.ndarray:
         shape, dtype, data, fortran = self.content
         if not _DTYPE.fullmatch(str(dtype)):
-            raise ValueError(f"it has an array of {str(dtype)!r}, which are not numbers")
-        data = data.encode("latin1") if isinstance(data, str) else data  # of Python 2
+            raise ValueError(f"an array has the dtype {str(dtype)!r}, which is not numeric")
+        data = data.encode("latin1") if isinstance(data, str) else data  # from Python 2
         flat = np.frombuffer(data, np.dtype(str(dtype)))
         if flat.size != math.prod(shape):
-            raise ValueError(f"it has an array of shape {shape} from {flat.size} numbers")
+            raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
         return flat.reshape(shape, order="F" if fortran else "C").copy()
 
 
@@ -92,7 +92,7 @@ def _scalar(dtype: Any, data: Any = b"") -> _Array:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How protocol 2 writes bytes, by ``_codecs.encode`` with this one encoding."""
+    """Replaces ``_codecs.encode``, with which protocol 2 writes bytes, always in this encoding."""
     return text.encode("latin1")
 
 
@@ -128,7 +128,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """The content with arrays in place of what stands in for them."""
+    """Returns the content with numpy arrays in place of their replacements."""
     if isinstance(value, _Array):
         return value.array()
     if depth < 4 and isinstance(value, dict):

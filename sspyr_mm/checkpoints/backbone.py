@@ -1,4 +1,4 @@
-"""One backbone out of a checkpoint of any known format, and into a file of any other."""
+"""Reads a backbone from a checkpoint of any known format, and writes it in any target format."""
 
 import os
 from dataclasses import dataclass, field
@@ -18,22 +18,22 @@ _PREFIX = "backbone."
 
 @dataclass(frozen=True)
 class BackboneCheckpoint:
-    """A backbone, complete, under one naming whatever the file's was.
+    """Complete backbone under mmpretrain's tensor names, whatever the format of its file.
 
     Args:
         source: Name of the detected format, e.g. ``moco_v2``.
-        backbone: Config of mmpretrain's backbone, e.g. ``dict(type="ResNet", depth=50)``. Of files without a config
-            inferred from names and shapes; see :func:`infer_config` for what those can't show.
+        backbone: Config of mmpretrain's backbone, e.g. ``dict(type="ResNet", depth=50)``. For files without a config
+            it is inferred from names and shapes; see :func:`infer_config` for the limits.
         state_dict: All tensors of that backbone, under its names.
-        mean: Per channel of RGB inputs on the scale of 0 to 255; ImageNet's unless the checkpoint says otherwise.
-            Detectron2's own models of BGR inputs (MSRA) do not say so in their files: they are out of scope.
-        std: Likewise; .228, .224, .225 times 255 for SwAV's and the SS-PRL authors' checkpoints.
+        mean: Mean per channel of RGB inputs in 0-255; ImageNet's unless the checkpoint states another one.
+            Files of Detectron2's BGR models (MSRA) do not state their channel order: they are out of scope.
+            std: Standard deviation per channel, likewise; .228, .224, .225 times 255 for SwAV and the official code.
         patch: Side of scale 0's patches in pixels, of our own pre-training checkpoints.
         sha256: Hash of the file.
         key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.
         prefix: Beginning of the backbone's names there.
-        notes: Decisions about networks next to this one, and how to decide otherwise.
-        decoding: Options of ``LoadRGBImage`` that pre-training set: ``value_range``, ``background``.
+        notes: Decisions about other networks in the file, and the options that change them.
+        decoding: Options of ``LoadRGBImage`` in pre-training: ``value_range``, ``background``.
     """
 
     source: str
@@ -50,18 +50,18 @@ class BackboneCheckpoint:
 
     @property
     def place(self) -> str:
-        """Where in the file the backbone was found, and what was decided about other networks, in words."""
+        """Describes where in the file the backbone is, and the decisions about other networks."""
         where = f"entry {self.key}" if self.key else "the file itself"
         prefix = f"prefix {self.prefix}" if self.prefix else "no prefix"
         return "; ".join((f"{where}, {prefix}", *self.notes))
 
 
 def read_backbone(path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None) -> BackboneCheckpoint:
-    """Reads the backbone of a checkpoint; the format is detected by the names of its tensors.
+    """Reads the backbone of a checkpoint; the format is detected from the names of its tensors.
 
     Args:
         path: Checkpoint in one of :data:`FORMATS`, of our pre-training, or exported by us.
-        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
+        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
         select: Network to take from a file with several, or one that is not found.
 
     Returns:
@@ -69,26 +69,26 @@ def read_backbone(path: FilePath, *, allow_pickle: bool = False, select: Selecti
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, of no known format, its backbone is not whole, or it holds several networks
-            and the choice is ambiguous.
+        ValueError: If the file is not a checkpoint of a known format, its backbone is incomplete, or it holds several
+            networks and the choice is ambiguous.
     """
     content = read_checkpoint(path, allow_pickle=allow_pickle)
     return recognise(path, find_weights(content, where=str(path), select=select), select)
 
 
 def recognise(path: FilePath, weights: Weights, select: Selection | None = None) -> BackboneCheckpoint:
-    """The second half of :func:`read_backbone`.
+    """Finds and checks the backbone among tensors; second part of :func:`read_backbone`.
 
     Args:
         path: The file.
         weights: Its tensors.
-        select: As of :func:`read_backbone`.
+        select: See :func:`read_backbone`.
 
     Returns:
         As :func:`read_backbone`.
     """
     found = locate(str(path), weights, select)
-    what = f"{path}, taken for {found.source} with the backbone {describe(found.backbone)},"
+    what = f"{path}, read as {found.source} with the backbone {describe(found.backbone)},"
     return BackboneCheckpoint(
         source=found.source,
         backbone=found.backbone,
@@ -108,7 +108,7 @@ def build_backbone(checkpoint: BackboneCheckpoint) -> nn.Module:
     """Builds the network of a checkpoint.
 
     Args:
-        checkpoint: What :func:`read_backbone` returned.
+        checkpoint: Output of :func:`read_backbone`.
 
     Returns:
         The backbone of mmpretrain, its weights loaded completely, in evaluation mode on the CPU, with plain batch norm.
@@ -130,23 +130,23 @@ def export_backbone(
     allow_pickle: bool = False,
     select: Selection | None = None,
 ) -> int:
-    """Writes the backbone of a checkpoint in the form another program reads.
+    """Writes the backbone of a checkpoint in the format of another program.
 
     Args:
-        path: As of :func:`read_backbone`.
-        target_file: File to write; it appears only when it is whole. It ends in ``.safetensors`` for that target and
-            for no other, and in ``.pkl`` for ``detectron2``.
+        path: See :func:`read_backbone`.
+        target_file: Output file, written atomically. It ends in ``.safetensors`` for that target and for no other,
+            and in ``.pkl`` for ``detectron2``.
         target: One of :data:`TARGETS`. ``mmpretrain``, ``mmdet`` and ``mmseg`` are for
             ``backbone.init_cfg=dict(type='Pretrained', checkpoint=TARGET_FILE)``.
         full_prefix: Whether names begin with ``backbone.``, as in a whole model's checkpoint.
-        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
-        select: As of :func:`read_backbone`.
+        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
+        select: See :func:`read_backbone`.
 
     Returns:
         Number of tensors written.
 
     Raises:
-        ValueError: As :func:`read_backbone`, or if the target can't express the backbone, or goes by another ending.
+        ValueError: As :func:`read_backbone`, or if the target can't express the backbone or needs another file ending.
     """
     check_target(target, target_file, full_prefix=full_prefix)
     checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
@@ -154,20 +154,20 @@ def export_backbone(
 
 
 def check_target(target: str, target_file: FilePath, *, full_prefix: bool = False) -> None:
-    """Refuses what :func:`export_backbone` can't write, whatever the checkpoint.
+    """Rejects arguments with which :func:`export_backbone` can't write any checkpoint.
 
     Args:
-        target: As of :func:`export_backbone`.
-        target_file: As of :func:`export_backbone`.
-        full_prefix: As of :func:`export_backbone`.
+        target: See :func:`export_backbone`.
+        target_file: See :func:`export_backbone`.
+        full_prefix: See :func:`export_backbone`.
 
     Raises:
-        ValueError: If the target is not known, has no prefix, or goes by another ending.
+        ValueError: If the target is unknown, has no prefix, or requires another file ending.
     """
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
     if full_prefix and not TARGETS[target].prefixable:
-        raise ValueError(f"names of {target} have no prefix: leave out --full-prefix (full_prefix)")
+        raise ValueError(f"names of {target} have no prefix: remove --full-prefix (full_prefix)")
     check_ending(target, target_file)
 
 
@@ -179,14 +179,14 @@ def write_backbone(
     target: str = "mmpretrain",
     full_prefix: bool = False,
 ) -> int:
-    """The second half of :func:`export_backbone`.
+    """Writes a backbone that was read; second part of :func:`export_backbone`.
 
     Args:
-        checkpoint: What :func:`read_backbone` returned.
-        target_file: As of :func:`export_backbone`.
-        path: The file it was read from.
-        target: As of :func:`export_backbone`.
-        full_prefix: As of :func:`export_backbone`.
+        checkpoint: Output of :func:`read_backbone`.
+        target_file: See :func:`export_backbone`.
+        path: File it was read from.
+        target: See :func:`export_backbone`.
+        full_prefix: See :func:`export_backbone`.
 
     Returns:
         Number of tensors written.
@@ -214,6 +214,6 @@ def write_backbone(
 
 
 def describe(backbone: dict[str, Any]) -> str:
-    """A backbone in one line: ``ResNet(depth=50)``."""
+    """Formats a backbone on one line: ``ResNet(depth=50)``."""
     settings = ", ".join(f"{key}={value!r}" for key, value in backbone.items() if key != "type")
     return f"{backbone.get('type')}({settings})"

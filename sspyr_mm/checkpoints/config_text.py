@@ -1,4 +1,4 @@
-"""Configs inside of checkpoints, read without being executed."""
+"""Configs inside checkpoints, read without executing them."""
 
 import ast
 import re
@@ -7,13 +7,13 @@ from typing import Any
 from mmengine.config import Config
 
 _REGISTERED = re.compile(r"[A-Za-z]\w*|(mm\w+|sspyr_mm)\.[A-Z]\w*")
-"""What a registry knows: a name, or a scope and the name of a class."""
+"""Name in a registry, with or without a scope."""
 
 
 def parse_config(text: str) -> Config:
-    """Reads a config as mmengine dumps it: assignments of literals, nested with ``dict(...)``.
+    """Reads a config dumped by mmengine: assignments of literals, nested with ``dict(...)``.
 
-    ``Config.fromstring`` runs the text as a program, which a checkpoint from elsewhere must not be able to have done.
+    ``Config.fromstring`` executes the text, which is unsafe for checkpoints of unknown origin.
 
     Args:
         text: ``Config.pretty_text``, the ``meta.cfg`` of a checkpoint.
@@ -30,7 +30,7 @@ def parse_config(text: str) -> Config:
 
 
 def parse_plain(text: str) -> dict[str, Any]:
-    """Reads a config nothing is built from; its types may be paths of objects, as in configs of Python's imports.
+    """Reads a config from which nothing is built; its types may be import paths, as in pure Python configs.
 
     Args:
         text: As of :func:`parse_config`.
@@ -39,12 +39,12 @@ def parse_plain(text: str) -> dict[str, Any]:
         The config's values.
 
     Raises:
-        ValueError: If the text holds anything else than literals.
+        ValueError: If the text contains anything but literals.
     """
     try:
         statements = ast.parse(text).body
     except (SyntaxError, TypeError) as error:
-        raise ValueError(f"The config inside of the checkpoint can't be read: {error}") from error
+        raise ValueError(f"The config inside the checkpoint can't be read: {error}") from error
     values = {}
     for statement in statements:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
@@ -54,20 +54,20 @@ def parse_plain(text: str) -> dict[str, Any]:
 
 
 def check_types(config: Any) -> None:
-    """Refuses what a registry would import and call: it takes ``os.system`` for a type, too.
+    """Rejects types that a registry would import and call, such as ``os.system``.
 
     Args:
         config: Part of a config from a checkpoint, of dicts, lists and plain values.
 
     Raises:
-        ValueError: If a ``type`` in it is no registered name but the path of an object.
+        ValueError: If a ``type`` in it is an import path instead of a registered name.
     """
     if isinstance(config, dict):
         name = config.get("type")
         if isinstance(name, str) and not _REGISTERED.fullmatch(name):
             raise ValueError(
-                f"The config inside of the checkpoint asks for type={name!r}, which is no registered name such as "
-                "'ResNet' or 'mmpretrain.ResNet'; nothing of it was executed"
+                f"The config inside the checkpoint asks for type={name!r}, which is not a registered name such as "
+                "'ResNet' or 'mmpretrain.ResNet'; nothing was executed"
             )
     if isinstance(config, (dict, list, tuple)):
         for value in config.values() if isinstance(config, dict) else config:
@@ -98,6 +98,6 @@ def _key(keyword: ast.keyword) -> str:
 
 def _refusal(node: ast.AST) -> ValueError:
     return ValueError(
-        f"The config inside of the checkpoint is not plain data, line {getattr(node, 'lineno', '?')}: "
-        f"{ast.unparse(node)[:80]!r}; nothing of it was executed"
+        f"The config inside the checkpoint is not plain data, line {getattr(node, 'lineno', '?')}: "
+        f"{ast.unparse(node)[:80]!r}; nothing was executed"
     )

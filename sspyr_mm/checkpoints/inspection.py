@@ -1,4 +1,4 @@
-"""What is in a checkpoint, in figures."""
+"""Summary of the contents of a checkpoint."""
 
 from collections import Counter
 from typing import Any
@@ -12,17 +12,17 @@ from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 def inspect_checkpoint(
     path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
 ) -> dict[str, Any]:
-    """Describes a checkpoint; nothing in it is executed.
+    """Summarises a checkpoint without executing anything in it.
 
     Args:
-        path: As of :func:`read_backbone`.
-        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
-        select: As of :func:`read_backbone`.
+        path: See :func:`read_backbone`.
+        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
+        select: See :func:`read_backbone`.
 
     Returns:
         Plain values: ``file``, ``format``, ``architecture``, ``backbone`` (config), ``key``, ``prefix`` and ``place``
-        (both in words, and decisions about other networks), ``num_tensors`` and ``num_parameters`` of the backbone,
-        ``mean``, ``std``, ``patch``, ``other_tensors`` (number by module, of all that is not the backbone),
+        (a description, with decisions about other networks), ``num_tensors`` and ``num_parameters`` of the backbone,
+        ``mean``, ``std``, ``patch``, ``other_tensors`` (number by module, without the backbone),
         ``other_entries`` of the file, ``epoch``, ``iter`` and ``sha256``.
 
     Raises:
@@ -58,7 +58,7 @@ def inspect_checkpoint(
 
 
 def _module(name: str) -> str:
-    """First component of a name; mmcv's averaged weights are buffers, ``ema_`` and a name with underscores."""
+    """Returns the first component of a name; mmcv's averaged weights are buffers named ``ema_`` with underscores."""
     if name.startswith("ema_") and "." not in name:
         return "ema_*"
     return name.rpartition(".")[0].split(".")[0] or name

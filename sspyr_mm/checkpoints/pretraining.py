@@ -20,7 +20,7 @@ from sspyr_mm.models import SSPRL
 
 @contextmanager
 def quiet_initialisation() -> Iterator[None]:
-    """Silences the paragraph mmengine logs about every initialised parameter."""
+    """Silences mmengine's log message about every initialised parameter."""
     logging.disable(logging.INFO)
     try:
         yield
@@ -29,13 +29,13 @@ def quiet_initialisation() -> Iterator[None]:
 
 
 def build_model(cfg: Config) -> SSPRL:
-    """The network of a config, with the numbers its layers happen to be made with.
+    """Builds the network of a config with its layers' default weights, without ``init_weights``.
 
     Args:
         cfg: A pre-training config.
 
     Returns:
-        The model on the CPU, with plain batch norm in place of SyncBN, in evaluation mode.
+        Model on the CPU, with plain batch norm in place of SyncBN, in evaluation mode.
 
     Raises:
         ValueError: If the config's model is not SSPRL.
@@ -49,18 +49,18 @@ def build_model(cfg: Config) -> SSPRL:
 def load_pretraining(
     path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
 ) -> tuple[Config, SSPRL]:
-    """Loads a model as training left it, from the config inside its checkpoint.
+    """Loads a trained model, built from the config inside its checkpoint.
 
     Args:
         path: Checkpoint written by training.
-        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
-        select: Weights to take, where there are several; a prefix is that of the whole model.
+        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
+        select: Weights to read if there are several; the prefix is that of the whole model.
 
     Returns:
         The config and the model, in evaluation mode on the CPU.
 
     Raises:
-        ValueError: If the file holds no config, one that :func:`check_offline` refuses, or weights that do not match
+        ValueError: If the file has no config, one that :func:`check_offline` rejects, or weights that do not match
             it completely.
     """
     checkpoint, select = read_checkpoint(path, allow_pickle=allow_pickle), select or Selection()
@@ -80,10 +80,10 @@ def load_pretraining(
     try:
         model = build_model(cfg)
     except TypeError as error:
-        raise ValueError(f"{path}: the config inside does not fit this version of sspyr_mm: {error}") from error
+        raise ValueError(f"{path}: the config inside does not match this version of sspyr_mm: {error}") from error
     try:
         result = model.load_state_dict(under(prefix, weights.tensors), strict=False)
-    except RuntimeError as error:  # shapes
+    except RuntimeError as error:  # different shapes
         raise ValueError(f"{path} does not match its own config: {error}") from error
     if result.missing_keys or result.unexpected_keys:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Files of tensors, read without anything in them being executed."""
+"""Reads files of tensors without executing anything in them."""
 
 import codecs
 import hashlib
@@ -16,34 +16,34 @@ from sspyr_mm.checkpoints.array_pickle import read_arrays
 FilePath = str | os.PathLike[str]
 
 _LOG_GLOBALS = ("mmengine.logging.", "numpy.", "builtins.getattr")
-"""What mmengine's message hub, the log inside of its checkpoints, is pickled with."""
+"""Classes with which mmengine's message hub, the log inside its checkpoints, is pickled."""
 
 _SETTINGS = (
     "argparse.Namespace",
     *(f"pathlib{module}.{kind}Path" for module in ("", "._local") for kind in ("Posix", "Windows")),
 )
-"""Classes of training scripts' settings."""
+"""Classes of the settings of training scripts."""
 
 _LEGACY_TORCH = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""A number that files of torch < 1.6 begin with, as a pickle of its own."""
+"""Number at the start of files of torch < 1.6, as a separate pickle."""
 
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml")
-_PACKED = "extract it and give the checkpoint inside"
+_PACKED = "extract it and pass the checkpoint inside"
 _KINDS = (
-    (b"version https://git-lfs", "a Git LFS pointer, not the file: fetch it with `git lfs pull`"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file: download it with `git lfs pull`"),
     (b"\x1f\x8b", f"compressed by gzip: {_PACKED}"),
     (b"BZh", f"compressed by bzip2: {_PACKED}"),
     (b"\xfd7zXZ", f"compressed by xz: {_PACKED}"),
     (b"\x28\xb5\x2f\xfd", f"compressed by zstd: {_PACKED}"),
     (b"7z\xbc\xaf", f"a 7z archive: {_PACKED}"),
     (b"Rar!", f"a rar archive: {_PACKED}"),
-    (b"\x89HDF", "an HDF5 file, as of Keras: only weights of PyTorch are read"),
-    (b"\x93NUMPY", "a single numpy array: weights are tensors by name, saved by torch.save"),
+    (b"\x89HDF", "an HDF5 file, as from Keras: only PyTorch weights are supported"),
+    (b"\x93NUMPY", "a single numpy array: pass tensors by name, saved by torch.save"),
 )
-"""Beginnings of files, and what to do with such a file."""
+"""First bytes of files -> description and remedy."""
 
 SAFETENSORS_META = "sspyr_mm"
-"""Key of our own metadata, as JSON, in the header of a ``.safetensors`` file."""
+"""Key of our metadata, as JSON, in the header of a ``.safetensors`` file."""
 
 
 _DAMAGE = (
@@ -54,7 +54,7 @@ _DAMAGE = (
 
 
 class _Inert:
-    """Stands in for parts of the message hub and for settings: takes anything, does nothing."""
+    """Placeholder for parts of the message hub and settings: accepts any arguments and does nothing."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -62,28 +62,28 @@ class _Inert:
 
 
 def read_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, Any]:
-    """Reads a file of tensors, numpy arrays and plain values; nothing in it is executed.
+    """Reads a file of tensors, numpy arrays and plain values without executing anything in it.
 
     Args:
-        path: A file of ``torch.save``, a ``.safetensors`` file or a pickle of numpy arrays, detected by content. The
-            message hub of mmengine's checkpoints is left out, and so are the values of argparse's settings and paths.
-        allow_pickle: Whether objects of any class may be in it. Risk: unpickling them can run any code with the
-            rights of whoever reads the file. Only for files whose makers are trusted.
+        path: File of ``torch.save``, ``.safetensors`` file or pickle of numpy arrays, detected by content. The message
+            hub of mmengine's checkpoints is dropped, and so are the values of argparse namespaces and paths.
+        allow_pickle: Whether the file may contain objects of any class. Risk: unpickling can run any code with the
+            rights of the user. Only for files from a trusted source.
 
     Returns:
         The checkpoint; of a ``.safetensors`` file ``dict(state_dict=..., meta=...)``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no checkpoint, an empty or a damaged one, or one that needs arbitrary pickle.
+        ValueError: If the file is not a checkpoint, is empty or damaged, or needs arbitrary pickle.
     """
     if not os.path.isfile(path):
         what = f"{path} is a folder" if os.path.isdir(path) else f"No checkpoint at {path}"
-        raise FileNotFoundError(f"{what}: give a .pth file, e.g. WORK_DIR/epoch_50.pth")
+        raise FileNotFoundError(f"{what}: pass a .pth file, e.g. WORK_DIR/epoch_50.pth")
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
-        raise ValueError(f"{path} is empty: it was not written to its end; copy it again")
+        raise ValueError(f"{path} is empty: writing or copying it was interrupted; copy it again")
     if _is_safetensors(head):
         return _read_safetensors(path)
     if kind := _zip_kind(path) if head.startswith(b"PK\x03\x04") else _kind(head):
@@ -106,10 +106,10 @@ def read_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
 
 
 def file_sha256(path: FilePath) -> str:
-    """Fingerprint of a file.
+    """Hashes a file.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         SHA-256 in hexadecimal.
@@ -125,7 +125,9 @@ def _load(path: FilePath, allow_pickle: bool) -> Any:
     if allow_pickle:
         return torch.load(path, map_location="cpu", weights_only=False)
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        raise ValueError(f"Reading checkpoints safely needs torch >= 2.6, this is {torch.__version__}: update torch")
+        raise ValueError(
+            f"Reading checkpoints safely needs torch >= 2.6, but torch {torch.__version__} is installed: update torch"
+        )
     arrays = _globals_of_arrays()
     known = {name for _, name in arrays}
     names = {*_SETTINGS, *_globals_of_log(path)} - known
@@ -142,7 +144,7 @@ def _load_pickle(path: FilePath, allow_pickle: bool) -> Any:
 
 
 def _globals_of_arrays() -> list[tuple[Any, str]]:
-    """What numpy arrays and numbers are pickled with, under the names of numpy 1 and 2."""
+    """Returns the globals with which numpy arrays and numbers are pickled, under the names of numpy 1 and 2."""
     reconstruct, scalar = (x.__reduce__()[0] for x in (np.zeros(1), np.float64(1)))
     found: list[tuple[Any, str]] = []
     for core in ("core", "_core"):
@@ -160,23 +162,23 @@ def _globals_of_log(path: FilePath) -> list[str]:
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         return [name for name in names if name.startswith(_LOG_GLOBALS)]
-    except ValueError:  # not a zip archive: an old checkpoint, which has no log, or none at all
+    except ValueError:  # not a zip archive: an old checkpoint, which has no log, or not a checkpoint
         return []
 
 
 def _refusal(path: FilePath, error: str) -> str:
-    # torch's own text: the one place that names the class also for files older than the zip format.
+    # Parses torch's message, which alone names the class also for files older than the zip format.
     if "GLOBAL" in error or "is blocked" in error or "Unsupported class" in error:
         wanted = error.split("GLOBAL ")[-1].split()[0] if "GLOBAL " in error else "other classes"
         return (
-            f"{path} needs arbitrary pickle ({wanted}), which can run any code on this machine: refused, nothing of it "
-            "was executed. If you trust whoever made it, read it with --allow-pickle (allow_pickle=True)"
+            f"{path} needs arbitrary pickle ({wanted}), which can run any code on this machine: it was refused, and "
+            "nothing was executed. If you trust its source, read it with --allow-pickle (allow_pickle=True)"
         )
     return _damaged(path, error)
 
 
 def _damaged(path: FilePath, error: str) -> str:
-    # torch's messages recommend to switch its protection off.
+    # torch's messages recommend disabling its protection.
     detail = "" if not error or "weights_only" in error else f": {error.splitlines()[0]}"
     return (
         f"{path} is not a checkpoint of tensors and plain values, or it is damaged{detail}. Copy or download it again, "
@@ -185,12 +187,12 @@ def _damaged(path: FilePath, error: str) -> str:
 
 
 def _kind(head: bytes) -> str | None:
-    """Files of other programs, and what to do with them; None for what may be a checkpoint."""
+    """Returns the description of a file of another program, with the remedy; None if it may be a checkpoint."""
     text = head.removeprefix(codecs.BOM_UTF8).lstrip()
     if text.lower().startswith(_MARKUP):
         return (
-            "a web page (HTML), not a checkpoint: the server sent an error or a login or preview page; download the "
-            "file itself, by the link to its raw content"
+            "a web page (HTML), not a checkpoint: the server sent an error, login or preview page; download the "
+            "file itself from the link to its raw content"
         )
     for magic, kind in _KINDS:
         if head.startswith(magic):
@@ -207,19 +209,19 @@ def _kind(head: bytes) -> str | None:
 
 
 def _zip_kind(path: FilePath) -> str | None:
-    """As :func:`_kind`, of zip archives: torch.save writes them, too."""
+    """Like :func:`_kind` for zip archives, which torch.save also writes."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return (
-            "not a checkpoint, or it is damaged: a zip archive without its end, as an interrupted copy leaves it; copy "
+            "not a checkpoint, or it is damaged: a truncated zip archive, as after an interrupted copy; copy "
             "or download it again"
         )
     last = [name.rpartition("/")[2] for name in names]
     if "constants.pkl" in last:
         return (
-            "a TorchScript program, which holds code: nothing of it was executed. If you trust whoever made it, write "
+            "a TorchScript program, which contains code: nothing was executed. If you trust its source, write "
             "its weights with torch.save(torch.jit.load(FILE).state_dict(), NEW)"
         )
     if "data.pkl" in last:
@@ -233,7 +235,7 @@ def _zip_kind(path: FilePath) -> str | None:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether a file begins with a length of at most 100 MB in 8 bytes, as the format has it, and a JSON object."""
+    """Returns whether a file begins like the format: a length of at most 100 MB in 8 bytes, then a JSON object."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000
 
 

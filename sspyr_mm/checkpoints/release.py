@@ -1,4 +1,4 @@
-"""Checkpoints of the SS-PRL authors' code as checkpoints of this project, heads included."""
+"""Converts checkpoints of the official code to checkpoints of this project, including heads."""
 
 from pathlib import Path
 from typing import Any
@@ -25,37 +25,37 @@ def convert_release(
     allow_pickle: bool = False,
     select: Selection | None = None,
 ) -> int:
-    """Writes a checkpoint of the authors' code as one that training continues from.
+    """Converts a checkpoint of the official code to one from which training can continue.
 
-    The config in it is ``configs/ssprl/r50_coco_200e_release.py`` with the sizes the tensors have. What weights can't
-    show (sizes of regions and patches, temperatures, weights of losses) is that config's. Continue training with
+    Its config is ``configs/ssprl/r50_coco_200e_release.py`` with the sizes of the tensors. Settings that weights do not
+    determine (sizes of regions and patches, temperatures, loss weights) are that config's. Continue training with
     ``tools/train.py CONFIG --cfg-options load_from=OUT``.
 
-    Prototypes and rows of g get unit length, which the authors' code gives them before each forward pass and this
-    project after each step. Queues are not in the authors' checkpoints; they start empty.
+    Prototypes and rows of g are normalised to unit length, as the official code does before each forward pass and this
+    project after each step. Official checkpoints do not contain the queues, which start empty.
 
     Args:
-        path: Checkpoint of the authors' code.
-        out: File to write; it appears only when it is whole.
-        allow_pickle: As of :func:`read_checkpoint`: can run any code that is in the file.
-        select: As of :func:`read_backbone`; its prefix is that of the whole model.
+        path: Checkpoint of the official code.
+        out: Output file, written atomically.
+        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
+        select: See :func:`read_backbone`; the prefix is that of the whole model.
 
     Returns:
         Number of tensors written.
 
     Raises:
-        ValueError: If it is no such checkpoint, or not a whole one.
+        ValueError: If the file is not such a checkpoint, or is incomplete.
 
-    Source: released code, ``src/resnet50.py``: head i of a list over local levels, of which ``--grid_perside 2 3``
-        makes the first the 2x2 and the second the 3x3 patches, which are our scales 1 and 2.
+    Source: official code, ``src/resnet50.py``: head i of a list over local levels; with ``--grid_perside 2 3`` the
+        first level is the 2x2 and the second the 3x3 patches, which are our scales 1 and 2.
     """
     content = read_checkpoint(path, allow_pickle=allow_pickle)
     weights = find_weights(content, where=str(path), select=select)
     checkpoint = recognise(path, weights, select)
     if checkpoint.source != "ssprl_release":
         raise ValueError(
-            f"{path} is of the format {checkpoint.source}: only checkpoints of the SS-PRL authors' code become whole "
-            "pre-training checkpoints. Export the backbone of others, e.g. with --to mmpretrain"
+            f"{path} has the format {checkpoint.source}: only checkpoints of the official SS-PRL code can be converted "
+            "to whole pre-training checkpoints. Export the backbone of others, e.g. with --to mmpretrain"
         )
     tensors = under(checkpoint.prefix, weights.tensors)
     renamed = {_ours(name): tensor for name, tensor in tensors.items()}
@@ -64,7 +64,7 @@ def convert_release(
     queues = {k: v for k, v in model.state_dict().items() if k.startswith("head.queues.")}
     heads = {k: v for k, v in renamed.items() if k.startswith(("neck.", "head."))}
     backbone = {f"backbone.{k}": v for k, v in checkpoint.state_dict.items()}
-    what = f"{path}, taken for a release checkpoint,"
+    what = f"{path}, read as a checkpoint of the official code,"
     state = complete({**backbone, **heads, **queues}, model, what=what)
     model.load_state_dict(state)
     model.head.normalize_()
@@ -76,7 +76,7 @@ def convert_release(
 
 
 def _ours(name: str) -> str:
-    """A name of the authors' heads as ours; their local levels count from 0, our scales from 1."""
+    """Converts a name of the official heads to ours; their local levels count from 0, our scales from 1."""
     module, _, rest = name.partition(".")
     if module == "projection_head":
         return f"neck.projectors.s0.{rest}"
@@ -101,8 +101,8 @@ def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str)
     last = tensors.get("neck.projectors.s0.3.weight")
     if any(t is None or t.ndim != 2 for t in (hidden, last, prototypes["s0"])):
         raise ValueError(
-            f"{where} lacks projection_head.0, projection_head.3 or ptypes: only checkpoints with projectors of two "
-            "layers and with prototypes are converted"
+            f"{where} lacks projection_head.0, projection_head.3 or ptypes: only checkpoints with two-layer projectors "
+            "and prototypes are supported"
         )
     assert hidden is not None and last is not None
     for scale, weight in prototypes.items():

@@ -1,4 +1,4 @@
-"""Checkpoints made from others."""
+"""Atomic writes of checkpoints made from other checkpoints."""
 
 import os
 from collections.abc import Callable
@@ -8,17 +8,17 @@ from sspyr_mm.files import whole_file
 
 
 def write_whole(target: FilePath, write: Callable[[str], None], *, source: FilePath) -> None:
-    """Writes beside the target, and moves it there at the end.
+    """Writes a temporary file next to the target, and renames it at the end.
 
     Args:
-        target: File to write; its folder is made.
-        write: Is called with the file to write.
-        source: File it is made from, which must not be overwritten.
+        target: Output file; its folder is created.
+        write: Function that writes to the given path.
+        source: Input file, which must not be overwritten.
 
     Raises:
         ValueError: If target and source are the same file.
     """
     if os.path.exists(target) and os.path.samefile(target, source):
-        raise ValueError(f"{target} is the checkpoint itself: give another file to write")
+        raise ValueError(f"{target} is the checkpoint itself: choose another output file")
     with whole_file(target) as partial:
         write(str(partial))

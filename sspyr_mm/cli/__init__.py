@@ -1,1 +1,1 @@
-"""Commands of ``python -m sspyr_mm``, a module each."""
+"""Commands of ``python -m sspyr_mm``, one module per command."""

@@ -1,4 +1,4 @@
-"""Command-line arguments that several commands have."""
+"""Command-line arguments shared by several commands."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from typing import Any
 
 
 def positive_int(text: str) -> int:
-    """An integer >= 1.
+    """Parses an integer >= 1.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If the text is anything else.
     """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
@@ -20,21 +20,21 @@ def positive_int(text: str) -> int:
 
 
 def check_writable(option: str, path: str) -> None:
-    """Finds out before hours of work whether their result can be written; leaves nothing behind.
+    """Checks, before hours of work, that their result can be written; leaves nothing behind.
 
     Args:
-        option: Of the command line, for the message.
-        path: Of the file.
+        option: Option of the command line, for the message.
+        path: Output file.
 
     Raises:
-        OSError: If it can't.
+        OSError: If the file can't be written.
     """
     folder = Path(path).absolute().parent
     made: list[Path] = []
     try:
         for place in (*reversed(folder.parents), folder):
             if not place.is_dir():
-                with suppress(FileExistsError):  # another process made it, or it is a file: reported below
+                with suppress(FileExistsError):  # another process created it, or it is a file: reported below
                     place.mkdir()
                     made.append(place)
         with tempfile.TemporaryFile(dir=folder):
@@ -43,16 +43,16 @@ def check_writable(option: str, path: str) -> None:
             raise IsADirectoryError("it is a folder")
     except OSError as error:
         raise OSError(
-            f"{option} {path} can't be written ({error}): give the path of a file in a folder of yours"
+            f"{option} {path} can't be written ({error}): give the path of a file in a writable folder"
         ) from error
     finally:
         for place in reversed(made):
-            with suppress(OSError):  # another process writes to it already
+            with suppress(OSError):  # another process is writing to it
                 place.rmdir()
 
 
 def require_writable(parser: argparse.ArgumentParser, option: str, path: Path) -> None:
-    """Ends a script as its parser does if a result can't be written; see :func:`check_writable`."""
+    """Exits like the script's parser if a result can't be written; see :func:`check_writable`."""
     try:
         check_writable(option, str(path))
     except OSError as error:
@@ -60,10 +60,10 @@ def require_writable(parser: argparse.ArgumentParser, option: str, path: Path) -
 
 
 def json_object(text: str) -> dict:
-    """A JSON object.
+    """Parses a JSON object.
 
     Raises:
-        argparse.ArgumentTypeError: If it is none.
+        argparse.ArgumentTypeError: If the text is anything else.
     """
     try:
         found = json.loads(text)
@@ -77,18 +77,18 @@ def json_object(text: str) -> dict:
 
 
 def add_custom_import(parser: argparse.ArgumentParser) -> None:
-    """Declares ``--custom-import``, for every command that builds networks; the modules are imported before it runs."""
+    """Declares ``--custom-import`` for commands that build networks; the modules are imported before the run."""
     parser.add_argument(
         "--custom-import",
         action="append",
         default=[],
         metavar="MODULE",
-        help="module to import first, one that registers a backbone of yours (custom_imports in configs); repeatable",
+        help="module that registers your own backbone, imported first (custom_imports in configs); repeatable",
     )
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Declares how checkpoints are read, the same for every command that reads them."""
+    """Declares the options for reading checkpoints, shared by all commands that read them."""
     group = parser.add_argument_group("checkpoint reading (detected automatically by default)")
     group.add_argument("--key", help="entry that holds the tensors, with dots for nested dicts: model.state_dict")
     group.add_argument(
@@ -98,17 +98,17 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,
-        help="averaged weights (EMA, teacher), or the raw ones, where a file holds both; default: averaged",
+        help="averaged weights (EMA, teacher) or raw ones, if a file holds both; default: averaged",
     )
     group.add_argument(
         "--allow-pickle",
         action="store_true",
-        help="read objects of any class; a file can run any code this way: only for makers you trust",
+        help="read objects of any class, which lets the file run any code: only for files from a source you trust",
     )
 
 
 def reading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Keyword arguments of functions that read checkpoints, from :func:`add_checkpoint_options`."""
+    """Returns keyword arguments for reading checkpoints from the options of :func:`add_checkpoint_options`."""
     from sspyr_mm.checkpoints import Selection
 
     select = Selection(key=args.key, prefix=args.prefix, ema=args.ema)

@@ -7,12 +7,12 @@ from sspyr_mm.cli.arguments import positive_int
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("--quick", action="store_true", help="measure for about a minute only")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--quick", action="store_true", help="short run of about a minute")
+    parser.add_argument("--json", metavar="FILE", help="file for the results, as JSON")
     parser.add_argument("--config", help="pre-training config (default: the paper's on a GPU)")
-    parser.add_argument("--images", metavar="DIR", help="your images (default: generated ones)")
-    parser.add_argument("--batch-size", type=positive_int, help="default: the config's")
-    parser.add_argument("--num-workers", type=positive_int, help="default: all cores but one")
+    parser.add_argument("--images", metavar="DIR", help="your images (default: generated images)")
+    parser.add_argument("--batch-size", type=positive_int, help="images per step (default: the config's)")
+    parser.add_argument("--num-workers", type=positive_int, help="data loader workers (default: all cores but one)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 _DATA = (
-    ("--voc", "DIR", "VOC2007 or a folder above it"),
+    ("--voc", "DIR", "VOC2007 or its parent folder"),
     ("--coco", "DIR", "COCO: annotations/, train2014/, val2014/"),
-    ("--voc-masks", "DIR", "VOC2012 with masks of classes"),
-    ("--train", "SET", "any labelled set: COCO json, VOC tree, CSV"),
-    ("--test", "SET", "its test part"),
+    ("--voc-masks", "DIR", "VOC2012 with class masks"),
+    ("--train", "SET", "labelled training set: COCO json, VOC tree, CSV"),
+    ("--test", "SET", "test set of --train, in the same formats"),
     ("--train-split", "NAME", "split of a VOC tree given as --train"),
     ("--test-split", "NAME", "split of a VOC tree given as --test"),
     ("--train-images", "DIR", "images of --train, if not next to it"),
@@ -48,35 +48,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=[protocol.name for protocol in PROTOCOLS],
         metavar="PROTOCOL",
-        help="default: the paper's for the data given, as far as there are enough images. "
+        help="protocols to run; default: the paper's for the given data, if there are enough images. "
         + "; ".join(f"{one.name}: {one.summary}" for one in PROTOCOLS).replace("%", "%%"),
     )
     data = parser.add_argument_group("data, at least one of")
     for name, metavar, text in _DATA:
         data.add_argument(name, metavar=metavar, help=text)
     data.add_argument("--name", default="custom", help="name of --train and --test in results")
-    parser.add_argument("--random", action="store_true", help="also measure the first network, untrained")
-    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0], help="default: 0")
-    parser.add_argument("--work-dir", default="work_dirs/evaluate", help="results and caches; default: %(default)s")
+    parser.add_argument("--random", action="store_true", help="also evaluate the first network with random weights")
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0], help="random seeds (default: 0)")
+    parser.add_argument(
+        "--work-dir", default="work_dirs/evaluate", help="folder for results and caches (default: %(default)s)"
+    )
     add_checkpoint_options(parser)
     add_custom_import(parser)
-    _add_settings(parser.add_argument_group("other than the paper's settings"))
+    _add_settings(parser.add_argument_group("settings, by default the paper's"))
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:
     for name, kind, text in _SETTINGS:
         group.add_argument(name, type=kind, help=text)
-    group.add_argument("--learning-rates", type=float, nargs="+", help="grid of linear classifiers, each > 0")
+    group.add_argument(
+        "--learning-rates", type=float, nargs="+", help="learning rates of the linear classifiers to try, each > 0"
+    )
     group.add_argument(
         "--cfg-options",
         nargs="+",
         metavar="KEY=VALUE",
-        help="changes of the protocol's config, as in OpenMMLab's tools; applied last",
+        help="overrides of the protocol's config, as in OpenMMLab's tools; applied last",
     )
 
 
 def _seed(text: str) -> int:
-    """A seed that numpy and torch take."""
+    """Parses a seed that numpy and torch accept."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2^32 - 1, got {text!r}")
     return int(text)
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs every protocol on every network and prints the table.
 
     Returns:
-        0, or 130 if it was stopped.
+        0, or 130 after an interrupt.
 
     Raises:
         ValueError: If data or checkpoints can't be used.
@@ -120,12 +124,12 @@ def run(args: argparse.Namespace) -> int:
         return 130
     print(f"\n{to_markdown(make_rows(results))}")
     _draw_predictions(results, args.work_dir)
-    print(f"Results: {args.work_dir}/result-*.json; `python -m sspyr_mm results` makes tables.")
+    print(f"Results: {args.work_dir}/result-*.json; `python -m sspyr_mm results` prints tables.")
     return 0
 
 
 def _draw_predictions(results: "Sequence[Result]", work_dir: str) -> None:
-    """Writes a sheet for each protocol that draws predictions: networks of now and of before."""
+    """Writes a sheet for each protocol that draws predictions, including networks of earlier runs."""
     from sspyr_mm.benchmarks.results.result import find_predictions
     from sspyr_mm.reports.pictures import write_picture
     from sspyr_mm.reports.prediction_sheet import draw_prediction_sheet
@@ -136,4 +140,4 @@ def _draw_predictions(results: "Sequence[Result]", work_dir: str) -> None:
             write_picture(path, draw_prediction_sheet(folders))
             print(f"Predictions and ground truth: {path}")
         except (FileNotFoundError, ValueError) as error:
-            print(f"{name} is not drawn: {error}", file=sys.stderr)
+            print(f"Predictions of {name} are not drawn: {error}", file=sys.stderr)

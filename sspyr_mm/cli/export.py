@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm export``: the backbone of a checkpoint, for use elsewhere."""
+"""``python -m sspyr_mm export``: writes the backbone of a checkpoint for other programs."""
 
 import argparse
 import shlex
@@ -6,13 +6,13 @@ import shlex
 from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, reading_options
 
 _INIT = "model.backbone=dict({backbone}, init_cfg=dict(type='Pretrained', checkpoint={out}))"
-# Target -> how its file is used, `out` in Python, `shell` on a command line. The names of
-# `sspyr_mm.checkpoints.formats.TARGETS`, which would import torch.
+# Target -> usage of its file, `out` in Python, `shell` on a command line. Names as in
+# `sspyr_mm.checkpoints.formats.TARGETS`, whose import would load torch.
 _USE = {
     "mmpretrain": _INIT,
     "mmdet": _INIT,
     "mmseg": _INIT,
-    "torchvision": "model.load_state_dict(torch.load({out}), strict=False), which leaves out fc",
+    "torchvision": "model.load_state_dict(torch.load({out}), strict=False), without fc",
     "timm": "{timm}.load_state_dict(torch.load({out}))",
     "detectron2": "MODEL.WEIGHTS {shell}, with MODEL.RESNETS.STRIDE_IN_1X1 False and inputs in RGB",
     "safetensors": "safetensors.torch.load_file({out})",
@@ -24,27 +24,27 @@ _PREFIXED = "model.init_cfg=dict(type='Pretrained', checkpoint={out})"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("checkpoint", help="checkpoint in any format that is read; see inspect")
-    parser.add_argument("out", help="file to write; *.safetensors for --to safetensors, *.pkl for --to detectron2")
+    parser.add_argument("checkpoint", help="checkpoint of any known format; see inspect")
+    parser.add_argument("out", help="output file; *.safetensors for --to safetensors, *.pkl for --to detectron2")
     parser.add_argument(
         "--to",
         choices=list(_USE),
         default="mmpretrain",
         metavar="TARGET",
         help=f"one of {', '.join(_USE)} (default: %(default)s). sspyr_mm: a whole pre-training checkpoint, "
-        "from one of the SS-PRL authors' code",
+        "converted from one of the official code",
     )
     parser.add_argument(
         "--full-prefix",
         action="store_true",
-        help="names begin with `backbone.`, as in a whole model",
+        help="write names that begin with `backbone.`, as in a whole model",
     )
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports.
+    """Exports and prints the usage of the file.
 
     Returns:
         0.
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _usage(target: str, out: str, *, full_prefix: bool, timm: str, backbone: str) -> str:
-    """How the file is used, to be copied: its name is quoted for where it stands."""
+    """Returns the usage of the file, ready to copy, with its name quoted for Python or the shell."""
     use = _PREFIXED if full_prefix else _USE[target]
     # mmengine's --cfg-options drops blanks and quotes, and makes lists of the rest.
     if target == "sspyr_mm" and set(out) & set(" ,'\"[]()"):

@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm health``: whether a checkpoint's prototypes are in use."""
+"""``python -m sspyr_mm health``: reports whether a checkpoint's prototypes are in use."""
 
 import argparse
 
@@ -13,12 +13,12 @@ from sspyr_mm.cli.arguments import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="pre-training checkpoint")
-    parser.add_argument("--images", help="folder, list or COCO json; default: what it was trained on")
+    parser.add_argument("--images", help="images: folder, list file or COCO json (default: the training images)")
     parser.add_argument(
         "--num-images",
         type=positive_int,
         default=512,
-        help="images to look at (default: %(default)s)",
+        help="number of images (default: %(default)s)",
     )
     add_checkpoint_options(parser)
     add_custom_import(parser)

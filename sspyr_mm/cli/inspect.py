@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm inspect``: format, architecture and contents of a checkpoint."""
+"""``python -m sspyr_mm inspect``: shows format, architecture and contents of a checkpoint."""
 
 import argparse
 
@@ -7,14 +7,14 @@ from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, re
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
-    parser.add_argument("checkpoint", help="checkpoint in any format that is read")
+    parser.add_argument("checkpoint", help="checkpoint of any known format")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what is in the file.
+    """Prints the contents of the file.
 
     Returns:
         0.
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     import sys
 
-    # OpenMMLab warns on stdout, of ops that are not compiled for instance, which would be no JSON.
+    # OpenMMLab prints warnings to stdout, about missing ops for instance, which would break the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         from sspyr_mm.checkpoints import inspect_checkpoint
 

@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="folders, .txt lists or COCO jsons, as --data-root of tools/train.py takes them",
+        help="folders, list files (.txt) or COCO jsons, as for --data-root of tools/train.py",
     )
     parser.add_argument(
         "out",
         metavar="OUT",
-        help="folder to make, or a URL: s3://bucket/name, gs://..., r2://...",
+        help="output folder or URL: s3://bucket/name, gs://..., r2://...",
     )
     parser.add_argument(
         "--shard-mb",
@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="size of a shard, MB (default %(default)s)",
     )
     parser.add_argument("--num-workers", type=positive_int, default=None, help="processes (default: one per core)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order in shards (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the order in shards (default %(default)s)")
     parser.add_argument(
         "--storage-options",
         type=json_object,
         default={},
         metavar="JSON",
-        help='of an object store, e.g. \'{"endpoint_url": "http://localhost:9000"}\'; keys come from its environment',
+        help='options of an object store, e.g. \'{"endpoint_url": "http://localhost:9000"}\' (keys: environment)',
     )
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         args: As :func:`add_arguments` defines them.
 
     Returns:
-        Exit status: 0 packed, 130 interrupted, 2 wrong arguments or images.
+        Exit status: 0 for success, 130 after an interrupt, 2 for wrong arguments or images.
     """
     from sspyr_mm.datasets.streaming.shards import pack
     from sspyr_mm.datasets.unlabelled import UnlabelledImages
@@ -74,12 +74,12 @@ def run(args: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            f"\npack: interrupted, {args.out} was not made; run the same command again",
+            f"\npack: interrupted, {args.out} was not written; run the same command again",
             file=sys.stderr,
         )
         return 130
     for line in left_out:
-        print(f"pack: left out {line}", file=sys.stderr)
-    told = f", {len(left_out)} left out" if left_out else ""
+        print(f"pack: skipped {line}", file=sys.stderr)
+    told = f", {len(left_out)} skipped" if left_out else ""
     print(f"{args.out}: {len(paths) - len(left_out)} images{told} in {time.monotonic() - start:.1f} s")
     return 0

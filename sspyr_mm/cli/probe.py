@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm probe``: linear probe of checkpoints, and of the same network at random."""
+"""``python -m sspyr_mm probe``: runs a linear probe on checkpoints, and on the same network with random weights."""
 
 import argparse
 
@@ -20,24 +20,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train",
         required=True,
-        help="labelled images: a COCO json, a csv, a VOC tree, or a folder with a folder per class",
+        help="labelled training images: COCO json, CSV, VOC tree, or a folder with one folder per class",
     )
-    parser.add_argument("--val", required=True, help="held-out images, likewise")
-    parser.add_argument("--train-split", help="of a VOC tree, such as trainval, or of a folder")
-    parser.add_argument("--val-split", help="likewise, such as test")
+    parser.add_argument("--val", required=True, help="held-out images, in the same formats")
+    parser.add_argument("--train-split", help="split of --train: of a VOC tree, such as trainval, or of a folder")
+    parser.add_argument("--val-split", help="split of --val, such as test")
     parser.add_argument(
         "--size",
         type=positive_int,
-        help=f"side of the centre crop in pixels; default: that of scale 0's patches, else {DEFAULT_SIZE}",
+        help=f"side of the centre crop in pixels; default: the patch size of scale 0, else {DEFAULT_SIZE}",
     )
-    parser.add_argument("--no-random", action="store_true", help="leave out the randomly initialised network")
-    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    parser.add_argument("--no-random", action="store_true", help="skip the randomly initialised network")
+    parser.add_argument("--json", metavar="FILE", help="file for the results, as JSON")
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probes each network and prints a line per network.
+    """Probes each network and prints its result on one line.
 
     Returns:
         0.
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.datasets.labelled import match_classes, read_labelled
     from sspyr_mm.machine import limit_threads, num_cores
 
-    if args.json:  # not after an hour's work
+    if args.json:  # before an hour of work, not after it
         check_writable("--json", args.json)
     train = read_labelled(args.train, split=args.train_split)
     val = read_labelled(args.val, split=args.val_split)

@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm results``: results of several checkpoints and machines in one table."""
+"""``python -m sspyr_mm results``: prints the results of several checkpoints and machines in one table."""
 
 import argparse
 
@@ -10,10 +10,10 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("places", nargs="+", help="work dirs of `evaluate`, or result files")
-    parser.add_argument("--markdown", metavar="FILE", help="also write the table here")
-    parser.add_argument("--csv", metavar="FILE", help="also write it here, with all digits")
-    parser.add_argument("--plot", metavar="FILE", help="also draw it, as png, svg or pdf")
-    parser.add_argument("--no-published", action="store_true", help="leave out the paper's own figures")
+    parser.add_argument("--markdown", metavar="FILE", help="file for the table, as Markdown")
+    parser.add_argument("--csv", metavar="FILE", help="file for the table, as CSV with all digits")
+    parser.add_argument("--plot", metavar="FILE", help="file for a plot, as png, svg or pdf")
+    parser.add_argument("--no-published", action="store_true", help="leave out the results of the paper")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,25 +14,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments.
 
     Args:
-        parser (ArgumentParser): the command's parser.
+        parser (ArgumentParser): The command's parser.
     """
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder to make; left alone if it is finished already")
-    parser.add_argument("--num-train", type=int, default=4000, help="training images (default %(default)s)")
-    parser.add_argument("--num-val", type=int, default=1000, help="held-out images (default %(default)s)")
-    parser.add_argument("--size", default="128", help="HxW or one side, pixels (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="processes (default: one per core)")
-    parser.add_argument("--quiet", action="store_true", help="no counter")
+    parser.add_argument(
+        "dir", type=Path, metavar="DIR", help="output folder; an already finished one is left unchanged"
+    )
+    parser.add_argument("--num-train", type=int, default=4000, help="number of training images (default %(default)s)")
+    parser.add_argument("--num-val", type=int, default=1000, help="number of held-out images (default %(default)s)")
+    parser.add_argument("--size", default="128", help="image size in pixels: HxW or one side (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed; equal seeds give equal files (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="number of processes (default: one per core)")
+    parser.add_argument("--quiet", action="store_true", help="do not print progress")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command.
 
     Args:
-        args (Namespace): as ``add_arguments`` defines them.
+        args (Namespace): Arguments as ``add_arguments`` defines them.
 
     Returns:
-        int: exit status: 0 drawn or there already, 130 interrupted, 2 wrong arguments or a folder in the way.
+        int: Exit status: 0 for a new or finished folder, 130 after an interrupt, 2 for wrong arguments or a folder that
+            is something else.
     """
     start = time.monotonic()
     try:
@@ -50,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            f"\ntoy-scenes: interrupted, {args.dir} was not made; run the same command again",
+            f"\ntoy-scenes: interrupted, {args.dir} was not written; run the same command again",
             file=sys.stderr,
         )
         return 130
     if not drawn:
-        print(f"{args.dir}: finished already with the same parameters, left as it is")
+        print(f"{args.dir}: already finished with the same parameters, left unchanged")
         return 0
     count, seconds = args.num_train + args.num_val, time.monotonic() - start
     print(f"{args.dir}: {count} images in {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Hooks, optimisers and running on CPUs. Importing the package registers all of them."""
+"""Hooks, optimizers and CPU training. Importing the package registers all of them."""
 
 from sspyr_mm.engine import cpu, hooks, optimizers, transfer_hooks
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper

@@ -22,7 +22,7 @@ from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
 __all__ = ["CPUDistributedDataParallel", "init_gloo", "prepare_config"]
 
-# Where each launcher tells a process its place: (rank, world size, local rank).
+# Environment variables of each launcher: (rank, world size, local rank).
 _PLACE = {
     "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
     "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
@@ -34,14 +34,14 @@ _PLACE = {
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """``MMDistributedDataParallel`` for a model on the CPU.
 
-    SyncBN exists on GPUs only: its layers become batch norm layers with the same parameters and buffers, whose
-    statistics are those of each rank's own batch (mmengine does the same in a run that is not distributed).
-    Collective at construction, as every DistributedDataParallel.
+    SyncBN needs a GPU: its layers become batch norm layers with the same parameters and buffers, whose statistics
+    are those of each rank's own batch (mmengine does the same in a run that is not distributed). Construction is
+    collective, as for every DistributedDataParallel.
 
     Args:
         module (nn.Module): The model, on the CPU.
         device_ids (Any): Ignored: mmengine's runner passes the local rank, which DistributedDataParallel
-            refuses for a module on the CPU.
+            rejects for a module on the CPU.
         **kwargs: Arguments of ``MMDistributedDataParallel``.
     """
 
@@ -51,18 +51,18 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
 
 def prepare_config(cfg: Config, launcher: str = "none") -> Config:
-    """Adapts a config to the machine it runs on; with an accelerator it is left alone, but for `_scope_`.
+    """Adapts a config to the machine; with an accelerator only `_scope_` changes.
 
     On a machine without one:
 
-    - the process group is made with gloo, before mmengine's runner would ask for CUDA devices. Collective: every
+    - the process group is created with gloo, before mmengine's runner would ask for CUDA devices. Collective: every
       rank calls this;
-    - the model is wrapped by ``CPUDistributedDataParallel``, and ``MMSyncBN`` (a compiled op) and `sync_bn` go;
+    - ``CPUDistributedDataParallel`` wraps the model, and ``MMSyncBN`` (a compiled op) and `sync_bn` are removed;
     - ``AmpOptimWrapper`` becomes ``AutocastOptimWrapper`` in bfloat16.
 
     Args:
         cfg (Config): A complete training or test config. It is changed in place.
-        launcher (str): What started the processes: 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to 'none'.
+        launcher (str): Launcher of the processes: 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to 'none'.
 
     Returns:
         Config: ``cfg``.
@@ -90,11 +90,11 @@ def prepare_config(cfg: Config, launcher: str = "none") -> Config:
 
 
 def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
-    """Makes the default process group with gloo, unless there is one. Collective.
+    """Creates the default process group with gloo, unless one exists. Collective.
 
     Args:
         launcher (str): 'pytorch', 'slurm' or 'mpi'.
-        timeout (float, optional): Seconds after which a collective call gives up. Defaults to None: torch's own.
+        timeout (float, optional): Timeout of a collective call in seconds. Defaults to None: torch's own.
 
     Raises:
         RuntimeError: A variable that the launcher sets is missing from the environment.
@@ -108,7 +108,7 @@ def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
         os.environ.setdefault("MASTER_PORT", "29500")
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         _read_variable(name, launcher)
-    # mmengine's runner reads LOCAL_RANK whatever the launcher.
+    # mmengine's runner reads LOCAL_RANK with every launcher.
     os.environ.update(RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=local_rank)
     limit = None if timeout is None else datetime.timedelta(seconds=timeout)
     torch_dist.init_process_group("gloo", timeout=limit)
@@ -116,10 +116,10 @@ def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
 
 
 def _leave_group() -> None:
-    """Ends gloo's threads: one that asks for the interpreter's lock when it is being finalised aborts the process."""
+    """Ends gloo's threads: a thread that asks for the interpreter's lock during finalisation aborts the process."""
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
-        gc.collect()  # a wrapped model that is left in a cycle keeps the group
+        gc.collect()  # a wrapped model in a reference cycle keeps the group alive
 
 
 def _has_accelerator() -> bool:
@@ -130,7 +130,7 @@ def _read_variable(name: str, launcher: str) -> str:
     if name not in os.environ:
         raise RuntimeError(
             f"launcher={launcher!r}: the environment variable {name} is not set; start the processes with "
-            "tools/dist_train.sh (torchrun), tools/slurm_train.sh (srun) or mpirun, or leave --launcher out for "
+            "tools/dist_train.sh (torchrun), tools/slurm_train.sh (srun) or mpirun, or omit --launcher for "
             "one process"
         )
     return os.environ[name]
@@ -149,7 +149,7 @@ def _first_slurm_host() -> str:
 
 
 def _drop_collate_scope(cfg: Config) -> None:
-    """A ``_scope_`` that came with an inherited base would reach the collate function as an argument."""
+    """Removes an inherited ``_scope_``, which would reach the collate function as an argument."""
     for loader in dataloaders(cfg):
         collate = loader.get("collate_fn")
         if isinstance(collate, dict):
@@ -162,7 +162,7 @@ def _use_autocast(cfg: Config) -> list[str]:
         dtype = wrapper.pop("dtype", None)
         for option in ("loss_scale", "use_fsdp"):
             wrapper.pop(option, None)
-        # With its scope: the config's own may be mmdet or mmseg.
+        # With its scope, since the config's own may be mmdet or mmseg.
         wrapper["type"] = f"mmpretrain.{AutocastOptimWrapper.__name__}"
         wrapper["dtype"] = "bfloat16"
         came = "" if dtype in ("bfloat16", torch.bfloat16) else " instead of float16"
@@ -173,7 +173,7 @@ def _use_autocast(cfg: Config) -> list[str]:
 def _use_cpu_wrapper(cfg: Config) -> list[str]:
     wrapper = cfg.get("model_wrapper_cfg")
     if wrapper is None:
-        # What mmengine's runner does with a config that says nothing.
+        # The default of mmengine's runner.
         wrapper = dict(
             broadcast_buffers=False,
             find_unused_parameters=cfg.get("find_unused_parameters", False),
@@ -189,7 +189,7 @@ def _use_cpu_wrapper(cfg: Config) -> list[str]:
 
 
 def _replace_sync_bn(cfg: Config) -> list[str]:
-    """Keeps 'SyncBN' (CPUDistributedDataParallel reverts its layers); 'MMSyncBN' cannot even be built."""
+    """Keeps 'SyncBN', whose layers CPUDistributedDataParallel replaces; 'MMSyncBN' cannot be built."""
     found = cfg.pop("sync_bn", None) is not None
     for norm in dicts_of_type(cfg.get("model"), lambda name: name in ("MMSyncBN", "SyncBN", "SyncBatchNorm")):
         found = True

@@ -18,8 +18,8 @@ __all__ = ["AutocastOptimWrapper"]
 class AutocastOptimWrapper(OptimWrapper):
     """Runs the forward pass in bfloat16, on a GPU or on a CPU, without loss scaling.
 
-    mmengine's ``AmpOptimWrapper`` refuses to be built without a GPU; bfloat16 has float32's exponent range, so
-    that nothing of it but the autocast context is needed. Stateless beyond ``OptimWrapper``.
+    mmengine's ``AmpOptimWrapper`` cannot be built without a GPU. bfloat16 has float32's exponent range, so that
+    only the autocast context is needed. Stateless beyond ``OptimWrapper``.
 
     Args:
         dtype (str | torch.dtype): Type of the autocast regions; only bfloat16 works everywhere and without
@@ -41,13 +41,13 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Enters autocast, and what ``OptimWrapper`` does for gradient accumulation.
+        """Enters autocast and the gradient accumulation context of ``OptimWrapper``.
 
         Args:
             model (nn.Module): The model that is trained, wrapped or not.
 
         Yields:
-            None: For the time of one forward pass.
+            None: For one forward pass.
         """
         with super().optim_context(model), autocast(dtype=bfloat16):
             yield

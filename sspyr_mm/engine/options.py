@@ -1,4 +1,4 @@
-"""Settings from the command line: each must reach something that reads it."""
+"""Settings from the command line; a setting that nothing reads is an error."""
 
 import contextlib
 import importlib
@@ -16,7 +16,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from torch import nn
 from torch.utils.data import DataLoader
 
-# Read by Runner out of its config, without being arguments of it, and by this package.
+# Read from the config by Runner, without being arguments of it, and by this package.
 _ALSO_READ = {
     "activation_checkpointing",
     "compile",
@@ -29,7 +29,7 @@ _ALSO_READ = {
 }
 _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _LOOPS = ("train_cfg", "val_cfg", "test_cfg")
-# Names of settings in other tools.
+# Names of settings in other tools -> names here.
 _ALIASES = {
     "bs": "batch_size",
     "cross_weight": "cross_scale_loss.loss_weight",
@@ -70,8 +70,8 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     registered type that takes any.
 
     Args:
-        cfg: Complete config. It is changed in place.
-        options: Values by dotted name, as ``DictAction`` gives them.
+        cfg: Complete config, changed in place.
+        options: Values by dotted name, as ``DictAction`` parses them.
 
     Raises:
         ValueError: If nothing reads a setting; the message names the nearest setting that exists.
@@ -81,17 +81,17 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         _check(cfg, key, value, values)
     try:
         cfg.merge_from_dict(values)
-    except KeyError as error:  # an index beyond a list
+    except KeyError as error:  # an index beyond the end of a list
         raise ValueError(f"--cfg-options: {error.args[0]}") from error
     for name in [name for name, hook in (cfg.get("default_hooks") or {}).items() if hook is None]:
-        if name not in _RUNNER_HOOKS:  # mmengine takes None for its own hooks only
+        if name not in _RUNNER_HOOKS:  # mmengine accepts None for its own hooks only
             cfg.default_hooks.pop(name)
 
 
 def check_names(cfg: Config) -> None:
     """Checks a config for misspelt top-level names.
 
-    A name counts as misspelt where it is close to one that is read, and the config files do not use it themselves.
+    A name counts as misspelt if it is close to one that is read, and the config files do not use it themselves.
 
     Args:
         cfg: Complete config, as read from its file.
@@ -113,7 +113,7 @@ def _with_none(value: Any) -> Any:
 
 
 def _check(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> None:
-    """Follows a setting into the config, to the first part that is new."""
+    """Follows a setting into the config, up to the first new part."""
     parts = key.split(".")
     if parts[0] not in (known := _top_level(cfg)) and (
         not isinstance(cfg.get(parts[0]), Mapping) or _is_used(cfg, parts[0])
@@ -131,7 +131,7 @@ def _check(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> Non
                 _check_new(cfg, node, key, value, place, options)
                 return
             if node[part] is None and place + 1 < len(parts):
-                del node[part]  # mmengine merges a dict into nothing, but not into None
+                del node[part]  # mmengine merges a dict into a missing entry, but not into None
                 return
             node = node[part]
         else:
@@ -161,7 +161,7 @@ def _check_new(cfg: Config, node: Any, key: str, value: Any, place: int, options
 def _known_keys(
     cfg: Config, path: Sequence[str], node: Mapping[str, Any], options: Mapping[str, Any]
 ) -> set[str] | None:
-    """Settings that a dict of the config may hold; None where they are not known."""
+    """Returns the settings that a dict of the config may hold; None if they are unknown."""
     name = ".".join(path)
     if name in _LOADERS:
         own = {"disable_subprocess_warning", "num_batch_per_epoch"}
@@ -173,7 +173,7 @@ def _known_keys(
         return _KEYS[name] if default == DefaultOptimWrapperConstructor.__name__ else None
     if name in _KEYS:
         return _KEYS[name]
-    if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders take keys of their own
+    if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders accept additional keys
         return None
     kind = options.get(f"{name}.type", node.get("type"))
     found = [LogProcessor] if name == "log_processor" and kind is None else _types(cfg, kind)
@@ -196,7 +196,7 @@ def _known_keys(
 
 
 def _top_level(cfg: Config) -> set[str]:
-    """Names that the runner or this package reads."""
+    """Returns the names that the runner or this package reads."""
     runners = _types(cfg, cfg["runner_type"]) if "runner_type" in cfg else [Runner]
     known = set(_ALSO_READ)
     for runner in [Runner, *runners]:
@@ -205,19 +205,19 @@ def _top_level(cfg: Config) -> set[str]:
 
 
 def _is_used(cfg: Config, name: str) -> bool:
-    """Whether the config files use a variable in the value of another one."""
+    """Returns whether the config files use a variable in the value of another one."""
     return re.search(rf"\b{re.escape(name)}\b(?!\s*=(?!=))", cfg.text or "") is not None
 
 
 def _types(cfg: Config, kind: Any) -> list[Any]:
-    """What a ``type`` may build: classes and functions of all registries."""
+    """Returns what a ``type`` may name: classes and functions of all registries."""
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
     scope, found = cfg.get("default_scope", "mmengine"), []
     with contextlib.suppress(ImportError):
         importlib.import_module(f"{scope}.registry")
     for registry in vars(mmengine.registry).values():
-        if isinstance(registry, Registry):  # not switch_scope_and_registry, which warns of scopes without a child
+        if isinstance(registry, Registry):  # not switch_scope_and_registry, which warns about scopes without a child
             one = registry.children.get(scope, registry).get(kind)
             if one is not None and one not in found:
                 found.append(one)
@@ -225,7 +225,7 @@ def _types(cfg: Config, kind: Any) -> list[Any]:
 
 
 def _parameters(built: Any) -> set[str] | None:
-    """Names of the arguments of a class or function, inherited ones included; None where it takes any."""
+    """Returns the argument names of a class or function, with inherited ones; None if it accepts any."""
     names: set[str] = set()
     for owner in inspect.getmro(built) if inspect.isclass(built) else [built]:
         function = vars(owner).get("__init__") if inspect.isclass(owner) else owner
@@ -247,7 +247,7 @@ def _parameters(built: Any) -> set[str] | None:
 
 
 def _only_passes_on(function: Any, rest: str) -> bool:
-    """Whether ``**kwargs`` go to the parent's constructor, and nowhere else."""
+    """Returns whether ``**kwargs`` go to the parent's constructor only."""
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
@@ -257,7 +257,7 @@ def _only_passes_on(function: Any, rest: str) -> bool:
 
 
 def _unread(cfg: Config, key: str, value: Any, place: int, known: set[str], reason: str) -> ValueError:
-    """The error for a setting that nothing reads, with what may have been meant."""
+    """Returns the error for a setting that nothing reads, with a suggestion."""
     meant = next(_meant(cfg, key, place, known), None)
     if meant:
         return ValueError(f"--cfg-options {key}={value}: {reason}; use {meant}={value}")
@@ -266,7 +266,7 @@ def _unread(cfg: Config, key: str, value: Any, place: int, known: set[str], reas
 
 
 def _meant(cfg: Config, key: str, place: int, known: set[str]) -> Iterator[str]:
-    """Likely names: a misspelling, the same name elsewhere in the config, a name that is less near."""
+    """Returns likely names: a close spelling, the same name elsewhere in the config, a less close spelling."""
     parts = key.split(".")
 
     def near(cutoff: float) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _meant(cfg: Config, key: str, place: int, known: set[str]) -> Iterator[str]:
 
 
 def _paths(node: Any, name: str) -> Iterator[str]:
-    """Dotted names of a part of the config and all settings in it, those in lists left out."""
+    """Returns the dotted names of a part of the config and of all settings in it, except those in lists."""
     yield name
     if isinstance(node, Mapping):
         for key, value in node.items():

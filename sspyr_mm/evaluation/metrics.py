@@ -1,4 +1,4 @@
-"""Metrics of multi-label classification, with entries that don't count.
+"""Metrics of multi-label classification, with ignored entries.
 
 Dimensions: N images, L classes. Targets are 1 (shown), 0 (not) or -1 (ignored: as if the image were not there, for this
 class).
@@ -12,19 +12,19 @@ from torch import Tensor
 
 
 def average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> Tensor:
-    """Non-interpolated average precision of each class, as scikit-learn's ``average_precision_score``.
+    """Computes the non-interpolated average precision of each class, like scikit-learn's ``average_precision_score``.
 
-    Images of equal score count as one step of the curve: the result does not depend on their order.
+    Images with equal scores count as one step of the curve, so that the result does not depend on their order.
 
     Args:
-        scores: (N, L), higher is surer.
+        scores: (N, L), higher for a more likely class.
         targets: (N, L) 1, 0 or -1.
 
     Returns:
-        (L,) float64 in 0..1; NaN for classes without a positive, of which it is not defined.
+        (L,) float64 in 0..1; NaN for classes without a positive, for which it is undefined.
 
     Raises:
-        ValueError: If shapes differ, a score is NaN, or a target is none of 1, 0, -1.
+        ValueError: If shapes differ, a score is NaN, or a target is not 1, 0 or -1.
     """
     curve = _curve(scores, targets)
     total = (curve.positive * curve.precision).sum(0)
@@ -32,10 +32,10 @@ def average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray)
 
 
 def voc11_average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> Tensor:
-    """The 11-point average precision of VOC 2007: mean of the best precision at recalls of at least 0, .1, ..., 1.
+    """Computes the 11-point average precision of VOC 2007: mean of the best precision at recalls >= 0, .1, ..., 1.
 
     Args:
-        scores: (N, L), higher is surer.
+        scores: (N, L), higher for a more likely class.
         targets: (N, L) 1, 0 or -1 (difficult).
 
     Returns:
@@ -45,12 +45,12 @@ def voc11_average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.nd
         ValueError: As :func:`average_precision`.
 
     Deviation:
-        The devkit takes images of equal score in an order that it leaves open; here they are one step of the curve.
+        In the devkit the order of images with equal scores is undefined; here they are one step of the curve.
     """
     curve = _curve(scores, targets)
     total = torch.zeros_like(curve.precision[0])
     for tenths in range(11):
-        # In integers: .3 of 10 positives are 3, whatever floating point makes of it.
+        # In integers: .3 of 10 positives are 3, without floating-point rounding.
         reached = 10 * curve.hits >= tenths * curve.num_positive
         total += (curve.precision * reached).amax(0)
     return torch.where(curve.num_positive > 0, total / 11, torch.nan)
@@ -62,12 +62,12 @@ def mean_average_precision(
     *,
     absent_as_zero: bool = False,
 ) -> float:
-    """Mean over classes of the non-interpolated average precision.
+    """Computes the mean over classes of the non-interpolated average precision.
 
     Args:
-        scores: (N, L), higher is surer.
+        scores: (N, L), higher for a more likely class.
         targets: (N, L) 1, 0 or -1.
-        absent_as_zero: Count classes without a positive as 0, as mmpretrain does; default: leave them out.
+        absent_as_zero: Whether to count classes without a positive as 0, like mmpretrain, instead of ignoring them.
 
     Returns:
         Percent.
@@ -79,11 +79,11 @@ def mean_average_precision(
 
 
 def mean_of_classes(values: Tensor, *, absent_as_zero: bool = False) -> float:
-    """Mean of :func:`average_precision` or :func:`voc11_average_precision` in percent.
+    """Computes the mean of :func:`average_precision` or :func:`voc11_average_precision` in percent.
 
     Args:
         values: (L,), NaN for classes without a positive.
-        absent_as_zero: Whether these count as 0; default: they are left out.
+        absent_as_zero: Whether to count these as 0 instead of ignoring them.
 
     Returns:
         Percent.
@@ -92,7 +92,7 @@ def mean_of_classes(values: Tensor, *, absent_as_zero: bool = False) -> float:
         ValueError: If all are NaN.
     """
     if bool(values.isnan().all()):
-        raise ValueError("No class has a positive image: average precision is not defined")
+        raise ValueError("No class has a positive image: average precision is undefined")
     return 100 * float(values.nan_to_num(0).mean() if absent_as_zero else values.nanmean())
 
 
@@ -104,20 +104,20 @@ def classification_counts(
     topk: int | None = None,
     absent_as_zero: bool = False,
 ) -> dict[str, float]:
-    """Overall (O) and per-class (C) precision, recall and F1 of decisions.
+    """Computes overall (O) and per-class (C) precision, recall and F1 of decisions.
 
-    CP and CR are means over the classes that have a positive, as :func:`mean_average_precision` is: of others recall is
-    not defined. A class that is never predicted has precision 0 and stays in the mean. Over these classes CP and CR
+    CP and CR are means over the classes that have a positive, like :func:`mean_average_precision`: for others recall is
+    undefined. A class that is never predicted has precision 0 and stays in the mean. Over these classes CP and CR
     equal scikit-learn's macro averages with ``zero_division=0``; OP, OR and OF1 equal its micro averages over all
-    classes, wrong decisions for absent ones included. CF1 is, as in the multi-label literature, the harmonic mean of
-    CP and CR, and not the mean of the classes' F1 (scikit-learn's macro F1).
+    classes, wrong decisions for absent ones included. As in the multi-label literature, CF1 is the harmonic mean of
+    CP and CR, not the mean of the classes' F1 (scikit-learn's macro F1).
 
     Args:
         scores: (N, L) probabilities.
         targets: (N, L) 1, 0 or -1.
-        threshold: Scores of at least this are decisions for a class.
-        topk: Decide for the k surest classes of each image that are not ignored, instead.
-        absent_as_zero: Count classes without a positive as 0 in CP and CR, as mmpretrain does; default: leave them out.
+        threshold: Lowest score that counts as a decision for a class.
+        topk: Number of classes to decide for per image, by score and without ignored ones, instead of a threshold.
+        absent_as_zero: Whether to count classes without a positive as 0 in CP and CR, like mmpretrain.
 
     Returns:
         ``CP``, ``CR``, ``CF1``, ``OP``, ``OR``, ``OF1`` in percent; all 0 if no class has a positive.
@@ -133,12 +133,12 @@ def classification_counts(
         surest = scores.masked_fill(~counted, -torch.inf).topk(topk, dim=1).indices
         chosen = torch.zeros_like(counted).scatter_(1, surest, True) & counted
     else:
-        raise ValueError(f"topk must be from 1 to the {scores.shape[1]} classes, got {topk}")
+        raise ValueError(f"topk must be between 1 and {scores.shape[1]}, the number of classes, got {topk}")
     positive = targets == 1
     right, chosen_per_class, there = (x.sum(0).double() for x in (chosen & positive, chosen, positive))
     num_classes = (there >= 0 if absent_as_zero else there > 0).sum().clamp_min(1)
     figures = {
-        # Classes without a positive have nothing right: they add 0 to both sums.
+        # Classes without a positive have no true positives: they add 0 to both sums.
         "C": (
             (right / chosen_per_class.clamp_min(1)).sum() / num_classes,
             (right / there.clamp_min(1)).sum() / num_classes,
@@ -158,13 +158,13 @@ def classification_counts(
 
 @dataclass(frozen=True)
 class _Curve:
-    """Precision and recall, class by class, images from the surest on.
+    """Precision and recall per class, images by descending score.
 
     Args:
-        positive: (N, L) whether the image shows the class.
-        hits: (N, L) positives up to the end of the image's group of equal scores.
-        precision: (N, L) float64 there; ignored images don't count.
-        num_positive: (L,) positives in all.
+        positive: (N, L) mask of images that show the class.
+        hits: (N, L) number of positives up to the end of the image's group of equal scores.
+        precision: (N, L) float64 there; without ignored images.
+        num_positive: (L,) number of positives.
     """
 
     positive: Tensor
@@ -178,7 +178,7 @@ def _curve(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> _Curve:
     ordered, order = scores.sort(dim=0, descending=True)
     targets = targets.gather(0, order)
     positive = targets == 1
-    # The row at which each group of equal scores ends: the next end, looking on from every row.
+    # The row at which the group of equal scores of each row ends.
     rows = torch.arange(len(scores), device=scores.device)[:, None]
     ends = torch.ones_like(positive)
     ends[:-1] = ordered[:-1] != ordered[1:]
@@ -193,11 +193,11 @@ def _check(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> tuple[T
     targets = torch.as_tensor(targets, device=scores.device)
     if scores.ndim != 2 or scores.shape != targets.shape or not len(scores):
         raise ValueError(
-            f"scores and targets must be (images, classes) and equal, got {tuple(scores.shape)} and "
+            f"scores and targets must both have the shape (images, classes), got {tuple(scores.shape)} and "
             f"{tuple(targets.shape)}"
         )
     if bool(scores.isnan().any()):
-        raise ValueError("scores hold NaN: the network's output or its loss has diverged")
+        raise ValueError("scores contain NaN: the network has diverged")
     values = targets.unique()
     if not bool(torch.isin(values, values.new_tensor([-1, 0, 1])).all()):
         raise ValueError(f"targets must be 1, 0 or -1 (ignored), got {values[:10].tolist()}")

@@ -1,4 +1,4 @@
-"""The metrics of multi-label classification, as mmengine evaluates them."""
+"""Metrics of multi-label classification for mmengine's evaluator."""
 
 import math
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from sspyr_mm.evaluation.metrics import (
 class MultiLabelReport(BaseMetric):
     """``mAP``, ``CP``, ``CR``, ``CF1``, ``OP``, ``OR``, ``OF1`` in percent, and a table of the classes in the log.
 
-    Where a sample has ``gt_score``, its entries of -1 are left out; else ``gt_label`` says what is shown. Every rank
-    gathers its samples; mmengine collects them, so that the figures are those of one process.
+    If a sample has ``gt_score``, its entries of -1 are ignored; otherwise ``gt_label`` lists its classes. Every rank
+    gathers its samples and mmengine collects them, so that the results equal those of one process.
 
     Args:
-        voc11: Also give ``mAP_voc11``, the 11-point figure of VOC 2007.
-        threshold: Scores of at least this are decisions (see :func:`classification_counts`).
-        topk: Decide for the k surest classes of each image, instead.
-        absent_as_zero: Count classes without a positive as 0 in ``mAP``, ``CP`` and ``CR``; default: leave them out.
+        voc11: Whether to report ``mAP_voc11``, the 11-point average precision of VOC 2007.
+        threshold: Lowest score that counts as a decision (see :func:`classification_counts`).
+        topk: Number of classes to decide for per image, by score, instead of a threshold.
+        absent_as_zero: Whether to count classes without a positive as 0 in ``mAP``, ``CP`` and ``CR``.
         table: Whether to log the table.
-        per_class: Whether to give the average precision of every class as a figure, too, ``AP_NAME``.
-        diverged_as_nan: Where a score is nan or infinite, give nan as the only figure, not an error.
-        collect_device: Of mmengine's ``BaseMetric``.
-        prefix: Of the figures' names.
+        per_class: Whether to report the average precision of every class as ``AP_NAME``.
+        diverged_as_nan: Whether NaN or infinite scores give NaN as the only result instead of an error.
+        collect_device: Argument of mmengine's ``BaseMetric``.
+        prefix: Prefix of the names of the results.
     """
 
     default_prefix = "multi-label"
@@ -70,15 +70,15 @@ class MultiLabelReport(BaseMetric):
         for sample in data_samples:
             score = sample["pred_score"]
             target = sample["gt_score"] if "gt_score" in sample else label_to_onehot(sample["gt_label"], len(score))
-            # Arrays: a thousandth of the time that tensors take between processes. Doubles: no new ties.
+            # Arrays: a thousand times faster between processes than tensors. Doubles: no new ties.
             arrays = score.detach().cpu().double().numpy(), target.cpu().numpy().astype(np.int8)
             self.results.append(arrays)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Computes the figures of all samples.
+        """Computes the metrics of all samples.
 
         Args:
-            results: Pairs of scores and targets, of all ranks.
+            results: Pairs of scores and targets of all ranks.
 
         Returns:
             Percent by name.
@@ -110,7 +110,7 @@ class MultiLabelReport(BaseMetric):
         return list((self.dataset_meta or {}).get("classes") or map(str, range(num_classes)))
 
     def _table(self, columns: dict[str, Tensor], targets: Tensor) -> str:
-        """A line per class: images that show it, and its average precision; - where that is not defined."""
+        """Formats one line per class: number of its images, and average precision or -."""
         num_classes = targets.shape[1]
         names = self._names(num_classes)
         width = max(5, *map(len, names))

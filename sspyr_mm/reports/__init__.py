@@ -1,4 +1,4 @@
-"""What a trained pyramid looks like from inside."""
+"""Reports on views, trained pyramids and predictions."""
 
 from sspyr_mm.reports.health import ScaleHealth, measure_health
 

@@ -1,4 +1,4 @@
-"""A picture of views: regions with their cells, and the patches both views cut from them."""
+"""Contact sheet of views: regions with their cells, and the patches of both views."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ import torch
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import GroupSpec
 
-_SIDE = 168  # of a tile, in pixels
+_SIDE = 168  # side of a tile, in pixels
 _MARGIN = 6
 _LABEL = 16  # height of a line of text
 
@@ -17,11 +17,11 @@ _LABEL = 16  # height of a line of text
 def draw_contact_sheet(augment: PyramidAugment, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
     """Draws one row per image: for each group its regions, cells framed in colour, then the patches of each view.
 
-    A patch has its cell's colour as frame, so that patch m of V and patch m of V' can be compared.
+    The frame of a patch has the colour of its cell, so that patch m of V and patch m of V' can be compared.
 
     Args:
-        augment: The preprocessor that makes the patches.
-        inputs: A collated batch; see :class:`PyramidAugment`.
+        augment: Preprocessor that cuts the patches.
+        inputs: Collated batch; see :class:`PyramidAugment`.
 
     Returns:
         (height, width, 3) uint8 RGB.
@@ -41,7 +41,7 @@ def draw_contact_sheet(augment: PyramidAugment, inputs: Mapping[str, torch.Tenso
 
 
 def _to_uint8(augment: PyramidAugment, patches: torch.Tensor) -> np.ndarray:
-    """Normalised patches (V, M, 3, P, P) back to (V, M, P, P, 3) uint8."""
+    """Converts normalised patches (V, M, 3, P, P) back to (V, M, P, P, 3) uint8."""
     images = (patches * augment.std + augment.mean).clamp(0, 1) * 255
     return images.round().byte().permute(0, 1, 3, 4, 2).cpu().numpy()
 
@@ -68,7 +68,7 @@ def _group_tiles(group: GroupSpec, regions: np.ndarray, patches: np.ndarray) -> 
 
 
 def _mosaic(group: GroupSpec, view: np.ndarray) -> np.ndarray:
-    """The M patches (M, P, P, 3) of a view on their grid, each with its cell's frame."""
+    """Arranges the M patches (M, P, P, 3) of a view on their grid, each with its cell's frame."""
     frame = max(2, group.patch // 24) if group.grid > 1 else 0
     framed = [
         cv2.copyMakeBorder(p, frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=_colour(m, group))

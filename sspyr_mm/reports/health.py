@@ -1,4 +1,4 @@
-"""Whether a pyramid is alive: used prototypes, code entropy and spread of embeddings, per scale."""
+"""Health of a pyramid: used prototypes, code entropy and spread of embeddings, per scale."""
 
 import math
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ class ScaleHealth:
     """State of one scale on a set of images.
 
     Args:
-        scale: Name.
-        num_samples: N, patches of one view.
-        num_prototypes: K.
-        used: Prototypes that are the largest entry of at least one code.
-        mean_entropy: Entropy of the mean code over ln K: 1 is even use of all prototypes.
-        code_entropy: Mean entropy of a code over ln K: 0 is one-hot, 1 is uniform (nothing is learned).
-        ce_ratio: Cross-entropy of the swapped prediction over ln K: 1 is no better than a guess.
-        mean_cosine: Mean cosine between embeddings of different patches: 1 is total collapse.
+        scale: Name of the scale.
+        num_samples: N, number of patches of one view.
+        num_prototypes: K, number of prototypes.
+        used: Number of prototypes that are the largest entry of at least one code.
+        mean_entropy: Entropy of the mean code over ln K: 1 means that all prototypes are used equally.
+        code_entropy: Mean entropy of a code over ln K: 0 means one-hot, 1 uniform (nothing is learned).
+        ce_ratio: Cross-entropy of the swapped prediction over ln K: 1 means that nothing is learned.
+        mean_cosine: Mean cosine between embeddings of different patches: 1 means total collapse.
     """
 
     scale: str
@@ -36,7 +36,7 @@ class ScaleHealth:
 
     @property
     def is_ill(self) -> bool:
-        """Whether nothing is learned (uniform codes, or embeddings all alike), or most prototypes are unused."""
+        """Whether nothing is learned (uniform codes, or equal embeddings), or most prototypes are unused."""
         can_be_used = min(self.num_prototypes, 2 * self.num_samples)
         return self.code_entropy > 0.9 or self.mean_cosine > 0.97 or self.used < can_be_used / 10
 
@@ -45,13 +45,13 @@ class ScaleHealth:
 def measure_health(
     model: SSPRL, dataset: BaseDataset, *, num_images: int = 512, batch_size: int = 64
 ) -> list[ScaleHealth]:
-    """Embeds augmented views of images and solves their codes in one problem.
+    """Embeds augmented views of images and computes all their codes in one problem.
 
     Args:
-        model: A trained model. It is put in evaluation mode.
-        dataset: Its pipeline ends in ``PackPyramidInputs``.
-        num_images: At most so many images, evenly spread over the set.
-        batch_size: Images at a time.
+        model: Trained model; it is set to evaluation mode.
+        dataset: Data set whose pipeline ends in ``PackPyramidInputs``.
+        num_images: Maximum number of images, evenly spread over the set.
+        batch_size: Images per batch.
 
     Returns:
         One entry per scale.
@@ -68,14 +68,14 @@ def measure_health(
 
 
 def _scale_health(model: SSPRL, name: str, z: Tensor) -> ScaleHealth:
-    """Health from the embeddings (2, N, D) of one scale."""
+    """Computes the health of one scale from its embeddings (2, N, D)."""
     scale = next(s for s in model.pyramid.scales if s.name == name)
     scores = model.head.prototypes_of(scale)(z)
     codes = torch.stack(model.head.assigner.assign_many(list(scores)))
     log_p = torch.log_softmax(scores / model.head.temperature, dim=-1)
     log_k = max(math.log(scale.num_prototypes), 1e-12)
     both, num_samples = codes.flatten(0, 1), z.shape[1]
-    # Sum of all pairwise products is the square of the sum; the N diagonal ones are 1.
+    # The sum of all pairwise products is the square of the sum; the N diagonal ones are 1.
     total = z[0].sum(0).square().sum().item()
     return ScaleHealth(
         scale=name,

@@ -1,4 +1,4 @@
-"""Writing of pictures."""
+"""Image files."""
 
 import os
 from pathlib import Path
@@ -10,10 +10,10 @@ from sspyr_mm.files import whole_file
 
 
 def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Writes a picture; the file appears when it is whole.
+    """Writes an image atomically.
 
     Args:
-        path: File; its ending tells the format, ``.png`` or ``.jpg`` for example. Folders are made.
+        path: Output file; its ending sets the format, such as ``.png`` or ``.jpg``. Its folder is created.
         picture: (height, width, 3) uint8 RGB.
 
     Raises:
@@ -22,6 +22,6 @@ def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     try:
         _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
-        raise ValueError(f"{path}: pictures can't be written in this format; end the name with .png or .jpg") from error
+        raise ValueError(f"{path}: images can't be written in this format; end the name with .png or .jpg") from error
     with whole_file(path) as partial:
         partial.write_bytes(encoded.tobytes())

@@ -1,4 +1,4 @@
-"""A picture of predictions: a row per test image; columns for the ground truth and for every network."""
+"""Sheet of predictions: one row per test image; columns for the ground truth and every network."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,31 +7,31 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-_SIDE = 240  # of a tile, in pixels
+_SIDE = 240  # side of a tile, in pixels
 _MARGIN = 6
 _LABEL = 18  # height of a line of text
 _TRUTH = "_truth.jpg"
 
 
 def draw_prediction_sheet(folders: Mapping[str, str | os.PathLike]) -> np.ndarray:
-    """Puts the pictures of :class:`PredictionPicturesHook` side by side.
+    """Combines the images of :class:`PredictionPicturesHook` in one sheet.
 
     Args:
-        folders: Name of a network -> folder of its pictures.
+        folders: Name of a network -> folder of its drawn predictions.
 
     Returns:
         (height, width, 3) uint8 RGB.
 
     Raises:
-        FileNotFoundError: If there is no image of which all networks have a picture.
+        FileNotFoundError: If no image was drawn for all networks.
     """
     drawn = [{path.name for path in Path(folder).glob("*.jpg")} for folder in folders.values()]
     shared = set.intersection(*drawn) if drawn else set()
     stems = sorted(name.removesuffix(_TRUTH) for name in shared if name.endswith(_TRUTH))
     if not stems:
         raise FileNotFoundError(
-            f"No image that all networks have a picture of in {', '.join(map(str, folders.values()))}: they are gone, "
-            "or are of other images"
+            f"No image is drawn for all networks in {', '.join(map(str, folders.values()))}: the files were removed, "
+            "or show different images"
         )
     first = next(iter(folders.values()))
     rows = [_row([_header(name) for name in ("ground truth", *folders)])]
@@ -43,7 +43,9 @@ def draw_prediction_sheet(folders: Mapping[str, str | os.PathLike]) -> np.ndarra
 
 def _read(file: Path) -> np.ndarray:
     if (image := cv2.imread(str(file))) is None:
-        raise ValueError(f"{file} is no picture: remove it, and it is drawn when the result is measured again")
+        raise ValueError(
+            f"{file} cannot be read as an image: remove it; it is drawn again when the result is measured again"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -55,7 +57,7 @@ def _row(tiles: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _fit(image: np.ndarray) -> np.ndarray:
-    """The whole image on a white square."""
+    """Draws the whole image on a white square."""
     factor = _SIDE / max(image.shape[:2])
     height, width = (max(1, round(factor * side)) for side in image.shape[:2])
     shown = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -32,7 +32,7 @@ _ROWS = {  # key: what it is, unit
     "decode_ms": ("decoding alone", "ms"),
     "pil_worker_ms": ("Pillow pipeline, the same views", "ms"),
     "worker_ratio_vs_pil": ("Pillow / ours", "x"),
-    "worker_bytes": ("from a worker to the device, per image", "bytes"),
+    "worker_bytes": ("data from worker to device, per image", "bytes"),
     "augment_ms": ("augmentation, per image", "ms"),
     "pil_augment_ms": ("Pillow on one core, the same patches", "ms"),
     "augment_ratio_vs_pil": ("Pillow / ours", "x"),
@@ -53,8 +53,8 @@ def run_bench(setting: Setting, *, num_augmented: int = 8) -> dict[str, Any]:
     """Measures workers, augmentation and training on this machine.
 
     Args:
-        setting: What is trained, as from :func:`open_setting`.
-        num_augmented: Images whose augmentation is timed together.
+        setting: Training setting, as from :func:`open_setting`.
+        num_augmented: Number of images whose augmentation is timed together.
 
     Returns:
         Plain values. Workers and augmentation are measured on the paper's views, training on the config's.
@@ -86,10 +86,10 @@ def open_setting(
 
     Args:
         config: Pre-training config; default: the paper's on a GPU, otherwise the CPU-size one.
-        images: Anything ``UnlabelledImages`` reads; default: generated images.
+        images: Path for ``UnlabelledImages``; default: generated images.
         batch_size: Images per step; default: the config's.
         num_workers: Workers of a loader; default: all cores but one.
-        quick: Measures few images and steps.
+        quick: Whether to measure few images and steps.
 
     Raises:
         ValueError: If no image can be read, or the config is not one of pre-training.

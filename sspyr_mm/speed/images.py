@@ -19,7 +19,7 @@ def find_images(place: str, count: int) -> list[str]:
     """Lists images that OpenCV and Pillow can read; reports how many it skipped.
 
     Args:
-        place: Anything ``UnlabelledImages`` reads.
+        place: Path for ``UnlabelledImages``.
         count: Maximum number of images.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Pipelines that turn a file into views: that of the shipped configs, and one with Pillow that makes the same views."""
+"""Pipelines from a file to views: that of the shipped configs, and one with Pillow for the same views."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence

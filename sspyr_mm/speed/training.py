@@ -35,7 +35,7 @@ _PRECISION = ("type", "dtype", "loss_scale")
 
 @dataclass
 class Setting:
-    """What is trained, on which images and device.
+    """Model, images and device of the measured training.
 
     Args:
         cfg: Pre-training config.
@@ -134,7 +134,7 @@ def make_step(
     """Builds the config's network and optimizer, and a function that trains on a batch of regions.
 
     Args:
-        setting: What is trained.
+        setting: Training setting.
     """
     cfg = prepare_config(copy.deepcopy(setting.cfg))
     model = setting.build()
@@ -151,7 +151,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     """Measures speed and parts of a step.
 
     Args:
-        setting: What is trained.
+        setting: Training setting.
 
     Returns:
         ``images_per_s`` from files; ``step_ms`` and ``step_images_per_s`` from regions in memory;
@@ -182,7 +182,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
 
 
 def _parts(model: SSPRL, wrapper: OptimWrapper, batch: Mapping[str, Any]) -> dict[str, Callable[[], object]]:
-    """Parts of a step that can be run on their own."""
+    """Parts of a step that can run separately."""
     patches = model.data_preprocessor(batch, True)["inputs"]
     embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
     gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]

@@ -31,7 +31,7 @@ def test_every_dumped_config_is_read_back(path):
     ],
 )
 def test_programs_are_refused_and_not_run(text):
-    with pytest.raises(ValueError, match=r"not plain data.*nothing of it was executed"):
+    with pytest.raises(ValueError, match=r"not plain data.*nothing was executed"):
         parse_config(text)
     assert "SSPYR_TEST_RAN" not in os.environ
 
@@ -39,7 +39,7 @@ def test_programs_are_refused_and_not_run(text):
 @pytest.mark.parametrize("kind", ["os.system", "builtins.eval", "mmcv.imwrite", "mmcv.image.X", "mmengine.", ""])
 def test_types_are_names_that_a_registry_knows(kind):
     """A registry imports and calls whatever else a type names."""
-    with pytest.raises(ValueError, match=rf"asks for type='{kind}', which is no registered name"):
+    with pytest.raises(ValueError, match=rf"asks for type='{kind}', which is not a registered name"):
         parse_config(f"model = dict(neck=[dict(type='ReLU'), dict(type={kind!r})])")
 
 
@@ -49,5 +49,5 @@ def test_registered_types_pass(kind):
 
 
 def test_text_that_is_no_python_is_refused():
-    with pytest.raises(ValueError, match="The config inside of the checkpoint can't be read"):
+    with pytest.raises(ValueError, match="The config inside the checkpoint can't be read"):
         parse_config("a = (")

@@ -59,7 +59,7 @@ def test_types_by_module_do_not_hide_the_config_inside(backbone50, tmp_path):
 
 def test_a_config_inside_that_is_no_data_is_told(backbone50, tmp_path):
     content = {**layouts.mmdet(backbone50), "meta": {"cfg": "import os\nmodel = dict()"}}
-    with pytest.warns(UserWarning, match=r"x.pth: .*not plain data, line 1.*check that it was not"):
+    with pytest.warns(UserWarning, match=r"x.pth: .*not plain data, line 1.*check that the training used none of them"):
         assert read(content, tmp_path / "x.pth").std == (58.395, 57.12, 57.375)
 
 
@@ -87,11 +87,11 @@ def test_config_inside_is_not_run(backbone50, tmp_path):
     marker = tmp_path / "ran"
     for kind in ("os.mkdir", "os.system"):
         meta = {"backbone": {"type": kind, "path": str(marker), "command": f"touch {marker}"}}
-        with pytest.raises(ValueError, match=re.escape(f"asks for type='{kind}', which is no registered name")):
+        with pytest.raises(ValueError, match=re.escape(f"asks for type='{kind}', which is not a registered name")):
             read({"state_dict": backbone50, "meta": meta}, tmp_path / "x.pth")
         cfg = Config({"model": {"type": "SSPRL", "backbone": meta["backbone"]}}).pretty_text
         state = {**backbone50, "head.prototypes.s0.weight": torch.ones(2, 2)}
-        with pytest.raises(ValueError, match="which is no registered name"):
+        with pytest.raises(ValueError, match="which is not a registered name"):
             read({"state_dict": state, "meta": {"cfg": cfg}}, tmp_path / "x.pth")
     assert not marker.exists()
 
@@ -120,9 +120,9 @@ def test_nothing_is_fetched_for_a_config_inside(backbone, backbone50, tmp_path, 
         raise AssertionError("reached for the network")
 
     monkeypatch.setattr("socket.socket.connect", connect)
-    with pytest.raises(ValueError, match=r"asks for type=.* may fetch something from the network"):
+    with pytest.raises(ValueError, match=r"asks for type=.* may download data"):
         read({"state_dict": backbone50, "meta": {"backbone": backbone}}, tmp_path / "x.pth")
     cfg = Config({"model": {"type": "SSPRL", "backbone": backbone}}).pretty_text
     torch.save({"state_dict": backbone50, "meta": {"cfg": cfg}}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"asks for type=.* may fetch something from the network"):
+    with pytest.raises(ValueError, match=r"asks for type=.* may download data"):
         load_pretraining(tmp_path / "x.pth")

@@ -70,11 +70,11 @@ KINDS = {
         "Git LFS pointer, .*git lfs pull",
     ),
     "json": (lambda: b'{"message": "Not Found"}', r'text file, .*begins with \'{"message": "Not F'),
-    "torchscript": (scripted, r"TorchScript program, which holds code.*torch.jit.load"),
+    "torchscript": (scripted, r"TorchScript program, which contains code.*torch.jit.load"),
     "npz": (npz, r"numpy arrays \(\.npz\).*torch.from_numpy"),
     "npy": (array, "single numpy array"),
     "zip": (zipped, r"zip archive of readme.txt, weights/model.pth: extract"),
-    "half a zip": (lambda: saved()[:300], "zip archive without its end.*download it again"),
+    "half a zip": (lambda: saved()[:300], "truncated zip archive.*download it again"),
     "tar": (tarred, "tar archive: extract"),
     "gzip": (lambda: gzip.compress(saved()), "compressed by gzip: extract"),
     "bzip2": (lambda: bz2.compress(saved()), "compressed by bzip2: extract"),
@@ -156,7 +156,7 @@ class Call:
 def test_code_in_pickles_is_refused_and_not_run(payload, name, protocol, tmp_path):
     content = {"model": {"a": np.ones(2)}, "extra": payload(str(tmp_path / "ran"))}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-    match = rf"x.pkl needs arbitrary pickle \({name}\).*refused, nothing of it was executed"
+    match = rf"x.pkl needs arbitrary pickle \({name}\).*nothing was executed"
     for read in (read_checkpoint, read_backbone):
         with pytest.raises(ValueError, match=match):
             read(tmp_path / "x.pkl")
@@ -181,7 +181,7 @@ class Bytes(Call):
 def test_arrays_of_other_than_numbers_are_refused(dtype, tmp_path):
     """Bytes of a file must not become pointers."""
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Bytes(dtype)}}, protocol=4))
-    with pytest.raises(ValueError, match="which are not numbers"):
+    with pytest.raises(ValueError, match="which is not numeric"):
         read_checkpoint(tmp_path / "x.pkl")
 
 

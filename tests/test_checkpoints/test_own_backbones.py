@@ -164,7 +164,7 @@ def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
 def test_targets_of_resnets_only(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
     pretrain(tmp_path / "x.pth", backbone, channels)
-    with pytest.raises(ValueError, match=f"only ResNets have names in {target}, this is a {backbone['type']}"):
+    with pytest.raises(ValueError, match=f"{target} supports only ResNets, got {backbone['type']}"):
         export_backbone(tmp_path / "x.pth", tmp_path / "out.pkl", target=target)
     assert not (tmp_path / "out.pkl").exists()
 
@@ -188,7 +188,7 @@ def test_targets_of_resnets_only(kind, target, tmp_path):
             192,
             "timm's model has no qkv_bias=False",
         ),
-        ({"type": "MobileNetV2"}, 1280, "no model of timm is known for .* MobileNetV2"),
+        ({"type": "MobileNetV2"}, 1280, "no timm model is known for .* MobileNetV2"),
     ],
 )
 def test_backbones_timm_does_not_have(backbone, channels, message, tmp_path):
@@ -206,7 +206,7 @@ def test_other_norms_are_not_written_as_batch_norm(target, tmp_path):
     backbone = {**NARROW, "norm_cfg": {"type": "GN", "num_groups": 8}}
     pretrain(tmp_path / "x.pth", backbone, 64)
     out = tmp_path / ("out.pkl" if target == "detectron2" else "out")
-    with pytest.raises(ValueError, match=f"ResNets of {target} have batch norm, this one has GN"):
+    with pytest.raises(ValueError, match=f"{target} supports only ResNets with batch norm, got GN"):
         export_backbone(tmp_path / "x.pth", out, target=target)
     assert not out.exists()
 

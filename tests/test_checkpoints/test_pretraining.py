@@ -81,7 +81,7 @@ def test_config_of_another_version_is_reported(tmp_path):
     cfg.model.head.sharpness = 1
     content["meta"]["cfg"] = cfg.pretty_text
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"does not fit this version of sspyr_mm: .*sharpness"):
+    with pytest.raises(ValueError, match=r"does not match this version of sspyr_mm: .*sharpness"):
         load_pretraining(tmp_path / "x.pth")
 
 

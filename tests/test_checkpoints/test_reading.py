@@ -33,7 +33,7 @@ def test_programs_are_refused_and_not_run(zipped, tmp_path):
     content = {"state_dict": {"a": torch.ones(1)}, "extra": Payload(str(tmp_path / "ran"))}
     path = tmp_path / "x.pth"
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    match = r"x.pth needs arbitrary pickle.*refused, nothing of it was executed.*--allow-pickle"
+    match = r"x.pth needs arbitrary pickle.*nothing was executed.*--allow-pickle"
     for read in (read_checkpoint, read_backbone, inspect_checkpoint):
         with pytest.raises(ValueError, match=match):
             read(path)
@@ -80,7 +80,7 @@ def test_of_builtins_only_getattr_is_inert(tmp_path, capsys):
 
 def test_an_empty_file_is_called_empty(tmp_path):
     (tmp_path / "x").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"x is empty: it was not written to its end"):
+    with pytest.raises(ValueError, match=r"x is empty: "):
         read_checkpoint(tmp_path / "x")
 
 
@@ -118,9 +118,9 @@ def test_other_files(content, message, tmp_path):
     ("content", "message"),
     [
         ([torch.ones(1)], "holds a list, not a dict"),
-        ({"epoch": 1, "args": {"lr": 1}}, "holds no tensors, nor .* entries are epoch, args"),
-        ({"state_dict": {}}, "holds no tensors"),
-        ({"model": {"a": np.array([{}, 1], dtype=object)}}, "a is an array that can't be a tensor"),
+        ({"epoch": 1, "args": {"lr": 1}}, "hold no tensors.* entries are epoch, args"),
+        ({"state_dict": {}}, "hold no tensors"),
+        ({"model": {"a": np.array([{}, 1], dtype=object)}}, "a is an array that can't be converted to a tensor"),
     ],
 )
 def test_checkpoints_without_weights(content, message, tmp_path):
@@ -130,9 +130,9 @@ def test_checkpoints_without_weights(content, message, tmp_path):
 
 
 def test_a_missing_file():
-    with pytest.raises(FileNotFoundError, match=r"No checkpoint at nowhere.pth: give a .pth file"):
+    with pytest.raises(FileNotFoundError, match=r"No checkpoint at nowhere.pth: pass a .pth file"):
         read_backbone("nowhere.pth")
-    with pytest.raises(FileNotFoundError, match=r"tests is a folder: give a \.pth file"):
+    with pytest.raises(FileNotFoundError, match=r"tests is a folder: pass a \.pth file"):
         read_backbone(Path(__file__).parents[1])
 
 

@@ -120,5 +120,5 @@ def test_incomplete_checkpoints(change, message, backbone50, tmp_path):
 
 def test_other_formats_have_no_heads_to_convert(backbone50, tmp_path):
     torch.save(backbone50, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="is of the format plain: only checkpoints of the SS-PRL"):
+    with pytest.raises(ValueError, match="has the format plain: only checkpoints of the official SS-PRL"):
         convert_release(tmp_path / "x.pth", tmp_path / "out.pth")

@@ -97,7 +97,7 @@ def test_the_search_ends_in_deep_dicts(small, tmp_path):
     content = small
     for _ in range(30):
         content = {"x": content}
-    with pytest.raises(ValueError, match="holds no tensors, nor do the dicts in it"):
+    with pytest.raises(ValueError, match="and its nested dicts hold no tensors"):
         read(content, tmp_path)
 
 

@@ -60,7 +60,7 @@ def test_what_export_offers_is_what_there_is():
     ("args", "message"),
     [
         (["--to", "keras"], "invalid choice: 'keras'"),
-        (["--to", "sspyr_mm"], "is of the format sspyr_mm: only checkpoints of the SS-PRL authors"),
+        (["--to", "sspyr_mm"], "has the format sspyr_mm: only checkpoints of the official SS-PRL code"),
         (["--to", "sspyr_mm", "--full-prefix"], "--full-prefix is for backbones"),
         (["--to", "detectron2", "--full-prefix"], "names of detectron2 have no prefix"),
         (["--to", "timm"], "timm has no ResNet with"),

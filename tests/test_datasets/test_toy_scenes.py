@@ -254,7 +254,7 @@ def test_finished_folder_is_left_as_it_is(root: Path, capsys: pytest.CaptureFixt
         "1",
     ]
     assert command.run(parser.parse_args(args)) == 0
-    assert "left as it is" in capsys.readouterr().out
+    assert "left unchanged" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     args[-3] = "5"
     assert command.run(parser.parse_args(args)) == 2

@@ -73,7 +73,7 @@ def test_it_is_asked_for_in_the_config(monkeypatch):
     head = dict(type="SSPRLHead")
     model = SSPRL(pyramid, dict(config), neck, head, compile_backbone=True)
     assert calls == [(model.backbone, dict(dynamic=False))]
-    with pytest.raises(ValueError, match="compile_backbone=True can't look into stages"):
+    with pytest.raises(ValueError, match="compile_backbone=True does not support recompute='stage'"):
         SSPRL(pyramid, dict(config), neck, head, compile_backbone=True, recompute="stage")
 
 

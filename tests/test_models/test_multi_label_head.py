@@ -66,8 +66,7 @@ def test_features_of_another_width_are_refused(batch):
     feats, _, samples = batch
     wide = torch.cat([feats, feats], 1)
     message = (
-        f"model.head.in_channels is {C}, but the features that come have {2 * C} channels: "
-        f"set model.head.in_channels={2 * C}"
+        f"model.head.in_channels is {C}, but the features have {2 * C} channels: set model.head.in_channels={2 * C}"
     )
     with pytest.raises(ValueError, match=message):
         head().loss((wide,), samples)

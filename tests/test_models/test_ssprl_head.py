@@ -383,11 +383,11 @@ def test_state_dict_restores_queues_and_losses(variant, tmp_path):
     [
         (
             dict(num_prototypes=9),
-            r"prototypes.s1.weight: \(5, 8\) in the checkpoint, \(9, 8\) here",
+            r"prototypes.s1.weight: \(5, 8\) in the checkpoint, \(9, 8\) in the model",
         ),
         (dict(queue_length=3), "queues.s1.embeddings"),
-        (dict(queue_length=0), "queues.s1.embeddings: in the checkpoint, not here"),
-        (None, "prototypes.s1.weight: in the checkpoint, not here"),
+        (dict(queue_length=0), "queues.s1.embeddings: in the checkpoint, not in the model"),
+        (None, "prototypes.s1.weight: in the checkpoint, not in the model"),
     ],
 )
 def test_a_checkpoint_of_another_pyramid_is_refused(change, message):
@@ -404,7 +404,7 @@ def test_a_checkpoint_of_another_pyramid_is_refused(change, message):
 def test_a_checkpoint_of_the_other_variant_is_refused():
     pyramid = make_pyramid(2)
     state = SSPRLHead(pyramid, D).state_dict()
-    with pytest.raises(ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not here"):
+    with pytest.raises(ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not in the model"):
         SSPRLHead(pyramid, D, variant="release").load_state_dict(state, strict=False)
 
 

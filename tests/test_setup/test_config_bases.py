@@ -56,4 +56,4 @@ def test_train_py_reads_them(inherited, tmp_path):
     missing = str(tmp_path / "nothing")
     result = subprocess.run([*command, "--data-root", missing], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode != 0
-    assert f"there is nothing at {missing!r}" in result.stderr
+    assert f"{missing!r} does not exist" in result.stderr

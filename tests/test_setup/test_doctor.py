@@ -64,11 +64,11 @@ def test_json_names_versions_and_links(tmp_path):
     assert ready
     assert found["mmpretrain"]["level"] == "ok" and found["torch"]["found"][0].isdigit()
     assert found["data/coco"]["level"] == "note"
-    assert "which is not there" in found["data/coco"]["found"]
+    assert "which does not exist" in found["data/coco"]["found"]
     assert found["data/coco"]["remedy"] == "ln -sfn /path/to/coco data/coco"
     assert found["data/imagenet"]["level"] == "ok"
     assert found["data/VOCdevkit/VOC2012"]["found"] == "empty"
-    assert found["data/VOCdevkit/VOC2007"]["found"] == "not there"
+    assert found["data/VOCdevkit/VOC2007"]["found"] == "missing"
     assert int(found["cores"]["found"]) >= 1
 
 

@@ -74,5 +74,5 @@ def test_packed_shards_are_refused(browse, images, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         browse(CONFIG, "--data-root", tmp_path / "shards", "--out", tmp_path / "views.png")
     assert stopped.value.code == 2
-    assert "shards holds packed shards: give the folder of images" in capsys.readouterr().err
+    assert "shards holds packed shards: set --data-root to the folder of images" in capsys.readouterr().err
     assert not (tmp_path / "views.png").exists()

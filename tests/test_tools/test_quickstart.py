@@ -23,7 +23,7 @@ def quickstart(*args, **kwargs):
 def test_wrong_arguments_end_before_anything_is_installed():
     done = quickstart("--images", "/nowhere/at/all")
     assert done.returncode == 2
-    assert "--images /nowhere/at/all does not exist: give a folder of pictures" in done.stderr
+    assert "--images /nowhere/at/all does not exist: give a folder of images" in done.stderr
     done = quickstart("--frobnicate")
     assert done.returncode == 2 and "unknown option --frobnicate" in done.stderr
 
@@ -83,14 +83,14 @@ def test_few_pictures_make_smaller_batches(tmp_path, copy, count, batch):
     assert f"--data-root {tmp_path}/mine --work-dir {tmp_path}/new/out/mine-" in call
     assert call.endswith(f"--cfg-options train_dataloader.batch_size={batch} train_cfg.max_epochs=3")
     assert done.returncode == 130
-    assert "quickstart: stopped; the same command goes on from here" in done.stdout
+    assert "quickstart: stopped; run the same command again to resume" in done.stdout
 
 
 def test_stopped_while_it_draws_scenes(tmp_path, copy):
     done = copy("--out", "here", python=SAY)
     assert done.returncode == 130
     assert f"toy-scenes {tmp_path}/here/toy_scenes/data" in done.stdout
-    assert done.stdout.endswith("quickstart: stopped; the same command goes on from here\n")
+    assert done.stdout.endswith("quickstart: stopped; run the same command again to resume\n")
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_on_own_pictures(tmp_path):
     pictures(tmp_path / "mine" / "sub", 12)
     done = quickstart("--images", tmp_path / "mine", "--out", tmp_path, "--epochs", 2, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "no labels, no probe" in done.stdout
+    assert "no labels, so no probe" in done.stdout
     (work,) = tmp_path.glob("mine-*")
     assert (work / "backbone.pth").is_file()
     assert {p.suffix for p in (tmp_path / "mine").rglob("*") if p.is_file()} == {".png"}

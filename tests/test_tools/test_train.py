@@ -15,7 +15,7 @@ NETWORK = [f"model.backbone.{name}" for name in ("depth=18", "base_channels=8", 
 HEAD = ["model.head.in_channels=64", "model.head.num_classes=12"]
 LOADERS = [f"{part}_dataloader.num_workers=0" for part in ("train", "val")]
 SMALL = [*NETWORK, *HEAD, *LOADERS, "train_dataloader.batch_size=2", "train_cfg.max_epochs=1"]
-EXPORT = "`python -m sspyr_mm export CKPT backbone.pth` writes it"
+EXPORT = "Write it with `python -m sspyr_mm export CKPT backbone.pth`"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_data_that_is_not_there_says_how_to_get_it(tmp_path, config, tool):
     config = ROOT / "configs/benchmarks" / config
     result = train(tmp_path, "--cfg-options", *small, config=config)
     assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert f"`python tools/dataset_converters/{tool}` brings" in result.stderr.splitlines()[-1]
+    assert f"`python tools/dataset_converters/{tool}`" in result.stderr.splitlines()[-1]
 
 
 def test_errors_while_training_keep_their_traceback(tmp_path, data):

@@ -1,4 +1,4 @@
-"""Formats of checkpoints: what is read, and what is written."""
+"""Source and target formats of checkpoints."""
 
 from sspyr_mm.checkpoints.formats.sources import FORMATS
 from sspyr_mm.checkpoints.formats.targets import TARGETS

@@ -1,4 +1,4 @@
-"""Backbones from their configs, and whether tensors are all of one."""
+"""Builds backbones from configs and checks that tensors are complete."""
 
 import hashlib
 import sys
@@ -23,7 +23,7 @@ _OFFLINE = (
     *("torch.nn.", "mmcv.cnn.", "mmcv.ops.", "mmengine.model.", "mmengine.utils."),
     *("mmpretrain.models.backbones.", "mmpretrain.models.utils.", "sspyr_mm.models."),
 )
-"""Modules of what nothing is fetched for."""
+"""Modules whose classes download nothing."""
 _STACK = (
     "torch",
     "torchvision",
@@ -36,14 +36,14 @@ _STACK = (
     "mmseg",
     "sspyr_mm",
 )
-"""Packages of which only those modules are taken. What is from none of them, whoever runs this has imported."""
+"""Packages of which only those modules are allowed. Classes of other packages were imported by the user."""
 
 
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's config without what only its training was about.
+    """Returns a backbone's config without settings of its training.
 
     Args:
-        backbone: As in a training config.
+        backbone: Config of the backbone in a training config.
 
     Returns:
         A copy without initialisation and freezing, with BN in place of SyncBN.
@@ -58,14 +58,14 @@ def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_offline(config: Mapping[str, Any]) -> None:
-    """Refuses what may fetch weights or code when it is built: timm's and HuggingFace's networks ask their hubs.
+    """Rejects types that may download weights or code when built, as timm's and HuggingFace's networks do.
 
     Args:
-        config: Part of a config from a checkpoint: of a backbone, of a model.
+        config: Part of a config from a checkpoint, for a backbone or a model.
 
     Raises:
-        ValueError: If a ``type`` in it is none of mmpretrain's own backbones, of this package's modules or of the
-            layers of torch and mmcv, nor of a module that was imported besides; or as :func:`check_types`.
+        ValueError: If a ``type`` in it is not one of mmpretrain's own backbones, of this package's modules, of the
+            layers of torch and mmcv, or of another imported module; or as :func:`check_types`.
     """
     check_types(dict(config))
     for name, found in _types(config):
@@ -74,29 +74,29 @@ def check_offline(config: Mapping[str, Any]) -> None:
             online = True
         if online or (found is not None and not isclass(found)):
             raise ValueError(
-                f"The config inside of the checkpoint asks for type={name!r}, which may fetch something from the "
-                "network: only mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv, "
-                "and classes of your own modules, which --custom-import MODULE imports"
+                f"The config inside the checkpoint asks for type={name!r}, which may download data: only "
+                "mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv, "
+                "and classes of your own modules imported by --custom-import MODULE"
             )
 
 
 def custom_modules(config: Mapping[str, Any]) -> list[str]:
-    """Modules of a user's own that a config is built with: another process has to import them, too.
+    """Lists the user's modules that a config needs; other processes have to import them as well.
 
     Args:
-        config: As of :func:`check_offline`.
+        config: See :func:`check_offline`.
     """
     return sorted({found.__module__ for _, found in _types(config) if found and _is_custom(found)})
 
 
 def code_digests(modules: Iterable[str]) -> dict[str, str]:
-    """What the code of imported modules is: a figure measured with other code is another figure.
+    """Hashes the code of imported modules, since results depend on it.
 
     Args:
-        modules: Names.
+        modules: Names of modules.
 
     Returns:
-        SHA-256 of the source file of each; empty text for modules without one.
+        SHA-256 of the source file of each; '' for modules without one.
     """
     digests = {}
     for name in modules:
@@ -106,7 +106,7 @@ def code_digests(modules: Iterable[str]) -> dict[str, str]:
 
 
 def _types(config: Any) -> Iterator[tuple[str, Any]]:
-    """Every ``type`` in a config, and what is registered under that name: None for nothing."""
+    """Yields every ``type`` in a config, and the object registered under that name or None."""
     if isinstance(config, (list, tuple)):
         config = dict(enumerate(config))
     if isinstance(config, Mapping):
@@ -126,7 +126,7 @@ def _is_custom(found: Any) -> bool:
 
 
 def build_network(backbone: Mapping[str, Any]) -> nn.Module:
-    """Builds a backbone; nothing is loaded and nothing initialised.
+    """Builds a backbone without loading or initialising weights.
 
     Args:
         backbone: Config of a backbone of mmpretrain.
@@ -140,32 +140,32 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
     check_offline(backbone)
     try:
         network = MODELS.build({**backbone, "_scope_": "mmpretrain"})
-    except Exception as error:  # whatever the constructor of any backbone makes of wrong arguments
+    except Exception as error:  # constructors can raise anything on wrong arguments
         own = [name for name, found in _types(backbone) if found is None]
         hint = f". {shortened(own, 3)}: import your module with --custom-import MODULE" if own else ""
         raise ValueError(f"mmpretrain can't build the backbone {dict(backbone)}: {error}{hint}") from error
     network = revert_sync_batchnorm(network)
-    network.eval()  # of mmpretrain's backbones it returns nothing
+    network.eval()  # eval() of mmpretrain's backbones returns None
     return network
 
 
 def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> dict[str, Tensor]:
-    """Checks that tensors are all of a network's and nothing else.
+    """Checks that tensors match those of a network exactly.
 
     Args:
-        state: Tensors under the network's names. Counters of batch norm may be missing, they become 0.
+        state: Tensors under the network's names. Counters of batch norm may be missing and become 0.
         network: The network.
-        what: The file and what it was taken for, for messages.
+        what: The file and its detected format, for messages.
 
     Returns:
-        The tensors in the network's order, each contiguous and with memory of its own.
+        The tensors in the network's order, contiguous, without shared memory.
 
     Raises:
-        ValueError: If tensors are missing, unexpected, of another shape or hold NaN or infinity.
+        ValueError: If tensors are missing, unexpected, of another shape, or contain NaN or infinity.
     """
     wanted = network.state_dict()
     missing, unexpected, sizes = compare_states(state, wanted)
-    shapes = [f"{name} {given}, wanted {ours}" for name, given, ours in sizes]
+    shapes = [f"{name} {given}, expected {ours}" for name, given, ours in sizes]
     broken = [name for name in wanted if name in state and not state[name].isfinite().all()]
     if missing or unexpected or shapes or broken:
         lines = [
@@ -178,7 +178,7 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
             )
             if names
         ]
-        raise ValueError(f"{what} is not a whole backbone: " + "; ".join(lines))
+        raise ValueError(f"{what} is not a complete backbone: " + "; ".join(lines))
     return {
         name: state[name].clone().contiguous() if name in state else tensor.new_zeros(())
         for name, tensor in wanted.items()

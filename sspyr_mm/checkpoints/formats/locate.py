@@ -1,4 +1,4 @@
-"""The backbone among the tensors of a file."""
+"""Locates the backbone among the tensors of a file."""
 
 import re
 import warnings
@@ -29,7 +29,7 @@ _PREFIX = "backbone."
 
 @dataclass(frozen=True)
 class Located:
-    """A backbone before anything is checked; see :class:`BackboneCheckpoint`."""
+    """Unchecked backbone; see :class:`BackboneCheckpoint`."""
 
     source: str
     backbone: dict[str, Any]
@@ -48,13 +48,13 @@ def locate(where: str, weights: Weights, select: Selection | None = None) -> Loc
     Args:
         where: The file, for messages.
         weights: Its tensors.
-        select: Network to take, where there are several.
+        select: Network to read if there are several.
 
     Returns:
         The backbone; its tensors are those of ``weights``, not copies.
 
     Raises:
-        ValueError: If the format is not known, or there are several networks and the choice is ambiguous.
+        ValueError: If the format is unknown, or there are several networks and the choice is ambiguous.
     """
     select = select or Selection()
     found = None
@@ -70,22 +70,22 @@ def locate(where: str, weights: Weights, select: Selection | None = None) -> Loc
 
 
 def check_ema(select: Selection, averaged: bool, *, where: str) -> None:
-    """Refuses weights that are not of the kind that was asked for.
+    """Rejects weights that are not of the requested kind.
 
     Args:
-        select: What was asked for.
+        select: Requested network.
         averaged: Whether the weights are averages over training steps.
         where: The file, for messages.
 
     Raises:
-        ValueError: If they are raw and averaged ones were asked for, or the reverse.
+        ValueError: If they are raw and averaged ones were requested, or the reverse.
     """
     if select.ema is not None and select.ema is not averaged:
         asked, there = ("averaged", "raw") if select.ema else ("raw", "averaged")
         option = "--ema" if select.ema else "--no-ema"
         raise ValueError(
-            f"{where} has no {asked} weights recognised as such, only {there} ones: leave out {option}, or name "
-            "the network by --key or --prefix"
+            f"{where} has no {asked} weights recognised as such, only {there} ones: remove {option}, or name "
+            "the network with --key or --prefix"
         )
 
 
@@ -102,7 +102,7 @@ def _pretraining(weights: Weights, where: str) -> Located | None:
         patch = PyramidSpec.from_config(model["pyramid"]).scales[0].patch
         backbone = plain_config(model["backbone"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{where}: the config inside describes no model: {error}") from error
+        raise ValueError(f"{where}: the config inside does not describe a model: {error}") from error
     norm = training_settings.read_normalisation(cfg, where=where)
     decoding = training_settings.training_decoding(cfg, where=where)
     state = under(_PREFIX, weights.tensors)
@@ -134,8 +134,8 @@ def _foreign(weights: Weights, where: str, select: Selection) -> Located:
         raise sources.unknown(tensors, where=where)
     if weights.entries.get("__author__") == "Detectron2 Model Zoo":
         warnings.warn(
-            f"{where} is of Detectron2's model zoo, whose models mostly take BGR inputs with mean 103.53, 116.28, "
-            "123.675 and std 1; the file does not say so, and it is read as one of RGB inputs: check its config",
+            f"{where} is from Detectron2's model zoo, whose models mostly use BGR inputs with mean 103.53, 116.28, "
+            "123.675 and std 1; the file does not state this, and RGB inputs are assumed: check its config",
             stacklevel=2,
         )
     state = to_canonical(sources.select(row, tensors))
@@ -146,7 +146,7 @@ def _foreign(weights: Weights, where: str, select: Selection) -> Located:
         norm = training_settings.read_normalisation(cfg, where=where)
         if training_settings.style(cfg) == "caffe":
             backbone["style"] = "caffe"
-    # Of a row that is no general one the prefix is a pattern without alternatives, but for C4 detectors.
+    # The prefix of a row that is not general is a pattern without alternatives, except for C4 detectors.
     prefix = choice.name or next((m.group() for n in tensors if (m := re.match(row.prefix, n))), "")
     return Located(row.name, backbone, state, norm, None, prefix, choice.averaged, choice.notes, decoding)
 
@@ -171,7 +171,7 @@ def _choose_prefix(tensors: dict[str, Tensor], where: str, select: Selection) ->
 
 
 def full_prefix(select: Selection) -> str:
-    """The prefix as names have it: with a dot at its end, and without wrappers."""
+    """Returns the prefix as used in names: with a final dot, and without wrappers."""
     prefix = f"{select.prefix}.".replace("..", ".") if select.prefix else ""
     return unwrapped(prefix)
 

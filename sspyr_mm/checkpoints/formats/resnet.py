@@ -1,6 +1,6 @@
-"""Names of ResNets, and what their names and shapes say about them.
+"""Tensor names of ResNets, and the architecture inferred from names and shapes.
 
-Canonical are the names of mmpretrain's ``ResNet``: torchvision's, only that a deep stem is ``stem.{0,1,2}.{conv,bn}``.
+Names of mmpretrain's ``ResNet`` are canonical: torchvision's, except that a deep stem is ``stem.{0,1,2}.{conv,bn}``.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
-# Module by mmpretrain, mmdet (and mmseg), timm.
+# Name of a module in mmpretrain, mmdet (and mmseg), timm.
 _DEEP_STEM = (
     ("stem.0.conv", "stem.0", "conv1.0"),
     ("stem.0.bn", "stem.1", "conv1.1"),
@@ -24,30 +24,30 @@ _DEEP_STEM = (
     ("stem.2.bn", "stem.7", "bn1"),
 )
 _SPELLINGS = {"mmpretrain": 0, "mmdet": 1, "timm": 2}
-# A shortcut that averages has its pooling in front. Where there is nothing to average, in layer1, mmpretrain leaves
-# that place out, and the others fill it with something that has no weights.
+# A shortcut that averages begins with its pooling. In layer1, which has nothing to average, mmpretrain omits that
+# index, and the others fill it with a module without weights.
 _SHORTCUT = {f"layer1.0.downsample.{i}": f"layer1.0.downsample.{i + 1}" for i in (0, 1)}
 _AVG_DOWN = re.compile(r"layer[2-4]\.0\.downsample\.2\.")
 _FIRST_BLOCK = re.compile(r"((?:.*\.)?)(?:layer1|res2|4)\.0\.conv1\.weight")
 _STEMS = ("conv1", "conv1.0", "stem.0", "stem.0.conv", "stem.conv1", "0", "0.0")
-"""First convolutions: torchvision, timm, mmdet, mmpretrain, Detectron2, numbered children."""
+"""Names of first convolutions: torchvision, timm, mmdet, mmpretrain, Detectron2, numbered children."""
 
 
 def find_prefixes(names: Collection[str]) -> list[str]:
-    """Prefixes under which there is a ResNet, complete or not.
+    """Finds the prefixes of ResNets, complete or not.
 
     Args:
         names: Names of tensors.
 
     Returns:
-        Prefixes with the dot they end in, or empty, of names that have both a stem and a first block.
+        Prefixes, with the final dot or empty, under which there are a stem and a first block.
     """
     starts = [match[1] for match in map(_FIRST_BLOCK.fullmatch, names) if match]
     return [p for p in starts if any(f"{p}{stem}.weight" in names for stem in _STEMS)]
 
 
 def to_canonical(state: State) -> dict[str, Tensor]:
-    """Brings the spellings of deep stems and averaging shortcuts to mmpretrain's.
+    """Converts the names of deep stems and averaging shortcuts to mmpretrain's.
 
     Args:
         state: Tensors under names of torchvision, timm, mmdet, mmseg or mmpretrain.
@@ -68,7 +68,7 @@ def to_canonical(state: State) -> dict[str, Tensor]:
 
 
 def from_canonical(state: State, spelling: str) -> dict[str, Tensor]:
-    """Undoes :func:`to_canonical`.
+    """Inverse of :func:`to_canonical`.
 
     Args:
         state: Tensors under mmpretrain's names.
@@ -85,12 +85,12 @@ def from_canonical(state: State, spelling: str) -> dict[str, Tensor]:
 
 
 def averages(state: State) -> bool:
-    """Whether shortcuts average before they convolve."""
+    """Returns whether shortcuts average before their convolution."""
     return any(map(_AVG_DOWN.match, state))
 
 
 def from_detectron2(name: str) -> str:
-    """One of Detectron2's names as torchvision's."""
+    """Converts a name of Detectron2 to torchvision's."""
     name = re.sub(r"^stem\.", "", name)
     name = re.sub(r"^res(\d)\.", lambda m: f"layer{int(m[1]) - 1}.", name)
     name = re.sub(r"conv(\d)\.norm\.", r"bn\1.", name)
@@ -98,7 +98,7 @@ def from_detectron2(name: str) -> str:
 
 
 def to_detectron2(name: str) -> str:
-    """One of torchvision's names as Detectron2's."""
+    """Converts a name of torchvision to Detectron2's."""
     name = re.sub(r"bn(\d)\.", r"conv\1.norm.", name)
     name = name.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
     if not name.startswith("layer"):
@@ -107,16 +107,16 @@ def to_detectron2(name: str) -> str:
 
 
 def infer_config(state: State) -> dict[str, Any]:
-    """The architecture that names and shapes point to; the nearest one where something is missing.
+    """Infers the architecture from names and shapes; the closest one if tensors are missing.
 
-    What they can't show is taken as torchvision's: the stride of a bottleneck in its 3x3 convolution, RGB inputs, no
-    anti-aliasing.
+    torchvision's conventions are assumed for everything else: the stride of a bottleneck in its 3x3 convolution, RGB
+    inputs, no anti-aliasing.
 
     Args:
         state: Tensors under mmpretrain's names.
 
     Returns:
-        ``dict(type="ResNet", depth=...)`` and what differs from mmpretrain's defaults.
+        ``dict(type="ResNet", depth=...)`` and the settings that differ from mmpretrain's defaults.
     """
     bottleneck = any(re.match(r"layer\d\.\d+\.conv3\.", name) for name in state)
     counts = [_num_blocks(state, f"layer{i}") for i in (1, 2, 3, 4)]
@@ -126,8 +126,8 @@ def infer_config(state: State) -> dict[str, Any]:
         if (block.__name__ == "Bottleneck") is bottleneck
     }
     deep_stem = "stem.0.conv.weight" in state
-    # A shape can claim anything without a byte behind it. The smallest of these networks, ResNet-18, has 2,700 numbers
-    # per squared width; what can't be filled is not built either.
+    # A file can state any shape without data. The smallest of these networks, ResNet-18, has 2,700 numbers per squared
+    # width; a network that the data cannot fill is not built.
     bound = max(64, math.isqrt(sum(tensor.numel() for tensor in state.values()) // 2000))
     found = {
         "stem_channels": _width(state, bound, "stem.2.conv.weight" if deep_stem else "conv1.weight"),
@@ -159,6 +159,6 @@ def _rename(state: State, modules: Mapping[str, str]) -> dict[str, Tensor]:
         module, _, last = name.rpartition(".")
         other = f"{modules.get(module, module)}.{last}" if module else last
         if other in renamed:
-            raise ValueError(f"Two tensors claim to be the backbone's {other}, one of them is {name}")
+            raise ValueError(f"Two tensors map to the backbone's {other}, one of them is {name}")
         renamed[other] = tensor
     return renamed

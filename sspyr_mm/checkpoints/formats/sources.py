@@ -1,8 +1,8 @@
-"""The formats that are read, told apart by the names of their tensors.
+"""Source formats, distinguished by the names of their tensors.
 
-A row says which names a format must have and where in it the backbone is. Only what a row selects is looked at, so a
-key encoder, a target network or a queue is never taken for the backbone; and what it selects must be a backbone, whole
-and nothing but it, or reading ends with an error.
+A row states the names that a format must have and the place of the backbone. Only the tensors that a row selects are
+read, so a key encoder, a target network or a queue is never mistaken for the backbone. The selected tensors must form
+a complete backbone and nothing else; otherwise reading fails.
 """
 
 import re
@@ -16,10 +16,10 @@ from sspyr_mm.files import shortened
 from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_STD
 
 RELEASE_STD = (0.228 * 255, 0.224 * 255, 0.225 * 255)
-"""Normalisation of SwAV's and the SS-PRL authors' code: .228 where most others have .229."""
+"""Normalisation of SwAV and the official code: .228 instead of the usual .229."""
 
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-"""Children of a ResNet, numbered: what ``Sequential(*resnet.children())`` makes of their names."""
+"""Numbered children of a ResNet -> names, as in ``Sequential(*resnet.children())``."""
 
 
 def _from_sequential(name: str) -> str:
@@ -29,18 +29,18 @@ def _from_sequential(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """One row of the table.
+    """Row of the table of formats.
 
     Args:
-        name: Of the method or program.
-        layout: Where the backbone is, in words.
-        needs: Patterns; each must fit the beginning of at least one name.
-        prefix: Pattern the backbone's names begin with; it is taken off, and other names are left aside.
-        heads: Pattern of names behind the prefix that are no backbone.
-        rename: From the names behind the prefix to torchvision's.
-        container: Entry of the file the tensors must be in; None for any.
-        std: Normalisation it was trained with.
-        general: Whether the names say nothing about a method, so that there may be another network next to it.
+        name: Name of the method or program.
+        layout: Description of the place of the backbone.
+        needs: Patterns; each must match the start of at least one name.
+        prefix: Pattern of the start of the backbone's names; it is removed, and other names are ignored.
+        heads: Pattern of names after the prefix that do not belong to the backbone.
+        rename: Function from the names after the prefix to torchvision's.
+        container: Entry of the file that must hold the tensors; None for any.
+        std: Standard deviations of the normalisation in training.
+        general: Whether the names are not specific to a method, so that the file may hold another network.
     """
 
     name: str
@@ -60,7 +60,7 @@ _MM_PREFIX = r"backbone\.|roi_head\.shared_head\.(?=layer4\.)"
 _SSPRL_HEADS = r"projection_head\.|l_pro_head\d+\.|ptypes\.|local_ptypes\d+\.|l2g_ptypes\d+\."
 _DETCO_HEADS = r"(.*\.)?layers\.|.*mlp|fc\."
 _NO_TRUNK = r"(?!(conv|bn|norm|gn|layer|stem|stage|block)s?\d*\.)"
-"""Modules next to a trunk are heads, unless their names are those of parts of a trunk."""
+"""Modules next to a trunk are heads, unless their names are those of trunk parts."""
 _D2_HEADS = r"stem\.fc\.|fc\.|linear\."
 
 FORMATS = (
@@ -132,7 +132,7 @@ FORMATS = (
     ),
     SourceFormat(
         "insloc",
-        "backbone., beside backbone_k.; C4: layer4 in roi_head.shared_head.",
+        "backbone., next to backbone_k.; C4: layer4 in roi_head.shared_head.",
         (_MM_STEM, r"backbone_k\."),
         prefix=_MM_PREFIX,
     ),
@@ -150,7 +150,7 @@ FORMATS = (
     ),
     SourceFormat(
         "mmpretrain",
-        "backbone. (mmselfsup, too)",
+        "backbone. (also mmselfsup)",
         (_MM_STEM,),
         prefix=r"backbone\.",
         heads=_NO_TRUNK,
@@ -182,7 +182,7 @@ FORMATS = (
     ),
     SourceFormat(
         "torchvision",
-        "plain, with fc (timm's, too)",
+        "plain, with fc (also timm's)",
         (_CONV1, r"fc\."),
         heads=_NO_TRUNK,
         general=True,
@@ -203,19 +203,19 @@ FORMATS = (
         general=True,
     ),
 )
-"""First row that fits wins: the special ones stand before the general ones."""
+"""The first matching row wins: specific rows come before general ones."""
 
 
 def detect(tensors: Collection[str], container: str | None, *, bare: bool = False) -> SourceFormat | None:
-    """Finds the format of a file by the names of its tensors.
+    """Finds the format of a file from the names of its tensors.
 
     Args:
-        tensors: Names.
-        container: Entry of the file they are in.
-        bare: Whether only formats without a prefix come into question.
+        tensors: Names of tensors.
+        container: Entry of the file that holds them.
+        bare: Whether only formats without a prefix are considered.
 
     Returns:
-        The row of :data:`FORMATS`, None if there is no such row.
+        Row of :data:`FORMATS`, or None.
     """
     for row in FORMATS:
         if row.container not in (None, container) or (bare and row.prefix):
@@ -226,35 +226,35 @@ def detect(tensors: Collection[str], container: str | None, *, bare: bool = Fals
 
 
 def unknown(tensors: Collection[str], *, where: str) -> ValueError:
-    """The error for a file without a known format.
+    """Returns the error for a file of an unknown format.
 
     Args:
-        tensors: Names.
+        tensors: Names of tensors.
         where: The file, for messages.
 
     Returns:
-        An error that lists the formats and the first names of the file.
+        Error that lists the formats and the first names in the file.
     """
     known = "\n".join(f"  {row.name}: {row.layout}" for row in FORMATS)
     return ValueError(
-        f"{where} holds no ResNet in a format that is known. Its first tensors are {shortened(tensors, 6)}. Other "
-        "backbones (ViT, Swin, ConvNeXt, ...) are read from pre-training checkpoints of sspyr_mm and what `export` "
-        f"made of them; ResNets under any prefix, and from\n{known}"
+        f"{where} holds no ResNet in a known format. Its first tensors are {shortened(tensors, 6)}. Other "
+        "backbones (ViT, Swin, ConvNeXt, ...) are read from pre-training checkpoints of sspyr_mm and files that "
+        f"`export` wrote from them; ResNets under any prefix, and from\n{known}"
     )
 
 
 def select(row: SourceFormat, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Picks the backbone.
+    """Selects the backbone's tensors.
 
     Args:
-        row: The format.
+        row: Format of the file.
         tensors: All tensors of the file.
 
     Returns:
         The backbone's tensors under torchvision's names (deep stems: timm's or mmdet's), complete or not.
 
     Raises:
-        ValueError: If two tensors claim the same name.
+        ValueError: If two tensors map to the same name.
     """
     chosen: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -262,6 +262,6 @@ def select(row: SourceFormat, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         if match is None or re.match(row.heads, rest := name[match.end() :]):
             continue
         if (ours := row.rename(rest)) in chosen:
-            raise ValueError(f"Two tensors claim to be the backbone's {ours}, one of them is {name}")
+            raise ValueError(f"Two tensors map to the backbone's {ours}, one of them is {name}")
         chosen[ours] = tensor
     return chosen

@@ -1,4 +1,4 @@
-"""The formats that are written."""
+"""Target formats."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ RESNET_VARIANTS: dict[str, dict[str, Any]] = {
     "ResNetV1c": {"deep_stem": True},
     "ResNetV1d": {"deep_stem": True, "avg_down": True},
 }
-"""ResNets that are written under a type of their own in configs, and what that type says."""
+"""ResNets with separate types in configs, and the settings that those types imply."""
 _WITHOUT_WEIGHTS = {
     *("type", "depth", "zero_init_residual", "out_indices", "drop_path_rate", "init_cfg"),
     *("frozen_stages", "norm_eval", "with_cp"),
@@ -34,15 +34,16 @@ _WITHOUT_WEIGHTS = {
 
 @dataclass(frozen=True)
 class Target:
-    """A format to write.
+    """Target format.
 
     Args:
-        description: What the file is, for help and README.
-        translate: From mmpretrain's names to the target's; raises ValueError for what the target can't express.
-        write: Writes the tensors and our metadata, the same bytes each time. To an open file: given a path, torch.save
-            writes its name into the archive, and that of a file which is not whole yet has the process's number.
-        prefixable: Whether the names may get the prefix ``backbone.``.
-        ending: Ending by which programs know the format; empty if they do not go by it.
+        description: Description of the file, for help and README.
+        translate: Function from mmpretrain's names to the target's; raises ValueError for a backbone that the target
+            can't express.
+        write: Function that writes the tensors and our metadata, always as the same bytes. It writes to an open file,
+            since torch.save stores a path in the archive, and the name of a partial file contains the process id.
+        prefixable: Whether names may have the prefix ``backbone.``.
+        ending: File ending by which programs detect the format; empty if they ignore it.
     """
 
     description: str
@@ -57,7 +58,7 @@ def _unchanged(backbone: Config, state: State) -> dict[str, Tensor]:
 
 
 def _mmdet(backbone: Config, state: State) -> dict[str, Tensor]:
-    """Other backbones than ResNets are used there as ``type='mmpretrain.X'``, under mmpretrain's names."""
+    """Converts ResNets only: other backbones are used there as ``type='mmpretrain.X'``, with mmpretrain's names."""
     return from_canonical(state, "mmdet") if backbone["type"] in RESNET_VARIANTS else dict(state)
 
 
@@ -79,10 +80,10 @@ def _timm(backbone: Config, state: State) -> dict[str, Tensor]:
 
 
 def timm_call(backbone: Config) -> str:
-    """How to make the timm model that a backbone was written for.
+    """Returns the call that creates the timm model for a backbone.
 
     Args:
-        backbone: Its config.
+        backbone: Config of the backbone.
 
     Returns:
         ``timm.create_model(...)``.
@@ -102,10 +103,10 @@ def timm_call(backbone: Config) -> str:
 
 def _require_resnet(backbone: Config, target: str, *expressible: str) -> None:
     if backbone["type"] not in RESNET_VARIANTS:
-        raise ValueError(f"only ResNets have names in {target}, this is a {backbone['type']}")
+        raise ValueError(f"{target} supports only ResNets, got {backbone['type']}")
     norm = backbone.get("norm_cfg", {}).get("type", "BN")
     if norm not in ("BN", "SyncBN", "MMSyncBN"):
-        raise ValueError(f"ResNets of {target} have batch norm, this one has {norm}")
+        raise ValueError(f"{target} supports only ResNets with batch norm, got {norm}")
     defaults = inspect.signature(ResNet).parameters
     settings = {**RESNET_VARIANTS[backbone["type"]], **backbone}
     for key in settings.keys() - _WITHOUT_WEIGHTS - {"norm_cfg", *expressible}:
@@ -130,16 +131,16 @@ def _write_detectron2(state: dict[str, Tensor], meta: dict[str, Any], file: Bina
 
 
 def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
-    # Not save_file: it makes files that only their owner can read, whatever the umask.
+    # Not save_file, whose files only their owner can read, whatever the umask.
     from safetensors.torch import save
 
     content = save(state, metadata={"format": "pt", SAFETENSORS_META: json.dumps(meta)})
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
-    # The order of its metadata is another one each time.
+    # The order of its metadata varies between calls.
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the format's own padding: tensors begin at a multiple of 8 bytes
+    text += b" " * (-len(text) % 8)  # padding as the format requires: tensors begin at a multiple of 8 bytes
     file.write(len(text).to_bytes(8, "little") + text)
     file.write(memoryview(content)[end:])
 
@@ -156,25 +157,25 @@ TARGETS = {
 
 
 def check_ending(target: str, file: str | os.PathLike[str]) -> None:
-    """Refuses names that programs would take for another format.
+    """Rejects file names that programs would read as another format.
 
     Args:
         target: One of :data:`TARGETS`, or ``sspyr_mm``.
-        file: File to write.
+        file: Output file.
 
     Raises:
-        ValueError: If the file does not have the ending its format goes by, or has that of ``.safetensors`` without
-            being one.
+        ValueError: If the file lacks the ending of its format, or ends in ``.safetensors`` without being such a
+            file.
     """
     name = os.fspath(file).lower()
     ending = TARGETS[target].ending if target in TARGETS else ""
     if not name.endswith(ending):
         raise ValueError(
-            f"{file} must end in {ending}, by which programs know the format: name it {file}{ending}, or choose "
+            f"{file} must end in {ending}, by which programs detect the format: name it {file}{ending}, or choose "
             "another target (--to)"
         )
     if name.endswith(".safetensors") and target != "safetensors":
         raise ValueError(
-            f"{file} ends in .safetensors, but for {target} a file of torch.save is written: name it .pth, or choose "
+            f"{file} ends in .safetensors, but {target} needs a file of torch.save: name it .pth, or choose "
             "--to safetensors (target='safetensors')"
         )

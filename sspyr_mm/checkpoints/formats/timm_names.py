@@ -1,7 +1,7 @@
-"""ViT, ConvNeXt and Swin of mmpretrain under timm's names, where timm has the model.
+"""Conversion of mmpretrain's ViT, ConvNeXt and Swin to timm's names, if timm has the model.
 
-Which model that is decides more than names: whether its pointwise layers are convolutions, say. So a backbone is
-matched with a model of timm first, and one that has none there is refused.
+The model determines more than names, such as whether its pointwise layers are convolutions. So a backbone is first
+matched with a model of timm, and rejected if there is none.
 """
 
 import inspect
@@ -24,7 +24,7 @@ _VITS = {
     (1024, 24, 16, 4096): "vit_large",
     (1280, 32, 16, 5120): "vit_huge",
 }
-# Sizes timm has of it; the patches' size is part of the architecture, the image's is an argument.
+# Sizes that timm has: the patch size is part of the architecture, the image size is an argument.
 _VIT_PATCHES = {
     "vit_tiny": (16,),
     "vit_small": (8, 16, 32),
@@ -49,7 +49,7 @@ _SWINS = {
 
 
 class TimmModel(NamedTuple):
-    """A model of timm: its name, the arguments that make it compute what mmpretrain's backbone does, its tensors."""
+    """Model of timm: its name, the arguments that make it equal to mmpretrain's backbone, its tensors."""
 
     name: str
     arguments: dict[str, Any]
@@ -57,11 +57,11 @@ class TimmModel(NamedTuple):
 
 
 def to_timm(backbone: Config, state: State) -> TimmModel:
-    """Translates a backbone.
+    """Translates a backbone to timm.
 
     Args:
         backbone: Config of a ``VisionTransformer``, ``ConvNeXt`` or ``SwinTransformer`` of mmpretrain.
-        state: Its tensors.
+        state: Tensors of the backbone.
 
     Returns:
         timm's model, without its classifier.
@@ -71,7 +71,7 @@ def to_timm(backbone: Config, state: State) -> TimmModel:
     """
     kind = str(backbone["type"]).removeprefix("mmpretrain.")
     if kind not in _KINDS:
-        raise ValueError(f"no model of timm is known for a backbone of type {kind}")
+        raise ValueError(f"no timm model is known for a backbone of type {kind}")
     return _KINDS[kind](backbone, state)
 
 
@@ -164,7 +164,7 @@ def _swin(backbone: Config, state: State) -> TimmModel:
         )
     rules = (
         (r"^patch_embed\.projection\.", "patch_embed.proj."),
-        # mmpretrain merges patches at the end of a stage, timm at the beginning of the next.
+        # mmpretrain merges patches at the end of a stage, timm at the start of the next.
         (r"^stages\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample."),
         (r"^stages\.", "layers."),
         (r"\.attn\.w_msa\.", ".attn."),
@@ -176,14 +176,14 @@ def _swin(backbone: Config, state: State) -> TimmModel:
         if key.endswith("relative_position_index") or re.match(r"norm[0-2]\.", key):
             continue  # derived from the window; outputs of earlier stages
         renamed[_apply(rules, key)] = _merging(tensor) if ".downsample." in key else tensor
-    # Where the map is no larger than a window, timm does not shift unless told to. Maps that are not multiples of the
-    # window are padded by the one and shrink the window of the other: equal at 224 (or 384) pixels.
+    # If the map is not larger than a window, timm shifts only on request. For maps that are not multiples of the
+    # window, mmpretrain pads and timm reduces the window: equal at 224 (or 384) pixels.
     arguments = {"always_partition": True} if backbone.get("pad_small_map") else {}
     return TimmModel(_SWINS[sizes], arguments, renamed)
 
 
 def _merging(tensor: Tensor) -> Tensor:
-    """Inputs of a patch merging: mmpretrain's are ordered channel, row, column; timm's column, row, channel."""
+    """Reorders inputs of a patch merging from channel, row, column (mmpretrain) to column, row, channel (timm)."""
     return tensor.unflatten(-1, (-1, 2, 2)).transpose(-1, -3).flatten(-3).contiguous()
 
 
@@ -196,7 +196,7 @@ _WITHOUT_WEIGHTS = {
 
 
 def _require_defaults(backbone: Config, cls: Callable[..., torch.nn.Module], handled: tuple[str, ...]) -> None:
-    """Refuses what changes a backbone in a way that is not looked at here."""
+    """Rejects settings of a backbone that the translation does not cover."""
     parameters = inspect.signature(cls).parameters
     for key, value in backbone.items():
         if key in _WITHOUT_WEIGHTS or key in handled:

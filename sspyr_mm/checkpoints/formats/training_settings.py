@@ -1,4 +1,4 @@
-"""Inputs and strides of a network, by the config inside its OpenMMLab checkpoint."""
+"""Inputs and strides of a network, from the config inside its OpenMMLab checkpoint."""
 
 import math
 import warnings
@@ -12,7 +12,7 @@ Triple = tuple[float, float, float]
 
 
 class Normalisation(NamedTuple):
-    """Of RGB inputs, on the scale of 0 to 255."""
+    """Normalisation of RGB inputs in 0-255."""
 
     mean: Triple = IMAGENET_MEAN
     std: Triple = IMAGENET_STD
@@ -22,14 +22,14 @@ def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
     """Selects the options of ``LoadRGBImage`` that pixel values depend on.
 
     Args:
-        options: Of the transform, from a file; None for none.
+        options: Options of the transform, from a file; None for none.
         where: The file, for messages.
 
     Returns:
-        Those that are set, of ``value_range`` and ``background``.
+        The given ones among ``value_range`` and ``background``.
 
     Raises:
-        ValueError: If one is not plain numbers.
+        ValueError: If an option does not consist of numbers.
     """
     options = {} if options is None else options
     if not isinstance(options, Mapping):
@@ -49,9 +49,9 @@ def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
 
 
 def training_decoding(cfg: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Options of decoding in the training data of a config; see :func:`read_decoding`.
+    """Finds the decoding options in the training data of a config; see :func:`read_decoding`.
 
-    Warns where parts of the data have different options; the first part's are taken.
+    Warns if parts of the data have different options; the first part's are used.
     """
     found = [
         read_decoding(transform, where=where)
@@ -67,7 +67,7 @@ def training_decoding(cfg: Mapping[str, Any], *, where: str) -> dict[str, Any]:
 
 
 def find_transforms(name: str, part: Any) -> Iterator[Mapping[str, Any]]:
-    """Transforms of a type in a part of a config, however deep."""
+    """Yields the transforms of a type in a part of a config, at any depth."""
     if isinstance(part, Mapping):
         if _class(part) == name:
             yield part
@@ -78,14 +78,14 @@ def find_transforms(name: str, part: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
-    """The config in a checkpoint of OpenMMLab.
+    """Reads the config in an OpenMMLab checkpoint.
 
     Args:
         meta: The checkpoint's ``meta``.
         where: The file, for messages.
 
     Returns:
-        The config; empty where there is none and, with a warning, where it is no plain data.
+        The config; empty if there is none or, with a warning, if it is not plain data.
     """
     if not meta.get("cfg"):
         return {}
@@ -93,8 +93,8 @@ def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
         return parse_plain(meta["cfg"])
     except ValueError as error:
         warnings.warn(
-            f"{where}: {error}. Whether it was trained on BGR inputs, with unusual means or in caffe's style is "
-            "told there and stays unknown: check that it was not",
+            f"{where}: {error}. The config would state BGR inputs, unusual means or caffe's style, "
+            "which are not detected: check that the training used none of them",
             stacklevel=2,
         )
         return {}
@@ -104,11 +104,11 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
     """Finds the normalisation in a config.
 
     Args:
-        cfg: Config of any OpenMMLab project, also of the time before ``data_preprocessor``.
+        cfg: Config of any OpenMMLab project, also from before ``data_preprocessor``.
         where: The file, for messages.
 
     Returns:
-        What the config says, ImageNet's where it says nothing.
+        Normalisation of the config, by default ImageNet's.
 
     Raises:
         ValueError: If the network was trained on BGR inputs.
@@ -123,7 +123,7 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
     for entry in candidates:
         if not isinstance(entry, Mapping):
             continue
-        if _class(entry) != "PyramidAugment":  # which always sees RGB
+        if _class(entry) != "PyramidAugment":  # whose inputs are always RGB
             if entry.get("mean") is None or entry.get("std") is None:
                 continue
             if not (entry.get("to_rgb") or entry.get("bgr_to_rgb") or loads_rgb):
@@ -137,17 +137,17 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
 
 
 def triple(value: Any, *, where: str) -> Triple:
-    """Three numbers.
+    """Parses three numbers.
 
     Args:
-        value: From a file.
+        value: Value from a file.
         where: The file, for messages.
 
     Returns:
         The numbers.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the value is anything else.
     """
     try:
         red, green, blue = (float(number) for number in value)
@@ -157,12 +157,12 @@ def triple(value: Any, *, where: str) -> Triple:
 
 
 def style(cfg: Mapping[str, Any]) -> str:
-    """Where a config's bottlenecks stride: ``pytorch`` in the 3x3 convolution, ``caffe`` in the first 1x1."""
+    """Returns where a config's bottlenecks stride: ``pytorch`` in the 3x3 convolution, ``caffe`` in the first 1x1."""
     model = cfg.get("model")
     backbone = model.get("backbone") if isinstance(model, Mapping) else None
     return str(backbone.get("style", "pytorch")) if isinstance(backbone, Mapping) else "pytorch"
 
 
 def _class(entry: Mapping[str, Any]) -> str:
-    """A type without its scope or, in configs of Python's imports, its module."""
+    """Returns the name of a type without its scope or, in pure Python configs, its module."""
     return str(entry.get("type")).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""The tensors of one network in a file, and what is stored next to them."""
+"""Tensors of one network in a file, and the data stored next to them."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +13,9 @@ from sspyr_mm.checkpoints.formats.resnet import find_prefixes
 from sspyr_mm.files import shortened
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\.")
-"""Components that torch.compile, FSDP, DeepSpeed and activation checkpointing insert into names."""
+"""Name components inserted by torch.compile, FSDP, DeepSpeed and activation checkpointing."""
 _COUNTERS = ("n_averaged", "steps")
-"""Buffers of torch's and mmengine's averaged models."""
+"""Counter buffers of averaged models in torch and mmengine."""
 _AVERAGED = {"ema", "swa", "avg", "averaged", "average", "teacher"}
 _MOMENTUM = {"momentum", "target", "key", "k"}
 _MAX_DEPTH, _MAX_DICTS = 8, 20_000
@@ -23,12 +23,12 @@ _MAX_DEPTH, _MAX_DICTS = 8, 20_000
 
 @dataclass(frozen=True)
 class Selection:
-    """The network to read from a file that holds several.
+    """Network to read from a file that holds several.
 
     Args:
-        key: Entry that holds the tensors, with dots for nested dicts, e.g. ``model.state_dict``. None: found by names.
-        prefix: Beginning of the backbone's names, e.g. ``encoder_k.``; empty for none. None: found by names.
-        ema: Whether averaged weights are read where raw ones are next to them. None: averaged if there are any.
+        key: Entry that holds the tensors, with dots for nested dicts, e.g. ``model.state_dict``. None: detected.
+        prefix: Prefix of the backbone's names, e.g. ``encoder_k.``; '' for none. None: detected.
+        ema: Whether to read averaged weights if the file also has raw ones. None: averaged if there are any.
     """
 
     key: str | None = None
@@ -37,12 +37,12 @@ class Selection:
 
 
 class Choice(NamedTuple):
-    """One network of several.
+    """Network chosen among several.
 
     Args:
-        name: Its entry or prefix.
-        averaged: Whether its weights are averages over training steps.
-        notes: What was decided and how to decide otherwise; empty if there was no choice.
+        name: Entry or prefix.
+        averaged: Whether the weights are averages over training steps.
+        notes: Decisions and the options that change them; empty if there was no choice.
     """
 
     name: str
@@ -52,15 +52,15 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors as a file has them, without the components that wrappers insert into names.
+    """Tensors of a file, without the name components that wrappers insert.
 
     Args:
-        tensors: By name.
+        tensors: Tensors by name.
         container: Entry of the file that holds them, with dots for nested dicts; None for the file itself.
-        meta: The file's ``meta``, empty if it has none.
-        entries: The file's other entries.
-        averaged: See :class:`Choice`.
-        notes: See :class:`Choice`.
+        meta: ``meta`` of the file, empty if it has none.
+        entries: Other entries of the file.
+        averaged: Attribute of :class:`Choice`.
+        notes: Attribute of :class:`Choice`.
     """
 
     tensors: dict[str, Tensor]
@@ -75,12 +75,12 @@ def find_weights(checkpoint: dict[str, Any], *, where: str, select: Selection | 
     """Finds the tensors of a network in nested dicts.
 
     Args:
-        checkpoint: As :func:`read_checkpoint` returns it.
+        checkpoint: Output of :func:`read_checkpoint`.
         where: The file, for messages.
-        select: Network to take, where there are several.
+        select: Network to read if there are several.
 
     Returns:
-        The tensors; numpy arrays among them as tensors.
+        The tensors; numpy arrays are converted to tensors.
 
     Raises:
         ValueError: If there are none, or several networks and the choice is ambiguous.
@@ -88,9 +88,7 @@ def find_weights(checkpoint: dict[str, Any], *, where: str, select: Selection | 
     select = select or Selection()
     found = dict(_tensor_dicts(checkpoint))
     if not found:
-        raise ValueError(
-            f"{where} holds no tensors, nor do the dicts in it; its entries are {shortened(checkpoint, 3)}"
-        )
+        raise ValueError(f"{where} and its nested dicts hold no tensors; its entries are {shortened(checkpoint, 3)}")
     candidates = _candidates(found, select.key, where)
     states = {k: _tensors(v, f"{where}: {k}" if k else where) for k, v in candidates.items()}
     choice = choose(
@@ -131,16 +129,16 @@ def choose(
         found: Tensors by entry or prefix.
         where: The file, for messages.
         option: Option of the command line that chooses, for messages.
-        ema: See :class:`Selection`.
-        averaged: Entry that is known to be averaged, so that others are not; None if words tell.
-        named: Whether the user has named the place of the network, which may then be a momentum encoder.
-        is_whole: Whether a network is complete; asked where nothing else decides.
+        ema: Attribute of :class:`Selection`.
+        averaged: Entry that is known to be averaged, so that others are not; None to decide by names.
+        named: Whether the user has named the network, which may then be a momentum encoder.
+        is_whole: Function that returns whether a network is complete; used if nothing else decides.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: If several are left, or none but momentum encoders.
+        ValueError: If several networks remain, or only momentum encoders.
     """
     left: dict[str, Mapping[str, Tensor]] = {}
     for name, state in found.items():
@@ -154,13 +152,13 @@ def choose(
         )
     if 0 < len(momentum) < len(left):
         left = {name: state for name, state in left.items() if name not in momentum}
-        notes.append(f"the momentum encoder is left out: {option} {momentum[0]} takes it")
+        notes.append(f"the momentum encoder is not used: {option} {momentum[0]} selects it")
     means = [n for n in left if (n == averaged if averaged else is_averaged(n))]
     raw = [name for name in left if name not in means]
     if len(means) == len(raw) == 1 and _alike(left[means[0]], left[raw[0]]):
         pair = (f"averaged weights ({means[0]})", f"raw ones ({raw[0] or 'no prefix'})")
         taken, other, flag = (*pair, "--no-ema") if ema is not False else (*pair[::-1], "--ema")
-        notes.append(f"{taken} are used; {flag} takes the {other}")
+        notes.append(f"{taken} are used; {flag} selects the {other}")
         name = raw[0] if ema is False else means[0]
         return Choice(name, name in means, tuple(notes))
     if len(left) > 1:
@@ -172,34 +170,34 @@ def choose(
 
 
 def is_averaged(name: str) -> bool:
-    """Whether the words of an entry or prefix say that its weights are averages over training steps."""
+    """Returns whether the words of an entry or prefix mean that its weights are averages over training steps."""
     return bool(_words(name) & _AVERAGED)
 
 
 def is_momentum(name: str) -> bool:
-    """Whether the words of an entry or prefix say that it is the momentum encoder of another network."""
+    """Returns whether the words of an entry or prefix mean that it is the momentum encoder of another network."""
     return bool(_words(name) & _MOMENTUM)
 
 
 def under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors whose names begin with a prefix, without it."""
+    """Returns the tensors whose names begin with a prefix, without the prefix."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def unwrapped(name: str) -> str:
-    """A name without the components that wrappers insert."""
+    """Returns a name without the components that wrappers insert."""
     return _WRAPPERS.sub("", name)
 
 
 def counts(found: Mapping[str, Any], number: int = 8) -> str:
-    """Entries or prefixes with their numbers of tensors, for messages."""
+    """Formats entries or prefixes with their numbers of tensors, for messages."""
     texts = [f"{name or repr('')} ({len(state)} tensors)" for name, state in found.items()]
     return shortened(texts, number)
 
 
 def _candidates(found: Mapping[str, dict[str, Any]], key: str | None, where: str) -> dict[str, dict[str, Any]]:
-    """The dicts that may be the network's: all with a ResNet; of other networks, what is large."""
-    # An optimizer has a dict of two or three tensors for each parameter.
+    """Returns the dicts that may hold a network: all with a ResNet; for other networks, the large ones."""
+    # An optimizer has a dict of two or three tensors per parameter.
     most = max(map(len, found.values()))
     large = {k: v for k, v in found.items() if 2 * len(v) >= most}
     likely = {k: v for k, v in found.items() if find_prefixes(v)} or large
@@ -214,7 +212,7 @@ def _candidates(found: Mapping[str, dict[str, Any]], key: str | None, where: str
 
 
 def _tensor_dicts(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every dict that holds arrays, with its path; the outermost come first."""
+    """Yields every dict that holds arrays, with its path, outermost first."""
     level: list[tuple[str, Any]] = [("", checkpoint)]
     visited = 0
     for _ in range(_MAX_DEPTH):
@@ -240,7 +238,7 @@ def _tensor_dicts(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
 def _without_wrappers(state: dict[str, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for name, value in state.items():
-        # A module and its compiled form have equal tensors; where they differ, both keep their names.
+        # A module and its compiled form have equal tensors; if they differ, both keep their names.
         short = unwrapped(name)
         renamed[short if short not in renamed or _equal(renamed[short], value) else name] = value
     renamed = {name: value for name, value in renamed.items() if name not in _COUNTERS}
@@ -250,7 +248,7 @@ def _without_wrappers(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _averaged_by_mmengine(checkpoint: Mapping[str, Any]) -> str | None:
-    """The entry with averaged weights: mmengine's EMAHook stores the raw ones as ``ema_state_dict``."""
+    """Returns the entry with averaged weights: mmengine's EMAHook stores the raw ones as ``ema_state_dict``."""
     raw = checkpoint.get("ema_state_dict")
     return "state_dict" if isinstance(raw, dict) and "steps" in raw else None
 
@@ -279,5 +277,5 @@ def _tensors(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         try:
             tensors[name] = value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
         except TypeError as error:
-            raise ValueError(f"{where}: {name} is an array that can't be a tensor: {error}") from error
+            raise ValueError(f"{where}: {name} is an array that can't be converted to a tensor: {error}") from error
     return tensors

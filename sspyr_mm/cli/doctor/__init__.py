@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm doctor``: can this machine pre-train, and if not, what mends it."""
+"""``python -m sspyr_mm doctor``: checks whether this machine can pre-train, and names the remedies."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="check these images, too: folders, list files (.txt) or COCO annotations (.json)",
+        help="images to check as well: folders, list files (.txt) or COCO annotations (.json)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--quick", action="store_true", help="do not import the package to prove that it starts")
+    parser.add_argument("--quick", action="store_true", help="skip the import of the package")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs all checks and prints what they found.
+    """Runs all checks and prints their findings.
 
     Args:
         args (argparse.Namespace): ``data`` (list[str]), ``json`` (bool), ``quick`` (bool).

@@ -1,4 +1,4 @@
-"""What the checks of ``python -m sspyr_mm doctor`` give."""
+"""Findings of the checks of ``python -m sspyr_mm doctor``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ SETUP = "bash tools/setup_env.sh"
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """Result of one check.
 
     Args:
-        name (str): What was looked at.
-        level (str): 'ok'; 'note': pre-training runs, something else may not; 'problem': pre-training
+        name (str): Subject of the check.
+        level (str): 'ok'; 'note': pre-training runs, but something else may not; 'problem': pre-training
             can't run.
-        found (str): What is there.
-        remedy (str): How to mend it; empty when there is nothing to mend. Defaults to ''.
+        found (str): State that the check found.
+        remedy (str): Remedy; empty if none is needed. Defaults to ''.
     """
 
     name: str
@@ -27,13 +27,13 @@ class Finding:
 
 
 def last_line(text: str) -> str:
-    """What an error says in the end.
+    """Returns the last line of an error message.
 
     Args:
         text (str): Any text.
 
     Returns:
-        str: Its last line that is not empty; empty without one.
+        str: The last line that is not empty; '' without one.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""

@@ -1,4 +1,4 @@
-"""Images: those of the shipped configs, and those that are named."""
+"""Checks of images: the data sets of the shipped configs, and the paths given by ``--data``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, Finding, last_line
 
-# Data sets of the shipped configs, as links below the working directory, with what reads them.
+# Data sets of the shipped configs, as links below the working directory -> configs that read them.
 DATA_LINKS = {
     "data/coco": "configs/ssprl/r50_coco_*.py",
     "data/imagenet": "configs/ssprl/r50_in1k_*.py",
@@ -19,21 +19,21 @@ NUM_DECODED = 8
 
 
 def check_links() -> Iterator[Finding]:
-    """Looks for the data sets of the shipped configs below the working directory.
+    """Checks the data sets of the shipped configs below the working directory.
 
     Yields:
-        Finding: One for each place.
+        Finding: One per data set.
     """
     for name, use in DATA_LINKS.items():
         path = Path(name)
         if path.is_symlink() and not path.exists():
-            found = f"a link to {os.readlink(path)}, which is not there"
+            found = f"link to {os.readlink(path)}, which does not exist"
             yield Finding(name, NOTE, found, f"ln -sfn /path/to/{path.name} {name}")
         elif not path.exists():
-            remedy = f"{use} read it: ln -s /path/to/{path.name} {name}"
-            yield Finding(name, NOTE, "not there", remedy)
+            remedy = f"needed by {use}: ln -s /path/to/{path.name} {name}"
+            yield Finding(name, NOTE, "missing", remedy)
         elif path.is_dir() and not any(path.iterdir()):
-            yield Finding(name, NOTE, "empty", f"{use} read it: fill it, or remove it and link")
+            yield Finding(name, NOTE, "empty", f"needed by {use}: fill it, or replace it by a link")
         elif not os.access(path, os.R_OK | os.X_OK):
             yield Finding(name, NOTE, "not readable", f"chmod -R u+rX {path.resolve()}")
         else:
@@ -41,18 +41,18 @@ def check_links() -> Iterator[Finding]:
 
 
 def check_data(path: str) -> Iterator[Finding]:
-    """Lists images as training would, and decodes a few.
+    """Lists images like training does, and decodes some of them.
 
     Args:
-        path (str): A folder, a list file or a COCO annotation file.
+        path (str): Folder, list file or COCO annotation file.
 
     Yields:
-        Finding: How many images there are, and which of the tried ones can't be decoded.
+        Finding: The number of images, and the tried ones that can't be decoded.
     """
     try:
         from sspyr_mm.datasets.unlabelled import UnlabelledImages
     except Exception as error:
-        yield Finding(path, PROBLEM, f"not checked: {last_line(str(error))}", "mend the stack first")
+        yield Finding(path, PROBLEM, f"not checked: {last_line(str(error))}", "fix the installed packages first")
         return
     try:
         paths = UnlabelledImages(path, lazy_init=True).list_images()
@@ -66,7 +66,7 @@ def check_data(path: str) -> Iterator[Finding]:
         yield Finding(path, OK, f"{len(paths)} images, {len(tried)} tried and decoded")
         return
     found = f"{len(paths)} images; {len(bad)} of {len(tried)} tried can't be decoded: {bad[0]}"
-    remedy = "is the copy complete? remove or replace such files (training leaves them out one by one)"
+    remedy = "check that the copy is complete; remove or replace such files (training skips each of them)"
     yield Finding(path, PROBLEM if len(bad) == len(tried) else NOTE, found, remedy)
 
 
@@ -76,6 +76,6 @@ def _decode_error(path: str) -> str | None:
     try:
         with Image.open(path) as image:
             image.load()
-    except Exception as error:  # Pillow raises whatever its decoders do
+    except Exception as error:  # Pillow's decoders can raise anything
         return f"{type(error).__name__}: {last_line(str(error))}"
     return None

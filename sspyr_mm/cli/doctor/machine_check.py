@@ -1,4 +1,4 @@
-"""Processors and memory."""
+"""Checks of processors and memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sspyr_mm.machine import num_cores
 
 
 def check_torch() -> Iterator[Finding]:
-    """Imports torch and looks at the GPUs that it sees, and at those that it does not.
+    """Imports torch and lists the GPUs that it detects, and reports those that it does not.
 
     Yields:
         Finding: Whether torch can be imported; the GPUs.
     """
     if not compat.is_importable("torch"):
-        return  # check_stack() has said so
+        return  # reported by check_stack()
     try:
         import torch
     except Exception as error:
@@ -42,7 +42,7 @@ def check_torch() -> Iterator[Finding]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         remedy = "unset CUDA_VISIBLE_DEVICES to use it"
     elif torch.version.cuda is None:
-        remedy = "this torch is built without CUDA: install one with it"
+        remedy = "this torch is built without CUDA: install a build with CUDA"
     else:
         remedy = (
             f"torch is built for CUDA {torch.version.cuda}: update the driver, or install a torch built "
@@ -52,10 +52,10 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """Looks at cores, memory, and the shared memory that data loader workers hand batches through.
+    """Checks cores, memory, and the shared memory through which data loader workers pass batches.
 
     Yields:
-        Finding: One for each.
+        Finding: One per resource.
     """
     cores = num_cores()
     yield Finding("cores", OK, str(cores))
@@ -63,7 +63,7 @@ def check_machine() -> Iterator[Finding]:
     if memory is not None:
         found = f"{memory / 2**30:.1f} GiB"
         if memory < 4 * 2**30:
-            remedy = "smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
+            remedy = "use smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
             yield Finding("memory", NOTE, found, remedy + "train_dataloader.num_workers=1")
         else:
             yield Finding("memory", OK, found)
@@ -91,7 +91,7 @@ def _nvidia_driver() -> str | None:
 
 
 def _memory_limit() -> int | None:
-    """Bytes of memory this process may use: the machine's, or the container's where that is less."""
+    """Returns the bytes of memory this process may use: the smaller of the machine's and the container's."""
     limits = []
     with contextlib.suppress(AttributeError, OSError, ValueError):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

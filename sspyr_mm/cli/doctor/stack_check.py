@@ -1,7 +1,7 @@
-"""Python, OpenMMLab, OpenCV and the package itself.
+"""Checks of Python, OpenMMLab, OpenCV and the package itself.
 
-Every check works on a broken stack: modules are found by their metadata, and what has to be imported is imported where
-a failure is an answer.
+Every check works on a broken stack: modules are found by their metadata, and a failing import is reported as a
+finding.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from sspyr_mm.version import __version__
 
 
 def check_python() -> Iterator[Finding]:
-    """Looks at the interpreter.
+    """Reports the interpreter and this package.
 
     Yields:
-        Finding: Its version and place.
+        Finding: Versions and paths.
     """
     found = f"{platform.python_version()} ({sys.executable})"
     yield Finding("Python", OK, found)
@@ -32,10 +32,10 @@ def check_python() -> Iterator[Finding]:
 
 
 def check_stack() -> Iterator[Finding]:
-    """Looks for torch and the OpenMMLab modules by their metadata.
+    """Checks torch and the OpenMMLab modules by their metadata.
 
     Yields:
-        Finding: One for each module.
+        Finding: One per module.
     """
     for module, (lowest, too_new) in compat.REQUIRED.items():
         description = _describe(module)
@@ -55,7 +55,7 @@ def check_stack() -> Iterator[Finding]:
             yield Finding(module, OK, description)
     mixed = compat.mixed_distributions()
     if mixed:
-        yield Finding("mixed stack", PROBLEM, mixed, f"or a fresh environment: {SETUP}")
+        yield Finding("mixed stack", PROBLEM, mixed, f"or create a fresh environment: {SETUP}")
     numpy = compat.find_distribution("numpy")
     if numpy is None:
         yield Finding("numpy", PROBLEM, "missing", SETUP)
@@ -64,10 +64,10 @@ def check_stack() -> Iterator[Finding]:
 
 
 def check_opencv() -> Iterator[Finding]:
-    """Looks for OpenCV, which mmcv imports, and for distributions of it that overwrite one another.
+    """Checks OpenCV, which mmcv imports, and detects distributions of it that overwrite one another.
 
     Yields:
-        Finding: What is installed, and whether it can be imported.
+        Finding: The installed distributions, and whether OpenCV can be imported.
     """
     names = (
         "opencv-python",
@@ -81,7 +81,7 @@ def check_opencv() -> Iterator[Finding]:
     if len(set(there.values())) > 1:
         last = max(there.values(), key=Version)
         same = " ".join(f"{name}=={last}" for name in there)
-        remedy = f"they overwrite each other's files; bring them to one version: pip install {same}"
+        remedy = f"they overwrite each other's files; install the same version of each: pip install {same}"
         yield Finding("OpenCV", NOTE, text, remedy)
     try:
         import cv2
@@ -89,7 +89,7 @@ def check_opencv() -> Iterator[Finding]:
         found = f"{text}; import fails: {error}"
         if "libGL" in str(error) or "libgthread" in str(error):
             remedy = (
-                "apt-get install libgl1 libglib2.0-0, or the build without windows: pip uninstall opencv-python && "
+                "apt-get install libgl1 libglib2.0-0, or install the build without GUI: pip uninstall opencv-python && "
                 "pip install --force-reinstall opencv-python-headless"
             )
         else:
@@ -101,22 +101,22 @@ def check_opencv() -> Iterator[Finding]:
 
 
 def check_ops() -> Iterator[Finding]:
-    """Looks for mmcv's compiled ops and loads them without mmcv itself.
+    """Finds mmcv's compiled ops and loads them without importing mmcv.
 
     Yields:
-        Finding: Whether they are there and fit this torch.
+        Finding: Whether they exist and match this torch.
     """
     if not compat.is_importable("mmcv"):
         return
     spec = importlib.util.find_spec("mmcv")
     folders = (spec.submodule_search_locations if spec else None) or []
     files = [path for folder in folders for path in Path(folder).glob("_ext*.*")]
-    use = "pre-training, classification and segmentation run without; detection needs them"
+    use = "pre-training, classification and segmentation run without them; detection needs them"
     if not files:
         yield Finding("mmcv ops", NOTE, "not compiled", f"{use}: {SETUP}")
         return
     try:
-        import torch  # noqa: F401  (its libraries are what the ops are linked to)
+        import torch  # noqa: F401  (the ops are linked to its libraries)
 
         extension = importlib.util.spec_from_file_location("mmcv._ext", files[0])
         assert extension is not None
@@ -129,7 +129,7 @@ def check_ops() -> Iterator[Finding]:
 
 
 def check_package() -> Iterator[Finding]:
-    """Imports the package with all its components, in a process of its own.
+    """Imports the package with all its components in a separate process.
 
     Yields:
         Finding: Whether every component registers, and the last line of the error otherwise.
@@ -140,7 +140,7 @@ def check_package() -> Iterator[Finding]:
         yield Finding("components", OK, "registered")
     else:
         found = last_line(result.stderr) or f"exit status {result.returncode}"
-        remedy = f"see the problems above; the whole error: {sys.executable} -c 'import sspyr_mm'"
+        remedy = f"see the problems above; for the full error run {sys.executable} -c 'import sspyr_mm'"
         yield Finding("components", PROBLEM, found, remedy)
 
 
@@ -150,7 +150,7 @@ def _describe(module: str) -> str | None:
         return "found on the path, version unknown" if compat.is_importable(module) else None
     name, version = found
     if not compat.is_importable(module):
-        return f"{version} ({name}; but `import {module}` finds nothing)"
+        return f"{version} ({name}; but `import {module}` fails)"
     if not module.startswith("mm"):
         return version
     return f"{version} ({'fork ' if name.startswith('onedl-') else 'original '}{name})"

@@ -1,4 +1,4 @@
-"""Compares what a config expects with the data and machines at hand, before the first step."""
+"""Checks of a config against the data and the number of processes, before the first step."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,25 +14,25 @@ from sspyr_mm.engine.hooks.model_access import accumulative_counts, model_of
 from sspyr_mm.pyramid import PyramidSpec
 
 _RUN = "ssprl_run"
-"""Key in the message hub, which is part of the checkpoint: what a schedule is made for."""
+"""Key in the message hub, which is part of the checkpoint: length and batch size that a schedule is made for."""
 
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Refuses a run without a single batch; reports files that are not used, and images without content.
+    """Rejects a run without a full batch; reports unused files and images without content.
 
-    It also reports prototypes, queues and batch sizes that do not fit.
+    It also reports prototypes, queues and batch sizes that do not match the data.
 
-    Each message says what to set.
+    Each message names the setting to change.
     """
 
     priority = "VERY_HIGH"
 
     def before_train(self, runner: Runner) -> None:
-        """Checks.
+        """Runs the checks.
 
         Raises:
-            ValueError: If the data does not fill one batch, or the run resumes one of another length or batch size.
+            ValueError: If the data does not fill one batch, or the resumed run has another length or batch size.
         """
         loader = runner.train_dataloader
         check_full_batch(loader)
@@ -46,7 +46,7 @@ class DataCheckHook(Hook):
 
 
 def check_batch(runner: Runner) -> None:
-    """Warns where the learning rate is for another number of images per step.
+    """Warns if the learning rate is for another number of images per step.
 
     Args:
         runner: Runner that is about to train.
@@ -59,22 +59,22 @@ def check_batch(runner: Runner) -> None:
 
 
 def count_images(loader: DataLoader) -> int:
-    """Images of the data set, over all processes; a streamed one's length is that of this process's part."""
+    """Returns the number of images over all processes; the length of a streamed data set counts one process only."""
     dataset: Any = loader.dataset
     return getattr(dataset, "num_images", None) or len(dataset)
 
 
 def check_full_batch(loader: DataLoader) -> None:
-    """Checks that an epoch has an iteration.
+    """Checks that an epoch has at least one iteration.
 
-    mmengine's schedulers that count iterations refuse an empty epoch, without a word on the data, before any hook is
-    asked: tools/train.py calls this before it trains.
+    mmengine's schedulers that count iterations reject an empty epoch before any hook runs, and their message does not
+    mention the data. Therefore tools/train.py calls this before training.
 
     Args:
-        loader: Of the training data.
+        loader: Loader of the training data.
 
     Raises:
-        ValueError: If there are fewer images than a batch has.
+        ValueError: If there are fewer images than in a batch.
     """
     num_images = count_images(loader)
     if len(loader) == 0:
@@ -85,27 +85,27 @@ def check_full_batch(loader: DataLoader) -> None:
 
 
 def _check_resumed(runner: Runner, run: dict[str, int]) -> None:
-    """Refuses to go on with another run's schedule: position, learning rate and order of images would be wrong."""
+    """Rejects another run's schedule: position, learning rate and order of images would be wrong."""
     previous = runner.message_hub.runtime_info.get(_RUN)
     if runner.iter > 0 and previous is not None and previous != run:
         raise ValueError(
-            f"The checkpoint is of a run with {previous}, this one has {run}; its schedule does not fit. Resume with "
-            "the old settings (batch: over all processes), or begin a new run from its weights: in another --work-dir, "
+            f"The checkpoint is of a run with {previous}, but this run has {run}; the schedules differ. Resume with "
+            "the old settings (batch: over all processes), or start a new run from its weights: in another --work-dir, "
             "without --resume, --cfg-options load_from=CHECKPOINT"
         )
     runner.message_hub.update_info(_RUN, run)
 
 
 def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated: int) -> str | None:
-    """Compares the images of an optimizer step with those that the learning rate is for.
+    """Compares the images per optimizer step with the batch size that the learning rate is for.
 
     Args:
         auto_scale_lr: The config's: ``base_batch_size``, in images per step, and ``enable``.
-        batch_size: Images of a process and iteration.
-        accumulated: Iterations whose gradients are added up for a step.
+        batch_size: Images per process and iteration.
+        accumulated: Iterations whose gradients are accumulated for a step.
 
     Returns:
-        One sentence with the setting to change; None where both are equal, or the rate is scaled.
+        One sentence with the setting to change; None if both are equal, or the rate is scaled.
     """
     processes, base = get_world_size(), auto_scale_lr.get("base_batch_size")
     batch = batch_size * processes * accumulated
@@ -115,8 +115,8 @@ def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated
         if accumulated == 1:
             return None
         return (
-            f"The learning rate is scaled to batches of {batch_size * processes}, which leaves out that gradients of "
-            f"{accumulated} of them make a step. If base_batch_size={base} counts the images of a step, set "
+            f"The learning rate is scaled to batches of {batch_size * processes}, but a step accumulates "
+            f"{accumulated} of them. If base_batch_size={base} counts the images of a step, set "
             f"auto_scale_lr.base_batch_size={max(1, base // accumulated)} ({base} / {accumulated})."
         )
     if batch == base:
@@ -128,20 +128,20 @@ def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated
     if accumulated > 1:  # mmengine counts the images of an iteration
         scaled += f" and auto_scale_lr.base_batch_size={max(1, base // accumulated)}"
     return (
-        f"The learning rate is for {base} images per step; this run takes {batch_size} x {processes} process(es){times}"
+        f"The learning rate is for {base} images per step; this run uses {batch_size} x {processes} process(es){times}"
         f" = {batch}. To keep the recipe, {keeps}; to scale the learning rate instead, set {scaled}."
     )
 
 
 def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:
-    """What is too large for the data.
+    """Lists the settings that are too large for the data.
 
     Args:
-        spec: The pyramid.
+        spec: Pyramid.
         num_images: Images of the data set.
 
     Returns:
-        One message per finding, with what to set.
+        One message per finding, with the setting to change.
     """
     messages = []
     for scale in spec.scales:

@@ -21,10 +21,10 @@ _STREAM = "ssprl_stream"
 
 @HOOKS.register_module()
 class PyramidLinkHook(Hook):
-    """Sets the model's pyramid in the transforms that cut by it, so that a config states it once."""
+    """Sets the model's pyramid in the transforms that use it, so that a config states it once."""
 
     def before_train(self, runner: Runner) -> None:
-        """Sets it before any worker is started."""
+        """Sets the pyramid before any worker is started."""
         set_pyramid(runner.train_dataloader.dataset, model_of(runner).pyramid)
 
 
@@ -34,18 +34,18 @@ class ViewSeedHook(Hook):
 
     Transforms derive theirs from :class:`SampleSeed`; the network's own (drop path, dropout) come from torch's
     generator, which is seeded before every iteration. So a run that is stopped and resumed equals an
-    uninterrupted one. Needs ``ResumableSampler`` to leave out what an interrupted epoch has already seen.
+    uninterrupted one. Needs ``ResumableSampler`` to skip the images that an interrupted epoch has already seen.
     """
 
     # After mmengine's DistSamplerSeedHook (NORMAL), which sets the sampler's epoch.
     priority = "LOW"
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that there are epochs, and one data set.
+        """Checks that the loop counts epochs, and that there is one data set.
 
         Raises:
-            ValueError: If the loop counts iterations: hooks are told of its first epoch only. If the data set wraps
-                others: an image's views depend on its index, which repeats in them.
+            ValueError: If the loop counts iterations, since it calls hooks for its first epoch only; or if the data
+                set wraps others, since an image's views depend on its index, which repeats in them.
         """
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
@@ -54,13 +54,13 @@ class ViewSeedHook(Hook):
             )
         if inner_datasets(dataset := runner.train_dataloader.dataset):
             raise ValueError(
-                f"ViewSeedHook needs one data set, got {type(dataset).__name__}, in which images of one index would "
-                "get the same views: give UnlabelledImages several places, data_root=[A, B], and in place of repeats "
-                "train_cfg.max_epochs=N times as many"
+                f"ViewSeedHook needs one data set, got {type(dataset).__name__}, in which images with the same index "
+                "would get the same views: give UnlabelledImages several paths, data_root=[A, B], and in place of "
+                "repeats train_cfg.max_epochs=N times as many"
             )
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Sets the epoch and skips."""
+        """Sets the epoch and skips finished iterations."""
         loader, hub = runner.train_dataloader, runner.message_hub
         started = tuple(hub.runtime_info.get(_EPOCH_START, (-1, 0)))
         done = max(0, runner.iter - started[1]) if started[0] == runner.epoch else 0
@@ -74,17 +74,17 @@ class ViewSeedHook(Hook):
         if begun is not None:
             hub.update_info(_STREAM, begun)
         if done:
-            runner.logger.info(f"Epoch {runner.epoch + 1} goes on after iteration {done} of {len(loader)}.")
+            runner.logger.info(f"Epoch {runner.epoch + 1} continues after iteration {done} of {len(loader)}.")
         else:
             hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds torch, on every rank with another number: generators are in no checkpoint."""
+        """Seeds torch, differently on each rank: checkpoints do not contain generators."""
         entropy = np.random.SeedSequence((_run_seed(runner), get_rank(), runner.iter))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
 
 def _run_seed(runner: Runner) -> int:
-    """The run's seed, the same on every rank; a resumed run has its checkpoint's once it trains."""
+    """Returns the run's seed, equal on all ranks; once a resumed run trains, it is the checkpoint's seed."""
     apart = (runner.cfg.get("randomness") or {}).get("diff_rank_seed", False)
     return runner.seed - get_rank() if apart else runner.seed

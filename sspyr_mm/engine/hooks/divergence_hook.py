@@ -1,4 +1,4 @@
-"""Stops a run that has diverged before its good checkpoints are replaced."""
+"""Stops a diverged run before its good checkpoints are replaced."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from sspyr_mm.engine.hooks.model_access import log_interval
 from sspyr_mm.files import shortened
 
 _MOST_SKIPS = 20
-"""Steps in a row without a finite loss after which loss scaling does not recover."""
+"""Consecutive steps without a finite loss after which loss scaling no longer recovers."""
 
 
 class DivergenceError(FloatingPointError):
@@ -41,12 +41,12 @@ class _BadLoss(NamedTuple):
 class DivergenceHook(Hook):
     """Stops training when the loss, the weights, a buffer or the optimizer's state is NaN or infinite.
 
-    No step waits for the device: losses are taken from the message hub when a log line is due; weights, buffers and
+    No step waits for the device: losses are read from the message hub when a log line is due; weights, buffers and
     optimizer state are checked before training, at the end of every epoch and before a checkpoint is saved. So no
     checkpoint with such a value is saved, and none is removed to make room for it.
 
     Where losses are scaled (float16), a step with infinite gradients is skipped and the scale reduced: a loss that is
-    not finite counts once the weights are affected, or after 20 such steps in a row.
+    not finite counts only once the weights are affected, or after 20 consecutive such steps.
 
     Collective: all ranks check at the same iterations and stop together.
     """
@@ -108,7 +108,7 @@ class DivergenceHook(Hook):
             check_state(runner, runner.iter)
 
     def after_run(self, runner: Runner) -> None:
-        """Ends the checks: what is measured afterwards is not saved."""
+        """Ends the checks: later values are not saved."""
         self._training = False
 
     def _check_losses(self, runner: Runner) -> None:
@@ -152,7 +152,7 @@ def non_finite_state(runner: Runner) -> list[str]:
         runner: Runner whose model is trained.
 
     Returns:
-        Names, in the model's order. Buffers count where they are NaN: some hold infinity on purpose.
+        Names, in the model's order. Buffers count only if they are NaN: some hold infinity on purpose.
     """
     tests: dict[torch.device, list[tuple[str, Tensor]]] = {}
     for name, tensor, may_be_inf in _state(runner):
@@ -167,7 +167,7 @@ def non_finite_state(runner: Runner) -> list[str]:
 
 
 def _state(runner: Runner) -> Iterator[tuple[str, Tensor, bool]]:
-    """Name, tensor, and whether infinity is allowed."""
+    """Yields name, tensor, and whether infinity is allowed."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     names = {}
     for name, param in model.named_parameters():
@@ -195,7 +195,7 @@ def _scales_loss(runner: Runner) -> bool:
 
 
 def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
-    """Whether the hook saves after this iteration; mmengine's own condition."""
+    """Returns whether the hook saves after this iteration; mmengine's own condition."""
     if hook.by_epoch:
         return False
     due = hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
@@ -203,9 +203,9 @@ def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
 
 
 def _first_bad_loss(runner: Runner, count: int) -> _BadLoss | None:
-    """Looks for a value that is not finite in the last ``count`` iterations of this rank.
+    """Finds the first value that is not finite in the last ``count`` iterations of this rank.
 
-    Of the losses of one iteration a term comes before the sum.
+    Within an iteration, a loss term comes before the sum.
     """
     scalars = runner.message_hub.log_scalars
     found = []
@@ -253,5 +253,5 @@ def _stop(runner: Runner, what: str) -> NoReturn:
 
 
 def _some(names: list[str]) -> str:
-    """The first names, with the verb."""
+    """Returns the first names, with the verb."""
     return f"{shortened(names, 3)} {'is' if len(names) == 1 else 'are'}"

@@ -1,4 +1,4 @@
-"""A stop at any time costs nothing."""
+"""Saves a checkpoint on Ctrl-C or SIGTERM, so that an interrupt loses no training."""
 
 import os
 import signal
@@ -22,22 +22,22 @@ _FILE = "interrupted.pth"
 _EARLIER = "interrupted_earlier.pth"
 _POINTER = "last_checkpoint"
 _MOST_STEPS = 100
-"""Between two looks, however quick they are: the next ones may take longer."""
+"""Maximum steps between two checks, however fast the steps are: the next ones may take longer."""
 
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
-    """On Ctrl-C or SIGTERM (Slurm, torchrun) saves a checkpoint after the iteration at hand, then ends the program.
+    """On Ctrl-C or SIGTERM (Slurm, torchrun) saves a checkpoint after the current iteration and exits.
 
-    The exit status is 130. ``--resume`` goes on from the very iteration. A second signal ends the program at once, as
+    The exit status is 130. ``--resume`` continues from that iteration. A second signal ends the program at once, as
     without this hook.
 
-    A checkpoint of an earlier stop is no longer pointed to, nor kept under its name, once the run has a later one, or
-    once a run begins anew in its folder.
+    The checkpoint of an earlier stop is removed once the run has a later one, and renamed if a run starts from scratch
+    in its folder.
 
     Args:
-        seconds: With several processes, about the time between the looks they take together whether one of them was
-            told to stop; > 0. torchrun and Slurm wait 30 s before they kill. One process looks after every iteration.
+        seconds: Approximate interval, > 0, at which several processes check together whether one of them received a
+            signal. torchrun and Slurm wait 30 s before they kill. A single process checks after every iteration.
 
     Raises:
         ValueError: If ``seconds`` is not positive.
@@ -48,7 +48,7 @@ class InterruptHook(Hook):
 
     def __init__(self, seconds: float = 2.0) -> None:
         if not seconds > 0:
-            raise ValueError(f"seconds must be > 0, got {seconds}; usual is 2")
+            raise ValueError(f"seconds must be > 0, got {seconds}; the default is 2")
         self.seconds = seconds
         self._requested = False
         self._interval = self._steps_left = 1  # in steps, the same on every rank
@@ -57,7 +57,7 @@ class InterruptHook(Hook):
         self._pid = os.getpid()
 
     def before_train(self, runner: Runner) -> None:
-        """Starts to listen; outside of the main thread, where Python has no signals, there is nothing to hear."""
+        """Installs the signal handlers, in the main thread only: Python delivers no signals to other threads."""
         self._requested = False
         if runner.iter == 0 and is_main_process():
             _set_aside(runner)
@@ -66,30 +66,30 @@ class InterruptHook(Hook):
         self._pid = os.getpid()
         for number in (signal.SIGINT, signal.SIGTERM):
             previous = signal.signal(number, self._on_signal)
-            # A run that failed in this process (a notebook, say) has left its own behind: go back beyond it.
+            # A run that failed in this process (in a notebook) may have left its handler: restore the one before it.
             while isinstance(owner := getattr(previous, "__self__", None), InterruptHook):
                 previous = owner._previous.get(number, signal.SIG_DFL)
             self._previous[number] = previous
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Removes the checkpoint of an earlier stop where the epoch has left a later one."""
+        """Removes the checkpoint of an earlier stop once the epoch has saved a later one."""
         stale = os.path.join(runner.work_dir, _FILE)
         if is_main_process() and os.path.isfile(stale) and not _is_latest(runner.work_dir):
             os.remove(stale)
 
     def after_train(self, runner: Runner) -> None:
-        """Stops to listen."""
+        """Restores the previous signal handlers."""
         self._restore()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Saves a checkpoint and ends the program after a signal.
+        """Saves a checkpoint and exits after a signal.
 
         Raises:
             DivergenceError: If a weight, a buffer or the optimizer's state is not finite; nothing is saved then.
         """
-        # Gradients that are being accumulated are in no checkpoint: not between two steps.
+        # Checkpoints do not contain accumulated gradients: stop only after a full step.
         mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):
             return
@@ -100,10 +100,12 @@ class InterruptHook(Hook):
                 runner.save_checkpoint(runner.work_dir, partial.name, by_epoch=False)
             with whole_file(os.path.join(runner.work_dir, _POINTER)) as partial:
                 partial.write_text(target)
-            runner.logger.info(f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to go on from it.")
-        barrier()  # torchrun ends the others once one is gone: not before the file is whole
+            runner.logger.info(
+                f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to continue from it."
+            )
+        barrier()  # torchrun ends the other processes once one exits: wait until the file is complete
         self._restore()
-        runner.call_hook("after_run")  # hooks that hold something, a terminal say, let go of it
+        runner.call_hook("after_run")  # lets hooks release resources such as the terminal
         sys.exit(130)
 
     def _agreed(self, runner: Runner) -> bool:
@@ -113,7 +115,7 @@ class InterruptHook(Hook):
         if self._steps_left > 0:
             return False
         device = next(runner.model.parameters()).device
-        # One collective for both: whether to stop, and after how many steps to ask again by rank 0's clock.
+        # One collective for both: whether to stop, and the number of steps to the next check by rank 0's clock.
         told = [int(self._requested), self._steps_by_the_clock() if is_main_process() else 0]
         answer = torch.tensor(told, device=device)
         all_reduce(answer, "max")
@@ -129,12 +131,12 @@ class InterruptHook(Hook):
         return int(min(max(self.seconds * self._interval / max(now - last, 1e-6), 1), _MOST_STEPS))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a process forked from this one, a loader's worker say
+        if os.getpid() != self._pid:  # a process forked from this one, such as a loader's worker
             return
         self._requested = True
         self._restore()
         print(
-            "Stopping after this iteration, with a checkpoint; once more to stop without.",
+            "Saving a checkpoint after this iteration, then stopping; signal again to stop at once without it.",
             file=sys.stderr,
         )
 
@@ -145,7 +147,7 @@ class InterruptHook(Hook):
 
 
 def _is_latest(work_dir: str) -> bool:
-    """Whether ``--resume`` would take the checkpoint of a stop."""
+    """Returns whether ``--resume`` would use the checkpoint of a stop."""
     try:
         with open(os.path.join(work_dir, _POINTER)) as file:
             return os.path.basename(file.read().strip()) == _FILE
@@ -154,7 +156,7 @@ def _is_latest(work_dir: str) -> bool:
 
 
 def _set_aside(runner: Runner) -> None:
-    """Keeps what an earlier run has left from being overwritten by this one, and from being resumed in its place."""
+    """Protects the checkpoint of an earlier run from being overwritten, or resumed in place of this run's."""
     target = os.path.join(runner.work_dir, _FILE)
     if not os.path.isfile(target):
         return
@@ -163,6 +165,6 @@ def _set_aside(runner: Runner) -> None:
     earlier = os.path.join(runner.work_dir, _EARLIER)
     os.replace(target, earlier)
     runner.logger.warning(
-        f"This run begins anew; the checkpoint of an earlier one that was stopped is now {earlier}. To go on from that "
-        f"one instead: --resume {earlier}"
+        f"This run starts from scratch; the checkpoint of an earlier, stopped run is now {earlier}. To continue that "
+        f"run instead: --resume {earlier}"
     )

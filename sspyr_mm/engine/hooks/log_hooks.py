@@ -24,13 +24,13 @@ _WINDOW = 10
 
 @HOOKS.register_module()
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
-    """mmengine's ``RuntimeInfoHook``, which reads losses from the device only when a line of the log is due.
+    """mmengine's ``RuntimeInfoHook``, which reads losses from the device only when a log line is due.
 
     mmengine reads every loss in every step: with three scales, the host waits for the device nine times per step and
-    queues no work meanwhile. This hook keeps the losses on the device and reads those of all steps since the last log
-    line at once. The message hub, and so the log, receives the same values.
+    queues no work in the meantime. This hook keeps the losses on the device and reads those of all steps since the last
+    log line at once. The message hub, and so the log, receives the same values.
 
-    Reads, together, before every line of ``LoggerHook``, at the end of an epoch and before a checkpoint is written.
+    The reads take place before every line of ``LoggerHook``, at the end of an epoch and before a checkpoint is saved.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self._interval = 1
 
     def before_train(self, runner: Runner) -> None:
-        """Looks up how often lines are due."""
+        """Looks up the log interval."""
         super().before_train(runner)
         self._interval = log_interval(runner)
 
@@ -50,7 +50,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         data_batch: Any = None,
         outputs: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Keeps the step's losses; reads all of them if a line is due."""
+        """Keeps the losses of the step; reads all of them if a line is due."""
         if outputs:
             names = tuple(outputs)
             if names != self._names:
@@ -65,13 +65,13 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             self.flush(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reads what is kept: a checkpoint holds the log's history."""
+        """Reads the kept losses, since a checkpoint contains the log's history."""
         if self._pending:
             self.flush(runner)
             checkpoint["message_hub"] = runner.message_hub.state_dict()
 
     def flush(self, runner: Runner) -> None:
-        """Hands all that is kept to the message hub: the host waits for the device, once."""
+        """Passes all kept losses to the message hub; the host waits for the device once."""
         if not self._pending:
             return
         rows = torch.stack(self._pending).tolist()
@@ -90,10 +90,10 @@ class ThroughputHook(Hook):
 
     Args:
         max_wait: Percentage above which the remedies are logged, once per epoch. The first log line of each epoch is
-            ignored, since workers start then; where an epoch has one line, only that of the run's first epoch is.
+            ignored, since workers start then; if an epoch has one line only, only that of the first epoch is ignored.
     """
 
-    priority = "NORMAL"  # behind IterTimerHook, which the runner registers first; before LoggerHook
+    priority = "NORMAL"  # after IterTimerHook, which the runner registers first; before LoggerHook
 
     def __init__(self, max_wait: float = 10.0) -> None:
         if not 0 < max_wait <= 100:
@@ -104,14 +104,14 @@ class ThroughputHook(Hook):
         self._first_epoch = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Looks up how often lines are due."""
+        """Looks up the log interval."""
         self._interval = log_interval(runner)
         self._first_epoch = runner.epoch
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Adds the figures when a line is due."""
+        """Adds both values when a line is due."""
         last = self.end_of_epoch(runner.train_dataloader, batch_idx)
         if not (last or self.every_n_inner_iters(batch_idx, self._interval)):
             return
@@ -130,7 +130,7 @@ class ThroughputHook(Hook):
             runner.logger.warning(_remedy(runner, waited))
 
     def _workers_started(self, runner: Runner, batch_idx: int) -> bool:
-        """Whether a log line measures the start of workers rather than their speed."""
+        """Returns whether a log line measures the start of workers rather than their speed."""
         has_others = len(runner.train_dataloader) > self._interval
         return batch_idx < self._interval and (has_others or runner.epoch == self._first_epoch)
 
@@ -143,12 +143,12 @@ def _images_per_step(runner: Runner) -> int:
 def _remedy(runner: Runner, waited: float) -> str:
     workers = runner.train_dataloader.num_workers
     return (
-        f"{waited:.0f} % of the time training waits for its images. Workers: {workers}, cores of this machine: "
+        f"Training waits for images {waited:.0f} % of the time. Workers: {workers}, cores of this machine: "
         f"{num_cores()} "
         f"for {local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
-        "shrink photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
-        "measures a worker's time per image). Where more workers do not help, storage is slow: copy the "
-        "images to a local disk, or pack them into shards and stream these (`python -m sspyr_mm pack`)."
+        "reduce photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
+        "measures a worker's time per image). If more workers do not help, storage is slow: copy the "
+        "images to a local disk, or pack them into shards and stream those (`python -m sspyr_mm pack`)."
     )
 
 
@@ -156,7 +156,7 @@ def _remedy(runner: Runner, waited: float) -> str:
 class ProgressBarHook(Hook):
     """Shows a progress bar with each scale's loss in units of ln K; without a terminal, one line per epoch.
 
-    Units of ln K: 1.00 is a network that predicts nothing, lower is better. On the main process only.
+    In these units, 1.00 means that nothing is learned; lower is better. On the main process only.
     """
 
     def __init__(self) -> None:
@@ -187,13 +187,13 @@ class ProgressBarHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         if self._bar is not None:
             epoch = f"{runner.epoch + 1}/{runner.max_epochs}"
             self._bar.update(self._task, completed=runner.iter + 1, epoch=epoch, ratios=_ratios(runner))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Prints the epoch's line where there is no bar."""
+        """Prints the epoch's line if there is no bar."""
         if self._bar is None and is_main_process():
             seconds = time.monotonic() - self._since
             print(
@@ -206,14 +206,14 @@ class ProgressBarHook(Hook):
         self.close()
 
     def close(self) -> None:
-        """Gives the terminal back; also called when training is interrupted."""
+        """Releases the terminal; also called when training is interrupted."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def _ratios(runner: Runner) -> str:
-    """Means of the last logged iterations; reading the losses themselves would wait for the device."""
+    """Formats means of the last logged iterations; reading the losses themselves would wait for the device."""
     scalars = runner.message_hub.log_scalars
     means = {
         name.removeprefix(_RATIO): buffer.mean(_WINDOW) for name, buffer in scalars.items() if name.startswith(_RATIO)

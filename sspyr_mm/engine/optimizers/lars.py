@@ -20,23 +20,23 @@ class ForeachLARS(Optimizer):
         buffer = momentum * buffer + d
         p = p - lr * buffer
 
-    No parameter is excluded; use ``paramwise_cfg`` to do so. A parameter without gradient is left alone. State per
+    No parameter is excluded; use ``paramwise_cfg`` to do so. A parameter without gradient is unchanged. State per
     parameter: ``momentum_buffer``, in the checkpoint.
 
     Args:
         params: Parameters or groups.
         lr: Learning rate, > 0.
-        momentum: In [0, 1).
-        weight_decay: >= 0.
-        trust_coefficient: > 0.
-        eps: Keeps the ratio finite.
+        momentum: Momentum, in [0, 1).
+        weight_decay: Weight decay, >= 0.
+        trust_coefficient: Factor of the ratio, > 0.
+        eps: Small constant that keeps the ratio finite, > 0.
 
     Raises:
         ValueError: If a number is out of its range.
 
-    Source: released code (SGD inside LARC, trust 0.001, no clipping); You et al., arXiv 1708.03888.
+    Source: official code (SGD inside LARC, trust 0.001, no clipping); You et al., arXiv 1708.03888.
     Deviation: norms and ratios stay on the device, where mmpretrain's ``LARS`` reads two of them back per parameter and
-    step; the learning rate is outside of the momentum buffer, so that a schedule acts at once.
+    step; the learning rate is outside the momentum buffer, so that a schedule takes effect at once.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class ForeachLARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """One step.
+        """Performs one step.
 
         Args:
-            closure: Recomputes the loss, as of every torch optimiser.
+            closure: Function that recomputes the loss, as for every torch optimizer.
 
         Returns:
             The closure's loss, if there is a closure.
@@ -94,7 +94,7 @@ class ForeachLARS(Optimizer):
         grad_norm = torch.stack(torch._foreach_norm(grads)).to(param_norm.dtype)
         plain = (param_norm == 0) | (grad_norm == 0)
         ratio = group["trust_coefficient"] * param_norm / (grad_norm + decay * param_norm + group["eps"])
-        # Decay is part of what is scaled; where nothing is scaled there is none.
+        # Decay is part of the scaled update; an unscaled update has none.
         grad_scale = torch.where(plain, 1.0, ratio).unbind()
         decay_scale = torch.where(plain, 0.0, ratio * decay).unbind()
         updates = torch._foreach_mul(grads, grad_scale)

@@ -1,4 +1,4 @@
-"""Weights a network starts from must fit it completely."""
+"""Checks that pretrained weights are complete."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -9,14 +9,14 @@ from sspyr_mm.models.state_check import check_complete
 
 @HOOKS.register_module()
 class CompleteWeightsHook(Hook):
-    """Makes ``init_cfg=dict(type='Pretrained', ...)`` refuse a file that lacks a tensor of the module.
+    """Makes ``init_cfg=dict(type='Pretrained', ...)`` reject a file that lacks a tensor of the module.
 
-    mmengine loads such a file non-strictly: with names it does not know, a network is trained from noise, and a line in
-    the log is all that says so. Works with the models of mmpretrain, mmdet and mmseg.
+    mmengine loads such a file non-strictly: with unknown names, the network trains from random weights, and only a log
+    line reports it. Works with the models of mmpretrain, mmdet and mmseg.
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Guards every module that starts from a file; weights are initialised after this."""
+        """Registers the check for every module that starts from a file; weights are initialised afterwards."""
         for module in runner.model.modules():
             given = getattr(module, "init_cfg", None)
             configs = given if isinstance(given, (list, tuple)) else [given]

@@ -1,4 +1,4 @@
-"""Batch norm's statistics of fixed weights, before they are measured."""
+"""Batch norm statistics of fixed weights, computed before validation."""
 
 from itertools import islice
 from typing import Any
@@ -18,14 +18,14 @@ from torch.utils.data import DataLoader
 class PreciseBNBeforeValHook(Hook):
     """Replaces running averages of batch norm by means over training batches, before every validation.
 
-    Running averages are of weights that change from step to step. As Detectron2's precise BN this one passes training
-    batches through the network as training does, so that layers behind proposals see those of training. mmpretrain's
-    ``PreciseBNHook`` predicts instead, and reads the training loop's own loader, whose order starts again by that.
+    Running averages belong to weights that change from step to step. Like Detectron2's precise BN, this hook runs
+    training batches through the network in training mode, so that layers after proposals see those of training.
+    mmpretrain's ``PreciseBNHook`` runs prediction instead, and reads the loader of training, which restarts its order.
 
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", section 3.
 
     Args:
-        num_iters: Batches, of the training loader's size; fewer where the data set has fewer.
+        num_iters: Number of batches, of the training loader's size; fewer if the data set has fewer.
     """
 
     def __init__(self, num_iters: int = 200) -> None:
@@ -41,16 +41,16 @@ class PreciseBNBeforeValHook(Hook):
         """
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise TypeError(
-                f"PreciseBNBeforeValHook is for an IterBasedTrainLoop, got {type(runner.train_loop).__name__}: set "
+                f"PreciseBNBeforeValHook requires an IterBasedTrainLoop, got {type(runner.train_loop).__name__}: set "
                 "train_cfg=dict(type='IterBasedTrainLoop', max_iters=N)"
             )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Measures the statistics if validation is next; before the checkpoint is written, which is to have them.
+        """Computes the statistics if validation is next, and before the checkpoint is saved, which then contains them.
 
-        Collective where it is distributed.
+        Collective in a distributed run.
         """
         loop, step = runner.train_loop, runner.iter + 1
         due = step >= loop.val_begin and step % loop.val_interval == 0
@@ -70,27 +70,27 @@ class PreciseBNBeforeValHook(Hook):
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
-            layer.momentum = None  # torch then averages all batches alike
+            layer.momentum = None  # torch then weights all batches equally
         runner.logger.info(f"Precise BN: {len(layers)} layers, at most {self.num_iters} batches")
         for batch in islice(_batches(runner), self.num_iters):
             with runner.optim_wrapper.optim_context(runner.model):
                 model(**model.data_preprocessor(batch, True), mode="loss")
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-            for statistic in (layer.running_mean, layer.running_var):  # SyncBN's are equal already
+            for statistic in (layer.running_mean, layer.running_var):  # SyncBN's are already equal
                 all_reduce(statistic, "mean")
 
 
 def _batches(runner: Runner) -> DataLoader:
-    """Shuffled training batches, from a loader of their own.
+    """Returns a separate loader of shuffled training batches.
 
-    Put together as training's: mmdet's sampler of batches keeps portrait and landscape images apart, without which
-    batches are padded to squares and zeros would be part of the statistics.
+    Batches are composed as in training: mmdet's batch sampler separates portrait and landscape images; mixed batches
+    would be padded to squares, and zeros would enter the statistics.
     """
     train = runner.train_dataloader
     size = train.batch_size or train.batch_sampler.batch_size
     sampler = DefaultSampler(train.dataset, shuffle=True, seed=runner.iter)
-    # The last batch of a data set that is used up stays, as it may be the only one.
+    # The last, smaller batch of the data set is kept, as it may be the only one.
     batches = type(train.batch_sampler)(sampler, size, False)
     return DataLoader(
         train.dataset,

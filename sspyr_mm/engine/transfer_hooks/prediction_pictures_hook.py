@@ -1,4 +1,4 @@
-"""Pictures of what a detector or segmenter sees in some images of the validation set."""
+"""Images of the predictions of a detector or segmenter on part of the validation set."""
 
 import os
 
@@ -14,11 +14,11 @@ from mmpretrain.registry import HOOKS
 class PredictionPicturesHook(Hook):
     """Draws predictions and ground truth of a few validation images with the runner's own visualiser.
 
-    ``WORK_DIR/predictions/NUMBER_NAME.jpg`` and ``NUMBER_NAME_truth.jpg``, of the last validation. Which images is the
-    same for every network: they are spread evenly over the data set.
+    ``WORK_DIR/predictions/NUMBER_NAME.jpg`` and ``NUMBER_NAME_truth.jpg``, of the last validation. The images are the
+    same for every network, spread evenly over the data set.
 
     Args:
-        num_images: How many images; fewer where the data set has fewer.
+        num_images: Number of images; fewer if the data set has fewer.
     """
 
     def __init__(self, num_images: int = 8) -> None:
@@ -28,7 +28,7 @@ class PredictionPicturesHook(Hook):
         self._files: dict[str, str] = {}
 
     def before_val(self, runner: Runner) -> None:
-        """Chooses the images: of those that the first process sees, as only it draws.
+        """Chooses the images, among those of the first process, since only it draws.
 
         Raises:
             TypeError: If the visualiser is not one of mmdet's or mmseg's.
@@ -54,7 +54,7 @@ class PredictionPicturesHook(Hook):
         data_batch: object = None,
         outputs: list[BaseDataElement] | None = None,
     ) -> None:
-        """Draws those that are among the outputs."""
+        """Draws the chosen images among the outputs."""
         for sample in outputs or []:
             if stem := self._files.get(sample.img_path):
                 image = mmcv.imread(sample.img_path, channel_order="rgb")
@@ -72,5 +72,5 @@ def _draw(runner: Runner, image: object, sample: BaseDataElement, file: str, *, 
             draw_pred=not truth,
             out_file=file,
         )
-    except Exception as error:  # a picture is not worth a run's figures
+    except Exception as error:  # a failed drawing must not cost the run its results
         runner.logger.warning(f"{file} is not drawn: {type(error).__name__}: {error}")

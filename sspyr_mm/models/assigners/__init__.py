@@ -1,4 +1,4 @@
-"""Codes: Sinkhorn and the queue that widens its batch."""
+"""Sinkhorn codes, and the queue that enlarges their batch."""
 
 from sspyr_mm.models.assigners.feature_queue import FeatureQueue
 from sspyr_mm.models.assigners.sinkhorn_assigner import SinkhornAssigner, sinkhorn

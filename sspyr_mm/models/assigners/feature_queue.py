@@ -1,4 +1,4 @@
-"""Embeddings of earlier steps, which let Sinkhorn see more samples than one batch holds."""
+"""Embeddings of earlier steps, which give Sinkhorn more samples than one batch."""
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -10,16 +10,17 @@ from sspyr_mm.pyramid import NUM_VIEWS
 class FeatureQueue(nn.Module):
     """Ring buffer of embeddings, one per view, replicated on every rank.
 
-    Replicated and not sharded: every rank pushes the gathered batch, so that rank 0's checkpoint holds all of it and
-    training resumes on any number of ranks. State: the buffer and the number of rows ever pushed, both persistent.
+    It is replicated, not sharded: every rank pushes the gathered batch, so that rank 0's checkpoint contains the whole
+    queue and training can resume on any number of ranks. State: the buffer and the number of rows ever pushed, both
+    persistent.
 
     Args:
         length: L, rows per view over all ranks, >= 1.
         dim: D, size of an embedding.
         num_views: V.
 
-    Source: released code, ``main_SSPRL.py`` (queues of 1920 and 5000 embeddings).
-    Deviation: a fill count of its own, so that no row of zeros ever enters Sinkhorn; rows are overwritten in place.
+    Source: official code, ``main_SSPRL.py`` (queues of 1920 and 5000 embeddings).
+    Deviation: a separate fill count keeps rows of zeros out of Sinkhorn; rows are overwritten in place.
     """
 
     embeddings: Tensor
@@ -39,7 +40,7 @@ class FeatureQueue(nn.Module):
 
     @property
     def is_full(self) -> bool:
-        """Whether every row is a real embedding."""
+        """Whether every row holds an embedding."""
         return self.num_pushed >= self.length
 
     @torch.no_grad()
@@ -47,10 +48,10 @@ class FeatureQueue(nn.Module):
         """Overwrites the oldest rows.
 
         Args:
-            embeddings: (V, N, D), the same on every rank. Of more than L rows the last L stay.
+            embeddings: (V, N, D), the same on every rank. If N > L, the last L rows are kept.
         """
         new = embeddings[:, -self.length :].to(self.embeddings.dtype)
-        # Rows are laid down as if all N had been written one after the other.
+        # Same layout as if all N rows had been written one by one.
         start = (self.num_pushed + embeddings.shape[1] - new.shape[1]) % self.length
         head = min(new.shape[1], self.length - start)
         self.embeddings[:, start : start + head] = new[:, :head]
@@ -58,7 +59,7 @@ class FeatureQueue(nn.Module):
         self.num_pushed += embeddings.shape[1]
 
     def shard(self) -> Tensor:
-        """Rows that this rank contributes to a collective Sinkhorn: together the ranks hold each row once.
+        """Returns the rows that this rank contributes to a collective Sinkhorn: each row is on one rank.
 
         Returns:
             (V, L / world size, D), (V, 0, D) while the queue is not full.
@@ -68,7 +69,7 @@ class FeatureQueue(nn.Module):
         return self.embeddings[:, get_rank() :: get_world_size()]
 
     def get_extra_state(self) -> Tensor:
-        """The fill count, as a tensor since tools move every value of a state dict between devices."""
+        """Returns the fill count, as a tensor since tools move all values of a state dict between devices."""
         return torch.tensor(self.num_pushed)
 
     def set_extra_state(self, state: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Codes by Sinkhorn-Knopp: samples spread evenly over prototypes, solved over the batch of all ranks.
+"""Sinkhorn-Knopp codes: samples spread evenly over prototypes, solved over the batch of all ranks.
 
 Shapes: N samples of this rank (may differ between ranks, may be 0), K prototypes.
 """
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def _logsumexp_over_ranks(local: Tensor) -> Tensor:
-    """Log of the sum over ranks of ``exp(local)``; collective.
+    """Computes the log of the sum over ranks of ``exp(local)``; collective.
 
     Args:
-        local: (L,) logarithms, ``-inf`` where this rank has nothing to add.
+        local: (L,) logarithms, ``-inf`` where this rank adds nothing.
 
     Returns:
-        (L,) the same on every rank.
+        (L,) equal on every rank.
     """
     return torch.logsumexp(torch.stack(all_gather(local)), dim=0)
 
@@ -28,23 +28,23 @@ def sinkhorn(scores: Sequence[Tensor], *, epsilon: float = 0.05, num_iterations:
     """Solves several independent assignment problems at once.
 
     Each iteration first gives every prototype the same mass, then every sample. Logarithms in float64 (float32 on
-    devices without it) keep the result right for scores of any size: with ``epsilon = 0.001`` the exponents reach
-    thousands, where float32 has no digit left behind the point.
+    devices without it) keep the result accurate for scores of any size: with ``epsilon = 0.001`` the exponents reach
+    thousands, where float32 has few decimal places left.
 
     Collective: every rank must call it with the same number of problems of the same K each, but any N. One collective
-    per iteration serves all problems, and none sits in a branch that depends on data.
+    per iteration serves all problems, and none is in a branch that depends on data.
 
     Args:
         scores: P tensors (N_p, K_p), any floating type: ``z @ C.T`` of this rank.
-        epsilon: Sharpness: scores are divided by it; > 0.
-        num_iterations: Iterations, >= 1.
+        epsilon: Divisor of the scores, > 0; smaller values give sharper codes.
+        num_iterations: Number of iterations, >= 1.
 
     Returns:
         P tensors (N_p, K_p) float32, rows sum to 1.
 
     Source: Algorithm 1 of the paper (S-K); SwAV (arXiv 2006.09882), section 3.1 and listing 1.
     Deviation: log domain instead of ``exp(scores / epsilon)``, which overflows in float16 and for small epsilon; sums
-    over ranks are taken in every iteration, unconditionally.
+    over ranks are computed in every iteration, unconditionally.
     """
     dtype = torch.float32 if scores[0].device.type == "mps" else torch.float64
     log_q = [s.to(dtype) / epsilon for s in scores]
@@ -58,11 +58,11 @@ def sinkhorn(scores: Sequence[Tensor], *, epsilon: float = 0.05, num_iterations:
 
 @TASK_UTILS.register_module()
 class SinkhornAssigner:
-    """Turns scores into codes. Stateless.
+    """Converts scores to codes. Stateless.
 
     Args:
-        epsilon: Sharpness of the codes, > 0. Small batches need less: with nearly equal rows, 0.05 gives uniform codes.
-        num_iterations: Sinkhorn iterations, >= 1.
+        epsilon: Sharpness of the codes, > 0. Small batches need less: for nearly equal rows, 0.05 gives uniform codes.
+        num_iterations: Number of Sinkhorn iterations, >= 1.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -74,12 +74,12 @@ class SinkhornAssigner:
         if not epsilon > 0:
             raise ValueError(f"epsilon must be > 0, got {epsilon}; usual values are 0.05 (large batches) to 0.005")
         if not isinstance(num_iterations, int) or num_iterations < 1:
-            raise ValueError(f"num_iterations must be an integer >= 1, got {num_iterations!r}; usual is 3")
+            raise ValueError(f"num_iterations must be an integer >= 1, got {num_iterations!r}; the usual value is 3")
         self.epsilon = epsilon
         self.num_iterations = num_iterations
 
     def assign(self, scores: Tensor) -> Tensor:
-        """Codes of one batch; collective over ranks, N may differ between them.
+        """Computes the codes of one batch; collective over ranks, N may differ between them.
 
         Args:
             scores: (N, K) scores of this rank, any floating type and magnitude.
@@ -93,7 +93,7 @@ class SinkhornAssigner:
         return self.assign_many([scores])[0]
 
     def assign_many(self, scores: Sequence[Tensor]) -> list[Tensor]:
-        """Codes of several independent problems with the collectives of one.
+        """Computes the codes of several independent problems with the collectives of one.
 
         Args:
             scores: P tensors (N_p, K_p).

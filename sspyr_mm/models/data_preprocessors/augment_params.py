@@ -7,16 +7,16 @@ import numpy as np
 
 from sspyr_mm.pyramid import GroupSpec
 
-# Uniform numbers a patch consumes: offsets 2, flip, jitter, 4 strengths, 4 for their order, grey, blur, sigma.
+# Uniform numbers per patch: offsets 2, flip, jitter, 4 strengths, 4 for their order, grey, blur, sigma.
 _SLOTS = 15
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Distribution of the parameters; see :class:`PyramidAugment` for the meaning.
+    """Distributions of the parameters; see :class:`PyramidAugment` for their meaning.
 
     Raises:
-        ValueError: If a probability is not in [0, 1], a strength is negative, hue beyond 0.5, or sigma not positive.
+        ValueError: If a probability is not in [0, 1], a strength is negative, hue > 0.5, or sigma not positive.
     """
 
     flip_prob: float
@@ -42,19 +42,19 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class PatchParams:
-    """Parameters of N patches; all arrays have N rows.
+    """Augmentation parameters of N patches; all arrays have N rows.
 
     Args:
         offset_y: Top of the crop within its cell, in pixels, int64.
         offset_x: Left of the crop within its cell, in pixels, int64.
-        flip: Whether to flip horizontally.
-        jitter: Whether to jitter colours.
+        flip: Mask of patches to flip horizontally.
+        jitter: Mask of patches with colour jitter.
         factors: (N, 4) brightness, contrast and saturation factors and hue shift (in turns), float32.
-        order: (N, 4) a permutation: ``order[n, k]`` is the operation (column of ``factors``) done at step k.
-        gray: Whether to turn grey.
-        blur: Whether to blur.
-        sigma: Of the blur, in pixels, float32.
-        max_sigma: Upper bound of ``sigma``, which fixes the blur kernel's width.
+        order: (N, 4) a permutation: ``order[n, k]`` is the operation (column of ``factors``) at step k.
+        gray: Mask of patches to convert to greyscale.
+        blur: Mask of patches to blur.
+        sigma: Standard deviation of the blur, in pixels, float32.
+        max_sigma: Upper bound of ``sigma``, which determines the width of the blur kernel.
     """
 
     offset_y: np.ndarray
@@ -70,12 +70,12 @@ class PatchParams:
 
 
 def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: AugmentConfig) -> dict[str, PatchParams]:
-    """Parameters of all patches of a batch. Those of an image depend on its seed alone.
+    """Draws the parameters of all patches of a batch. Those of an image depend only on its seed.
 
     Args:
         seeds: B seeds, one per image, >= 0.
-        groups: The pyramid's groups.
-        config: Distributions.
+        groups: Groups of the pyramid.
+        config: Distributions of the parameters.
 
     Returns:
         Per group's name, parameters of V * B * M patches in this order.
@@ -91,7 +91,7 @@ def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: Augme
 
 
 def _to_params(u: np.ndarray, slack: int, config: AugmentConfig) -> PatchParams:
-    """Uniform numbers (N, slots) to parameters; ``slack`` is what the cell is larger than the patch, in pixels."""
+    """Converts uniform numbers (N, slots) to parameters; ``slack`` is cell size minus patch size, in pixels."""
     strength = np.asarray(config.jitter)
     low = np.array([*np.maximum(0.0, 1 - strength[:3]), -strength[3]])
     high = np.array([*(1 + strength[:3]), strength[3]])

@@ -1,4 +1,4 @@
-"""Colour and blur of a batch of patches, each with its own parameters.
+"""Colour operations and blur of a batch of patches, each with its own parameters.
 
 Patches are (N, 3, H, W) float32 RGB in [0, 1] throughout. Each operation equals torchvision's functional one of the
 same name at the same parameters.
@@ -15,19 +15,19 @@ from torch import Tensor
 
 from sspyr_mm.models.data_preprocessors.augment_params import PatchParams
 
-# ITU-R 601 luma, as torchvision and PIL round it.
+# ITU-R 601 luma, rounded as in torchvision and PIL.
 LUMA = (0.2989, 0.587, 0.114)
 """Weights of red, green and blue."""
 Operation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Step(NamedTuple):
-    """One operation on some of the patches, which the host has chosen: no synchronisation.
+    """One operation on a subset of the patches, chosen on the host to avoid synchronisation.
 
     Args:
-        name: A key of :func:`operations`.
-        rows: (n,) which patches, int64.
-        values: (n,) the operation's parameter of each, float32.
+        name: Key of :func:`operations`.
+        rows: (n,) indices of the patches, int64.
+        values: (n,) parameter of each patch, float32.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Step(NamedTuple):
 
 
 def list_steps(params: PatchParams) -> list[Step]:
-    """What :func:`augment` has to do: colour jitter in each patch's own order, greyscale and blur.
+    """Lists the steps of :func:`augment`: colour jitter in each patch's own order, greyscale and blur.
 
     Args:
         params: Parameters of the patches.
 
     Returns:
-        Steps that concern at least one patch; arrays on the host.
+        Steps with at least one patch; arrays on the host.
     """
     chosen = [
         (name, params.jitter & (params.order[:, turn] == column), params.factors[:, column])
@@ -54,11 +54,11 @@ def list_steps(params: PatchParams) -> list[Step]:
 
 
 def operations(max_sigma: float, *, compiled: bool = False) -> dict[str, Operation]:
-    """Operations by name, each of (n, 3, H, W) patches and (n, 1, 1, 1) parameters.
+    """Returns operations by name, each a function of (n, 3, H, W) patches and (n, 1, 1, 1) parameters.
 
     Args:
         max_sigma: Upper bound of the blur's sigma, in pixels.
-        compiled: Whether ``torch.compile`` makes one kernel of each: for any number and size of patches the same one.
+        compiled: Whether ``torch.compile`` fuses each into one kernel, the same for any number and size of patches.
     """
     blur = partial(gaussian_blur, radius=math.ceil(3 * max_sigma))
     found: dict[str, Operation] = {**_JITTER, "gray": turn_gray, "blur": blur}
@@ -68,12 +68,12 @@ def operations(max_sigma: float, *, compiled: bool = False) -> dict[str, Operati
 
 
 def augment(patches: Tensor, steps: Sequence[Step], functions: Mapping[str, Operation]) -> Tensor:
-    """Does what was chosen.
+    """Applies the steps.
 
     Args:
         patches: (N, 3, H, W), changed in place.
-        steps: Of :func:`list_steps`; tensors on the patches' device.
-        functions: Of :func:`operations`.
+        steps: Output of :func:`list_steps`, as tensors on the patches' device.
+        functions: Output of :func:`operations`.
 
     Returns:
         (N, 3, H, W).
@@ -85,7 +85,7 @@ def augment(patches: Tensor, steps: Sequence[Step], functions: Mapping[str, Oper
 
 
 def to_gray(patches: Tensor) -> Tensor:
-    """Luma.
+    """Computes the luma.
 
     Args:
         patches: (N, 3, H, W).
@@ -98,7 +98,7 @@ def to_gray(patches: Tensor) -> Tensor:
 
 
 def turn_gray(patches: Tensor, _: Tensor) -> Tensor:
-    """Luma in all channels; there is no parameter."""
+    """Returns the luma in all channels; has no parameter."""
     return to_gray(patches).expand_as(patches)
 
 
@@ -119,7 +119,7 @@ def adjust_saturation(patches: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_hue(patches: Tensor, shift: Tensor) -> Tensor:
-    """Turns the hue by ``shift`` (N, 1, 1, 1) turns, in [-0.5, 0.5], by way of HSV.
+    """Rotates the hue by ``shift`` (N, 1, 1, 1) turns, in [-0.5, 0.5], in HSV.
 
     With hue h in sextants, value v and chroma c, a channel is ``v - c * clamp(min(k, 4 - k), 0, 1)`` where
     ``k = (n + h) mod 6`` and n is 5, 3, 1 for red, green, blue.
@@ -150,8 +150,8 @@ _JITTER: dict[str, Operation] = {  # in the order of the columns of PatchParams.
 def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
     """Blurs each patch with its own sigma; borders are reflected.
 
-    A row of convolution weights that differ from patch to patch is a poor fit for convolution routines; as a banded
-    (W, W) matrix per patch, reflection built in, each axis is one batched matrix product.
+    Convolution routines are slow for kernels that differ per patch. With a banded (W, W) matrix per patch, which
+    includes the reflection, each axis is one batched matrix product.
 
     Args:
         patches: (N, 3, H, W), H and W > radius.
@@ -171,7 +171,7 @@ def gaussian_blur(patches: Tensor, sigma: Tensor, *, radius: int) -> Tensor:
 
 
 def _blur_matrix(sigma: Tensor, size: int, radius: int) -> Tensor:
-    """(N, size, size): row i holds the normalised kernel around i, weights outside of the patch reflected into it."""
+    """Returns (N, size, size): row i is the normalised kernel around i, outside weights reflected into the patch."""
     radius = min(radius, size - 1)
     taps = torch.arange(-radius, radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)

@@ -1,6 +1,6 @@
-"""The same on a CPU: patch by patch in its cache, with OpenCV, in a quarter of the time of batches.
+"""The operations of :mod:`photometric` on a CPU, one patch at a time with OpenCV, four times as fast as batches.
 
-A patch is (P, P, 3) float32 RGB in [0, 1]. Results are those of :mod:`photometric` to a rounding.
+A patch is (P, P, 3) float32 RGB in [0, 1]. Results equal those of :mod:`photometric` up to rounding.
 """
 
 import math
@@ -18,12 +18,12 @@ _TURN = 360.0
 
 
 def augment_patch(pixels: np.ndarray, params: PatchParams, row: int) -> np.ndarray:
-    """Flip, colour jitter in the patch's own order, greyscale and blur.
+    """Applies flip, colour jitter in the patch's own order, greyscale and blur.
 
     Args:
-        pixels: (P, P, 3) uint8, also a window of a larger image.
+        pixels: (P, P, 3) uint8; may be a window of a larger image.
         params: Parameters of all patches.
-        row: Which of them.
+        row: Index of the patch.
 
     Returns:
         (P, P, 3) float32 in [0, 1].

@@ -1,4 +1,4 @@
-"""Regions to patches, on the device: cells, crops, flip, colour, blur, normalisation."""
+"""Augmentation of regions to patches on the device: cells, crops, flip, colour, blur, normalisation."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -27,16 +27,16 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 
 @MODELS.register_module()
 class PyramidAugment(BaseDataPreprocessor):
-    """Turns the regions of a batch into normalised patches, every patch with parameters of its own.
+    """Converts the regions of a batch to normalised patches, each with its own parameters.
 
-    Parameters are drawn on the host from the seed that travels with each image, so that the patches of an image are
-    the same on one process or eight, before and after a restart, on CPU or GPU; nothing has to be saved. Because the
-    host knows them, picking the patches an operation applies to costs no synchronisation with the device.
+    Parameters are drawn on the host from the seed of each image, so that its patches are the same for any number of
+    processes, after a restart, on CPU and GPU, without saved state. Since the host knows them, selecting the patches
+    of an operation needs no synchronisation with the device.
 
     Args:
         pyramid: Config of the pyramid, or a spec.
-        mean: Per channel (RGB), in 0-255.
-        std: Per channel (RGB), in 0-255.
+        mean: Mean per channel (RGB), in 0-255.
+        std: Standard deviation per channel (RGB), in 0-255.
         flip_prob: Probability of a horizontal flip.
         jitter_prob: Probability of colour jitter.
         jitter: Strengths of brightness, contrast, saturation (factor in [1 - s, 1 + s]) and hue (shift in
@@ -45,13 +45,13 @@ class PyramidAugment(BaseDataPreprocessor):
         blur_prob: Probability of Gaussian blur.
         blur_sigma: Least and greatest sigma, in pixels.
         non_blocking: Whether copies to the device may overlap with other work.
-        compiled: Whether ``torch.compile`` makes the kernels of a GPU, in the first step; a CPU has its own way.
+        compiled: Whether ``torch.compile`` generates the GPU kernels, in the first step; unused on a CPU.
 
     Raises:
         ValueError: If a probability or strength is out of its range.
 
     Source: paper, section B ("the same set of image augmentation ... following SwAV"); operations as torchvision's.
-    Deviation: blur is an exact Gaussian cut at 3 sigma, where the release's PIL approximates one by boxes.
+    Deviation: blur is an exact Gaussian cut at 3 sigma; PIL in the official code approximates it by boxes.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ class PyramidAugment(BaseDataPreprocessor):
 
     @cached_property
     def operations(self) -> dict[str, photometric.Operation]:
-        """What is done to patches on a device, by name."""
+        """Operations on patches, by name."""
         return photometric.operations(self.config.blur_sigma[1], compiled=self.compiled)
 
     def __getstate__(self) -> dict[str, Any]:
-        # Compiled functions can't be pickled; they are made again where they are needed.
+        # Compiled functions can't be pickled; they are recreated when needed.
         return {name: value for name, value in self.__dict__.items() if name != "operations"}
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class PyramidAugment(BaseDataPreprocessor):
         Args:
             data: ``inputs``: per group's name, regions (B, R, H, W, 3) uint8, and ``seed``, (B,) int64 on the host;
                 ``data_samples``: passed on. A plain tensor of ``inputs`` (N, 3, H, W) in 0-255 is only normalised.
-            training: Not used: there is no other way to look at a pyramid.
+            training: Not used: augmentation is the same in evaluation.
 
         Returns:
             ``inputs``: per group's name, patches (V, B, M, 3, P, P) float32; ``data_samples``.
@@ -119,7 +119,7 @@ class PyramidAugment(BaseDataPreprocessor):
 
     @torch.no_grad()
     def augment_in_batches(self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]) -> dict[str, Tensor]:
-        """Patches of all groups, an operation at a time on all that it applies to: what GPUs are good at.
+        """Augments all groups by operation, each on all its patches at once, which is fast on GPUs.
 
         Args:
             regions: Per group's name, (B, R, H, W, 3) uint8, R being 1 where views share the region.
@@ -149,7 +149,7 @@ class PyramidAugment(BaseDataPreprocessor):
 
     @torch.no_grad()
     def augment_one_by_one(self, regions: Mapping[str, Tensor], params: Mapping[str, PatchParams]) -> dict[str, Tensor]:
-        """The same, a patch at a time: what the cache of a CPU is good at. See :meth:`augment_in_batches`."""
+        """Like :meth:`augment_in_batches`, but one patch at a time, which is fast in the cache of a CPU."""
         return {
             g.name: self._augment_on_cpu(regions[g.name], g, params[g.name]).unflatten(
                 0, (g.num_views, len(regions[g.name]), g.num_patches)
@@ -158,7 +158,7 @@ class PyramidAugment(BaseDataPreprocessor):
         }
 
     def _augment_on_cpu(self, regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
-        """Patches (N, 3, P, P), one after the other."""
+        """Returns patches (N, 3, P, P), computed one by one."""
         source = regions.numpy()
         patches = torch.empty(len(params.flip), 3, group.patch, group.patch)
         mean, std = self.mean.numpy(), self.std.numpy()
@@ -175,11 +175,11 @@ class PyramidAugment(BaseDataPreprocessor):
 def place_patches(
     num_images: int, group: GroupSpec, params: PatchParams
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where patches lie.
+    """Computes the positions of patches.
 
     Args:
         num_images: B.
-        group: The group; cell m lies in row ``m // grid`` and column ``m % grid``.
+        group: Group; cell m is in row ``m // grid`` and column ``m % grid``.
         params: Parameters of N = V * B * M patches.
 
     Returns:
@@ -196,7 +196,7 @@ def place_patches(
 def list_pixels(
     num_images: int, group: GroupSpec, params: PatchParams
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Which pixels of the regions become patches: one crop of every cell, flipped where its parameters say so.
+    """Lists the pixels of the regions that become patches: one crop per cell, flipped according to its parameters.
 
     Args:
         num_images: B.
@@ -218,11 +218,11 @@ def list_pixels(
 
 
 def cut_patches(regions: Tensor, pixels: Sequence[Tensor]) -> Tensor:
-    """Patches in one gather.
+    """Cuts patches in one gather.
 
     Args:
         regions: (B, R, H, W, 3) uint8.
-        pixels: Of :func:`list_pixels`, on the regions' device.
+        pixels: Output of :func:`list_pixels`, on the regions' device.
 
     Returns:
         (N, 3, P, P) float32 in [0, 1].
@@ -236,10 +236,10 @@ def move_together(tree: Any, device: torch.device) -> Any:
 
     Args:
         tree: Any nesting of tuples, lists, dicts and :class:`photometric.Step` with arrays, int64 or float32.
-        device: Where to.
+        device: Target device.
 
     Returns:
-        The same nesting, of tensors.
+        The same nesting with tensors.
     """
     leaves, form = tree_flatten(tree)
     for dtype in (np.int64, np.float32):

@@ -1,4 +1,4 @@
-"""Scores -> codes -> losses.
+"""Head of SS-PRL: scores -> codes -> losses.
 
 Dimensions: V views, B images, M patches, N = B * M samples, K prototypes, D channels.
 """
@@ -23,7 +23,7 @@ from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
 class Variant(NamedTuple):
-    """Differences between the paper and the authors' code inside the head."""
+    """Differences between the paper and the official code in the head."""
 
     swapped_loss: dict[str, Any]
     cross_scale_loss: dict[str, Any]
@@ -45,7 +45,7 @@ VARIANTS = {
 
 
 def _build_loss(given: Mapping[str, Any] | None, default: Mapping[str, Any]) -> nn.Module:
-    """Builds a loss; the variant sets the arguments that a config of the default type leaves out."""
+    """Builds a loss; the variant sets the arguments that a config of the default type omits."""
     cfg = {"type": default["type"], **(given or {})}
     kind = MODELS.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
     return MODELS.build({**default, **cfg} if kind is MODELS.get(default["type"]) else cfg)
@@ -55,29 +55,29 @@ def _build_loss(given: Mapping[str, Any] | None, default: Mapping[str, Any]) -> 
 class SSPRLHead(BaseModule):
     """Owns prototypes, correlation learners and queues; computes codes and all losses.
 
-    State: prototypes and correlation learners are parameters; queues are buffers, the same on every rank. All of it is
-    in the checkpoint; one of another pyramid is refused when it is loaded.
+    State: prototypes and correlation learners are parameters; queues are buffers, equal on all ranks. All of them are
+    in the checkpoint; loading rejects a checkpoint of another pyramid.
 
     Args:
         pyramid: Config of the pyramid, or a spec.
         embed_dims: D, size of an embedding.
-        variant: ``paper`` or ``release``; sets the input of the correlation learners and the arguments of the two
-            losses, see :data:`VARIANTS`.
+        variant: ``paper`` or ``release`` (official code); sets the input of the correlation learners and the arguments
+            of the two losses, see :data:`VARIANTS`.
         temperature: tau of the predictions, > 0.
-        assigner: Config of the assigner, by default :class:`SinkhornAssigner` with epsilon 0.05 and 3 iterations.
-        swapped_loss: Config of the loss per scale, by default :class:`SwappedPredictionLoss`. A loss of another type
+        assigner: Config of the assigner; default: :class:`SinkhornAssigner` with epsilon 0.05 and 3 iterations.
+        swapped_loss: Config of the loss per scale; default: :class:`SwappedPredictionLoss`. A loss of another type
             maps codes (2, N, K) and log-probabilities (V, N, K) to a scalar; the head multiplies it by alpha.
-        cross_scale_loss: Config of the loss across scales, by default :class:`CrossScaleLoss`, whose ``loss_weight``
+        cross_scale_loss: Config of the loss across scales; default: :class:`CrossScaleLoss`, whose ``loss_weight``
             is lambda. A loss of another type maps codes (2, B, K_0), log-predictions ``{scale: (2, B, K_0)}`` and
             betas ``{scale: weight}`` to ``{'loss_...': scalar}``.
-        shared_prototypes: One C for all scales, which then need the same number of prototypes (table S-C).
-        init_cfg: Initialisation.
+        shared_prototypes: Whether all scales share one C and so have the same number of prototypes (table S-C).
+        init_cfg: Config of the initialisation.
 
     Raises:
         ValueError: If the variant is unknown, the temperature not positive, or scales that share prototypes differ in
             their number.
 
-    Source: Algorithm 1; for ``release`` the authors' ``main_SSPRL.py``.
+    Source: Algorithm 1; for ``release`` the official ``main_SSPRL.py``.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class SSPRLHead(BaseModule):
             {s.name: FeatureQueue(s.queue_length, embed_dims) for s in scales if s.queue_length > 0}
         )
         self._check_shared()
-        # The public method of this name is younger than the oldest torch this runs on.
+        # The oldest supported torch lacks the public method of this name.
         self._register_load_state_dict_pre_hook(check_head_state, with_module=True)
 
     def _check_shared(self) -> None:
@@ -137,38 +137,38 @@ class SSPRLHead(BaseModule):
             )
 
     def prototypes_of(self, scale: ScaleSpec) -> Prototypes:
-        """The prototypes a scale uses; scale 0's for all where they are shared."""
+        """Returns the prototypes of a scale; those of scale 0 if they are shared."""
         return cast(Prototypes, self.prototypes["s0" if self.shared_prototypes else scale.name])
 
     def _queue(self, name: str) -> FeatureQueue:
         return cast(FeatureQueue, self.queues[name])
 
     def use_queues(self, active: bool) -> None:
-        """Switches the queues; while they are off, nothing is added to them or taken from them.
+        """Switches the queues on or off; while off, they are neither filled nor used.
 
         Args:
-            active: Whether codes are computed with the queues.
+            active: Whether to compute codes with the queues.
         """
         self._queues_in_use = active
 
     def target_parameters(self) -> list[nn.Parameter]:
-        """Prototypes and correlation learners: what the release keeps fixed in its first iterations."""
+        """Yields prototypes and correlation learners, which the official code freezes in its first iterations."""
         return [*self.prototypes.parameters(), *self.correlation.parameters()]
 
     def normalize_(self) -> None:
-        """Brings prototypes (and, in the release variant, rows of g) back to unit length, in place."""
+        """Normalises prototypes (and, in the release variant, rows of g) to unit length, in place."""
         for module in (*self.prototypes.values(), *self.correlation.values()):
             cast(Prototypes | CorrelationLearner, module).normalize_()
 
     def loss(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All loss terms, weighted; their sum is what is minimised. Collective over ranks.
+        """Computes all weighted loss terms, whose sum is minimised. Collective over ranks.
 
         Args:
             embeddings: Per group's name, (V, B, M, D) of unit length; B is the same on every rank.
 
         Returns:
             ``loss_pyr_s0``, ..., ``loss_cross_s1``, ... and, for the log, ``ce_ratio_s0``, ...: the swapped
-            prediction's mean cross-entropy over ln K. A ratio of 1 is a network that predicts nothing.
+            prediction's mean cross-entropy over ln K. A ratio of 1 means that nothing is learned.
         """
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
             embeddings = {name: z.float() for name, z in embeddings.items()}
@@ -178,7 +178,7 @@ class SSPRLHead(BaseModule):
 
     @torch.no_grad()
     def assign_codes(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Codes of both views of every scale, and the queues' update. Collective over ranks.
+        """Computes the codes of both views of every scale and updates the queues. Collective over ranks.
 
         All scales and views are solved together, so that a step has one collective per Sinkhorn iteration and, with
         queues, one more.
@@ -206,7 +206,7 @@ class SSPRLHead(BaseModule):
         return codes
 
     def _push(self, embeddings: Mapping[str, Tensor]) -> None:
-        """Hands the batch of all ranks to the queues: one collective for all of them."""
+        """Pushes the batch of all ranks to the queues, with one collective for all of them."""
         if not self.queues:
             return
         local = [embeddings[name].flatten(1, 2) for name in self.queues]

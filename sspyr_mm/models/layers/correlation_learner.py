@@ -1,4 +1,4 @@
-"""Predicts scale 0's codes from a finer scale's patches."""
+"""Prediction of scale 0's codes from the patches of a finer scale."""
 
 from typing import Literal, get_args
 
@@ -7,23 +7,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CorrelationInput = Literal["probabilities", "scores"]
-"""What is averaged over the patches of an image: softmax of the scores (paper), or the scores (release)."""
+"""Quantity averaged over the patches of an image: softmax of the scores (paper), or the scores (release)."""
 
 
 class CorrelationLearner(nn.Module):
-    """g_s: one linear layer from K_s to K_0, turned into a distribution over K_0.
+    """g_s: one linear layer from K_s to K_0, followed by a log-softmax over K_0.
 
     Args:
         num_prototypes: K_s of the finer scale.
         num_targets: K_0.
-        source: ``probabilities`` (paper): ``log_softmax(W mean_m softmax(scores / tau) + b)``. ``scores`` (release):
+        source: Input of the layer. ``probabilities`` (paper):
+            ``log_softmax(W mean_m softmax(scores / tau) + b)``. ``scores`` (release):
             ``log_softmax(W normalise(mean_m scores) / tau)`` with unit-length rows of W and no bias.
         temperature: tau, > 0.
 
     Raises:
         ValueError: If ``source`` is unknown.
 
-    Source: Algorithm 1, g_{phi,s} and Avg; released code, ``l2g_ptypes``.
+    Source: Algorithm 1, g_{phi,s} and Avg; official code, ``l2g_ptypes``.
     """
 
     def __init__(
@@ -44,18 +45,18 @@ class CorrelationLearner(nn.Module):
 
     @torch.no_grad()
     def normalize_(self) -> None:
-        """Scales the rows of W to unit length, in place, where the variant asks for it."""
+        """Scales the rows of W to unit length, in place, if ``source`` is ``scores``."""
         if self.source == "scores":
             self.linear.weight.copy_(F.normalize(self.linear.weight, dim=1))
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Log-distribution over scale 0's prototypes.
+        """Predicts the log-distribution over scale 0's prototypes.
 
         Args:
             scores: (..., M, K_s) scores of the M patches of each image, before temperature.
 
         Returns:
-            (..., K_0), logarithms.
+            (..., K_0) log-probabilities.
         """
         if self.source == "probabilities":
             return F.log_softmax(self.linear((scores / self.temperature).softmax(-1).mean(-2)), dim=-1)

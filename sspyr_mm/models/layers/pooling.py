@@ -1,13 +1,13 @@
-"""From a backbone's output to one vector."""
+"""Pooling of the output of a backbone to one vector."""
 
 from torch import Tensor
 
 
 def pool(feats: Tensor | tuple) -> Tensor:
-    """One vector per patch from what any mmpretrain backbone returns.
+    """Pools the output of any mmpretrain backbone to one vector per patch.
 
     Args:
-        feats: A map (N, C, H, W), tokens (N, L, C) or vectors (N, C), or a tuple whose last entry is one of them.
+        feats: Map (N, C, H, W), tokens (N, L, C) or vectors (N, C), or a tuple whose last entry is one of them.
 
     Returns:
         (N, C): the mean over space or tokens.

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 class Prototypes(nn.Module):
     """K learned unit vectors; scores are inner products with them.
 
-    State: ``weight`` (K, D), a parameter. Gradient steps leave the sphere; :meth:`normalize_` returns to it.
+    State: ``weight`` (K, D), a parameter. Gradient steps change their length; :meth:`normalize_` restores it.
 
     Args:
         num_prototypes: K, >= 1.
@@ -23,9 +23,7 @@ class Prototypes(nn.Module):
     def __init__(self, num_prototypes: int, dim: int) -> None:
         super().__init__()
         if num_prototypes < 1:
-            raise ValueError(
-                f"num_prototypes must be >= 1, got {num_prototypes}; to train without a scale leave it out"
-            )
+            raise ValueError(f"num_prototypes must be >= 1, got {num_prototypes}; to train without a scale, remove it")
         self.weight = nn.Parameter(F.normalize(torch.randn(num_prototypes, dim), dim=1))
 
     @property
@@ -39,7 +37,7 @@ class Prototypes(nn.Module):
         self.weight.copy_(F.normalize(self.weight, dim=1))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Scores before any temperature.
+        """Computes scores, before any temperature.
 
         Args:
             embeddings: (..., D), L2-normalised.

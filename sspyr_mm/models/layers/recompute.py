@@ -1,4 +1,4 @@
-"""Parts of a network whose activations are not kept but computed again in the backward pass."""
+"""Recomputation of activations in the backward pass, to save memory."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,22 +10,22 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
 _STAGES = ("stages", "layers")
-"""Where backbones other than ResNets keep their stages or blocks."""
+"""Attributes in which backbones other than ResNets hold their stages or blocks."""
 
 
 def recomputed(function: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> Tensor:
-    """``function(x)``, of which only ``x`` is kept for the backward pass.
+    """Returns ``function(x)``, but keeps only ``x`` for the backward pass.
 
-    The values, the gradients and the state of the module afterwards are those of ``function(x)``: random numbers are
-    drawn alike both times, and running averages of norm layers are updated the first time only.
+    Values, gradients and the final state of the module equal those of ``function(x)``: both passes draw the same random
+    numbers, and only the first updates running averages of norm layers.
 
     Args:
-        function: What to run, with layers of ``module``.
-        module: Where norm layers are looked for.
-        x: Any shape.
+        function: Function to run, with layers of ``module``.
+        module: Module that contains the norm layers.
+        x: Input of any shape.
 
     Returns:
-        What ``function`` returns.
+        Output of ``function``.
 
     Source: Chen et al., arXiv 1604.06174; per scale, the gradient cache of Gao et al., arXiv 2101.06983, whose
     two passes are autograd's here.
@@ -35,7 +35,7 @@ def recomputed(function: Callable[[Tensor], Tensor], module: nn.Module, x: Tenso
 
 
 def _uncached(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Runs a function without autocast's cache of weights: what an earlier pass left there would not be made again."""
+    """Runs a function without autocast's weight cache, whose entries from an earlier pass would not be recomputed."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
@@ -50,10 +50,10 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContex
 
 @contextmanager
 def _averages_stand(module: nn.Module) -> Iterator[None]:
-    """Norm layers use their batch and leave their running averages, and the count of batches, as they are."""
+    """Makes norm layers use batch statistics without updating their running averages and counters of batches."""
     layers = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
-    # Not track_running_stats: autograd would then find other tensors saved than the first time.
+    # Not track_running_stats, with which autograd would save other tensors than in the first pass.
     for layer in layers:
         count = layer.num_batches_tracked
         layer.momentum, layer.num_batches_tracked = 0.0, None if count is None else count.clone()
@@ -65,16 +65,16 @@ def _averages_stand(module: nn.Module) -> Iterator[None]:
 
 
 def stages_of(backbone: nn.Module) -> list[nn.Module]:
-    """The stages of a backbone, one after the other.
+    """Returns the stages of a backbone in order.
 
     Args:
-        backbone: Of mmpretrain.
+        backbone: Backbone of mmpretrain.
 
     Returns:
         Modules that map a tensor to a tensor.
 
     Raises:
-        ValueError: If it has none that are known.
+        ValueError: If the backbone has no known stages.
     """
     if isinstance(names := getattr(backbone, "res_layers", None), list):
         return [getattr(backbone, name) for name in names]
@@ -82,16 +82,16 @@ def stages_of(backbone: nn.Module) -> list[nn.Module]:
         if isinstance(found := getattr(backbone, name, None), (nn.ModuleList, nn.Sequential)):
             return list(found.children())
     raise ValueError(
-        f"recompute='stage' needs a backbone with stages, {type(backbone).__name__} has none that are known "
+        f"recompute='stage' needs a backbone with stages, {type(backbone).__name__} has no known ones "
         f"(res_layers, {', '.join(_STAGES)}): use recompute='scale'"
     )
 
 
 def recompute_stages(backbone: nn.Module) -> None:
-    """Lets every stage of a backbone be computed again in the backward pass, in place; names of its state stay.
+    """Makes every stage of a backbone recompute its activations, in place; names in its state dict do not change.
 
     Raises:
-        ValueError: If it has no stages that are known.
+        ValueError: If the backbone has no known stages.
     """
     for stage in stages_of(backbone):
         stage.forward = partial(_forward_again, stage, stage.forward)

@@ -1,4 +1,4 @@
-"""Loss functions, pure, under thin modules."""
+"""Losses: pure functions, wrapped by thin modules."""
 
 from sspyr_mm.models.losses.cross_scale_loss import CrossScaleLoss, cross_scale_cross_entropy
 from sspyr_mm.models.losses.swapped_prediction_loss import (

@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from sspyr_mm.models.losses.swapped_prediction_loss import Reduction, direction_factor
 
 Pairs = Literal["matched", "all"]
-"""Which codes meet which view's patches: Q_0 with V_s and Q'_0 with V'_s (paper), or all four (release)."""
+"""Pairs of codes and views: Q_0 with V_s and Q'_0 with V'_s (paper), or all four (release)."""
 
 
 def cross_scale_cross_entropy(codes: Tensor, log_predictions: Tensor, *, pairs: Pairs = "matched") -> Tensor:
-    """Mean cross-entropy over the pairs of a scale-0 code and a prediction from patches.
+    """Computes the mean cross-entropy over the pairs of a scale-0 code and a prediction from patches.
 
     Args:
         codes: (2, B, K_0) codes of scale 0, no gradient.
         log_predictions: (2, B, K_0) log g_s(Avg(V_s)) of both views.
-        pairs: ``matched`` or ``all``.
+        pairs: Pairs of codes and views, ``matched`` or ``all``.
 
     Returns:
         Scalar.
 
-    Source: equation 3 and Algorithm 1, L_cross without its weight; ``all`` from the released code.
+    Source: equation 3 and Algorithm 1, L_cross without its weight; ``all`` from the official code.
     """
     num_views, num_images, _ = codes.shape
     if pairs == "matched":
@@ -39,8 +39,8 @@ class CrossScaleLoss(nn.Module):
     """L_cross of all scales >= 1, weighted.
 
     Args:
-        pairs: ``matched`` (paper) or ``all`` (release).
-        reduction: ``sum`` of both codes (paper) or their ``mean`` (release).
+        pairs: Pairs of codes and views, ``matched`` (paper) or ``all`` (release).
+        reduction: Reduction, ``sum`` of both codes (paper) or their ``mean`` (release).
         loss_weight: lambda, >= 0.
 
     Raises:
@@ -52,7 +52,7 @@ class CrossScaleLoss(nn.Module):
         if pairs not in get_args(Pairs):
             raise ValueError(f"pairs must be one of {get_args(Pairs)}, got {pairs!r}")
         if loss_weight < 0:
-            raise ValueError(f"loss_weight must be >= 0, got {loss_weight}; 0 leaves the cross-scale terms out")
+            raise ValueError(f"loss_weight must be >= 0, got {loss_weight}; 0 disables the cross-scale terms")
         self.pairs: Pairs = pairs
         self.factor = direction_factor(reduction)
         self.loss_weight = loss_weight
@@ -60,7 +60,7 @@ class CrossScaleLoss(nn.Module):
     def forward(
         self, codes: Tensor, log_predictions: Mapping[str, Tensor], betas: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        """Weighted terms per scale.
+        """Computes the weighted term of each scale.
 
         Args:
             codes: (2, B, K_0) codes of scale 0.
@@ -71,7 +71,7 @@ class CrossScaleLoss(nn.Module):
             ``{'loss_cross_s1': scalar, ...}``.
 
         Raises:
-            ValueError: If weights and predictions are not of the same scales; none is dropped silently.
+            ValueError: If weights and predictions do not have the same scales.
         """
         if set(log_predictions) != set(betas):
             raise ValueError(

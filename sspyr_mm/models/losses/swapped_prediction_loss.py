@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from sspyr_mm.pyramid import NUM_VIEWS
 
 Reduction = Literal["sum", "mean"]
-"""How the terms of the two codes are put together: summed (paper) or averaged (release)."""
+"""Reduction over the terms of the two codes: sum (paper) or mean (release)."""
 
 
 def direction_factor(reduction: Reduction) -> float:
-    """What the mean cross-entropy is multiplied by: 2 for the paper's sum over both codes, 1 for their mean.
+    """Returns the factor of the mean cross-entropy: 2 for the paper's sum over both codes, 1 for their mean.
 
     Raises:
         ValueError: If ``reduction`` is unknown.
@@ -26,18 +26,18 @@ def direction_factor(reduction: Reduction) -> float:
 
 
 def swapped_cross_entropy(codes: Tensor, log_probs: Tensor) -> Tensor:
-    """Mean cross-entropy of each code with the predictions of all *other* views.
+    """Computes the mean cross-entropy of each code with the predictions of all *other* views.
 
     Args:
         codes: (2, N, K), rows sum to 1, no gradient.
-        log_probs: (V, N, K) log-softmax of scores / temperature; views 0 and 1 are those the codes were made from,
-            further ones are multi-crops.
+        log_probs: (V, N, K) log-softmax of scores / temperature; the codes are computed from views 0 and 1;
+            further views are multi-crops.
 
     Returns:
-        Scalar; ln K where all predictions are uniform.
+        Scalar; ln K if all predictions are uniform.
 
     Source: equation 2 and Algorithm 1, L_pyr without its weight and with the mean of both directions; with multi-crops
-    the released code (each code predicted by the V - 1 other crops).
+    the official code (each code predicted by the V - 1 other crops).
     """
     num_codes, (num_views, num_samples, _) = codes.shape[0], log_probs.shape
     total = log_probs.sum(0)
@@ -51,7 +51,7 @@ class SwappedPredictionLoss(nn.Module):
     """L_pyr of one scale, before its weight alpha.
 
     Args:
-        reduction: ``sum`` of both directions (paper) or their ``mean`` (release).
+        reduction: Reduction, ``sum`` of both directions (paper) or their ``mean`` (release).
     """
 
     def __init__(self, reduction: Reduction = "sum") -> None:
@@ -59,7 +59,7 @@ class SwappedPredictionLoss(nn.Module):
         self.factor = direction_factor(reduction)
 
     def forward(self, codes: Tensor, log_probs: Tensor) -> Tensor:
-        """See :func:`swapped_cross_entropy`.
+        """Computes the loss; see :func:`swapped_cross_entropy`.
 
         Args:
             codes: (2, N, K).

@@ -1,4 +1,4 @@
-"""Features of any backbone for a linear head."""
+"""Pooling of any backbone's features for a linear head."""
 
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
@@ -9,18 +9,18 @@ from sspyr_mm.models.layers import pool
 
 @MODELS.register_module()
 class PoolLast(BaseModule):
-    """Averages the last stage over space or tokens, as pre-training does; vectors pass.
+    """Averages the last stage over space or tokens, as pre-training does; vectors are unchanged.
 
-    mmpretrain's ``GlobalAveragePooling`` takes maps only, which ViT and ConvNeXt do not give.
+    mmpretrain's ``GlobalAveragePooling`` supports only maps, which ViT and ConvNeXt do not return.
     """
 
     def forward(self, feats: tuple) -> tuple[Tensor]:
-        """Pools.
+        """Pools the features.
 
         Args:
-            feats: What a backbone returns, see :func:`pool`.
+            feats: Output of a backbone, see :func:`pool`.
 
         Returns:
-            (N, C), in a tuple as heads of mmpretrain want it.
+            (N, C), in a tuple as mmpretrain's heads expect.
         """
         return (pool(feats),)

@@ -14,17 +14,17 @@ from sspyr_mm.pyramid import PyramidSpec
 
 @MODELS.register_module()
 class PyramidProjector(BaseModule):
-    """Linear, norm, ReLU, Linear and L2 normalisation, with weights of its own at every scale.
+    """Linear, norm, ReLU, Linear and L2 normalisation, with separate weights at every scale.
 
     Args:
         pyramid: Config of the pyramid, or a spec.
         in_channels: Channels of the backbone's last stage.
         hid_channels: Width of the hidden layer.
         out_channels: D, size of an embedding.
-        norm_cfg: Normalisation of the hidden layer. ``BN`` is taken as ``BN1d``: the input has no spatial axes.
-        init_cfg: Initialisation; by default torch's own, as in the released code.
+        norm_cfg: Normalisation of the hidden layer. ``BN`` means ``BN1d``: the input has no spatial axes.
+        init_cfg: Config of the initialisation; default: torch's own, as in the official code.
 
-    Source: paper, section B (2-layer MLP, 128-dim); released code, ``projection_head``.
+    Source: paper, section B (2-layer MLP, 128-dim); official code, ``projection_head``.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class PyramidProjector(BaseModule):
         )
 
     def forward(self, feats: Tensor, scale_name: str) -> Tensor:
-        """Embeddings of one group.
+        """Computes the embeddings of one group.
 
         Args:
             feats: (N, in_channels) pooled features.
-            scale_name: The group's scale, ``s0``, ``s1``, ...
+            scale_name: Scale of the group, ``s0``, ``s1``, ...
 
         Returns:
             (N, D) of unit length, float32 whatever the precision of the MLP.

@@ -15,12 +15,12 @@ from sspyr_mm.pyramid import PyramidSpec
 
 
 def _with_one_size(neck: dict, head: dict) -> tuple[dict, dict]:
-    """Both configs with the size of an embedding that one of them states."""
+    """Returns both configs with the embedding size that one of them states."""
     sizes = {c[key] for c, key in ((neck, "out_channels"), (head, "embed_dims")) if key in c}
     if len(sizes) > 1:
         raise ValueError(
             f"neck.out_channels is {neck['out_channels']} and head.embed_dims {head['embed_dims']}, but both are the "
-            "size of an embedding: remove head.embed_dims, which follows from the neck's"
+            "embedding size: remove head.embed_dims, which defaults to the neck's"
         )
     for size in sizes:
         neck, head = {**neck, "out_channels": size}, {**head, "embed_dims": size}
@@ -31,27 +31,27 @@ def _with_one_size(neck: dict, head: dict) -> tuple[dict, dict]:
 class SSPRL(BaseSelfSupervisor):
     """Self-supervised pyramid representation learning.
 
-    Only wiring: augmentation is the data preprocessor's, embeddings are the neck's, codes and losses the head's.
+    Connects its parts: the data preprocessor augments, the neck embeds, the head computes codes and losses.
 
     Args:
-        pyramid: Config of the pyramid; handed to preprocessor, neck and head, which need not repeat it.
-        backbone: Any mmpretrain backbone that ends in a map, tokens or vectors.
-        neck: :class:`PyramidProjector`.
-        head: :class:`SSPRLHead`. Its ``embed_dims`` is the neck's ``out_channels``; stating one of them is enough.
-        data_preprocessor: :class:`PyramidAugment`.
-        channels_last: Whether the backbone works on channels-last tensors; numbers differ by rounding only.
-            Convolutions on tensor cores and on CPUs are faster so.
-        recompute: Activations to compute again in the backward pass instead of keeping them: ``None``; ``'scale'``
-            for those of the backbone, one group at a time; ``'stage'`` for those of every stage of the backbone, which
-            takes the least memory. Gradients are the same. Both cost one more forward pass.
-        compile_backbone: Whether ``torch.compile`` makes the backbone's kernels: one graph for each size of patches, in
-            the first steps, which take minutes. Names in checkpoints stay.
+        pyramid: Config of the pyramid; passed to preprocessor, neck and head, which need not repeat it.
+        backbone: Config of any mmpretrain backbone that returns a map, tokens or vectors.
+        neck: Config of :class:`PyramidProjector`.
+        head: Config of :class:`SSPRLHead`. ``embed_dims`` equals the neck's ``out_channels``; one of them suffices.
+        data_preprocessor: Config of :class:`PyramidAugment`.
+        channels_last: Whether the backbone uses channels-last tensors, which are faster on tensor cores and CPUs;
+        results differ by rounding only.
+        recompute: Activations to recompute in the backward pass instead of keeping them: ``None``; ``'scale'`` for
+            those of the backbone, one group at a time; ``'stage'`` for those of every stage of the backbone, which
+            needs the least memory. Gradients are the same. Both cost one more forward pass.
+        compile_backbone: Whether to compile the backbone with ``torch.compile``: one graph per patch size, in the
+            first steps, which take minutes. Names in checkpoints do not change.
         pretrained: Checkpoint to start from.
-        init_cfg: Initialisation.
+        init_cfg: Config of the initialisation.
 
     Raises:
-        ValueError: If neck and head state different sizes of an embedding; if ``recompute`` is unknown, or the
-            backbone has no stages; if stages are to be computed again in a compiled backbone.
+        ValueError: If neck and head state different embedding sizes; if ``recompute`` is unknown, or the backbone has
+            no stages; if ``recompute='stage'`` is combined with ``compile_backbone``.
 
     Source: Algorithm 1.
     """
@@ -73,9 +73,7 @@ class SSPRL(BaseSelfSupervisor):
         if recompute not in (None, "scale", "stage"):
             raise ValueError(f"recompute must be None, 'scale' or 'stage', got {recompute!r}")
         if compile_backbone and recompute == "stage":
-            raise ValueError(
-                "compile_backbone=True can't look into stages that are computed again: use recompute='scale'"
-            )
+            raise ValueError("compile_backbone=True does not support recompute='stage': use recompute='scale'")
         spec = PyramidSpec.from_config(pyramid)
         neck, head = _with_one_size(neck, head)
         preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
@@ -98,7 +96,7 @@ class SSPRL(BaseSelfSupervisor):
         self.backbone._register_load_state_dict_pre_hook(check_complete, with_module=True)
 
     def init_weights(self) -> None:
-        """Initialises; random numbers are dealt by place in memory, and ``channels_last`` is to change none of them."""
+        """Initialises weights in contiguous memory order, so that ``channels_last`` does not change random numbers."""
         self.backbone.to(memory_format=torch.contiguous_format)
         super().init_weights()
         self.backbone.to(memory_format=self.memory_format)
@@ -107,7 +105,7 @@ class SSPRL(BaseSelfSupervisor):
         """Embeds every group with one backbone pass each, and every scale with one projector pass.
 
         Scales never share batch statistics. The two views and the multi-crops of a scale share those of its
-        projector, and have their own in the backbone.
+        projector, but not those of the backbone.
 
         Args:
             inputs: Per group's name, patches (V, B, M, 3, P, P).
@@ -115,7 +113,7 @@ class SSPRL(BaseSelfSupervisor):
         Returns:
             Per group's name, (V, B, M, D) of unit length.
 
-        Source: authors' code, ``forward`` of the backbones: one projection of the concatenated pooled features.
+        Source: official code, ``forward`` of the backbones: one projection of the concatenated pooled features.
         """
         encode = partial(recomputed, self._encode, self) if self.recompute == "scale" else self._encode
         embeddings = {}
@@ -132,11 +130,11 @@ class SSPRL(BaseSelfSupervisor):
         return pool(self.backbone(patches.contiguous(memory_format=self.memory_format)))
 
     def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
-        """Losses of one batch.
+        """Computes the losses of one batch.
 
         Args:
             inputs: See :meth:`embed`.
-            data_samples: Not used; the method has no labels.
+            data_samples: Not used: the method needs no labels.
 
         Returns:
             See :meth:`SSPRLHead.loss`.

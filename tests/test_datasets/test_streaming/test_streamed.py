@@ -256,7 +256,7 @@ def test_names_that_are_not_utf_8_are_packed_and_reported(images, tmp_path, caps
     assert main(["pack", str(tmp_path), str(out), "--num-workers", "1"]) == 0
     err = capsys.readouterr().err.splitlines()
     assert "pack: 1 of 3 files skipped: 1 .txt" in err
-    left_out = f"pack: left out {tmp_path}/caf\\udce9/\\udcea.png: not an image that can be decoded"
+    left_out = f"pack: skipped {tmp_path}/caf\\udce9/\\udcea.png: not an image that can be decoded"
     assert left_out in err
     (packed,) = StreamedImages(str(out), pipeline=[item])
     assert packed["img_path"] == "\\udce9.png"

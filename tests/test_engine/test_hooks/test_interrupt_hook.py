@@ -76,7 +76,7 @@ def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_lef
     # Until it has one of its own, --resume finds none.
     assert seen == [(False, False)] * 2
     assert earlier.read_bytes() == kept and stale.read_bytes() != kept
-    assert any(m.endswith(f"To go on from that one instead: --resume {earlier}") for _, m in log)
+    assert any(m.endswith(f"To continue that run instead: --resume {earlier}") for _, m in log)
 
 
 def test_an_interrupt_hook_needs_a_time():
@@ -128,7 +128,7 @@ def test_a_signal_to_all_processes_and_resume_from_the_command_line(
     assert process.wait(timeout=300) == 130, "".join(output[-40:])
     assert (tmp_path / "interrupted.pth").is_file(), "".join(output[-40:])
     said = "".join(output)
-    assert "Stopping after this iteration, with a checkpoint; once more to stop without." in said
+    assert "Saving a checkpoint after this iteration" in said
     assert "Traceback" not in said
 
     process = start(config, tmp_path, "--resume", *options)

@@ -83,7 +83,7 @@ def test_waiting_for_data_is_told_with_its_remedies(config, tmp_path, log, inter
     runner = make_runner(config, tmp_path, {"default_hooks.logger.interval": interval})
     runner.train_dataloader.dataset.pipeline.transforms.insert(1, SlowTransform())
     runner.train()
-    told = [text for text in warnings_of(log) if "training waits for its images" in text]
+    told = [text for text in warnings_of(log) if "Training waits for images" in text]
     assert len(told) == times
     assert "Workers: 0, cores of this machine:" in told[0] and "num_workers" in told[0]
     scalars = runner.message_hub.log_scalars
@@ -95,7 +95,7 @@ def test_waiting_for_data_is_told_with_its_remedies(config, tmp_path, log, inter
 def test_training_that_does_not_wait_is_not_bothered(config, tmp_path, log):
     options = {"default_hooks.logger.interval": 2}
     runner = train(config, tmp_path, options, before_train_iter=lambda runner: time.sleep(0.5))
-    assert not [text for text in warnings_of(log) if "waits for its images" in text]
+    assert not [text for text in warnings_of(log) if "waits for images" in text]
     assert 0 < runner.message_hub.get_scalar("train/data_wait").current() < 10
 
 

@@ -57,7 +57,7 @@ def test_resuming_within_an_epoch_equals_going_on(
     target = tmp_path / "interrupted.pth"
     assert (tmp_path / "last_checkpoint").read_text() == str(target)
     assert any(
-        m == f"Stopped; {target} holds iteration {iteration + 1}. Add --resume to go on from it." for _, m in log
+        m == f"Stopped; {target} holds iteration {iteration + 1}. Add --resume to continue from it." for _, m in log
     )
     assert not list(tmp_path.glob("*.partial"))
 
@@ -146,14 +146,14 @@ def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrup
     key = next(iter(options))
     line = {
         "model.pyramid.s0.num_prototypes": ("  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) here"),
-        "model.pyramid.s1": "  head.prototypes.s1.weight: in the checkpoint, not here",
+        "model.pyramid.s1": "  head.prototypes.s1.weight: in the checkpoint, not in the model",
     }[key]
     checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
     with pytest.raises(
         ValueError,
         match=r"trained with another pyramid, variant or queue:\n(?s:.*)"
         + re.escape(line)
-        + r"(?s:.*)Train with the config it was made with, or load the backbone alone",
+        + r"(?s:.*)Train with the config of the checkpoint, or load the backbone alone",
     ):
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
 
@@ -161,7 +161,7 @@ def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrup
 @pytest.mark.parametrize("options", [{"train_cfg.max_epochs": 5}, {"train_dataloader.batch_size": BATCH // 2}])
 def test_resuming_a_run_of_another_schedule_is_refused(config, tmp_path, uninterrupted, options):
     checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
-    with pytest.raises(ValueError, match=r"its schedule does not fit. Resume with the old settings"):
+    with pytest.raises(ValueError, match=r"the schedules differ. Resume with the old settings"):
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
 
 
