@@ -79,7 +79,7 @@ def test_a_tensor_that_is_missing_is_told(tmp_path):
     content = torch.load(tmp_path / "x.pth")
     del content["state_dict"]["backbone.conv1.weight"]
     torch.save(content, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"taken for sspyr_mm .* 1 tensors of 120 missing: conv1.weight"):
+    with pytest.raises(ValueError, match=r"read as sspyr_mm .* 1 tensors of 120 missing: conv1.weight"):
         read_backbone(tmp_path / "x.pth")
 
 

@@ -180,7 +180,7 @@ def test_the_momentum_encoder_is_left_out(query, momentum, small, other, tmp_pat
     state = {**prefixed(momentum, other), **prefixed(query, small)}
     found = read(state, tmp_path)
     assert_identical(found.state_dict, small)
-    assert f"--prefix {momentum} takes it" in found.place
+    assert f"--prefix {momentum} selects it" in found.place
     assert_identical(read(state, tmp_path, prefix=momentum).state_dict, other)
 
 

@@ -140,7 +140,7 @@ def test_unknown_names_list_the_formats(tmp_path):
     [
         (
             lambda s: [s.pop(k) for k in list(s) if "layer4.2." in k],
-            r"taken for moco_v2 with .* ResNet\(depth=50\).*15 tensors of 318 missing: layer4.2.conv1.weight, ",
+            r"read as moco_v2 with .* ResNet\(depth=50\).*15 tensors of 318 missing: layer4.2.conv1.weight, ",
         ),
         (lambda s: s.pop("module.encoder_q.layer1.0.bn1.running_mean"), "1 tensors of 318 missing"),
         (
@@ -149,7 +149,7 @@ def test_unknown_names_list_the_formats(tmp_path):
         ),
         (
             lambda s: s.update({"module.encoder_q.conv1.weight": torch.ones(64, 3, 3, 3)}),
-            r"1 tensors of another shape: conv1.weight \(64, 3, 3, 3\), wanted \(64, 3, 7, 7\)",
+            r"1 tensors of another shape: conv1.weight \(64, 3, 3, 3\), expected \(64, 3, 7, 7\)",
         ),
         (
             lambda s: s.update({"module.encoder_q.layer1.0.conv1.weight": torch.ones(10**9, 0)}),
@@ -182,7 +182,7 @@ def test_a_key_encoder_alone_is_not_taken(backbone50, tmp_path):
 def test_two_claims_to_layer4_are_refused(backbone50, tmp_path):
     content = layouts.insloc_c4(backbone50)
     content["state_dict"]["backbone.layer4.0.conv1.weight"] = torch.ones(512, 1024, 1, 1)
-    with pytest.raises(ValueError, match=r"Two tensors claim to be the backbone's layer4.0.conv1"):
+    with pytest.raises(ValueError, match=r"Two tensors map to the backbone's layer4.0.conv1"):
         read(content, tmp_path / "x.pth")
 
 

@@ -92,7 +92,7 @@ def test_a_backbone_that_does_not_fit_is_refused(scenes, tmp_path, checkpoint, a
     cfg = reduced(FOLDER / "linear_voc07_50e.py", scenes, tmp_path, tmp_path / "x.pth")
     if as_list:
         cfg.model.backbone.init_cfg = [cfg.model.backbone.init_cfg]
-    with pytest.raises(ValueError, match="The checkpoint does not fit this ResNet: 100 of 100 tensors"):
+    with pytest.raises(ValueError, match="The checkpoint does not match this ResNet: 100 of 100 tensors"):
         Runner.from_cfg(cfg).train()
 
 

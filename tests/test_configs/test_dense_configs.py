@@ -249,5 +249,5 @@ def test_a_partial_backbone_is_an_error(name, scenes, backbone, tmp_path):
     torch.save({"state_dict": state}, part)
     cfg = small_fcn(scenes, part) if name == "fcn" else small_detector(name, scenes, part)
     runner = make_runner(cfg, tmp_path)
-    with pytest.raises(ValueError, match=r"does not fit this ResNet: 1 of \d+ tensors are missing"):
+    with pytest.raises(ValueError, match=r"does not match this ResNet: 1 of \d+ tensors are missing"):
         runner.train()

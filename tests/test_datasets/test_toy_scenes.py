@@ -230,7 +230,7 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     said += process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
-    assert said.endswith("set was not made; run the same command again\n")
+    assert said.endswith("set was not written; run the same command again\n")
     assert "Traceback" not in said and "KeyboardInterrupt" not in said
     assert list(tmp_path.iterdir()) == []
 

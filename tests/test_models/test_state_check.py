@@ -41,7 +41,7 @@ def test_a_complete_checkpoint_is_loaded(load):
 )
 def test_a_backbone_under_another_name_is_refused(rename):
     state = {rename(k): v for k, v in build().state_dict().items()}
-    with pytest.raises(ValueError, match=r"does not fit this ResNet: (\d+) of \1 tensors are missing"):
+    with pytest.raises(ValueError, match=r"does not match this ResNet: (\d+) of \1 tensors are missing"):
         load_state_dict(build(), state, strict=False)
 
 

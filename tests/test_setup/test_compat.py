@@ -85,12 +85,12 @@ def test_oldest_stack_passes(pretend):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"torch": "1.13.1"}, r"torch 1\.13\.1 does not fit \(wanted: torch >= 2\.1"),
-        ({"torchvision": "0.15.2"}, r"torchvision 0\.15\.2 does not fit .*torchvision >= 0\.16"),
-        ({"onedl-mmengine": "0.8.2"}, r"onedl-mmengine 0\.8\.2 does not fit .*mmengine >= 0\.8\.3"),
-        ({"onedl-mmcv": "1.7.2"}, r"onedl-mmcv 1\.7\.2 does not fit .*mmcv >= 2\.0"),
-        ({"onedl-mmpretrain": "0.25.0"}, r"onedl-mmpretrain 0\.25\.0 does not fit .*>= 1\.0"),
-        ({"onedl-mmpretrain": "2.0.0"}, r"onedl-mmpretrain 2\.0\.0 does not fit .*< 2\)"),
+        ({"torch": "1.13.1"}, r"torch 1\.13\.1 is not supported \(required: torch >= 2\.1"),
+        ({"torchvision": "0.15.2"}, r"torchvision 0\.15\.2 is not supported .*torchvision >= 0\.16"),
+        ({"onedl-mmengine": "0.8.2"}, r"onedl-mmengine 0\.8\.2 is not supported .*mmengine >= 0\.8\.3"),
+        ({"onedl-mmcv": "1.7.2"}, r"onedl-mmcv 1\.7\.2 is not supported .*mmcv >= 2\.0"),
+        ({"onedl-mmpretrain": "0.25.0"}, r"onedl-mmpretrain 0\.25\.0 is not supported .*>= 1\.0"),
+        ({"onedl-mmpretrain": "2.0.0"}, r"onedl-mmpretrain 2\.0\.0 is not supported .*< 2\)"),
         ({"onedl-mmcv": None}, r"mmcv is missing \(wanted: mmcv >= 2\.0.*mminstall\.txt"),
         ({"mmcv": "2.1.0"}, r"mmcv and onedl-mmcv are both installed.*uninstall"),
     ],

@@ -46,8 +46,8 @@ def test_a_sheet_has_a_row_per_image_and_follows_the_seed(browse, images, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "views.txt"], "--out must be a picture such as views.png or views.jpg, got 'views.txt'"),
-        (["--out", "views"], "--out must be a picture such as views.png or views.jpg, got 'views'"),
+        (["--out", "views.txt"], "--out must be an image file such as views.png or views.jpg, got 'views.txt'"),
+        (["--out", "views"], "--out must be an image file such as views.png or views.jpg, got 'views'"),
         (["--num-images", "0"], "--num-images: must be an integer >= 1, got '0'"),
         (["--data-root", "/no/such/folder"], "--data-root: there is nothing at '/no/such/folder'"),
         (["--data-root", ROOT / "requirements"], "No images in "),

@@ -64,7 +64,7 @@ def test_too_few_pictures(tmp_path, copy):
     pictures(tmp_path / "mine", 7)
     done = copy("--images", "mine")
     assert done.returncode == 1
-    assert f"--images {tmp_path}/mine has 7 pictures, at least 8 are needed" in done.stderr
+    assert f"--images {tmp_path}/mine has 7 images; at least 8 are needed" in done.stderr
     (tmp_path / "none").mkdir()
     done = copy("--images", tmp_path / "none")
     assert done.returncode == 1 and f"quickstart: No images in {tmp_path}/none" in done.stderr

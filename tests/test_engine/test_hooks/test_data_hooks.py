@@ -72,7 +72,7 @@ def test_accumulated_gradients_count_in_the_batch():
     assert "change the number of processes;" in batch_message(base, 16, 3)
     assert batch_message(dict(base, enable=True), 16, 1) is None
     message = batch_message(dict(base, enable=True), 16, 4)
-    assert "leaves out that gradients of 4 of them make a step" in message
+    assert "a step accumulates 4 of them" in message
     assert message.endswith("set auto_scale_lr.base_batch_size=32 (128 / 4).")
     assert batch_message({}, 16, 4) is None
 

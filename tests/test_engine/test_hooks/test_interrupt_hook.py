@@ -80,7 +80,7 @@ def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_lef
 
 
 def test_an_interrupt_hook_needs_a_time():
-    with pytest.raises(ValueError, match=r"seconds must be > 0, got 0; usual is 2"):
+    with pytest.raises(ValueError, match=r"seconds must be > 0, got 0; the default is 2"):
         InterruptHook(seconds=0)
 
 
@@ -134,6 +134,6 @@ def test_a_signal_to_all_processes_and_resume_from_the_command_line(
     process = start(config, tmp_path, "--resume", *options)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-4000:]
-    assert re.search(r"Epoch 2 goes on after iteration \d of", said)
+    assert re.search(r"Epoch 2 continues after iteration \d of", said)
     weights = torch.load(tmp_path / "epoch_3.pth", map_location="cpu", weights_only=False)
     assert_equal(weights["state_dict"], uninterrupted.state)

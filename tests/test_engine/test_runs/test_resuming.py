@@ -70,7 +70,7 @@ def test_resuming_within_an_epoch_equals_going_on(
         after_train_iter=lambda r: losses.append(float(r.message_hub.get_scalar("train/loss").current())),
     )
     done = iteration + 1 - ITERS
-    assert any(m == f"Epoch 2 goes on after iteration {done} of {ITERS}." for _, m in log)
+    assert any(m == f"Epoch 2 continues after iteration {done} of {ITERS}." for _, m in log)
     assert losses == uninterrupted.losses[iteration + 1 :]
     assert_equal(state(runner), uninterrupted.state)
 
@@ -145,7 +145,9 @@ def test_without_the_seed_hook_it_would_not_be_equal(config, tmp_path, uninterru
 def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrupted, options):
     key = next(iter(options))
     line = {
-        "model.pyramid.s0.num_prototypes": ("  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) here"),
+        "model.pyramid.s0.num_prototypes": (
+            "  head.prototypes.s0.weight: (6, 8) in the checkpoint, (7, 8) in the model"
+        ),
         "model.pyramid.s1": "  head.prototypes.s1.weight: in the checkpoint, not in the model",
     }[key]
     checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")

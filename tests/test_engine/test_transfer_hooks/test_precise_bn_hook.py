@@ -125,7 +125,7 @@ def test_wrong_loops_and_numbers_are_refused(tmp_path):
         tmp_path,
         train_cfg=dict(by_epoch=True, max_epochs=1),
     )
-    with pytest.raises(TypeError, match="is for an IterBasedTrainLoop, got EpochBasedTrainLoop"):
+    with pytest.raises(TypeError, match="requires an IterBasedTrainLoop, got EpochBasedTrainLoop"):
         runner.train()
     with pytest.raises(ValueError, match="num_iters must be >= 1, got 0"):
         PreciseBNBeforeValHook(0)
