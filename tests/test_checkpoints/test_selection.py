@@ -205,9 +205,9 @@ def averages(small, other):
 def test_averaged_weights_and_raw_ones(kind, small, other, tmp_path):
     content = averages(small, other)[kind]
     for ema, expected, words in (
-        (None, other, r"averaged weights \(.*\) are used; --no-ema takes"),
-        (True, other, r"averaged weights \(.*\) are used; --no-ema takes"),
-        (False, small, r"raw ones \(.*\) are used; --ema takes"),
+        (None, other, r"averaged weights \(.*\) are used; --no-ema selects"),
+        (True, other, r"averaged weights \(.*\) are used; --no-ema selects"),
+        (False, small, r"raw ones \(.*\) are used; --ema selects"),
     ):
         found = read(content, tmp_path, ema=ema)
         assert_identical(found.state_dict, expected)

@@ -201,5 +201,5 @@ def test_wrong_input():
         average_precision(np.where(scores > 1, np.nan, scores), targets)
     with pytest.raises(ValueError, match=r"targets must be 1, 0 or -1 \(ignored\), got \[.*2\]"):
         average_precision(scores, targets + 1)
-    with pytest.raises(ValueError, match="topk must be between 1 and 9, .*got 10"):
+    with pytest.raises(ValueError, match=r"topk must be between 1 and 9, .*got 10"):
         classification_counts(scores, targets, topk=10)

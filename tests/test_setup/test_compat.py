@@ -91,7 +91,7 @@ def test_oldest_stack_passes(pretend):
         ({"onedl-mmcv": "1.7.2"}, r"onedl-mmcv 1\.7\.2 is not supported .*mmcv >= 2\.0"),
         ({"onedl-mmpretrain": "0.25.0"}, r"onedl-mmpretrain 0\.25\.0 is not supported .*>= 1\.0"),
         ({"onedl-mmpretrain": "2.0.0"}, r"onedl-mmpretrain 2\.0\.0 is not supported .*< 2\)"),
-        ({"onedl-mmcv": None}, r"mmcv is missing \(wanted: mmcv >= 2\.0.*mminstall\.txt"),
+        ({"onedl-mmcv": None}, r"mmcv is missing \(required: mmcv >= 2\.0.*mminstall\.txt"),
         ({"mmcv": "2.1.0"}, r"mmcv and onedl-mmcv are both installed.*uninstall"),
     ],
 )

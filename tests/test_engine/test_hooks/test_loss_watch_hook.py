@@ -29,8 +29,8 @@ def test_a_run_stuck_at_ln_k_is_reported_with_the_remedy(config, tmp_path, log):
     assert [m.split()[3] for m in found] == ["s0", "s1"] * 2
     assert re.search(
         r"^The loss of s0 has stayed at ln K for 4 iterations \(ratio (0\.99\d|1\.0\d\d)\): its codes are "
-        r"uniform and nothing is learned there\. Set model\.head\.assigner\.epsilon lower \(now 50; 0\.01 "
-        r"say\), use AdamW with lr 0\.003 .*See docs/small_batches\.md\.$",
+        r"uniform and it learns nothing\. Set model\.head\.assigner\.epsilon lower \(now 50; try "
+        r"0\.01\), use AdamW with lr 0\.003 .*See docs/small_batches\.md\.$",
         found[0],
     )
 
