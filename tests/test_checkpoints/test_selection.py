@@ -215,7 +215,7 @@ def test_averaged_weights_and_raw_ones(kind, small, other, tmp_path):
 
 
 def test_weights_of_the_other_kind_are_refused(small, other, tmp_path):
-    with pytest.raises(ValueError, match=r"no averaged weights .* only raw ones: leave out --ema"):
+    with pytest.raises(ValueError, match=r"no averaged weights .* only raw ones: remove --ema"):
         read({"state_dict": small}, tmp_path, ema=True)
     with pytest.raises(ValueError, match=r"no raw weights .* only averaged ones: .*--no-ema"):
         read({"state_dict_ema": small}, tmp_path, ema=False)

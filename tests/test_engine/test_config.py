@@ -15,7 +15,7 @@ def test_labelled_images_are_refused(tmp_path, kind, wrapped):
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
     with pytest.raises(
         ValueError,
-        match=r"--data-root: .* alone.* train_dataloader\.dataset\.data_root=TRAIN "
+        match=r"--data-root: .* only the training images.* train_dataloader\.dataset\.data_root=TRAIN "
         r"val_dataloader\.dataset\.data_root=VAL",
     ):
         set_data_root(cfg, str(tmp_path))

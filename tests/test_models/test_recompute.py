@@ -78,5 +78,5 @@ def test_bytes_come_and_go():
 def test_what_it_can_not_do_is_said():
     with pytest.raises(ValueError, match="recompute must be None, 'scale' or 'stage', got 'all'"):
         build("resnet", "all")
-    with pytest.raises(ValueError, match="needs a backbone with stages, Linear has none"):
+    with pytest.raises(ValueError, match="needs a backbone with stages, Linear has no known"):
         recompute_stages(nn.Linear(2, 2))
