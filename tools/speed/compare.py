@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.cli.arguments import positive_int, require_writable
 from sspyr_mm.datasets import StreamedImages
-from sspyr_mm.datasets.shards import pack
+from sspyr_mm.datasets.streaming.shards import pack
 from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.bench import describe_machine, open_setting, paper_pyramid

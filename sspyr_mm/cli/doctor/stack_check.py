@@ -134,13 +134,13 @@ def check_package() -> Iterator[Finding]:
     Yields:
         Finding: Whether every component registers, and the last line of the error otherwise.
     """
-    code = "import sspyr_mm; from mmpretrain.registry import MODELS; assert MODELS.get('SSPRL')"
+    code = "import sspyr_mm.registration; from mmpretrain.registry import MODELS; assert MODELS.get('SSPRL')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if result.returncode == 0:
         yield Finding("components", OK, "registered")
     else:
         found = last_line(result.stderr) or f"exit status {result.returncode}"
-        remedy = f"see the problems above; for the full error run {sys.executable} -c 'import sspyr_mm'"
+        remedy = f"see the problems above; for the full error run {sys.executable} -c 'import sspyr_mm.registration'"
         yield Finding("components", PROBLEM, found, remedy)
 
 
