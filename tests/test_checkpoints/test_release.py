@@ -103,7 +103,7 @@ def test_one_local_level_is_two_scales(backbone50, tmp_path):
         ),
         (
             lambda s: s.update({"local_ptypes0.weight": torch.ones(8, 5)}),
-            r"another shape: head.prototypes.s1.weight \(8, 5\), wanted \(8, 16\)",
+            r"another shape: head.prototypes.s1.weight \(8, 5\), expected \(8, 16\)",
         ),
         (lambda s: s.pop("ptypes.weight"), "lacks projection_head.0, projection_head.3 or ptypes"),
         (lambda s: s.pop("layer1.0.bn2.bias"), "missing: layer1.0.bn2.bias"),

@@ -270,7 +270,7 @@ def test_data_root_reaches_the_innermost_dataset(tmp_path, wrapped):
     inner = cfg.train_dataloader.dataset
     assert (inner.dataset if wrapped else inner).data_root == str(tmp_path)
     assert ("data_root" in inner) != wrapped
-    with pytest.raises(FileNotFoundError, match="there is nothing at '/no/such/place'"):
+    with pytest.raises(FileNotFoundError, match="'/no/such/place' does not exist"):
         set_data_root(cfg, "/no/such/place")
     with pytest.raises(ValueError, match=r"no train_dataloader\.dataset"):
         set_data_root(Config(dict(train_dataloader=None)), str(tmp_path))

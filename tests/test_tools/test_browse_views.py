@@ -49,7 +49,7 @@ def test_a_sheet_has_a_row_per_image_and_follows_the_seed(browse, images, tmp_pa
         (["--out", "views.txt"], "--out must be an image file such as views.png or views.jpg, got 'views.txt'"),
         (["--out", "views"], "--out must be an image file such as views.png or views.jpg, got 'views'"),
         (["--num-images", "0"], "--num-images: must be an integer >= 1, got '0'"),
-        (["--data-root", "/no/such/folder"], "--data-root: there is nothing at '/no/such/folder'"),
+        (["--data-root", "/no/such/folder"], "--data-root: '/no/such/folder' does not exist"),
         (["--data-root", ROOT / "requirements"], "No images in "),
         ([], "data_root data/coco/nowhere does not exist: give an existing folder"),
     ],

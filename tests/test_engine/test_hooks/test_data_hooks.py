@@ -46,7 +46,7 @@ def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_pa
     assert f"s0 has {NUM_IMAGES + 1} prototypes for {NUM_IMAGES} patches" in found[0]
     assert f"The queue of s1 ({4 * NUM_IMAGES + 1}) is longer than an epoch" in found[1]
     assert found[2] == (
-        "The learning rate is for 128 images per step; this run takes 4 x 1 process(es) = 4. To keep the recipe, set "
+        "The learning rate is for 128 images per step; this run uses 4 x 1 process(es) = 4. To keep the recipe, set "
         "train_dataloader.batch_size=128; to scale the learning rate instead, set --auto-scale-lr."
     )
     assert sum("images per step" in message for message in found) == 1
@@ -65,7 +65,7 @@ def test_accumulated_gradients_count_in_the_batch():
     base = dict(base_batch_size=128)
     assert batch_message(base, 16, 8) is None
     message = batch_message(base, 16, 4)
-    assert "this run takes 16 x 1 process(es) x 4 accumulated = 64. " in message
+    assert "this run uses 16 x 1 process(es) x 4 accumulated = 64. " in message
     assert "set train_dataloader.batch_size=32;" in message
     # mmengine scales by the images of an iteration: 16 / 32 is 64 / 128.
     assert "--auto-scale-lr and auto_scale_lr.base_batch_size=32." in message
