@@ -200,7 +200,7 @@ def test_endings_by_which_programs_go(tmp_path):
         export_backbone(path, tmp_path / "out.pth", target="safetensors")
     with pytest.raises(ValueError, match=r"out\.pth must end in \.pkl, by which .*\(--to\)"):
         export_backbone(path, tmp_path / "out.pth", target="detectron2")
-    message = r"out\.safetensors ends in \.safetensors, but for mmdet a file of torch\.save .*\.pth"
+    message = r"out\.safetensors ends in \.safetensors, but mmdet needs a file of torch\.save: name it \.pth"
     with pytest.raises(ValueError, match=message):
         export_backbone(path, tmp_path / "out.safetensors", target="mmdet")
 

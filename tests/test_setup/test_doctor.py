@@ -52,7 +52,7 @@ def test_this_environment_can_pre_train(tmp_path, images):
     assert "Pre-training can run." in out
     assert "✓ components: registered" in out
     assert f"✓ {images}: 12 images, 8 tried and decoded" in out
-    assert "! data/coco: not there" in out and "ln -s /path/to/coco data/coco" in out
+    assert "! data/coco: missing" in out and "ln -s /path/to/coco data/coco" in out
 
 
 def test_json_names_versions_and_links(tmp_path):

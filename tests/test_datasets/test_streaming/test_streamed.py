@@ -237,7 +237,7 @@ def test_missing_library_is_reported(shards, monkeypatch):
 def test_command_packs_and_reports_skipped_files(images, tmp_path, capsys):
     out = tmp_path / "deep/er/packed"
     assert main(["pack", str(images / "a"), str(images / "b"), str(out), "--num-workers", "2"]) == 0
-    assert re.search(rf"{out}: {NUM_IMAGES} images, 2 left out in [\d.]+ s", capsys.readouterr().out)
+    assert re.search(rf"{out}: {NUM_IMAGES} images, 2 skipped in [\d.]+ s", capsys.readouterr().out)
     assert [path.name for path in out.parent.iterdir()] == ["packed"]
     assert len(StreamedImages(str(out))) == NUM_IMAGES
 
