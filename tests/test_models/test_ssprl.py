@@ -257,5 +257,7 @@ def test_size_of_an_embedding_is_stated_once():
     assert sizes(dict(out_channels=12), {}) == [12, 12]
     assert sizes({}, dict(embed_dims=12)) == [12, 12]
     assert sizes({}, {}) == [128, 128]
-    with pytest.raises(ValueError, match=r"neck\.out_channels is 12 and head\.embed_dims 10, but both are the embedding size"):
+    with pytest.raises(
+        ValueError, match=r"neck\.out_channels is 12 and head\.embed_dims 10, but both are the embedding size"
+    ):
         sizes(dict(out_channels=12), dict(embed_dims=10))

@@ -35,7 +35,7 @@ def test_fromfile_dump_and_reload(inherited, tmp_path):
     cfg = Config.fromfile(path)
     assert cfg.model.type == model
     assert cfg.randomness.seed == 7
-    assert cfg.custom_imports.imports == ["sspyr_mm"]
+    assert cfg.custom_imports.imports == ["sspyr_mm.registration"]
     cfg.dump(tmp_path / "dumped.py")
     assert Config.fromfile(tmp_path / "dumped.py").model.to_dict() == cfg.model.to_dict()
 

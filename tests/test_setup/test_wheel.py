@@ -87,7 +87,7 @@ def test_runs_from_elsewhere(wheel, tmp_path):
     config = tmp_path / "inherits.py"
     config.write_text("_base_ = ['sspyr_mm::_base_/compat.py']\nwork_dir = 'w'\n")
     code = (
-        "import sspyr_mm; from mmengine.config import Config; "
+        "import sspyr_mm.registration; from mmengine.config import Config; "
         f"cfg = Config.fromfile({str(config)!r}); print(sspyr_mm.__file__, cfg.custom_imports.imports)"
     )
     output = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(target))
