@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
     from sspyr_mm.benchmarks.networks import Network
 
@@ -218,6 +220,16 @@ class Protocol(ABC):
             ValueError: If there is one.
         """
         if self.config and settings.options:
-            from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
+            from sspyr_mm.benchmarks.training.recipes import apply_options
 
-            apply_options(load_recipe(self.config), settings.options)
+            apply_options(self.load_config(network), settings.options)
+
+    def load_config(self, network: "Network") -> "Config":
+        """Reads the protocol's config, with what its options are checked against.
+
+        Args:
+            network: Network to measure.
+        """
+        from sspyr_mm.benchmarks.training.recipes import load_recipe
+
+        return load_recipe(self.config)

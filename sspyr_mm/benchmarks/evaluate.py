@@ -218,7 +218,7 @@ def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, se
 
 
 def _read_known(path: str) -> Result | None:
-    """The result that was measured before; None if there is none, or its file is damaged."""
+    """The result of an earlier run; None if its file does not exist or is damaged."""
     if not os.path.exists(path):
         return None
     try:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protocol, Settings
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
     from sspyr_mm.benchmarks.dense.dense_data import DenseData
     from sspyr_mm.benchmarks.networks import Network
@@ -79,14 +81,11 @@ class FineTuning(_Classification):
 
         choose_images(self, data, seed)
 
-    def check_network(self, network: "Network", settings: Settings) -> None:
-        """Checks options with the network's own backbone in the config; see :meth:`Protocol.check_network`."""
-        if settings.options:
-            from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe
-
-            cfg = load_recipe(self.config)
-            cfg.model.backbone = dict(network.checkpoint.backbone)
-            apply_options(cfg, settings.options)
+    def load_config(self, network: "Network") -> "Config":
+        """Reads the config, with the network's own backbone; see :meth:`Protocol.load_config`."""
+        cfg = super().load_config(network)
+        cfg.model.backbone = dict(network.checkpoint.backbone)
+        return cfg
 
     def run(self, job: Job) -> Outcome:
         """Chooses learning rates, then trains; see :meth:`Protocol.run`."""
@@ -221,7 +220,7 @@ def find_protocol(name: str) -> Protocol:
         name: One of ``PROTOCOLS``.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no protocol has the name.
     """
     for protocol in PROTOCOLS:
         if protocol.name == name:

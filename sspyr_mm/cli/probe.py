@@ -65,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     for name, network in networks:
         size = args.size or network.checkpoint.patch or DEFAULT_SIZE
+        encoder = network.encoder()
         features = [
-            extract_features(network.encoder(), part.paths, size=size, device=device, num_workers=num_workers)
+            extract_features(encoder, part.paths, size=size, device=device, num_workers=num_workers)
             for part in (train, val)
         ]
         result = linear_probe((features[0], train.targets), (features[1], val.targets), multi_label=train.multi_label)

@@ -10,9 +10,9 @@ from mmengine.config import Config
 
 from sspyr_mm.datasets.streaming.shards import is_packed, is_url
 
-__all__ = ["dataloaders", "dicts_of_type", "fill_dataloaders", "plain_name", "set_data_root"]
+__all__ = ["LOADERS", "dataloaders", "dicts_of_type", "fill_dataloaders", "plain_name", "set_data_root"]
 
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
+LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 
 # Settings that StreamedImages share with files, and those that --cfg-options may already have set.
 _STREAMED = ("pipeline", "shuffle", "cache_dir", "max_cache_size", "storage_options")
@@ -88,7 +88,7 @@ def fill_dataloaders(cfg: Config) -> None:
 
 def dataloaders(cfg: Config) -> Iterator[dict]:
     """Returns the configs of all data loaders."""
-    for field in _LOADERS:
+    for field in LOADERS:
         loader = cfg.get(field)
         for one in loader if isinstance(loader, (list, tuple)) else [loader]:
             if isinstance(one, dict):

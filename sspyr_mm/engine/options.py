@@ -16,6 +16,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from torch import nn
 from torch.utils.data import DataLoader
 
+from sspyr_mm.engine.config import LOADERS
+
 # Read from the config by Runner, without being arguments of it, and by this package.
 _ALSO_READ = {
     "activation_checkpointing",
@@ -27,7 +29,6 @@ _ALSO_READ = {
     "runner_type",
     "sync_bn",
 }
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _LOOPS = ("train_cfg", "val_cfg", "test_cfg")
 # Names of settings in other tools -> names here.
 _ALIASES = {
@@ -163,7 +164,7 @@ def _known_keys(
 ) -> set[str] | None:
     """Returns the settings that a dict of the config may hold; None if they are unknown."""
     name = ".".join(path)
-    if name in _LOADERS:
+    if name in LOADERS:
         own = {"disable_subprocess_warning", "num_batch_per_epoch"}
         return own | (_parameters(DataLoader) or set())
     if name == "randomness":

@@ -27,7 +27,6 @@ SMALL = {
     "train_dataloader.batch_size": 4,
     "train_dataloader.num_workers": 0,
     "train_dataloader.persistent_workers": False,
-    "train_dataloader.prefetch_factor": None,
     "default_hooks.logger.interval": 1,
 }
 
@@ -65,8 +64,8 @@ def main():
         for name in VARIANTS:
             print(name)
             cfg = Config.fromfile(root / "configs" / "ssprl" / name)
-            cfg.merge_from_dict({k: v for k, v in SMALL.items() if k in SMALL})
-            cfg.train_dataloader.pop("prefetch_factor", None)
+            cfg.merge_from_dict(SMALL)
+            cfg.train_dataloader.pop("prefetch_factor", None)  # needs workers
             cfg.optim_wrapper = dict(type="OptimWrapper", optimizer=cfg.optim_wrapper.optimizer)
             for scale in cfg.model.pyramid.values():
                 scale.update(region=48 * scale.get("grid", 1), patch=32, num_prototypes=6)

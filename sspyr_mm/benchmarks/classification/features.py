@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,8 @@ __all__ = [
     "FrozenEncoder",
     "cached_features",
     "centre_crop_pipeline",
-    "crop_loader",
     "extract_features",
+    "iterate_features",
 ]
 
 BATCH = 64  # images the encoder takes at once
@@ -134,32 +134,40 @@ class CentreCrops(Dataset):
         return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
-def crop_loader(
+def iterate_features(
     encoder: FrozenEncoder,
     paths: Sequence[str],
     batches: Iterable[list[int]],
     *,
     size: int,
+    device: str,
     num_workers: int,
-) -> DataLoader:
-    """Loads the centre crops that an encoder takes.
+) -> Iterator[Tensor]:
+    """Computes features batch by batch.
 
     Args:
         encoder: Frozen network; images are decoded as in its training.
         paths: N files.
         batches: Indices of each batch.
-        size: Side of the crop in pixels.
+        size: Side of the centre crop in pixels.
+        device: Device of the computation.
         num_workers: Processes that decode.
 
-    Returns:
-        A loader of (B, 3, size, size) uint8.
+    Yields:
+        (B, C) float32 on the CPU.
+
+    Raises:
+        UnreadableImageError: If a file cannot be read as an image.
     """
-    return DataLoader(
+    loader = DataLoader(
         CentreCrops(paths, size, encoder.decoding),
         batch_sampler=batches,
         num_workers=num_workers,
         worker_init_fn=answer_to_parent_only if num_workers else None,
     )
+    encoder = encoder.to(device)
+    for images in loader:
+        yield encoder(images.to(device)).cpu()
 
 
 def extract_features(
@@ -185,11 +193,9 @@ def extract_features(
     Raises:
         UnreadableImageError: If a file cannot be read as an image.
     """
-    encoder = encoder.to(device)
     indices = range(len(paths))
     batches = [list(indices[start : start + BATCH]) for start in indices[::BATCH]]
-    loader = crop_loader(encoder, paths, batches, size=size, num_workers=num_workers)
-    return torch.cat([encoder(images.to(device)).cpu() for images in loader])
+    return torch.cat(list(iterate_features(encoder, paths, batches, size=size, device=device, num_workers=num_workers)))
 
 
 def cached_features(
@@ -228,7 +234,7 @@ def cached_features(
     store.describe(json.dumps(description, indent=1))
     shards = [store.read(shard) for shard in range(store.num_shards)]
     missing = [shard for shard, features in enumerate(shards) if features is None]
-    _extract_missing(devices, encoder.cpu(), list(paths), size, store, missing, num_workers)
+    _extract_missing(devices, _Extraction(encoder.cpu(), list(paths), size, store, missing, num_workers))
     remove_left_over(store.folder)
     for shard in missing:
         shards[shard] = store.read(shard)
@@ -252,46 +258,40 @@ def _describe(encoder: FrozenEncoder, paths: Sequence[str], size: int) -> dict[s
     }
 
 
-def _extract_missing(
-    devices: Sequence[str],
-    encoder: FrozenEncoder,
-    paths: list[str],
-    size: int,
-    store: FeatureStore,
-    missing: list[int],
-    num_workers: int,
-) -> None:
+class _Extraction(NamedTuple):
+    """The missing shards of a store, and how they are made."""
+
+    encoder: FrozenEncoder
+    paths: list[str]
+    size: int
+    store: FeatureStore
+    missing: list[int]
+    num_workers: int
+
+
+def _extract_missing(devices: Sequence[str], task: _Extraction) -> None:
     """Extracts the missing shards, on several devices in processes of their own."""
-    rest = (encoder, paths, size, store, missing, num_workers)
-    if len(devices) == 1 or len(missing) < 2:
-        _extract_share(0, devices[:1], *rest)
+    if len(devices) == 1 or len(task.missing) < 2:
+        _extract_share(0, devices[:1], task)
         return
     try:
-        torch.multiprocessing.spawn(_extract_share, (devices, *rest), nprocs=len(devices))
+        torch.multiprocessing.spawn(_extract_share, (devices, task), nprocs=len(devices))
     except torch.multiprocessing.ProcessRaisedException as error:  # its message is the last line
         raise ValueError(str(error).strip().splitlines()[-1]) from error
 
 
-def _extract_share(
-    rank: int,
-    devices: Sequence[str],
-    encoder: FrozenEncoder,
-    paths: list[str],
-    size: int,
-    store: FeatureStore,
-    missing: list[int],
-    num_workers: int,
-) -> None:
+def _extract_share(rank: int, devices: Sequence[str], task: _Extraction) -> None:
     """Extracts every ``len(devices)``-th of the missing shards."""
-    shards = missing[rank :: len(devices)]
+    shards, store = task.missing[rank :: len(devices)], task.store
     if not shards:
         return
     batches = [batch for shard in shards for batch in store.batches(shard, BATCH)]
-    loader: Any = crop_loader(encoder, paths, batches, size=size, num_workers=num_workers)
-    encoder = encoder.to(devices[rank])
+    features: Any = iterate_features(
+        task.encoder, task.paths, batches, size=task.size, device=devices[rank], num_workers=task.num_workers
+    )
     if rank == 0 and sys.stderr.isatty():  # with several devices, of the first one's share
-        loader = track_iter_progress((loader, len(batches)), file=sys.stderr)
-    features = (encoder(images.to(devices[rank])).cpu() for images in loader)
+        features = track_iter_progress((features, len(batches)), file=sys.stderr)
+    features = iter(features)
     for shard in shards:
         rows = [next(features) for _ in store.batches(shard, BATCH)]
         store.save(shard, torch.cat(rows).numpy())

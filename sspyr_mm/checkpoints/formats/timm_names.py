@@ -1,7 +1,7 @@
 """Conversion of mmpretrain's ViT, ConvNeXt and Swin to timm's names, if timm has the model.
 
 The model determines more than names, such as whether its pointwise layers are convolutions. So a backbone is first
-matched with a model of timm, and rejected if there is none.
+matched with a model of timm, and rejected without a match.
 """
 
 import inspect
