@@ -9,26 +9,11 @@ from sspyr_mm.compat import check_versions
 
 # command -> (module, one line of help). A module offers add_arguments(parser) and run(args) -> exit status.
 COMMANDS = {
-    "doctor": (
-        "sspyr_mm.cli.doctor",
-        "check this machine: versions, compiled ops, CUDA, data; with remedies",
-    ),
-    "toy-scenes": (
-        "sspyr_mm.cli.toy_scenes",
-        "draw a labelled data set of multi-object scenes (COCO and VOC layout)",
-    ),
-    "pack": (
-        "sspyr_mm.cli.pack",
-        "pack images into shards that training streams, from a disk or an object store",
-    ),
-    "export": (
-        "sspyr_mm.cli.export",
-        "write the backbone of a checkpoint of any known format for other programs",
-    ),
-    "inspect": (
-        "sspyr_mm.cli.inspect",
-        "show format, architecture and contents of a checkpoint of any known format",
-    ),
+    "doctor": ("sspyr_mm.cli.doctor", "check this machine: versions, compiled ops, CUDA, data; with remedies"),
+    "toy-scenes": ("sspyr_mm.cli.toy_scenes", "draw a labelled data set of multi-object scenes (COCO and VOC layout)"),
+    "pack": ("sspyr_mm.cli.pack", "pack images into shards that training streams, from a disk or an object store"),
+    "export": ("sspyr_mm.cli.export", "write the backbone of a checkpoint of any known format for other programs"),
+    "inspect": ("sspyr_mm.cli.inspect", "show format, architecture and contents of a checkpoint of any known format"),
     "health": (
         "sspyr_mm.cli.health",
         "report used prototypes, code entropy and embedding spread of a checkpoint, per scale",
@@ -37,18 +22,12 @@ COMMANDS = {
         "sspyr_mm.cli.evaluate",
         "classification, detection and segmentation protocols on checkpoints of any known format",
     ),
-    "results": (
-        "sspyr_mm.cli.results",
-        "tables and plots of the results of `evaluate`, next to published figures",
-    ),
+    "results": ("sspyr_mm.cli.results", "tables and plots of the results of `evaluate`, next to published figures"),
     "bench": (
         "sspyr_mm.cli.bench",
         "measure the speed of data loading, augmentation and training, and compare it with Pillow",
     ),
-    "probe": (
-        "sspyr_mm.cli.probe",
-        "linear probe of checkpoints (and of a random backbone) on a labelled set",
-    ),
+    "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
 }
 
 
@@ -75,11 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         for module in getattr(args, "custom_import", ()):
             _import_custom(module)
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
-    except (
-        ImportError,
-        ValueError,
-        OSError,
-    ) as error:  # wrong input: the message names the remedy
+    except (ImportError, ValueError, OSError) as error:  # wrong input: the message names the remedy
         # The message of a data loader worker's error contains a traceback.
         message = getattr(error, "summary", error)
         print(f"{parser.prog} {args.command}: {message}", file=sys.stderr)

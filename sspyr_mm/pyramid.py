@@ -243,12 +243,7 @@ def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
 
 
-def _check_keys(
-    where: str,
-    cfg: Mapping[str, Any],
-    allowed: set[str],
-    required: tuple[str, ...] = (),
-) -> None:
+def _check_keys(where: str, cfg: Mapping[str, Any], allowed: set[str], required: tuple[str, ...] = ()) -> None:
     if unknown := sorted(set(cfg) - allowed):
         raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
     if missing := sorted(set(required) - set(cfg)):

@@ -35,17 +35,7 @@ ALLOWED = {
     "speed": BASE | MODELS | {"datasets", "engine", "registration"},
     "benchmarks": BASE | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation"},
     "cli": BASE
-    | {
-        "models",
-        "datasets",
-        "engine",
-        "registration",
-        "checkpoints",
-        "evaluation",
-        "reports",
-        "benchmarks",
-        "speed",
-    },
+    | {"models", "datasets", "engine", "registration", "checkpoints", "evaluation", "reports", "benchmarks", "speed"},
     "__init__": BASE | {"registration"},
     "__main__": BASE | {"cli"},
 }

@@ -46,11 +46,7 @@ def test_groups_of_a_plain_pyramid_are_its_scales():
         assert group.scale is scale
         assert (group.num_views, group.num_regions) == (2, scale.num_regions)
         assert (group.region, group.patch, group.grid) == (scale.region, scale.patch, scale.grid)
-        assert (group.cell, group.num_patches, group.area) == (
-            scale.cell,
-            scale.num_patches,
-            scale.area,
-        )
+        assert (group.cell, group.num_patches, group.area) == (scale.cell, scale.num_patches, scale.area)
 
 
 def test_multi_crops_are_a_group_of_scale_0_also_at_the_size_of_another_scale():
@@ -159,10 +155,7 @@ INTEGER = "must be an integer >= 1, got "
 RANGE = "must be (low, high) with 0 < low <= high"
 REFUSED = [
     *[(dict([(f, 0)]), f"pyramid.s1.{f} {INTEGER}0") for f in ("grid", "region", "patch")],
-    (
-        dict(num_prototypes=0),
-        f"pyramid.s1.num_prototypes {INTEGER}0, or leave the scale out by setting it to None",
-    ),
+    (dict(num_prototypes=0), f"pyramid.s1.num_prototypes {INTEGER}0, or leave the scale out by setting it to None"),
     (dict(num_prototypes=-3), f"pyramid.s1.num_prototypes {INTEGER}-3"),
     (dict(num_prototypes=3.0), f"pyramid.s1.num_prototypes {INTEGER}3.0"),
     (dict(num_prototypes=True), f"pyramid.s1.num_prototypes {INTEGER}True"),
@@ -207,11 +200,7 @@ def test_impossible_scales_are_refused(fields, message):
         (dict(num_views=True), ValueError, f"pyramid.s0.multi_crop.num_views {INTEGER}True"),
         (dict(patch=9.5), ValueError, f"pyramid.s0.multi_crop.patch {INTEGER}9.5"),
         (dict(area=[0.1, 2]), ValueError, f"pyramid.s0.multi_crop.area {RANGE} <= 1, got (0.1, 2)"),
-        (
-            dict(size=3),
-            ValueError,
-            "pyramid.s0.multi_crop has unknown fields ['size']: allowed are",
-        ),
+        (dict(size=3), ValueError, "pyramid.s0.multi_crop has unknown fields ['size']: allowed are"),
         (6, TypeError, "pyramid.s0.multi_crop must be a dict such as dict(num_views=6, patch=96)"),
     ],
 )
@@ -257,11 +246,7 @@ def test_missing_fields_are_named(field):
         ({}, ValueError, "The pyramid has no scale: give at least s0"),
         (dict(s0=None), ValueError, "The pyramid has no scale"),
         (dict(s0=SCALE, s2=SCALE), ValueError, "without a gap, got ['s0', 's2']: rename them to"),
-        (
-            dict(s0=SCALE, s1=None, s2=SCALE),
-            ValueError,
-            "or set all scales above the last one to None",
-        ),
+        (dict(s0=SCALE, s1=None, s2=SCALE), ValueError, "or set all scales above the last one to None"),
         (dict(s1=SCALE), ValueError, "without a gap, got ['s1']: rename them to ['s0']"),
         (dict(s0=SCALE, coarse=SCALE), ValueError, "got ['coarse', 's0']"),
         ({"s0": SCALE, 1: SCALE}, ValueError, "got [1, 's0']"),

@@ -33,9 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/CONFIG)")
     parser.add_argument(
-        "--data-root",
-        metavar="DIR_OR_FILE",
-        help="training images; sets train_dataloader.dataset.data_root",
+        "--data-root", metavar="DIR_OR_FILE", help="training images; sets train_dataloader.dataset.data_root"
     )
     parser.add_argument(
         "--resume",
@@ -44,11 +42,7 @@ def parse_args() -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="checkpoint to resume from; without a path, the latest one in the work dir, if any",
     )
-    parser.add_argument(
-        "--amp",
-        action="store_true",
-        help="mixed precision: float16 on a GPU, bfloat16 on a CPU",
-    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -61,12 +55,7 @@ def parse_args() -> argparse.Namespace:
         metavar="KEY=VALUE",
         help='setting overrides: a.b=1, a.b="[1,2]", a.b="[(1,2),(3,4)]"',
     )
-    parser.add_argument(
-        "--launcher",
-        choices=["none", "pytorch", "slurm", "mpi"],
-        default="none",
-        help="job launcher",
-    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))

@@ -10,14 +10,7 @@ from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protoco
 from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.protocols import PROTOCOLS
-from sspyr_mm.benchmarks.results.result import (
-    Result,
-    fingerprint,
-    matches,
-    package_versions,
-    read_result,
-    write_result,
-)
+from sspyr_mm.benchmarks.results.result import Result, fingerprint, matches, package_versions, read_result, write_result
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.compat import find_distribution
 
@@ -100,12 +93,7 @@ def _is_possible(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
 
 
 def evaluate_all(
-    networks: Sequence[Network],
-    runs: Sequence[Run],
-    seeds: Sequence[int],
-    *,
-    work_dir: str,
-    settings: Settings,
+    networks: Sequence[Network], runs: Sequence[Run], seeds: Sequence[int], *, work_dir: str, settings: Settings
 ) -> Iterator[Result]:
     """Measures every network by every protocol with every seed; see :func:`evaluate`.
 

@@ -14,11 +14,7 @@ from mmengine.runner import set_random_seed
 from sspyr_mm.benchmarks.classification.features import FrozenEncoder
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, read_backbone
-from sspyr_mm.checkpoints.formats.backbones import (
-    build_network,
-    code_digests,
-    custom_modules,
-)
+from sspyr_mm.checkpoints.formats.backbones import build_network, code_digests, custom_modules
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
 
 __all__ = ["Network", "random_network", "read_networks"]
@@ -141,13 +137,7 @@ def random_network(like: BackboneCheckpoint) -> Network:
     for name, tensor in sorted(state.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
     checkpoint = replace(
-        like,
-        source="random",
-        state_dict=state,
-        sha256=digest.hexdigest(),
-        key=None,
-        prefix="",
-        notes=(),
+        like, source="random", state_dict=state, sha256=digest.hexdigest(), key=None, prefix="", notes=()
     )
     return Network("random", checkpoint, None)
 

@@ -17,15 +17,7 @@ if TYPE_CHECKING:
     from sspyr_mm.benchmarks.dense.dense_data import DenseData
     from sspyr_mm.benchmarks.networks import Network
 
-__all__ = [
-    "PROTOCOLS",
-    "Dense",
-    "Detection",
-    "FineTuning",
-    "Linear",
-    "Segmentation",
-    "find_protocol",
-]
+__all__ = ["PROTOCOLS", "Dense", "Detection", "FineTuning", "Linear", "Segmentation", "find_protocol"]
 
 
 class _Classification(Protocol):
@@ -190,11 +182,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         default_data=_COCO,
     ),
     FineTuning(
-        name="asl224",
-        help="asl at 224 px",
-        config="classification/asl_coco14_40e.py",
-        by_default=False,
-        size=224,
+        name="asl224", help="asl at 224 px", config="classification/asl_coco14_40e.py", by_default=False, size=224
     ),
     Detection(
         name="mask_rcnn_coco",

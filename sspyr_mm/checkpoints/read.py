@@ -150,11 +150,7 @@ def _globals_of_arrays() -> list[tuple[Any, str]]:
     for core in ("core", "_core"):
         found.append((reconstruct, f"numpy.{core}.multiarray._reconstruct"))
         found.append((scalar, f"numpy.{core}.multiarray.scalar"))
-    classes: list[type] = [
-        np.ndarray,
-        np.dtype,
-        *{type(np.dtype(c)) for c in "?bBhHiIlLqQefdFDOSU"},
-    ]
+    classes: list[type] = [np.ndarray, np.dtype, *{type(np.dtype(c)) for c in "?bBhHiIlLqQefdFDOSU"}]
     return found + [(cls, f"{cls.__module__}.{cls.__qualname__}") for cls in classes]
 
 

@@ -19,11 +19,7 @@ RELEASE_CONFIG = "ssprl/r50_coco_200e_release.py"
 
 
 def convert_release(
-    path: FilePath,
-    out: FilePath,
-    *,
-    allow_pickle: bool = False,
-    select: Selection | None = None,
+    path: FilePath, out: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
 ) -> int:
     """Converts a checkpoint of the official code to one from which training can continue.
 

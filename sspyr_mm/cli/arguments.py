@@ -91,10 +91,7 @@ def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Declares the options for reading checkpoints, shared by all commands that read them."""
     group = parser.add_argument_group("checkpoint reading (detected automatically by default)")
     group.add_argument("--key", help="entry that holds the tensors, with dots for nested dicts: model.state_dict")
-    group.add_argument(
-        "--prefix",
-        help="prefix of the network's tensor names, such as encoder_k.; '' for no prefix",
-    )
+    group.add_argument("--prefix", help="prefix of the network's tensor names, such as encoder_k.; '' for no prefix")
     group.add_argument(
         "--ema",
         action=argparse.BooleanOptionalAction,

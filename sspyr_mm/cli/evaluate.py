@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Settings
 from sspyr_mm.benchmarks.protocols import PROTOCOLS, find_protocol
-from sspyr_mm.cli.arguments import (
-    add_checkpoint_options,
-    add_custom_import,
-    positive_int,
-    reading_options,
-)
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.results.result import Result
@@ -107,10 +102,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = [find_protocol(name) for name in args.protocol or ()]
     runs = plan_runs(chosen, data, args.seeds, settings)
     networks = read_networks(
-        args.checkpoints,
-        random=args.random,
-        custom_imports=args.custom_import,
-        **reading_options(args),
+        args.checkpoints, random=args.random, custom_imports=args.custom_import, **reading_options(args)
     )
     for network in networks[: len(args.checkpoints)]:
         print(f"{network.path}: {network.checkpoint.place}", file=sys.stderr)

@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "converted from one of the official code",
     )
     parser.add_argument(
-        "--full-prefix",
-        action="store_true",
-        help="write names that begin with `backbone.`, as in a whole model",
+        "--full-prefix", action="store_true", help="write names that begin with `backbone.`, as in a whole model"
     )
     add_checkpoint_options(parser)
     add_custom_import(parser)
@@ -63,13 +61,7 @@ def run(args: argparse.Namespace) -> int:
         check_target(args.to, args.out, full_prefix=args.full_prefix)
         backbone = read_backbone(args.checkpoint, **reading_options(args))
         print(f"{args.checkpoint}: {backbone.source} in {backbone.place}")
-        number = write_backbone(
-            backbone,
-            args.out,
-            path=args.checkpoint,
-            target=args.to,
-            full_prefix=args.full_prefix,
-        )
+        number = write_backbone(backbone, args.out, path=args.checkpoint, target=args.to, full_prefix=args.full_prefix)
         timm = timm_call(backbone.backbone) if args.to == "timm" else timm
         settings = {"type": backbone.backbone["type"], **backbone.backbone}
         network = ", ".join(f"{key}={value!r}" for key, value in settings.items())

@@ -2,24 +2,14 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import (
-    add_checkpoint_options,
-    add_custom_import,
-    positive_int,
-    reading_options,
-)
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="pre-training checkpoint")
     parser.add_argument("--images", help="images: folder, list file or COCO json (default: the training images)")
-    parser.add_argument(
-        "--num-images",
-        type=positive_int,
-        default=512,
-        help="number of images (default: %(default)s)",
-    )
+    parser.add_argument("--num-images", type=positive_int, default=512, help="number of images (default: %(default)s)")
     add_checkpoint_options(parser)
     add_custom_import(parser)
 

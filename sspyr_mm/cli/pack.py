@@ -21,17 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="folders, list files (.txt) or COCO jsons, as for --data-root of tools/train.py",
     )
-    parser.add_argument(
-        "out",
-        metavar="OUT",
-        help="output folder or URL: s3://bucket/name, gs://..., r2://...",
-    )
-    parser.add_argument(
-        "--shard-mb",
-        type=positive_int,
-        default=64,
-        help="size of a shard, MB (default %(default)s)",
-    )
+    parser.add_argument("out", metavar="OUT", help="output folder or URL: s3://bucket/name, gs://..., r2://...")
+    parser.add_argument("--shard-mb", type=positive_int, default=64, help="size of a shard, MB (default %(default)s)")
     parser.add_argument("--num-workers", type=positive_int, default=None, help="processes (default: one per core)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the order in shards (default %(default)s)")
     parser.add_argument(
@@ -73,10 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"pack: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\npack: interrupted, {args.out} was not written; run the same command again",
-            file=sys.stderr,
-        )
+        print(f"\npack: interrupted, {args.out} was not written; run the same command again", file=sys.stderr)
         return 130
     for line in left_out:
         print(f"pack: skipped {line}", file=sys.stderr)

@@ -71,15 +71,7 @@ def run(args: argparse.Namespace) -> int:
             for part in (train, val)
         ]
         result = linear_probe((features[0], train.targets), (features[1], val.targets), multi_label=train.multi_label)
-        rows.append(
-            {
-                "network": name,
-                "metric": result.metric,
-                "value": result.value,
-                "l2": result.l2,
-                "size": size,
-            }
-        )
+        rows.append({"network": name, "metric": result.metric, "value": result.value, "l2": result.l2, "size": size})
         print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:
         write_json(args.json, {"train": len(train.paths), "val": len(val.paths), "results": rows})

@@ -52,10 +52,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"toy-scenes: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            f"\ntoy-scenes: interrupted, {args.dir} was not written; run the same command again",
-            file=sys.stderr,
-        )
+        print(f"\ntoy-scenes: interrupted, {args.dir} was not written; run the same command again", file=sys.stderr)
         return 130
     if not drawn:
         print(f"{args.dir}: already finished with the same parameters, left unchanged")

@@ -9,12 +9,7 @@ from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.link import build_pretraining_dataset, set_epoch, set_pyramid
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.streaming.streamed import StreamedImages
-from sspyr_mm.datasets.transforms import (
-    LoadRGBImage,
-    PackPyramidInputs,
-    PyramidViewTransform,
-    SeedTransforms,
-)
+from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform, SeedTransforms
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 from sspyr_mm.datasets.workers import answer_to_parent_only
 

@@ -84,12 +84,7 @@ def start_epoch(
     set_epoch(loader.dataset, epoch, seed=seed)
     if isinstance(loader.dataset, StreamedImages):
         return loader.dataset.start_epoch(
-            epoch,
-            seed=seed,
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-            done=done,
-            begun=begun,
+            epoch, seed=seed, batch_size=loader.batch_size, num_workers=loader.num_workers, done=done, begun=begun
         )
     if isinstance(loader.sampler, DefaultSampler):
         loader.sampler.seed = seed  # the seed of a checkpoint is known only after the sampler is built

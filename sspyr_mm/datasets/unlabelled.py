@@ -72,14 +72,7 @@ class UnlabelledImages(BaseDataset):
         self.max_missing = max_missing
         self.notices: list[str] = []
         steps = list(pipeline)
-        super().__init__(
-            ann_file="",
-            data_root="",
-            data_prefix={},
-            pipeline=steps,
-            max_refetch=max_refetch,
-            **kwargs,
-        )
+        super().__init__(ann_file="", data_root="", data_prefix={}, pipeline=steps, max_refetch=max_refetch, **kwargs)
 
     def list_images(self) -> list[str]:
         """Lists the images, sorted within each folder, so that the order is the same on every machine.
@@ -188,9 +181,7 @@ class UnlabelledImages(BaseDataset):
         if form:
             self.notices.append(f"{printable(root)}: {form}")
         return self._present(
-            paths,
-            root,
-            "relative paths start at the folder of the list, or at data_prefix=dict(img_path=FOLDER)",
+            paths, root, "relative paths start at the folder of the list, or at data_prefix=dict(img_path=FOLDER)"
         )
 
     def _present(self, paths: list[str], root: Path, remedy: str) -> list[str]:

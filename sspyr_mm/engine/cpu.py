@@ -174,10 +174,7 @@ def _use_cpu_wrapper(cfg: Config) -> list[str]:
     wrapper = cfg.get("model_wrapper_cfg")
     if wrapper is None:
         # The default of mmengine's runner.
-        wrapper = dict(
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get("find_unused_parameters", False),
-        )
+        wrapper = dict(broadcast_buffers=False, find_unused_parameters=cfg.get("find_unused_parameters", False))
         cfg["model_wrapper_cfg"] = wrapper
     default = (None, "MMDistributedDataParallel", MMDistributedDataParallel)
     name = wrapper.get("type")

@@ -43,21 +43,13 @@ _ALIASES = {
     "wd": "weight_decay",
     "workers": "num_workers",
 }
-_RUNNER_HOOKS = {
-    *("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"),
-}
+_RUNNER_HOOKS = {*("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")}
 _IN_ANY_TYPE = {"_delete_", "_scope_", "type"}
 _KEYS: dict[str, set[str]] = {
     "auto_scale_lr": {"base_batch_size", "enable"},
     "env_cfg": {"cudnn_benchmark", "dist_cfg", "mp_cfg", "resource_limit"},
     "optim_wrapper.paramwise_cfg": {
-        *(
-            "bias_decay_mult",
-            "bias_lr_mult",
-            "bypass_duplicate",
-            "custom_keys",
-            "dcn_offset_lr_mult",
-        ),
+        *("bias_decay_mult", "bias_lr_mult", "bypass_duplicate", "custom_keys", "dcn_offset_lr_mult"),
         *("dwconv_decay_mult", "flat_decay_mult", "norm_decay_mult"),
     },
 }

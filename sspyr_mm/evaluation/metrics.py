@@ -57,10 +57,7 @@ def voc11_average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.nd
 
 
 def mean_average_precision(
-    scores: Tensor | np.ndarray,
-    targets: Tensor | np.ndarray,
-    *,
-    absent_as_zero: bool = False,
+    scores: Tensor | np.ndarray, targets: Tensor | np.ndarray, *, absent_as_zero: bool = False
 ) -> float:
     """Computes the mean over classes of the non-interpolated average precision.
 
@@ -143,10 +140,7 @@ def classification_counts(
             (right / chosen_per_class.clamp_min(1)).sum() / num_classes,
             (right / there.clamp_min(1)).sum() / num_classes,
         ),
-        "O": (
-            right.sum() / chosen_per_class.sum().clamp_min(1),
-            right.sum() / there.sum().clamp_min(1),
-        ),
+        "O": (right.sum() / chosen_per_class.sum().clamp_min(1), right.sum() / there.sum().clamp_min(1)),
     }
     result = {}
     for kind, (precision, recall) in figures.items():

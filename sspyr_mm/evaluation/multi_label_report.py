@@ -98,11 +98,7 @@ class MultiLabelReport(BaseMetric):
             values = columns["AP"].tolist()
             figures |= {f"AP_{n}": 100 * v for n, v in zip(self._names(len(values)), values, strict=True)}
         counts = classification_counts(
-            scores,
-            targets,
-            threshold=self.threshold,
-            topk=self.topk,
-            absent_as_zero=self.absent_as_zero,
+            scores, targets, threshold=self.threshold, topk=self.topk, absent_as_zero=self.absent_as_zero
         )
         return {**figures, **counts}
 

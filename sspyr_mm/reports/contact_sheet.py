@@ -32,9 +32,7 @@ def draw_contact_sheet(augment: PyramidAugment, inputs: Mapping[str, torch.Tenso
         tiles = []
         for group in augment.spec.groups:
             tiles += _group_tiles(
-                group,
-                inputs[group.name][image].cpu().numpy(),
-                _to_uint8(augment, patches[group.name][:, image]),
+                group, inputs[group.name][image].cpu().numpy(), _to_uint8(augment, patches[group.name][:, image])
             )
         rows.append(np.concatenate(tiles, axis=1))
     return np.concatenate(rows, axis=0)
@@ -53,13 +51,7 @@ def _group_tiles(group: GroupSpec, regions: np.ndarray, patches: np.ndarray) -> 
         for cell in range(group.num_patches if group.grid > 1 else 0):
             top, left = (i * group.cell for i in divmod(cell, group.grid))
             corner = (left + group.cell - 2, top + group.cell - 2)
-            cv2.rectangle(
-                framed,
-                (left + 1, top + 1),
-                corner,
-                _colour(cell, group),
-                max(2, group.region // 100),
-            )
+            cv2.rectangle(framed, (left + 1, top + 1), corner, _colour(cell, group), max(2, group.region // 100))
         shared = group.num_regions == 1
         tiles.append(_tile(framed, f"{group.name} region" + ("" if shared else f" {_view_name(number)}")))
     for number, view in enumerate(patches):

@@ -75,12 +75,7 @@ def run_bench(setting: Setting, *, num_augmented: int = 8) -> dict[str, Any]:
 
 @contextmanager
 def open_setting(
-    *,
-    config: str | None,
-    images: str | None,
-    batch_size: int | None,
-    num_workers: int | None,
-    quick: bool,
+    *, config: str | None, images: str | None, batch_size: int | None, num_workers: int | None, quick: bool
 ) -> Iterator[Setting]:
     """Reads a config and finds or generates images, which exist inside the block.
 

@@ -128,9 +128,7 @@ def _load(pipeline: Callable[[str], object], collate_fn: Any, paths: Sequence[st
     return collate_fn([pipeline(path) for path in paths])
 
 
-def make_step(
-    setting: Setting,
-) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[str, Any]], None]]:
+def make_step(setting: Setting) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[str, Any]], None]]:
     """Builds the config's network and optimizer, and a function that trains on a batch of regions.
 
     Args:

@@ -30,10 +30,7 @@ class Model(BaseModel):
             self.mean.fill_(math.nan)
         loss = (self.weight * inputs.float()).mean()
         # Gradients as DDP would average them: those of this rank alone do not reach the others.
-        return {
-            "loss_a": loss,
-            "loss_b": loss.detach() * (math.nan if bad and self.what == "loss" else 1),
-        }
+        return {"loss_a": loss, "loss_b": loss.detach() * (math.nan if bad and self.what == "loss" else 1)}
 
     def train_step(self, data, optim_wrapper):
         return super().train_step({"inputs": data}, optim_wrapper)
@@ -63,11 +60,7 @@ def train(rank, world_size, what):
 @pytest.mark.parametrize(
     ("what", "stopped", "message"),
     [
-        (
-            "loss",
-            5,
-            "loss_b became nan at iteration 5 on rank 1 (epoch 1, learning rate 0.1, last finite value",
-        ),
+        ("loss", 5, "loss_b became nan at iteration 5 on rank 1 (epoch 1, learning rate 0.1, last finite value"),
         ("buffer", 12, "mean is not finite"),
     ],
 )

@@ -42,12 +42,7 @@ def gradients_on_rank(rank, world_size, mean_over_images):
     scores, targets = (torch.cat([part, part[:1]]) for part in problem())
     torch.manual_seed(0)
     head = MODELS.build(
-        {
-            "type": "MaskedMultiLabelHead",
-            "num_classes": 5,
-            "in_channels": 5,
-            "mean_over_images": mean_over_images,
-        }
+        {"type": "MaskedMultiLabelHead", "num_classes": 5, "in_channels": 5, "mean_over_images": mean_over_images}
     )
     samples = [DataSample().set_gt_score(row) for row in targets[rank::world_size]]
     head.loss((scores[rank::world_size],), samples)["loss"].backward()

@@ -25,15 +25,7 @@ def build_model(variant, queues, crops, recompute=None):
     gn = dict(type="GN", num_groups=2)
     pyramid = dict(
         s0=dict(region=32, patch=32, num_prototypes=6, alpha=1.0, queue_length=queues.get("s0", 0)),
-        s1=dict(
-            grid=2,
-            region=48,
-            patch=24,
-            num_prototypes=5,
-            alpha=0.25,
-            beta=0.25,
-            queue_length=queues.get("s1", 0),
-        ),
+        s1=dict(grid=2, region=48, patch=24, num_prototypes=5, alpha=0.25, beta=0.25, queue_length=queues.get("s1", 0)),
     )
     if crops:
         pyramid["s0"]["multi_crop"] = dict(num_views=3, patch=24)

@@ -37,10 +37,7 @@ def linear(name, out, wide):
 
 
 def release_heads(wide=2048, hidden=64, dim=16, counts=(12, 8, 6)):
-    heads = {
-        **mlp("projection_head", wide, hidden, dim),
-        "ptypes.weight": torch.randn(counts[0], dim),
-    }
+    heads = {**mlp("projection_head", wide, hidden, dim), "ptypes.weight": torch.randn(counts[0], dim)}
     for i, count in enumerate(counts[1:]):
         heads |= mlp(f"l_pro_head{i}", wide, hidden, dim)
         heads[f"local_ptypes{i}.weight"] = torch.randn(count, dim)
@@ -65,10 +62,7 @@ def swav(state):
 
 
 def swav_state_dict(state):
-    return {
-        "state_dict": {**state, "prototypes.prototypes0.weight": torch.randn(3, 16)},
-        "epoch": 3,
-    }
+    return {"state_dict": {**state, "prototypes.prototypes0.weight": torch.randn(3, 16)}, "epoch": 3}
 
 
 def moco(state):
@@ -188,10 +182,7 @@ def mmseg(state):
 def mmpretrain(state):
     heads = {**linear("neck.fc0", 16, 2048), **linear("head.prototypes", 30, 16)}
     both = {**prefixed("target_net.module.0.", decoy(state, 1)), **prefixed("backbone.", state)}
-    return {
-        "state_dict": {**both, **heads, **prefixed("encoder_k.0.", decoy(state, 2))},
-        "meta": {},
-    }
+    return {"state_dict": {**both, **heads, **prefixed("encoder_k.0.", decoy(state, 2))}, "meta": {}}
 
 
 def plain(state):

@@ -13,16 +13,9 @@ PYRAMID = dict(
 )
 BACKBONES = {
     "resnet": (dict(type="ResNet", depth=18, stem_channels=8, base_channels=8), 64),
-    "resnet_drop_path": (
-        dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, drop_path_rate=0.5),
-        64,
-    ),
+    "resnet_drop_path": (dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, drop_path_rate=0.5), 64),
     "convnext": (
-        dict(
-            type="ConvNeXt",
-            arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16]),
-            drop_path_rate=0.5,
-        ),
+        dict(type="ConvNeXt", arch=dict(depths=[1, 1, 1, 1], channels=[8, 8, 16, 16]), drop_path_rate=0.5),
         16,
     ),
     "swin": (

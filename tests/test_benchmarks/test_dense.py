@@ -100,10 +100,7 @@ def test_train_aug_is_two_lists(checkpoint, pictures, tmp_path):
     data = read_voc_masks(str(tmp_path))
     assert data.name == "voc12aug" and data.counts == {"train": 8, "test": 1, "classes": 20}
     parts = config("fcn_voc", checkpoint, data).train_dataloader.dataset.datasets
-    assert [part.data_prefix.seg_map_path for part in parts] == [
-        "SegmentationClass",
-        "SegmentationClassAug",
-    ]
+    assert [part.data_prefix.seg_map_path for part in parts] == ["SegmentationClass", "SegmentationClassAug"]
     (lists / "aug.txt").write_text("none")
     with pytest.raises(FileNotFoundError, match=r"1 of 4 files that do not exist, such as .*none"):
         read_voc_masks(str(tmp_path))
@@ -132,10 +129,7 @@ def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, pict
             ["--coco", "@", "--protocol", "linear", "--cfg-options", "a=1"],
             "--cfg-options is for semi1, semi10, semi100, asl, asl224, mask_rcnn_coco, fcn_voc, not for linear",
         ),
-        (
-            ["--voc-masks", "@", "--cfg-options", "model.rpn_head.in_channels=8"],
-            "has no setting `rpn_head`",
-        ),
+        (["--voc-masks", "@", "--cfg-options", "model.rpn_head.in_channels=8"], "has no setting `rpn_head`"),
         (
             ["--voc-masks", "@", "--cfg-options", "optim_wraper.optimizer.lr=1"],
             "nothing reads `optim_wraper`; use optim_wrapper.optimizer.lr=1",
@@ -144,14 +138,8 @@ def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, pict
             ["--voc-masks", "@", "--cfg-options", "model.backbone.init_cfg.checkpoint=x.pth"],
             "would change what is measured",
         ),
-        (
-            ["--voc-masks", "@", "--cfg-options", "randomness.seed=7"],
-            "would change what is measured",
-        ),
-        (
-            ["--voc-masks", "@", "--coco", "@", "--protocol", "fcn_voc"],
-            "--coco is read by none of fcn_voc",
-        ),
+        (["--voc-masks", "@", "--cfg-options", "randomness.seed=7"], "would change what is measured"),
+        (["--voc-masks", "@", "--coco", "@", "--protocol", "fcn_voc"], "--coco is read by none of fcn_voc"),
     ],
 )
 def test_command_says_what_is_wrong(checkpoint, pictures, options, message, capsys):

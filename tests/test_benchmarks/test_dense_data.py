@@ -55,10 +55,7 @@ def test_lists_of_no_use_are_refused(tree, text, error, message):
     ("mask", "message"),
     [
         (np.full((64, 64), 77, np.uint8), r"has class 77: a mask is .* 1 to 12 for the classes"),
-        (
-            np.zeros((64, 64, 3), np.uint8),
-            r"is uint8 \(64, 64, 3\): .* 1 of 4 masks .* need repair",
-        ),
+        (np.zeros((64, 64, 3), np.uint8), r"is uint8 \(64, 64, 3\): .* 1 of 4 masks .* need repair"),
         (np.full((64, 64), 300, np.uint16), r"is uint16 \(64, 64\)"),
         (b"text", "cannot be read as an image"),
     ],

@@ -25,12 +25,7 @@ from sspyr_mm.benchmarks.base_protocol import Job, Settings
 from sspyr_mm.benchmarks.classification import finetune, linear
 from sspyr_mm.benchmarks.classification.linear import choose_rate
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe
-from sspyr_mm.benchmarks.classification.multi_label_data import (
-    BenchmarkData,
-    coco_sources,
-    load_data,
-    voc07_sources,
-)
+from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, coco_sources, load_data, voc07_sources
 from sspyr_mm.benchmarks.evaluate import evaluate, evaluate_all
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.benchmarks.protocols import Linear, find_protocol
@@ -134,11 +129,7 @@ def test_the_figure_is_scikit_learns(networks, data, tmp_path, monkeypatch):
 def test_the_rate_is_chosen_without_the_test_images(networks, data, tmp_path):
     result = run(networks[0], "linear", data, tmp_path)
     swapped = BenchmarkData(
-        data.name,
-        data.train_source,
-        data.test_source,
-        data.train,
-        replace(data.test, targets=1 - data.test.targets),
+        data.name, data.train_source, data.test_source, data.train, replace(data.test, targets=1 - data.test.targets)
     )
     other = run(networks[0], "linear", swapped, tmp_path)
     assert other.beside["held_out_mAP"] == result.beside["held_out_mAP"]

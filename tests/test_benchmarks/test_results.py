@@ -10,13 +10,7 @@ from dataclasses import replace
 import pytest
 
 from sspyr_mm.benchmarks.results.published import PUBLISHED
-from sspyr_mm.benchmarks.results.result import (
-    Result,
-    find_results,
-    matches,
-    read_result,
-    write_result,
-)
+from sspyr_mm.benchmarks.results.result import Result, find_results, matches, read_result, write_result
 from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
 from sspyr_mm.cli import results as command
 
@@ -81,13 +75,7 @@ def test_the_bounds_are_results(tmp_path):
 
 
 def test_a_result_matches_what_it_measured_only():
-    asked = {
-        "protocol": "linear",
-        "data": "voc07",
-        "seed": 0,
-        "identity": "ef",
-        "data_sha256": "cd",
-    }
+    asked = {"protocol": "linear", "data": "voc07", "seed": 0, "identity": "ef", "data_sha256": "cd"}
     assert matches(result(), **asked)
     for name in asked:
         assert not matches(result(), **{**asked, name: "other"}), name
@@ -99,11 +87,7 @@ def test_seeds_become_one_row_and_other_settings_another():
             result(),
             result(seed=1, value=63.25, settings={"epochs": 50, "seed": 1, "changed": {}}),
             result(),  # the same run, found twice
-            result(
-                settings={"epochs": 5, "seed": 0, "changed": {"epochs": 5}},
-                value=40.0,
-                as_published=False,
-            ),
+            result(settings={"epochs": 5, "seed": 0, "changed": {"epochs": 5}}, value=40.0, as_published=False),
             result(network="b.pth", value=50.0),
         ],
         published=False,
@@ -148,8 +132,7 @@ def test_published_figures_stand_beside_their_protocol_only():
 
 
 @pytest.mark.parametrize(
-    ("changed", "kind"),
-    [({}, "measured, other data"), ({"size": 64}, "measured, other settings")],
+    ("changed", "kind"), [({}, "measured, other data"), ({"size": 64}, "measured, other settings")]
 )
 def test_no_published_figure_beside_other_data_or_settings(changed, kind):
     rows = make_rows([result(as_published=False, settings={"changed": changed})])

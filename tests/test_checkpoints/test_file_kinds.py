@@ -60,10 +60,7 @@ def array():
 
 
 KINDS = {
-    "html": (
-        lambda: b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>",
-        r"web page .*raw content",
-    ),
+    "html": (lambda: b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>", r"web page .*raw content"),
     "xml": (lambda: b"<?xml version='1.0'?><Error>AccessDenied</Error>", r"web page .*raw content"),
     "lfs": (
         lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 45\n",
@@ -147,10 +144,7 @@ class Call:
         (lambda folder: Call(os.mkdir, folder), r"(os|posix|nt)\.mkdir"),
         (lambda folder: Call(eval, f"__import__('os').mkdir({folder!r})"), r"\w+\.eval"),
         (lambda folder: Call(np.load, folder), r"numpy.*\.load"),
-        (
-            lambda folder: np.array([{}, Call(os.mkdir, folder)], dtype=object),
-            r"(os|posix|nt)\.mkdir",
-        ),
+        (lambda folder: np.array([{}, Call(os.mkdir, folder)], dtype=object), r"(os|posix|nt)\.mkdir"),
     ],
 )
 def test_code_in_pickles_is_refused_and_not_run(payload, name, protocol, tmp_path):

@@ -47,9 +47,6 @@ def test_it_is_loaded_whole(package, config, tmp_path):
     torch.save(ResNet(50).state_dict(), source)
     export_backbone(source, out, target=package)
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, package, config, out, source],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
+        [sys.executable, "-c", PROGRAM, package, config, out, source], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.endswith("whole\n"), done.stderr

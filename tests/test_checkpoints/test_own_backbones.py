@@ -8,13 +8,7 @@ import torch
 from mmengine.config import Config
 from torch.nn import functional as F
 
-from sspyr_mm.checkpoints import (
-    build_backbone,
-    build_model,
-    export_backbone,
-    inspect_checkpoint,
-    read_backbone,
-)
+from sspyr_mm.checkpoints import build_backbone, build_model, export_backbone, inspect_checkpoint, read_backbone
 from sspyr_mm.checkpoints.formats import timm_names
 from sspyr_mm.checkpoints.formats.backbones import plain_config
 from sspyr_mm.checkpoints.formats.targets import timm_call
@@ -105,12 +99,7 @@ TIMM = {
         "swin_tiny_patch4_window7_224",
         {"always_partition": True},
     ),
-    "swin_unpadded": (
-        {"type": "SwinTransformer", "arch": "tiny"},
-        768,
-        "swin_tiny_patch4_window7_224",
-        {},
-    ),
+    "swin_unpadded": ({"type": "SwinTransformer", "arch": "tiny"}, 768, "swin_tiny_patch4_window7_224", {}),
 }
 
 
@@ -173,11 +162,7 @@ def test_targets_of_resnets_only(kind, target, tmp_path):
     ("backbone", "channels", "message"),
     [
         ({"type": "ConvNeXt", "arch": SMALL}, 32, r"timm has no convnext of depths \(1, 1, 1, 1\)"),
-        (
-            {"type": "ConvNeXt", "arch": "atto", "use_grn": True},
-            320,
-            "timm has no convnextv2 .*with",
-        ),
+        ({"type": "ConvNeXt", "arch": "atto", "use_grn": True}, 320, "timm has no convnextv2 .*with"),
         (
             {"type": "VisionTransformer", "arch": "deit-tiny", "img_size": 64, "patch_size": 8},
             192,
@@ -213,10 +198,7 @@ def test_other_norms_are_not_written_as_batch_norm(target, tmp_path):
 
 @pytest.mark.parametrize("key", ["init_cfg", "pretrained", "frozen_stages", "norm_eval", "with_cp"])
 def test_settings_of_training_are_no_part_of_a_backbone(key):
-    assert plain_config({"type": "mmpretrain.ResNet", "depth": 18, key: 1}) == {
-        "type": "ResNet",
-        "depth": 18,
-    }
+    assert plain_config({"type": "mmpretrain.ResNet", "depth": 18, key: 1}) == {"type": "ResNet", "depth": 18}
 
 
 def test_timm_has_every_model_that_is_named():

@@ -8,13 +8,7 @@ import torch
 from mmengine.config import Config
 
 from sspyr_mm.benchmarks.networks import Network, random_network
-from sspyr_mm.checkpoints import (
-    Selection,
-    export_backbone,
-    inspect_checkpoint,
-    load_pretraining,
-    read_backbone,
-)
+from sspyr_mm.checkpoints import Selection, export_backbone, inspect_checkpoint, load_pretraining, read_backbone
 
 from .conftest import assert_identical
 from .test_own_backbones import NARROW, pretrain

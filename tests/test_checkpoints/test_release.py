@@ -97,10 +97,7 @@ def test_one_local_level_is_two_scales(backbone50, tmp_path):
     [
         (lambda s: s.pop("l2g_ptypes1.weight"), r"1 tensors of \d+ missing: head.correlation.s2"),
         (lambda s: s.pop("l_pro_head0.3.bias"), r"missing: neck.projectors.s1.3.bias"),
-        (
-            lambda s: s.update({"l_pro_head2.0.weight": torch.ones(1)}),
-            "unexpected: neck.projectors.s3",
-        ),
+        (lambda s: s.update({"l_pro_head2.0.weight": torch.ones(1)}), "unexpected: neck.projectors.s3"),
         (
             lambda s: s.update({"local_ptypes0.weight": torch.ones(8, 5)}),
             r"another shape: head.prototypes.s1.weight \(8, 5\), expected \(8, 16\)",

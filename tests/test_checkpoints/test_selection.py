@@ -78,10 +78,7 @@ def test_a_compiled_network_that_differs_is_another_one(small, other, tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        *("net", "model_state_dict", "weights", "module", "model.state_dict"),
-        "classy_state_dict.base_model.model.trunk",
-    ],
+    [*("net", "model_state_dict", "weights", "module", "model.state_dict"), "classy_state_dict.base_model.model.trunk"],
 )
 def test_nested_dicts_are_searched(path, small, tmp_path):
     content = small
@@ -107,8 +104,7 @@ def test_the_search_ends_in_deep_dicts(small, tmp_path):
 def test_the_user_chooses_a_prefix(small, other, tmp_path):
     state = {**prefixed("student_backbone.", small), **prefixed("backbone.", other)}
     with pytest.raises(
-        ValueError,
-        match=r"several networks: student_backbone\. \(120 tensors\), backbone\. \(120 tensors\).*--prefix",
+        ValueError, match=r"several networks: student_backbone\. \(120 tensors\), backbone\. \(120 tensors\).*--prefix"
     ):
         read({"state_dict": state}, tmp_path)
     for prefix, expected in (
@@ -139,10 +135,7 @@ def test_a_network_that_is_not_whole_is_not_chosen(small, other, tmp_path):
         assert (found.prefix, found.notes) == (two, ())
         assert_identical(found.state_dict, small)
     with pytest.raises(ValueError, match=r"several networks: a\. \(\d+ tensors\), b\. \(1"):
-        read(
-            {**prefixed("a.", torn), **prefixed("b.", torn | {"bn1.bias": -torn["bn1.bias"]})},
-            tmp_path,
-        )
+        read({**prefixed("a.", torn), **prefixed("b.", torn | {"bn1.bias": -torn["bn1.bias"]})}, tmp_path)
 
 
 def test_missing_tensors_are_not_taken_from_another_network(small, other, tmp_path):
@@ -191,10 +184,7 @@ def averages(small, other):
     return {
         "timm": {"state_dict": small, "state_dict_ema": other},
         "torchvision": {"model": small, "model_ema": counted},
-        "dino": {
-            "student": prefixed("module.backbone.", small),
-            "teacher": prefixed("backbone.", other),
-        },
+        "dino": {"student": prefixed("module.backbone.", small), "teacher": prefixed("backbone.", other)},
         "mmengine": {"meta": {}, "state_dict": prefixed("backbone.", other), "ema_state_dict": raw},
         "lightning": {"state_dict": {**prefixed("model.", small), **prefixed("averaged_model.", other)}},
         "prefixes": {**prefixed("student.", small), **prefixed("teacher.", other)},

@@ -40,12 +40,7 @@ def test_layouts_around_a_resnet50(name, resnet50, backbone50, features50, photo
 
 
 def test_every_format_has_a_test():
-    tested = {name.split("/")[0] for name in layouts.LAYOUTS} | {
-        "torchvision",
-        "timm",
-        "detectron2",
-        "sequential",
-    }
+    tested = {name.split("/")[0] for name in layouts.LAYOUTS} | {"torchvision", "timm", "detectron2", "sequential"}
     assert tested == {row.name for row in FORMATS}
 
 
@@ -151,10 +146,7 @@ def test_unknown_names_list_the_formats(tmp_path):
             lambda s: s.update({"module.encoder_q.conv1.weight": torch.ones(64, 3, 3, 3)}),
             r"1 tensors of another shape: conv1.weight \(64, 3, 3, 3\), expected \(64, 3, 7, 7\)",
         ),
-        (
-            lambda s: s.update({"module.encoder_q.layer1.0.conv1.weight": torch.ones(10**9, 0)}),
-            "of another shape",
-        ),
+        (lambda s: s.update({"module.encoder_q.layer1.0.conv1.weight": torch.ones(10**9, 0)}), "of another shape"),
         (
             lambda s: s["module.encoder_q.layer4.0.conv1.weight"].view(-1)[7:8].fill_(torch.nan),
             "1 tensors with NaN or infinity: layer4.0.conv1.weight$",
@@ -188,10 +180,7 @@ def test_two_claims_to_layer4_are_refused(backbone50, tmp_path):
 
 def test_several_networks_are_refused(backbone50, tmp_path):
     content = {"state_dict": backbone50, "model": layouts.decoy(backbone50, 1)}
-    with pytest.raises(
-        ValueError,
-        match=r"several networks: state_dict \(318 tensors\), model \(318 tensors\).*--key",
-    ):
+    with pytest.raises(ValueError, match=r"several networks: state_dict \(318 tensors\), model \(318 tensors\).*--key"):
         read(content, tmp_path / "x.pth")
 
 

@@ -129,10 +129,7 @@ def test_probe_names_a_broken_image_in_one_line(checkpoint, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (16, 16), (index, 9, 9)).save(tmp_path / name)
     (tmp_path / "b/3.png").write_bytes(b"no image")
-    done = run(
-        *("-m", "sspyr_mm", "probe", checkpoint, "--train", tmp_path, "--val", tmp_path),
-        check=False,
-    )
+    done = run(*("-m", "sspyr_mm", "probe", checkpoint, "--train", tmp_path, "--val", tmp_path), check=False)
     assert done.returncode == 2
     assert "b/3.png: not an image that can be decoded" in done.stderr
     assert "Traceback" not in done.stderr

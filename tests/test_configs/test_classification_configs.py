@@ -102,8 +102,7 @@ def test_the_authors_linear_recipe(scenes, tmp_path, checkpoint):
     assert whole.train_cfg.max_epochs == whole.param_scheduler.T_max == 100
     assert whole.param_scheduler.eta_min == 0 and whole.train_dataloader.batch_size == 128
     assert whole.optim_wrapper == dict(
-        optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-6),
-        clip_grad=dict(max_norm=10),
+        optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=1e-6), clip_grad=dict(max_norm=10)
     )
     assert [255 * x for x in (0.228, 0.224, 0.225)] == pytest.approx(whole.model.data_preprocessor.std)
     runner = Runner.from_cfg(reduced(path, scenes, tmp_path, checkpoint))

@@ -63,10 +63,7 @@ def test_mask_rcnn_is_the_protocols(name, steps):
     assert cfg.test_dataloader.dataset.data_prefix == {"img": "val2014/"}
     assert cfg.val_evaluator.ann_file == "data/coco/annotations/instances_val2014.json"
     assert cfg.val_evaluator.metric == ["bbox", "segm"]
-    assert cfg.default_hooks.precise_bn == {
-        "type": "mmpretrain.PreciseBNBeforeValHook",
-        "num_iters": 200,
-    }
+    assert cfg.default_hooks.precise_bn == {"type": "mmpretrain.PreciseBNBeforeValHook", "num_iters": 200}
 
 
 def check_coco_training_images(cfg):
@@ -85,11 +82,7 @@ def test_mask_rcnns_heads_are_detectron2s():
     assert model.rpn_head.anchor_generator.strides == [4, 8, 16, 32, 64]
     heads, train, test = model.roi_head, model.train_cfg, model.test_cfg
     assert heads.mask_head.num_convs == 4 and heads.bbox_head.num_classes == 80
-    assert heads.bbox_roi_extractor.roi_layer == {
-        "type": "RoIAlign",
-        "output_size": 7,
-        "sampling_ratio": 0,
-    }
+    assert heads.bbox_roi_extractor.roi_layer == {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0}
     assert heads.mask_roi_extractor.roi_layer.output_size == 14
     assert train.rpn.sampler.num == 256 and train.rpn_proposal.nms_pre == 2000
     assert train.rcnn.sampler.num == 512 and train.rcnn.sampler.pos_fraction == 0.25
@@ -140,10 +133,7 @@ def test_faster_rcnn_c4_is_that_of_moco():
 
 @pytest.mark.parametrize(
     ("name", "steps", "crop", "classes"),
-    [
-        ("fcn_r50-d8_40k_cityscapes", 40000, (769, 769), 19),
-        ("fcn_r50-d8_80k_ade20k", 80000, (512, 512), 150),
-    ],
+    [("fcn_r50-d8_40k_cityscapes", 40000, (769, 769), 19), ("fcn_r50-d8_80k_ade20k", 80000, (512, 512), 150)],
 )
 def test_other_segmenters_are_mmsegs(name, steps, crop, classes):
     cfg = read(name)

@@ -121,11 +121,7 @@ def test_paper_recipe():
     cfg = load("r50_coco_200e")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
     geometry = [(s.grid, s.region, s.patch, s.area) for s in spec.scales]
-    assert geometry == [
-        (1, 224, 224, (0.14, 1.0)),
-        (2, 314, 112, (0.6, 1.0)),
-        (3, 383, 96, (0.6, 1.0)),
-    ]
+    assert geometry == [(1, 224, 224, (0.14, 1.0)), (2, 314, 112, (0.6, 1.0)), (3, 383, 96, (0.6, 1.0))]
     assert [s.num_prototypes for s in spec.scales] == [300, 150, 150]
     assert [s.alpha for s in spec.scales] == [1, 0.25, 0.25]
     assert [s.beta for s in spec.scales] == [0, 0.25, 0.25]

@@ -20,15 +20,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from sspyr_mm.datasets.preparation import (
-    COCO_SPLITS,
-    Split,
-    archives,
-    coco_parts,
-    prepare,
-    voc07_parts,
-    voc12_parts,
-)
+from sspyr_mm.datasets.preparation import COCO_SPLITS, Split, archives, coco_parts, prepare, voc07_parts, voc12_parts
 from sspyr_mm.datasets.preparation.archives import download, extract
 from sspyr_mm.datasets.preparation.coco_archives import ANNOTATIONS_MD5
 from sspyr_mm.datasets.preparation.voc_archives import VOC07_SPLITS, VOC12_COUNTS
@@ -226,10 +218,7 @@ def test_a_server_with_other_files_completes_nothing(server, tmp_path, capsys):
     assert prepare(tmp_path, parts, mirror=server.url) == 2
     wrong = md5(server.files["/val2014.zip"])
     assert f"sent another file: its MD5 is {wrong}" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "annotations",
-        "annotations_trainval2014.zip",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["annotations", "annotations_trainval2014.zip"]
 
 
 def test_wrong_content_is_reported(tmp_path, capsys):
@@ -360,10 +349,7 @@ def test_real_coco_has_the_published_counts():
         "train2017": "cced6f7f71b7629ddf16f17bbcfab6b2",
         "val2017": "442b8da7639aecaf257c1dceb8ba8c80",
     }
-    assert ANNOTATIONS_MD5 == {
-        "2014": "0a379cfc70b0e71301e0f377548639bd",
-        "2017": "f4bbac642086de4f52a3fdda2de5fa2c",
-    }
+    assert ANNOTATIONS_MD5 == {"2014": "0a379cfc70b0e71301e0f377548639bd", "2017": "f4bbac642086de4f52a3fdda2de5fa2c"}
     for year in ("2014", "2017"):
         train, val = COCO_SPLITS[f"train{year}"], COCO_SPLITS[f"val{year}"]
         assert train.num_images + val.num_images == 123_287

@@ -22,16 +22,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from sspyr_mm.cli import toy_scenes as command
-from sspyr_mm.datasets.toy_scenes import (
-    CLASSES,
-    KINDS,
-    VOID,
-    Scene,
-    draw_scene,
-    generate,
-    parse_size,
-    scene,
-)
+from sspyr_mm.datasets.toy_scenes import CLASSES, KINDS, VOID, Scene, draw_scene, generate, parse_size, scene
 from sspyr_mm.datasets.toy_scenes.writers import bounding_box, polygons
 
 PARAMETERS = dict(num_train=40, num_val=8, size=(96, 112), seed=3)
@@ -159,10 +150,7 @@ def test_voc_boxes_are_the_coco_boxes(root: Path) -> None:
             assert 1 <= left <= right <= 112 and 1 <= top <= bottom <= 96
             assert item.findtext("difficult") in "01" and item.findtext("truncated") in "01"
             found.append(
-                (
-                    CLASSES.index(item.findtext("name")) + 1,
-                    [left - 1, top - 1, right - left + 1, bottom - top + 1],
-                )
+                (CLASSES.index(item.findtext("name")) + 1, [left - 1, top - 1, right - left + 1, bottom - top + 1])
             )
         assert found == [(item["category_id"], item["bbox"]) for item in items]
 
@@ -240,19 +228,7 @@ def test_finished_folder_is_left_as_it_is(root: Path, capsys: pytest.CaptureFixt
     assert not generate(root, workers=1, **PARAMETERS)
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    args = [
-        str(root),
-        "--num-train",
-        "40",
-        "--num-val",
-        "8",
-        "--size",
-        "96x112",
-        "--seed",
-        "3",
-        "--workers",
-        "1",
-    ]
+    args = [str(root), "--num-train", "40", "--num-val", "8", "--size", "96x112", "--seed", "3", "--workers", "1"]
     assert command.run(parser.parse_args(args)) == 0
     assert "left unchanged" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
@@ -270,12 +246,7 @@ def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
 
 def test_record_and_readme_describe_the_data_set(root: Path) -> None:
     record = json.loads((root / "toy_scenes.json").read_text())
-    assert (record["num_train"], record["height"], record["width"], record["seed"]) == (
-        40,
-        96,
-        112,
-        3,
-    )
+    assert (record["num_train"], record["height"], record["width"], record["seed"]) == (40, 96, 112, 3)
     text = (root / "README.txt").read_text()
     assert "--num-train 40 --num-val 8 --size 96x112 --seed 3" in text
 
@@ -285,10 +256,7 @@ def test_record_and_readme_describe_the_data_set(root: Path) -> None:
     [
         ({"size": 63}, r"size must be 64 to 4096 pixels .* got 63x63: give a larger one"),
         ({"size": "128x5000"}, r"got 128x5000: give a smaller one"),
-        (
-            {"size": "big"},
-            r"size must be a side in pixels or HxW, such as 128 or 96x128, got 'big'",
-        ),
+        ({"size": "big"}, r"size must be a side in pixels or HxW, such as 128 or 96x128, got 'big'"),
         ({"size": (128.0, 128)}, r"size must be a side in pixels or HxW"),
         ({"num_train": 0}, r"num_train must be a whole number from 1 to 499999, got 0"),
         ({"num_val": -1}, r"num_val must be a whole number from 1"),

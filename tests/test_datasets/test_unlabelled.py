@@ -127,10 +127,7 @@ def test_sub_folder_and_suffixes_can_be_set(tmp_path):
     for name in ("train/a.jpg", "train/b.jp2", "val/c.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert relative(found(tmp_path, data_prefix=dict(img_path="train")), tmp_path) == [
-        "train/a.jpg",
-        "train/b.jp2",
-    ]
+    assert relative(found(tmp_path, data_prefix=dict(img_path="train")), tmp_path) == ["train/a.jpg", "train/b.jp2"]
     assert relative(found(tmp_path, suffixes=[".JP2"]), tmp_path) == ["train/b.jp2"]
 
 
@@ -226,8 +223,7 @@ def test_coco_json_finds_images_by_prefix(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["[1, 2]", "{}", '{"images": [{"id": 3}]}', '{"images": [{"file_name": 5}]}', "{not json"],
+    "text", ["[1, 2]", "{}", '{"images": [{"id": 3}]}', '{"images": [{"file_name": 5}]}', "{not json"]
 )
 def test_other_json_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)

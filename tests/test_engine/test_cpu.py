@@ -125,13 +125,7 @@ def test_one_process_trains_and_resumes(config, tmp_path):
     code, output = run(command)
     assert code == 0, output[-4000:]
     code, output = run(
-        [
-            *command,
-            "--resume",
-            "--cfg-options",
-            "train_cfg.max_iters=3",
-            "train_dataloader.batch_size=2",
-        ]
+        [*command, "--resume", "--cfg-options", "train_cfg.max_iters=3", "train_dataloader.batch_size=2"]
     )
     assert code == 0, output[-4000:]
     assert "resumed epoch" in output and "iter: 2" in output
@@ -199,8 +193,7 @@ def test_config_of_a_distributed_run_on_the_cpu(gloo):
     cfg = Config(
         dict(
             model=dict(
-                backbone=dict(norm_cfg=dict(type="mmcv.MMSyncBN", eps=1e-3)),
-                neck=[dict(norm_cfg=dict(type="BN"))],
+                backbone=dict(norm_cfg=dict(type="mmcv.MMSyncBN", eps=1e-3)), neck=[dict(norm_cfg=dict(type="BN"))]
             ),
             sync_bn="mmcv",
             find_unused_parameters=True,
@@ -233,10 +226,7 @@ def test_a_wrapper_of_ones_own_is_kept(gloo):
 
 def test_cpu_wrapper_reverts_sync_bn_and_keeps_its_state(gloo):
     inner = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 1),
-        torch.nn.SyncBatchNorm(4),
-        torch.nn.Flatten(),
-        torch.nn.LazyLinear(2),
+        torch.nn.Conv2d(3, 4, 1), torch.nn.SyncBatchNorm(4), torch.nn.Flatten(), torch.nn.LazyLinear(2)
     )
     inner[3].initialize_parameters(torch.empty(1, 4 * 36))
     torch.nn.init.uniform_(inner[1].weight)
@@ -287,10 +277,7 @@ def test_dataloader_defaults_leave_what_is_said(monkeypatch):
     )
     fill_dataloaders(cfg)
     assert cfg.train_dataloader == dict(
-        num_workers=2,
-        collate_fn=dict(type="default_collate"),
-        pin_memory=False,
-        persistent_workers=True,
+        num_workers=2, collate_fn=dict(type="default_collate"), pin_memory=False, persistent_workers=True
     )
     assert cfg.val_dataloader.collate_fn == dict(type="mine")
     assert cfg.val_dataloader.persistent_workers is False
@@ -383,16 +370,7 @@ def test_slurm_train_hands_everything_to_srun(tmp_path):
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
     code, output = run(
-        [
-            "bash",
-            "tools/slurm_train.sh",
-            "part",
-            "a job",
-            "config.py",
-            "work",
-            "--cfg-options",
-            "a=b c",
-        ],
+        ["bash", "tools/slurm_train.sh", "part", "a job", "config.py", "work", "--cfg-options", "a=b c"],
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         GPUS="4",
         SRUN_ARGS="--time 1:00 --exclusive",

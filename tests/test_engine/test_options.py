@@ -151,11 +151,7 @@ def test_a_variable_of_the_file_is_no_setting(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [
-        ("optim_wraper", "optim_wrapper"),
-        ("trainer_cfg", "train_cfg"),
-        ("default_hook", "default_hooks"),
-    ],
+    [("optim_wraper", "optim_wrapper"), ("trainer_cfg", "train_cfg"), ("default_hook", "default_hooks")],
 )
 def test_a_misspelt_name_in_a_file(tmp_path, wrong, right):
     path = tmp_path / "config.py"

@@ -9,11 +9,7 @@ from mmpretrain.registry import METRICS
 from mmpretrain.structures import DataSample
 from sklearn.metrics import average_precision_score
 
-from sspyr_mm.evaluation.metrics import (
-    classification_counts,
-    mean_average_precision,
-    voc11_average_precision,
-)
+from sspyr_mm.evaluation.metrics import classification_counts, mean_average_precision, voc11_average_precision
 
 CLASSES = ("cart", "tree", "a class of a long name", "none")
 

@@ -19,17 +19,7 @@ def sorted_rows(stored):
 
 
 @pytest.mark.parametrize(
-    "pushes",
-    [
-        [4, 4, 4, 4, 4],
-        [3, 5, 2, 7, 1, 6],
-        [10, 10],
-        [13],
-        [25, 3],
-        [1] * 23,
-        [9, 12, 4],
-        [0, 10, 0],
-    ],
+    "pushes", [[4, 4, 4, 4, 4], [3, 5, 2, 7, 1, 6], [10, 10], [13], [25, 3], [1] * 23, [9, 12, 4], [0, 10, 0]]
 )
 def test_holds_the_last_rows_of_each_view(pushes):
     queue = FeatureQueue(10, 3)

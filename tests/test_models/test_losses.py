@@ -53,8 +53,7 @@ def test_uniform_predictions_cost_ln_k():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "couples"),
-    [("matched", [(0, 0), (1, 1)]), ("all", [(0, 0), (0, 1), (1, 0), (1, 1)])],
+    ("pairs", "couples"), [("matched", [(0, 0), (1, 1)]), ("all", [(0, 0), (0, 1), (1, 0), (1, 1)])]
 )
 @pytest.mark.parametrize(("reduction", "factor"), [("sum", 2), ("mean", 1)])
 def test_cross_scale_pairs_weights_and_names(pairs, couples, reduction, factor):

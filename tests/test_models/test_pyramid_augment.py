@@ -12,12 +12,7 @@ from torchvision.transforms import functional as tv
 
 from sspyr_mm.models.data_preprocessors import photometric
 from sspyr_mm.models.data_preprocessors.augment_params import PatchParams, draw_params
-from sspyr_mm.models.data_preprocessors.pyramid_augment import (
-    PyramidAugment,
-    cut_patches,
-    list_pixels,
-    move_together,
-)
+from sspyr_mm.models.data_preprocessors.pyramid_augment import PyramidAugment, cut_patches, list_pixels, move_together
 
 PLAIN = dict(mean=(0, 0, 0), std=(255, 255, 255))
 LEVEL = 1 / 255
@@ -318,14 +313,8 @@ def test_nothing_of_it_is_in_the_checkpoint():
         ),
         (dict(jitter=(0.8, -0.8, 0.8, 0.2)), "jitter must be four strengths >= 0"),
         (dict(jitter=(0.8, 0.8, 0.8, 0.6)), "jitter must be four strengths >= 0"),
-        (
-            dict(blur_sigma=(0, 2)),
-            "blur_sigma must be (low, high) with 0 < low <= high, got (0, 2)",
-        ),
-        (
-            dict(blur_sigma=(2, 1)),
-            "blur_sigma must be (low, high) with 0 < low <= high, got (2, 1)",
-        ),
+        (dict(blur_sigma=(0, 2)), "blur_sigma must be (low, high) with 0 < low <= high, got (0, 2)"),
+        (dict(blur_sigma=(2, 1)), "blur_sigma must be (low, high) with 0 < low <= high, got (2, 1)"),
         (dict(blur_sigma=(1,)), "blur_sigma must be (low, high) with 0 < low <= high, got (1,)"),
     ],
 )

@@ -14,14 +14,7 @@ from sspyr_mm.models.layers import pool
 
 B = 4
 BN = dict(type="BN")
-RESNET = dict(
-    type="ResNet",
-    depth=18,
-    stem_channels=8,
-    base_channels=8,
-    norm_cfg=BN,
-    zero_init_residual=False,
-)
+RESNET = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, norm_cfg=BN, zero_init_residual=False)
 VIT = dict(
     type="VisionTransformer",
     arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
@@ -65,13 +58,7 @@ def make_pyramid(*, patch1=40, crops=True):
 def build(backbone="resnet", pyramid=None, norm_cfg=BN, **kwargs):
     torch.manual_seed(0)
     config, channels = BACKBONES[backbone]
-    neck = dict(
-        type="PyramidProjector",
-        in_channels=channels,
-        hid_channels=16,
-        out_channels=8,
-        norm_cfg=norm_cfg,
-    )
+    neck = dict(type="PyramidProjector", in_channels=channels, hid_channels=16, out_channels=8, norm_cfg=norm_cfg)
     model = SSPRL(
         pyramid or make_pyramid(),
         backbone=copy.deepcopy(config),
@@ -249,10 +236,7 @@ def test_size_of_an_embedding_is_stated_once():
             neck=dict(type="PyramidProjector", in_channels=64, norm_cfg=BN, **neck),
             head=dict(type="SSPRLHead", **head),
         )
-        return [
-            model.neck.projectors["s0"][-1].out_features,
-            *model.head.prototypes["s0"].weight.shape[1:],
-        ]
+        return [model.neck.projectors["s0"][-1].out_features, *model.head.prototypes["s0"].weight.shape[1:]]
 
     assert sizes(dict(out_channels=12), {}) == [12, 12]
     assert sizes({}, dict(embed_dims=12)) == [12, 12]

@@ -163,12 +163,7 @@ def test_temperature_solver_and_cross_weight_are_used(variant):
     torch.manual_seed(0)
     solver = dict(epsilon=0.02, num_iterations=5)
     head = SSPRLHead(
-        make_pyramid(3),
-        D,
-        variant=variant,
-        temperature=0.2,
-        assigner=solver,
-        cross_scale_loss=dict(loss_weight=0.7),
+        make_pyramid(3), D, variant=variant, temperature=0.2, assigner=solver, cross_scale_loss=dict(loss_weight=0.7)
     )
     check_step(head, make_embeddings(3), variant, {}, cross_weight=0.7, temperature=0.2, **solver)
 
@@ -199,10 +194,7 @@ def test_loss_configs_override_the_variant():
     """The paper's head with the losses of the authors' code: their means in place of sums, and all four pairs."""
     torch.manual_seed(0)
     head = SSPRLHead(
-        make_pyramid(2),
-        D,
-        swapped_loss=dict(reduction="mean"),
-        cross_scale_loss=dict(pairs="all", reduction="mean"),
+        make_pyramid(2), D, swapped_loss=dict(reduction="mean"), cross_scale_loss=dict(pairs="all", reduction="mean")
     )
     embeddings = make_embeddings(2)
     output = head.loss(embeddings)
@@ -274,10 +266,7 @@ def test_codes_have_no_gradient_and_multi_crops_none_of_their_own():
     head = SSPRLHead(make_pyramid(2, crops=True), D)
     embeddings = {name: z.requires_grad_() for name, z in make_embeddings(2, crops=True).items()}
     codes = head.assign_codes(embeddings)
-    assert {name: tuple(q.shape) for name, q in codes.items()} == {
-        "s0": (2, 3, 7),
-        "s1": (2, 12, 5),
-    }
+    assert {name: tuple(q.shape) for name, q in codes.items()} == {"s0": (2, 3, 7), "s1": (2, 12, 5)}
     assert not any(q.requires_grad for q in codes.values())
 
 
@@ -381,10 +370,7 @@ def test_state_dict_restores_queues_and_losses(variant, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            dict(num_prototypes=9),
-            r"prototypes.s1.weight: \(5, 8\) in the checkpoint, \(9, 8\) in the model",
-        ),
+        (dict(num_prototypes=9), r"prototypes.s1.weight: \(5, 8\) in the checkpoint, \(9, 8\) in the model"),
         (dict(queue_length=3), "queues.s1.embeddings"),
         (dict(queue_length=0), "queues.s1.embeddings: in the checkpoint, not in the model"),
         (None, "prototypes.s1.weight: in the checkpoint, not in the model"),

@@ -33,11 +33,7 @@ def test_a_complete_checkpoint_is_loaded(load):
 
 
 @pytest.mark.parametrize(
-    "rename",
-    [
-        lambda k: k.removeprefix("backbone."),
-        lambda k: k.replace("backbone.", "encoder_q."),
-    ],
+    "rename", [lambda k: k.removeprefix("backbone."), lambda k: k.replace("backbone.", "encoder_q.")]
 )
 def test_a_backbone_under_another_name_is_refused(rename):
     state = {rename(k): v for k, v in build().state_dict().items()}

@@ -58,26 +58,14 @@ def test_good_stack_passes(pretend):
     pretend(GOOD, MODULES)
     compat.check_versions()
     pretend(
-        {
-            "torch": "2.1.2",
-            "torchvision": "0.16.2",
-            "mmengine": "0.10.7",
-            "mmcv": "2.1.0",
-            "mmpretrain": "1.2.0",
-        },
+        {"torch": "2.1.2", "torchvision": "0.16.2", "mmengine": "0.10.7", "mmcv": "2.1.0", "mmpretrain": "1.2.0"},
         MODULES,
     )
     compat.check_versions()
 
 
 def test_oldest_stack_passes(pretend):
-    oldest = {
-        "torch": "2.1.0",
-        "torchvision": "0.16.0",
-        "mmengine": "0.8.3rc1",
-        "mmcv": "2.0.0",
-        "mmpretrain": "1.0.0",
-    }
+    oldest = {"torch": "2.1.0", "torchvision": "0.16.0", "mmengine": "0.8.3rc1", "mmcv": "2.0.0", "mmpretrain": "1.0.0"}
     pretend(oldest, MODULES)
     compat.check_versions()
 

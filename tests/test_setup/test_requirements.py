@@ -67,8 +67,7 @@ def imported(folder):
 
 
 @pytest.mark.parametrize(
-    ("folder", "files"),
-    [("sspyr_mm", PACKAGE), ("tools", PACKAGE), ("tests", (*PACKAGE, "tests", "build"))],
+    ("folder", "files"), [("sspyr_mm", PACKAGE), ("tools", PACKAGE), ("tests", (*PACKAGE, "tests", "build"))]
 )
 def test_what_is_imported_is_declared(folder, files):
     missing = {name: path for name, path in imported(folder).items() if name not in modules(*files) | OPTIONAL}

@@ -8,12 +8,7 @@ from sspyr_mm import machine
 
 @pytest.fixture(autouse=True)
 def _threads(monkeypatch):
-    for name in (
-        "OMP_NUM_THREADS",
-        "SSPYR_MM_THREADS",
-        "LOCAL_WORLD_SIZE",
-        "SLURM_NTASKS_PER_NODE",
-    ):
+    for name in ("OMP_NUM_THREADS", "SSPYR_MM_THREADS", "LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(machine, "num_cores", lambda: 8)
     before = torch.get_num_threads()
@@ -22,8 +17,7 @@ def _threads(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("workers", "processes", "threads"),
-    [(0, 1, 8), (2, 1, 6), (8, 1, 1), (20, 1, 1), (1, 2, 3), (4, 8, 1)],
+    ("workers", "processes", "threads"), [(0, 1, 8), (2, 1, 6), (8, 1, 1), (20, 1, 1), (1, 2, 3), (4, 8, 1)]
 )
 def test_cores_are_shared_with_workers_and_processes(monkeypatch, workers, processes, threads):
     if processes > 1:

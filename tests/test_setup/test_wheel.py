@@ -16,11 +16,7 @@ ROOT = Path(__file__).parents[2]
 def run(*command, cwd, **variables):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     result = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**environment, **variables},
+        [str(part) for part in command], capture_output=True, text=True, cwd=cwd, env={**environment, **variables}
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -76,10 +72,7 @@ def test_requirements_name_no_stack(wheel):
 
 def test_runs_from_elsewhere(wheel, tmp_path):
     target = tmp_path / "site"
-    run(
-        *(sys.executable, "-m", "pip", "install", wheel, "--no-deps", "-q", "--target", target),
-        cwd=tmp_path,
-    )
+    run(*(sys.executable, "-m", "pip", "install", wheel, "--no-deps", "-q", "--target", target), cwd=tmp_path)
     # PYTHONPATH comes before the editable install of the environment
     output = run(sys.executable, "-m", "sspyr_mm", "--help", cwd=tmp_path, PYTHONPATH=str(target))
     assert "doctor" in output

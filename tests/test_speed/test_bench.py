@@ -83,10 +83,7 @@ def test_a_config_that_recomputes_has_no_recompute_ratio(setting):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--config", "configs/_base_/schedules/adamw.py"],
-            "adamw.py is not a pre-training config (no train_",
-        ),
+        (["--config", "configs/_base_/schedules/adamw.py"], "adamw.py is not a pre-training config (no train_"),
         (["--json", "README.md/x.json"], "--json README.md/x.json can't be written"),
         (["--json", "configs"], "--json configs can't be written"),
     ],

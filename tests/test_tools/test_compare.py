@@ -21,11 +21,7 @@ PYRAMID = dict(
     s2=dict(region=50, grid=3, patch=12, num_prototypes=3, alpha=0.5, beta=0.75),
 )
 SPEC = PyramidSpec.from_config(PYRAMID)
-METHODS = {
-    "official": compare.train_official,
-    "mmpretrain": swav.mmpretrain_swav,
-    "lightly": swav.lightly_swav,
-}
+METHODS = {"official": compare.train_official, "mmpretrain": swav.mmpretrain_swav, "lightly": swav.lightly_swav}
 
 
 @pytest.fixture

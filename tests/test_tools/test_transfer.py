@@ -43,13 +43,7 @@ def run(tmp_path, *arguments, **variables):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={
-            **os.environ,
-            "PYTHON": str(python),
-            "OMP_NUM_THREADS": "1",
-            "PORT": "29511",
-            **variables,
-        },
+        env={**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1", "PORT": "29511", **variables},
     )
 
 
@@ -61,10 +55,7 @@ def written_config(shown):
 
 @pytest.mark.parametrize(
     ("tool", "config", "images"),
-    [
-        ("detect", "mask-rcnn_r50_fpn_15k_coco14", 16),
-        ("segment", "fcn_r50-d8_20k_voc12aug-512x512", 16),
-    ],
+    [("detect", "mask-rcnn_r50_fpn_15k_coco14", 16), ("segment", "fcn_r50-d8_20k_voc12aug-512x512", 16)],
 )
 def test_a_config_of_the_checkpoint_is_trained(tool, config, images, checkpoint, tmp_path):
     script = ROOT / f"tools/benchmarks/{tool}.sh"
@@ -101,10 +92,7 @@ def test_checkpoints_of_one_name_do_not_meet(checkpoint, tmp_path):
 
 def test_blanks_in_paths(checkpoint, tmp_path):
     done = run(
-        tmp_path,
-        ROOT / "tools/benchmarks/segment.sh",
-        checkpoint,
-        WORK_DIR=str(tmp_path / "work_dirs of, mine"),
+        tmp_path, ROOT / "tools/benchmarks/segment.sh", checkpoint, WORK_DIR=str(tmp_path / "work_dirs of, mine")
     )
     assert done.returncode == 0, done.stderr
     path, cfg = written_config(done.stdout.splitlines())
@@ -135,11 +123,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
         ([], {}, "segment.sh: a checkpoint is missing\n\nFCN on VOC"),
         (["--resume"], {}, "segment.sh: the checkpoint comes first, got --resume"),
         (["@", "zero"], {}, "segment.sh: PROCESSES must be a number >= 1, got zero"),
-        (
-            ["@", "3"],
-            {},
-            "16 images a step, which the learning rate is for, can't be divided among 3",
-        ),
+        (["@", "3"], {}, "16 images a step, which the learning rate is for, can't be divided among 3"),
         (["@"], {"CONFIG": "none.py"}, "none.py does not exist"),
         (["none.pth"], {}, "none.pth does not exist"),
         (["text.pth"], {}, "text.pth is a text file, not a checkpoint"),
@@ -150,10 +134,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
 def test_wrong_arguments_end_it_before_anything_is_written(arguments, variables, message, checkpoint, tmp_path):
     (tmp_path / "text.pth").write_text("no checkpoint")
     network = {"state_dict": ConvNeXt("atto").state_dict()}
-    torch.save(
-        network | {"meta": {"backbone": dict(type="ConvNeXt", arch="atto")}},
-        tmp_path / "convnext.pth",
-    )
+    torch.save(network | {"meta": {"backbone": dict(type="ConvNeXt", arch="atto")}}, tmp_path / "convnext.pth")
     if variables.get("CONFIG") == "faster-rcnn":
         (path,) = ROOT.glob("configs/benchmarks/mmdetection/faster-rcnn*")
         variables = {"CONFIG": str(path)}

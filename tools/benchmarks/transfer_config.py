@@ -21,10 +21,7 @@ def main() -> int:
             from sspyr_mm.benchmarks.dense.transfer import write_transfer_config
 
             path = write_transfer_config(
-                args.config,
-                args.checkpoint,
-                num_processes=args.processes,
-                work_dir=args.work_dir,
+                args.config, args.checkpoint, num_processes=args.processes, work_dir=args.work_dir
             )
     except (ImportError, OSError, ValueError) as error:
         print(f"transfer: {error}", file=sys.stderr)

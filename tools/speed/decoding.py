@@ -172,12 +172,7 @@ def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
     small = decode_rgb(data, reduction=reduction)
     both = {"full": decode_rgb, "reduced": partial(decode_rgb, reduction=reduction)}
     ms = cpu_ms(both, [data] * 8)
-    found = {
-        "size": [width, height],
-        "reduction": reduction,
-        "full_ms": ms["full"],
-        "reduced_ms": ms["reduced"],
-    }
+    found = {"size": [width, height], "reduction": reduction, "full_ms": ms["full"], "reduced_ms": ms["reduced"]}
     for name, place in (("mean_area", 0.5), ("least_area", 0.0)):
         scales = [compare_regions(full, small, reduction, group, place) for group in spec.groups]
         worst = min(scales, key=lambda scale: scale["psnr"] - scale["pillow_psnr"])

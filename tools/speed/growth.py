@@ -53,10 +53,7 @@ def parse_args() -> argparse.Namespace:
         help="where the batch does not grow (at most four times as many are measured)",
     )
     parser.add_argument(
-        "--prototypes",
-        type=int,
-        default=30000,
-        help="maximum number of global prototypes (default 30000)",
+        "--prototypes", type=int, default=30000, help="maximum number of global prototypes (default 30000)"
     )
     parser.add_argument("--rounds", type=int, default=10, help="steps of each size")
     args = parser.parse_args()
@@ -165,11 +162,7 @@ def main() -> None:
     args = parse_args()
     found = measure(args)
     draw(found, args.out / "growth.svg")
-    what = {
-        "config": Path(args.config).stem,
-        "batch_size": args.batch_size,
-        **describe_machine(args.device),
-    }
+    what = {"config": Path(args.config).stem, "batch_size": args.batch_size, **describe_machine(args.device)}
     write_json(args.out / "growth.json", {"grown": found, **what})
     for name, panel in found.items():
         times = ", ".join(f"{ms:.0f}" for ms in panel["ms"])

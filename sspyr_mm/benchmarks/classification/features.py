@@ -171,12 +171,7 @@ def iterate_features(
 
 
 def extract_features(
-    encoder: FrozenEncoder,
-    paths: Sequence[str],
-    *,
-    size: int,
-    device: str = "cpu",
-    num_workers: int = 0,
+    encoder: FrozenEncoder, paths: Sequence[str], *, size: int, device: str = "cpu", num_workers: int = 0
 ) -> Tensor:
     """Computes the features of images.
 

@@ -15,12 +15,7 @@ from sspyr_mm.benchmarks.base_protocol import Job, Outcome
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, Source
 from sspyr_mm.benchmarks.protocols import FineTuning
 from sspyr_mm.benchmarks.training.process import default_processes, run_config
-from sspyr_mm.benchmarks.training.recipes import (
-    apply_options,
-    load_recipe,
-    rescale_schedule,
-    resize_transforms,
-)
+from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe, rescale_schedule, resize_transforms
 from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.datasets.splits import rank_ids, write_ids
 from sspyr_mm.files import whole_file

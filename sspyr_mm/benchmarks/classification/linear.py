@@ -11,11 +11,7 @@ from torch import Tensor
 
 from sspyr_mm.benchmarks.base_protocol import Job, Outcome
 from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features
-from sspyr_mm.benchmarks.classification.linear_grid import (
-    LinearClassifiers,
-    LinearRecipe,
-    train_grid,
-)
+from sspyr_mm.benchmarks.classification.linear_grid import LinearClassifiers, LinearRecipe, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
 from sspyr_mm.evaluation.metrics import (
     average_precision,
@@ -121,11 +117,7 @@ def run_linear(
 
 
 def _measure_all(
-    classifiers: LinearClassifiers,
-    features: Tensor,
-    targets: Tensor,
-    recipe: LinearRecipe,
-    chosen: float,
+    classifiers: LinearClassifiers, features: Tensor, targets: Tensor, recipe: LinearRecipe, chosen: float
 ) -> dict[float, float]:
     """The figure of every learning rate, of which the chosen one must not have diverged."""
     figures = {rate: _measure(classifiers.scores(features, i), targets) for i, rate in enumerate(recipe.learning_rates)}
@@ -138,10 +130,7 @@ def _measure_all(
 
 
 def _further_figures(
-    chosen: float,
-    held_out: dict[float, float],
-    all_rates: dict[float, float],
-    epochs: dict[int, float],
+    chosen: float, held_out: dict[float, float], all_rates: dict[float, float], epochs: dict[int, float]
 ) -> dict[str, Any]:
     """What was chosen, and what would have been by looking at the test images."""
     rate = max(all_rates, key=lambda rate: _or_lowest(all_rates[rate]))

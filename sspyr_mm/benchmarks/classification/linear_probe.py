@@ -58,12 +58,7 @@ def linear_probe(
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     scores = {
-        l2: _measure(
-            _fit(features[kept], targets[kept], l2, multi_label),
-            features[held],
-            targets[held],
-            multi_label,
-        )
+        l2: _measure(_fit(features[kept], targets[kept], l2, multi_label), features[held], targets[held], multi_label)
         for l2 in l2_grid
     }
     l2 = max(scores, key=scores.__getitem__)

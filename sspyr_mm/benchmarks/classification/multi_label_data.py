@@ -73,11 +73,7 @@ class MeasuredData:
     @property
     def counts(self) -> dict[str, int]:
         """Images of both splits, and classes."""
-        return {
-            "train": len(self.train.paths),
-            "test": len(self.test.paths),
-            "classes": len(self.classes),
-        }
+        return {"train": len(self.train.paths), "test": len(self.test.paths), "classes": len(self.classes)}
 
     @cached_property
     def digest(self) -> str:

@@ -76,11 +76,7 @@ def _part(root: str, name: str, content: dict[str, Any]) -> DensePart:
     if start[0] >= 0x80 or 0 in start:  # a byte order mark, or UTF-16
         rewritten = True
     return DensePart(
-        (json_file,),
-        f"{name}/",
-        (),
-        tuple(paths),
-        rewritten={json_file: json.dumps(content)} if rewritten else {},
+        (json_file,), f"{name}/", (), tuple(paths), rewritten={json_file: json.dumps(content)} if rewritten else {}
     )
 
 

@@ -15,10 +15,7 @@ from sspyr_mm.datasets.text import read_text
 __all__ = ["read_voc_masks"]
 
 _LISTS = "ImageSets/Segmentation"
-_IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"),
-    *(".bmp", ".tif", ".tiff", ".webp"),
-)
+_IMAGE_SUFFIXES = (*(".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"), *(".bmp", ".tif", ".tiff", ".webp"))
 _MASK_SUFFIXES = (".png", ".PNG")
 
 

@@ -13,12 +13,7 @@ from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart
 from sspyr_mm.benchmarks.dense.transfer import backbone_settings
 from sspyr_mm.benchmarks.protocols import Dense
 from sspyr_mm.benchmarks.training.process import default_processes, run_config
-from sspyr_mm.benchmarks.training.recipes import (
-    apply_options,
-    load_recipe,
-    rescale_schedule,
-    resize_transforms,
-)
+from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe, rescale_schedule, resize_transforms
 from sspyr_mm.benchmarks.training.worker import NOTHING_FOUND
 from sspyr_mm.checkpoints import BackboneCheckpoint
 from sspyr_mm.checkpoints.formats.targets import TARGETS
@@ -53,12 +48,7 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
     weights = os.path.join(os.path.abspath(job.folder), "backbone.pth")
     data = job.data.write_annotations(os.path.join(job.folder, "annotations"))
     cfg = make_config(
-        protocol.config,
-        checkpoint,
-        data,
-        weights=weights,
-        num_processes=num_processes,
-        settings=job.settings,
+        protocol.config, checkpoint, data, weights=weights, num_processes=num_processes, settings=job.settings
     )
     cfg.work_dir = os.path.join(job.folder, "final")
     cfg.randomness.seed = job.seed
@@ -155,9 +145,7 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
     names = ("background", *data.classes)
     pipeline = sets[0].pipeline
     common = dict(
-        type="mmseg.BaseSegDataset",
-        data_root=data.root,
-        metainfo=dict(classes=names, palette=voc_colours(len(names))),
+        type="mmseg.BaseSegDataset", data_root=data.root, metainfo=dict(classes=names, palette=voc_colours(len(names)))
     )
     parts = [
         dict(

@@ -143,11 +143,7 @@ def _batch_size(cfg: Config, num_processes: int) -> int:
 
 
 def _text(config: str, checkpoint: str, changes: dict) -> str:
-    lines = [
-        f"# {os.path.basename(config)} starting from {checkpoint}.",
-        f"_base_ = {config!r}",
-        "",
-    ]
+    lines = [f"# {os.path.basename(config)} starting from {checkpoint}.", f"_base_ = {config!r}", ""]
     for key, value in changes.items():
         lines.append(f"{key} = {pformat(value, sort_dicts=False)}")
     return "\n".join(lines) + "\n"

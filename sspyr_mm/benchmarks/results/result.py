@@ -23,10 +23,7 @@ __all__ = [
     "write_result",
 ]
 
-_VERSIONED = (
-    *("torch", "torchvision", "numpy", "pycocotools"),
-    *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"),
-)
+_VERSIONED = (*("torch", "torchvision", "numpy", "pycocotools"), *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"))
 
 _TYPES = {
     **dict.fromkeys(("network", "protocol", "data", "metric", "data_sha256"), str),

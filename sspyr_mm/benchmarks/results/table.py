@@ -255,8 +255,4 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
 
 def _style(kind: str) -> dict[str, Any]:
     """Of a bar; published ones are hatched, which is seen without colours."""
-    return {
-        "facecolor": _COLOURS[kind],
-        "hatch": "//" if kind == "published" else None,
-        "edgecolor": "0.6",
-    }
+    return {"facecolor": _COLOURS[kind], "hatch": "//" if kind == "published" else None, "edgecolor": "0.6"}

@@ -86,18 +86,9 @@ FORMATS = (
         heads=_DETCO_HEADS,
     ),
     SourceFormat(
-        "detco",
-        "plain, with layers and *mlp* duplicates",
-        (_CONV1, r"(.*\.)?(layers\.|[^.]*mlp)"),
-        heads=_DETCO_HEADS,
+        "detco", "plain, with layers and *mlp* duplicates", (_CONV1, r"(.*\.)?(layers\.|[^.]*mlp)"), heads=_DETCO_HEADS
     ),
-    SourceFormat(
-        "moco_v2",
-        "encoder_q.",
-        (r"encoder_q\." + _CONV1,),
-        prefix=r"encoder_q\.",
-        heads=r"fc\.",
-    ),
+    SourceFormat("moco_v2", "encoder_q.", (r"encoder_q\." + _CONV1,), prefix=r"encoder_q\.", heads=r"fc\."),
     SourceFormat(
         "densecl",
         "encoder_q.0., with a second queue or projector",
@@ -110,18 +101,8 @@ FORMATS = (
         (r"encoder_q\.0\." + _CONV1, r"(?!encoder_[qk]\.|queue|backbone\.)"),
         prefix=r"encoder_q\.0\.",
     ),
-    SourceFormat(
-        "moco_v2",
-        "encoder_q.0. (OpenSelfSup)",
-        (r"encoder_q\.0\." + _CONV1,),
-        prefix=r"encoder_q\.0\.",
-    ),
-    SourceFormat(
-        "byol",
-        "online_net.0. (OpenSelfSup)",
-        (r"online_net\.0\." + _CONV1,),
-        prefix=r"online_net\.0\.",
-    ),
+    SourceFormat("moco_v2", "encoder_q.0. (OpenSelfSup)", (r"encoder_q\.0\." + _CONV1,), prefix=r"encoder_q\.0\."),
+    SourceFormat("byol", "online_net.0. (OpenSelfSup)", (r"online_net\.0\." + _CONV1,), prefix=r"online_net\.0\."),
     SourceFormat(
         "byol",
         "online_network_state_dict: encoder.{0,1,4..7}.",
@@ -136,12 +117,7 @@ FORMATS = (
         (_MM_STEM, r"backbone_k\."),
         prefix=_MM_PREFIX,
     ),
-    SourceFormat(
-        "mmseg",
-        "backbone., with decode_head",
-        (_MM_STEM, r"decode_head\."),
-        prefix=r"backbone\.",
-    ),
+    SourceFormat("mmseg", "backbone., with decode_head", (_MM_STEM, r"decode_head\."), prefix=r"backbone\."),
     SourceFormat(
         "mmdet",
         "backbone., with a detector's heads; C4: layer4 in roi_head.shared_head.",
@@ -149,12 +125,7 @@ FORMATS = (
         prefix=_MM_PREFIX,
     ),
     SourceFormat(
-        "mmpretrain",
-        "backbone. (also mmselfsup)",
-        (_MM_STEM,),
-        prefix=r"backbone\.",
-        heads=_NO_TRUNK,
-        general=True,
+        "mmpretrain", "backbone. (also mmselfsup)", (_MM_STEM,), prefix=r"backbone\.", heads=_NO_TRUNK, general=True
     ),
     SourceFormat(
         "detectron2",
@@ -174,19 +145,9 @@ FORMATS = (
         general=True,
     ),
     SourceFormat(
-        "timm",
-        "plain, deep stem in conv1.0. to conv1.6.",
-        (r"conv1\.0\.weight$",),
-        heads=_NO_TRUNK,
-        general=True,
+        "timm", "plain, deep stem in conv1.0. to conv1.6.", (r"conv1\.0\.weight$",), heads=_NO_TRUNK, general=True
     ),
-    SourceFormat(
-        "torchvision",
-        "plain, with fc (also timm's)",
-        (_CONV1, r"fc\."),
-        heads=_NO_TRUNK,
-        general=True,
-    ),
+    SourceFormat("torchvision", "plain, with fc (also timm's)", (_CONV1, r"fc\."), heads=_NO_TRUNK, general=True),
     SourceFormat(
         "plain",
         "plain, backbone only (DenseCL's, mmpretrain's own names, ...)",

@@ -79,14 +79,7 @@ def _vit(backbone: Config, state: State) -> TimmModel:
     _require_defaults(
         backbone,
         VisionTransformer,
-        (
-            "arch",
-            "img_size",
-            "patch_size",
-            "out_type",
-            "interpolate_mode",
-            "layer_scale_init_value",
-        ),
+        ("arch", "img_size", "patch_size", "out_type", "interpolate_mode", "layer_scale_init_value"),
     )
     if backbone.get("out_type") == "avg_featmap":
         raise ValueError("timm's ViT has no second norm behind the mean of tokens (out_type='avg_featmap')")
@@ -117,9 +110,7 @@ def _vit(backbone: Config, state: State) -> TimmModel:
 
 def _convnext(backbone: Config, state: State) -> TimmModel:
     _require_defaults(
-        backbone,
-        ConvNeXt,
-        ("arch", "use_grn", "layer_scale_init_value", "linear_pw_conv", "gap_before_final_norm"),
+        backbone, ConvNeXt, ("arch", "use_grn", "layer_scale_init_value", "linear_pw_conv", "gap_before_final_norm")
     )
     arch = _arch(backbone, ConvNeXt.arch_settings, "tiny")
     family = "convnextv2" if backbone.get("use_grn") else "convnext"

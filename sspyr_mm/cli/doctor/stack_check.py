@@ -69,12 +69,7 @@ def check_opencv() -> Iterator[Finding]:
     Yields:
         Finding: The installed distributions, and whether OpenCV can be imported.
     """
-    names = (
-        "opencv-python",
-        "opencv-python-headless",
-        "opencv-contrib-python",
-        "opencv-contrib-python-headless",
-    )
+    names = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
     pairs = [compat.find_distribution(name) for name in names]
     there = dict(pair for pair in pairs if pair)
     text = ", ".join(f"{name} {version}" for name, version in there.items()) or "missing"

@@ -5,13 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sspyr_mm.datasets.finding.file_kinds import (
-    IMAGE_SUFFIXES,
-    NUM_BYTES,
-    OTHER_SUFFIXES,
-    image_kind,
-    missing_reader,
-)
+from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES, NUM_BYTES, OTHER_SUFFIXES, image_kind, missing_reader
 from sspyr_mm.files import printable
 
 _SERVER_FOLDERS = {

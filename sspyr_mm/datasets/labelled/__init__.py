@@ -4,11 +4,4 @@ from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, 
 from sspyr_mm.datasets.labelled.multi_label import CocoMultiLabel, MultiLabelImages
 from sspyr_mm.datasets.labelled.read_labelled import read_labelled
 
-__all__ = [
-    "IGNORED",
-    "CocoMultiLabel",
-    "LabelledImages",
-    "MultiLabelImages",
-    "match_classes",
-    "read_labelled",
-]
+__all__ = ["IGNORED", "CocoMultiLabel", "LabelledImages", "MultiLabelImages", "match_classes", "read_labelled"]

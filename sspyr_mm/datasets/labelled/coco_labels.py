@@ -6,12 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sspyr_mm.datasets.labelled.labelled_images import (
-    LabelledImages,
-    check_files,
-    image_targets,
-    repeated,
-)
+from sspyr_mm.datasets.labelled.labelled_images import LabelledImages, check_files, image_targets, repeated
 from sspyr_mm.datasets.names import find_coco_images, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened

@@ -11,12 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sspyr_mm.datasets.labelled.labelled_images import (
-    IGNORED,
-    LabelledImages,
-    check_files,
-    image_targets,
-)
+from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, check_files, image_targets
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened

@@ -168,11 +168,7 @@ class MultiLabelImages(LabelledDataset):
     ) -> None:
         self.split, self.image_root = split, image_root
         super().__init__(
-            ann_file="",
-            data_root=os.path.expanduser(data_root),
-            pipeline=pipeline,
-            image_ids=image_ids,
-            **kwargs,
+            ann_file="", data_root=os.path.expanduser(data_root), pipeline=pipeline, image_ids=image_ids, **kwargs
         )
 
     def read(self) -> LabelledImages:

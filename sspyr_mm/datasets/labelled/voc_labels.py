@@ -7,12 +7,7 @@ from pathlib import Path
 
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from sspyr_mm.datasets.labelled.labelled_images import (
-    IGNORED,
-    LabelledImages,
-    image_targets,
-    unknown_split,
-)
+from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, image_targets, unknown_split
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES

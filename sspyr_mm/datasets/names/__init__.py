@@ -4,11 +4,4 @@ from sspyr_mm.datasets.names.class_names import alike_names, voc_colours, warn_o
 from sspyr_mm.datasets.names.file_names import find_coco_images, resolve_names
 from sspyr_mm.datasets.names.voc_ids import read_voc_ids
 
-__all__ = [
-    "alike_names",
-    "find_coco_images",
-    "read_voc_ids",
-    "resolve_names",
-    "voc_colours",
-    "warn_of_alike_classes",
-]
+__all__ = ["alike_names", "find_coco_images", "read_voc_ids", "resolve_names", "voc_colours", "warn_of_alike_classes"]

@@ -14,10 +14,7 @@ COCO_SPLITS = {
     "train2017": Split(118287, 860001, "cced6f7f71b7629ddf16f17bbcfab6b2"),
     "val2017": Split(5000, 36781, "442b8da7639aecaf257c1dceb8ba8c80"),
 }
-ANNOTATIONS_MD5 = {
-    "2014": "0a379cfc70b0e71301e0f377548639bd",
-    "2017": "f4bbac642086de4f52a3fdda2de5fa2c",
-}
+ANNOTATIONS_MD5 = {"2014": "0a379cfc70b0e71301e0f377548639bd", "2017": "f4bbac642086de4f52a3fdda2de5fa2c"}
 
 
 def coco_parts(

@@ -35,10 +35,7 @@ def voc07_parts(splits: Mapping[str, Split] = VOC07_SPLITS) -> list[Part]:
     Args:
         splits: Expected content by split name.
     """
-    urls = {
-        "trainval": DATASET_YEAR_DICT["2007"]["url"],
-        "test": DATASET_YEAR_DICT["2007-test"]["url"],
-    }
+    urls = {"trainval": DATASET_YEAR_DICT["2007"]["url"], "test": DATASET_YEAR_DICT["2007-test"]["url"]}
     return [
         Part(f"VOC2007 {name}", urls[name], split.md5, partial(_check_voc07, name, split))
         for name, split in splits.items()
@@ -100,10 +97,7 @@ def _check_masks(masks: str, counts: Mapping[str, int], folder: Path) -> Iterato
             continue
         ids = _ids([path])
         if name == "aug" and (shared := ids & _ids([path.with_name("val.txt")])):
-            yield (
-                False,
-                f"{path} lists {len(shared)} images of val, such as {min(shared)}; remove it",
-            )
+            yield (False, f"{path} lists {len(shared)} images of val, such as {min(shared)}; remove it")
             continue
         images = sum((tree / "JPEGImages" / f"{one}.jpg").is_file() for one in ids)
         masked = sum((tree / masks / f"{one}.png").is_file() for one in ids)

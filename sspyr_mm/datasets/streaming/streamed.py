@@ -207,11 +207,7 @@ def _deal_anew(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
 
 
 def _results(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "img_bytes": bytes(item["image"]),
-        "img_path": item["name"],
-        "sample_idx": int(item["index"]),
-    }
+    return {"img_bytes": bytes(item["image"]), "img_path": item["name"], "sample_idx": int(item["index"])}
 
 
 def _open(data_root: str, **options: Any) -> Any:

@@ -5,12 +5,7 @@ of scene, with its own family of background textures and its own mix of objects.
 independent of the labels: only structure can be learned.
 """
 
-from sspyr_mm.datasets.toy_scenes.dataset import (
-    GENERATOR_VERSION,
-    RECORD_NAME,
-    generate,
-    parse_size,
-)
+from sspyr_mm.datasets.toy_scenes.dataset import GENERATOR_VERSION, RECORD_NAME, generate, parse_size
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, Kind
 from sspyr_mm.datasets.toy_scenes.scene import VOID, Scene, SceneObject, draw_scene
 

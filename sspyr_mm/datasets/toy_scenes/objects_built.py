@@ -63,22 +63,10 @@ def boat(rng: np.random.Generator) -> list[Part]:
         parts.append(Part(limb(mast, deck, mast, -1.0, 0.1, 0.06), 2))
         belly = rng.uniform(0.45, 0.8)
         foot = deck - rng.uniform(0.08, 0.2)
-        parts.append(
-            Part(
-                polygon((mast + 0.06, -0.95), (mast + belly, foot), (mast + 0.06, foot)),
-                0,
-                "stripes",
-            )
-        )
+        parts.append(Part(polygon((mast + 0.06, -0.95), (mast + belly, foot), (mast + 0.06, foot)), 0, "stripes"))
         if rng.random() < 0.8:
             jib = rng.uniform(0.35, 0.6)
-            parts.append(
-                Part(
-                    polygon((mast - 0.06, -0.8), (mast - 0.06, foot), (mast - jib, foot)),
-                    0,
-                    "stripes",
-                )
-            )
+            parts.append(Part(polygon((mast - 0.06, -0.8), (mast - 0.06, foot), (mast - jib, foot)), 0, "stripes"))
         if rng.random() < 0.6:
             parts.append(Part(polygon((mast, -1.0), (mast + 0.3, -0.92), (mast, -0.82)), 1))
     else:
@@ -109,12 +97,7 @@ def chair(rng: np.random.Generator) -> list[Part]:
         y = top + 0.1 + 0.24 * index
         x = back_x + lean * (seat - y) / (seat - top)
         parts.append(Part(limb(x - 0.62, y, x + 0.08, y, 0.15), 0, "planks"))
-    cushion = polygon(
-        (-0.3, seat - depth / 2),
-        (0.65, seat - depth / 2),
-        (0.45, seat + depth),
-        (-0.65, seat + depth),
-    )
+    cushion = polygon((-0.3, seat - depth / 2), (0.65, seat - depth / 2), (0.45, seat + depth), (-0.65, seat + depth))
     parts.append(Part(cushion, 0, "checks"))
     parts.append(Part(box(-0.1, seat + depth + 0.04, 1.1, 0.1), 2))
     return parts

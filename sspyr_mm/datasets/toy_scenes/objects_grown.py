@@ -64,11 +64,7 @@ def fish(rng: np.random.Generator) -> list[Part]:
     fin = rng.uniform(0.2, 0.36)
     back = rng.uniform(-0.1, 0.3)
     return [
-        Part(
-            polygon((0.5, 0), (1.0, swing - tail), (1 - fork, swing), (1.0, swing + tail)),
-            1,
-            "stripes",
-        ),
+        Part(polygon((0.5, 0), (1.0, swing - tail), (1 - fork, swing), (1.0, swing + tail)), 1, "stripes"),
         Part(polygon((-0.3, -depth * 0.8), (back, -depth - fin), (0.45, -depth * 0.45)), 1, "stripes"),
         Part(polygon((0.0, depth * 0.8), (0.3, depth + fin * 0.8), (0.4, depth * 0.5)), 1, "stripes"),
         Part(ellipse(-0.15, 0, 0.78, depth), 0, "scales"),
@@ -92,9 +88,7 @@ def bird(rng: np.random.Generator) -> list[Part]:
         Part(ellipse(0, 0.05, 0.55, 0.36, tilt=pitch), 0, "speckle"),
         Part(
             polygon(
-                (neck_x - 0.16, neck_y - open_beak),
-                (neck_x - 0.52, neck_y + 0.06),
-                (neck_x - 0.14, neck_y + 0.12),
+                (neck_x - 0.16, neck_y - open_beak), (neck_x - 0.52, neck_y + 0.06), (neck_x - 0.14, neck_y + 0.12)
             ),
             2,
         ),
@@ -103,13 +97,7 @@ def bird(rng: np.random.Generator) -> list[Part]:
     ]
     if rng.random() < 0.5:
         tip = rng.uniform(0.0, 0.5)
-        parts.append(
-            Part(
-                polygon((-0.3, 0.0), (0.2, 0.05), (tip + 0.15, -0.85), (tip - 0.25, -0.65)),
-                1,
-                "stripes",
-            )
-        )
+        parts.append(Part(polygon((-0.3, 0.0), (0.2, 0.05), (tip + 0.15, -0.85), (tip - 0.25, -0.65)), 1, "stripes"))
     else:
         parts.append(Part(ellipse(0.12, 0.0, 0.42, 0.2, tilt=pitch + 0.25), 1, "stripes"))
     return parts
@@ -170,10 +158,5 @@ def box_hat(rng: np.random.Generator) -> np.ndarray:
     brim, crown, height = rng.uniform(0.26, 0.36), rng.uniform(0.12, 0.2), rng.uniform(0.14, 0.28)
     y = -0.86
     return polygon(
-        (-brim, y),
-        (-crown, y - 0.04),
-        (-crown, y - height),
-        (crown, y - height),
-        (crown, y - 0.04),
-        (brim, y),
+        (-brim, y), (-crown, y - 0.04), (-crown, y - height), (crown, y - height), (crown, y - 0.04), (brim, y)
     )

@@ -10,15 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, OBJECT_CLASSES
-from sspyr_mm.datasets.toy_scenes.sprites import (
-    Part,
-    ellipse,
-    limb,
-    paste,
-    polygon,
-    random_affine,
-    render,
-)
+from sspyr_mm.datasets.toy_scenes.sprites import Part, ellipse, limb, paste, polygon, random_affine, render
 from sspyr_mm.datasets.toy_scenes.textures import FloatArray, draw_background, grid, smooth_noise
 
 #: Smallest height and width, pixels: below it parts of objects can no longer be distinguished.
@@ -94,10 +86,7 @@ def _pick_labels(rng: np.random.Generator, kind: int) -> list[int]:
 
 
 def _place(
-    rng: np.random.Generator,
-    taken: list[tuple[float, float, float]],
-    extent: float,
-    size: tuple[int, int],
+    rng: np.random.Generator, taken: list[tuple[float, float, float]], extent: float, size: tuple[int, int]
 ) -> tuple[float, float]:
     """Returns a centre (x, y) in pixels: the one of a few random places that covers other objects least."""
     best, best_cost = (0.0, 0.0), np.inf
@@ -131,11 +120,7 @@ def _develop(rng: np.random.Generator, canvas: FloatArray) -> NDArray[np.uint8]:
 
 
 def _add_clutter(
-    rng: np.random.Generator,
-    canvas: FloatArray,
-    owner: NDArray[np.int32],
-    ground: FloatArray,
-    counts: tuple[int, int],
+    rng: np.random.Generator, canvas: FloatArray, owner: NDArray[np.int32], ground: FloatArray, counts: tuple[int, int]
 ) -> None:
     """Pastes small shapes that are not objects; ``counts`` is the half-open range of their number."""
     height, width = owner.shape

@@ -13,12 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sspyr_mm.datasets.toy_scenes.textures import (
-    PATTERN_NAMES,
-    PATTERNS,
-    FloatArray,
-    random_colour,
-)
+from sspyr_mm.datasets.toy_scenes.textures import PATTERN_NAMES, PATTERNS, FloatArray, random_colour
 
 # Sub-pixel bits of cv2's fixed-point drawing.
 _SHIFT = 4
@@ -53,14 +48,7 @@ def box(cx: float, cy: float, width: float, height: float, taper: float = 0.0) -
 
 
 def ellipse(
-    cx: float,
-    cy: float,
-    rx: float,
-    ry: float,
-    *,
-    tilt: float = 0.0,
-    start: float = 0.0,
-    stop: float = _TAU,
+    cx: float, cy: float, rx: float, ry: float, *, tilt: float = 0.0, start: float = 0.0, stop: float = _TAU
 ) -> FloatArray:
     """Returns an ellipse (20, 2), or its part between two angles closed by its chord.
 
@@ -148,11 +136,7 @@ def _colours(rng: np.random.Generator, avoid: FloatArray) -> FloatArray:
 
 
 def render(
-    rng: np.random.Generator,
-    parts: list[Part],
-    affine: FloatArray,
-    centre: tuple[float, float],
-    avoid: FloatArray,
+    rng: np.random.Generator, parts: list[Part], affine: FloatArray, centre: tuple[float, float], avoid: FloatArray
 ) -> Sprite:
     """Draws parts back to front into a patch that contains all of them, including those outside of the image.
 

@@ -156,13 +156,7 @@ def make_folders(root: Path) -> None:
     """Creates the folders that :func:`write_scene` and :func:`write_lists` write to."""
     for name in ("train2017", "val2017", "annotations"):
         (root / name).mkdir(parents=True)
-    for name in (
-        "JPEGImages",
-        "Annotations",
-        "SegmentationClass",
-        "ImageSets/Main",
-        "ImageSets/Segmentation",
-    ):
+    for name in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main", "ImageSets/Segmentation"):
         (root / "VOC2007" / name).mkdir(parents=True)
 
 

@@ -16,23 +16,12 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps
 
 from sspyr_mm.datasets.finding.file_kinds import register_heif
-from sspyr_mm.datasets.transforms.pixel_values import (
-    DecodeOptions,
-    blend,
-    decode_deep,
-    imdecode,
-    is_deep,
-    tiff_tags,
-)
+from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions, blend, decode_deep, imdecode, is_deep, tiff_tags
 
 # OpenCV 4.11 and later decode to RGB, which saves a pass over the pixels.
 _DECODES_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
-_REDUCED = {
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of the JPEG segments that contain the image size; the excluded markers are tables."""
 _ADOBE = 0xEE
@@ -77,13 +66,7 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
         if marker in _FRAME_MARKERS:
             height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
             channels = data[at + 9] if at + 9 < len(data) else 0
-            return (
-                int.from_bytes(height, "big"),
-                int.from_bytes(width, "big"),
-                channels,
-                at,
-                adobe,
-            )
+            return (int.from_bytes(height, "big"), int.from_bytes(width, "big"), channels, at, adobe)
         adobe |= marker == _ADOBE
         at += 2 + length
     return None

@@ -14,16 +14,8 @@ from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
 
 from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError, describe_problem
-from sspyr_mm.datasets.transforms.decoding import (
-    decode_rgb,
-    jpeg_size,
-)
-from sspyr_mm.datasets.transforms.pixel_values import (
-    BACKGROUND,
-    MAX_PIXELS,
-    DecodeOptions,
-    flatness,
-)
+from sspyr_mm.datasets.transforms.decoding import decode_rgb, jpeg_size
+from sspyr_mm.datasets.transforms.pixel_values import BACKGROUND, MAX_PIXELS, DecodeOptions, flatness
 from sspyr_mm.files import printable
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -160,10 +152,7 @@ class LoadRGBImage(BaseTransform):
             self._report(path, problem, once=True)
             return None
         if kind := flatness(image):
-            self._warn_once(
-                "flat",
-                f"{path} is {kind}; further images of this kind are not reported.",
-            )
+            self._warn_once("flat", f"{path} is {kind}; further images of this kind are not reported.")
         shape = image.shape[:2]
         rest = {key: value for key, value in results.items() if key != "img_bytes"}
         return {**rest, "img": image, "ori_shape": shape, "img_shape": shape}

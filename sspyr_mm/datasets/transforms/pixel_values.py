@@ -15,14 +15,7 @@ MAX_PIXELS = 180_000_000
 """Limit of pixels per image: 540 MB of RGB; Pillow's own limit is 179 million."""
 
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = (
-    258,
-    262,
-    274,
-    281,
-    338,
-    339,
-)
+_BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = (258, 262, 274, 281, 338, 339)
 """TIFF tags; the third one is also an EXIF tag."""
 
 
@@ -61,10 +54,7 @@ def _are_numbers(values: object, count: int) -> bool:
 
 
 def to_8_bits(
-    values: np.ndarray,
-    *,
-    white: int | None = None,
-    value_range: tuple[float, float] | None = None,
+    values: np.ndarray, *, white: int | None = None, value_range: tuple[float, float] | None = None
 ) -> np.ndarray:
     """Maps pixel values of any type linearly to 0 to 255; values outside of the range are clipped.
 

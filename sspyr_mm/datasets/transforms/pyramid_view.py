@@ -134,10 +134,7 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def draw_crop(
-    rng: random.Random,
-    size: tuple[int, int],
-    area: tuple[float, float],
-    aspect: tuple[float, float],
+    rng: random.Random, size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
 ) -> tuple[int, int, int, int]:
     """Draws a crop of random area and aspect ratio.
 

@@ -4,17 +4,9 @@ from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
 from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
 from sspyr_mm.engine.hooks.divergence_hook import DivergenceError, DivergenceHook
 from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
-from sspyr_mm.engine.hooks.log_hooks import (
-    DeferredRuntimeInfoHook,
-    ProgressBarHook,
-    ThroughputHook,
-)
+from sspyr_mm.engine.hooks.log_hooks import DeferredRuntimeInfoHook, ProgressBarHook, ThroughputHook
 from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
-from sspyr_mm.engine.hooks.prototype_hooks import (
-    FreezePrototypesHook,
-    NormalizePrototypesHook,
-    QueueHook,
-)
+from sspyr_mm.engine.hooks.prototype_hooks import FreezePrototypesHook, NormalizePrototypesHook, QueueHook
 
 __all__ = [
     "DataCheckHook",

@@ -44,11 +44,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         self._interval = log_interval(runner)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Mapping[str, Tensor] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
     ) -> None:
         """Keeps the losses of the step; reads all of them if a line is due."""
         if outputs:
@@ -196,10 +192,7 @@ class ProgressBarHook(Hook):
         """Prints the epoch's line if there is no bar."""
         if self._bar is None and is_main_process():
             seconds = time.monotonic() - self._since
-            print(
-                f"epoch {runner.epoch + 1}/{runner.max_epochs}  {seconds:.0f} s  {_ratios(runner)}",
-                flush=True,
-            )
+            print(f"epoch {runner.epoch + 1}/{runner.max_epochs}  {seconds:.0f} s  {_ratios(runner)}", flush=True)
 
     def after_run(self, runner: Runner) -> None:
         """Closes the bar."""

@@ -48,11 +48,7 @@ class PredictionPicturesHook(Hook):
             self._files[path] = os.path.join(runner.work_dir, "predictions", f"{index:06d}_{name}")
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: object = None,
-        outputs: list[BaseDataElement] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: list[BaseDataElement] | None = None
     ) -> None:
         """Draws the chosen images among the outputs."""
         for sample in outputs or []:
@@ -65,12 +61,7 @@ class PredictionPicturesHook(Hook):
 def _draw(runner: Runner, image: object, sample: BaseDataElement, file: str, *, truth: bool) -> None:
     try:
         runner.visualizer.add_datasample(
-            "prediction",
-            image,
-            data_sample=sample,
-            draw_gt=truth,
-            draw_pred=not truth,
-            out_file=file,
+            "prediction", image, data_sample=sample, draw_gt=truth, draw_pred=not truth, out_file=file
         )
     except Exception as error:  # a failed drawing must not cost the run its results
         runner.logger.warning(f"{file} is not drawn: {type(error).__name__}: {error}")

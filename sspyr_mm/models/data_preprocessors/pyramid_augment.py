@@ -12,11 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sspyr_mm.models.data_preprocessors import photometric
-from sspyr_mm.models.data_preprocessors.augment_params import (
-    AugmentConfig,
-    PatchParams,
-    draw_params,
-)
+from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig, PatchParams, draw_params
 from sspyr_mm.models.data_preprocessors.photometric_cpu import augment_patch
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 
@@ -106,10 +102,7 @@ class PyramidAugment(BaseDataPreprocessor):
         inputs = data["inputs"]
         if isinstance(inputs, Tensor):
             images = self.cast_data(inputs).float() / 255
-            return {
-                "inputs": (images - self.mean) / self.std,
-                "data_samples": data.get("data_samples"),
-            }
+            return {"inputs": (images - self.mean) / self.std, "data_samples": data.get("data_samples")}
         seeds = inputs["seed"].tolist()
         params = draw_params(seeds, self.spec.groups, self.config)
         regions = self.cast_data({group.name: inputs[group.name] for group in self.spec.groups})
@@ -130,10 +123,7 @@ class PyramidAugment(BaseDataPreprocessor):
         """
         num_images = len(regions[self.spec.groups[0].name])
         chosen = {
-            g.name: (
-                list_pixels(num_images, g, params[g.name]),
-                photometric.list_steps(params[g.name]),
-            )
+            g.name: (list_pixels(num_images, g, params[g.name]), photometric.list_steps(params[g.name]))
             for g in self.spec.groups
         }
         patches = {}
@@ -209,12 +199,7 @@ def list_pixels(
     image, region, top, left = place_patches(num_images, group, params)
     along = np.arange(group.patch)
     columns = np.where(params.flip[:, None], along[::-1], along) + left[:, None]
-    return (
-        image[:, None, None],
-        region[:, None, None],
-        (top[:, None] + along)[:, :, None],
-        columns[:, None, :],
-    )
+    return (image[:, None, None], region[:, None, None], (top[:, None] + along)[:, :, None], columns[:, None, :])
 
 
 def cut_patches(regions: Tensor, pixels: Sequence[Tensor]) -> Tensor:

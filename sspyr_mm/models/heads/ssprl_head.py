@@ -113,10 +113,7 @@ class SSPRLHead(BaseModule):
         self.correlation = nn.ModuleDict(
             {
                 s.name: CorrelationLearner(
-                    s.num_prototypes,
-                    scales[0].num_prototypes,
-                    source=choice.correlation_input,
-                    temperature=temperature,
+                    s.num_prototypes, scales[0].num_prototypes, source=choice.correlation_input, temperature=temperature
                 )
                 for s in scales[1:]
                 if s.beta > 0

@@ -1,14 +1,6 @@
 """Losses: pure functions, wrapped by thin modules."""
 
 from sspyr_mm.models.losses.cross_scale_loss import CrossScaleLoss, cross_scale_cross_entropy
-from sspyr_mm.models.losses.swapped_prediction_loss import (
-    SwappedPredictionLoss,
-    swapped_cross_entropy,
-)
+from sspyr_mm.models.losses.swapped_prediction_loss import SwappedPredictionLoss, swapped_cross_entropy
 
-__all__ = [
-    "CrossScaleLoss",
-    "SwappedPredictionLoss",
-    "cross_scale_cross_entropy",
-    "swapped_cross_entropy",
-]
+__all__ = ["CrossScaleLoss", "SwappedPredictionLoss", "cross_scale_cross_entropy", "swapped_cross_entropy"]

@@ -100,11 +100,7 @@ def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, ca
     shard = shards(tmp_path)[1]
     content = shard.read_bytes()
     features = np.load(shard)
-    others = {
-        "rows": features[:3],
-        "dtype": features.astype(np.float64),
-        "ndim": features[..., None],
-    }
+    others = {"rows": features[:3], "dtype": features.astype(np.float64), "ndim": features[..., None]}
     if damage in others:  # whole, but not what is asked for
         feature_store._save(shard, others[damage])
     else:

@@ -7,11 +7,7 @@ import torch
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.classification.features import (
-    FrozenEncoder,
-    cached_features,
-    centre_crop_pipeline,
-)
+from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features, centre_crop_pipeline
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import load_data, voc07_sources
 from sspyr_mm.benchmarks.networks import read_networks
@@ -79,10 +75,7 @@ def test_the_configs_state_the_recipe():
         assert tuple(cfg.param_scheduler.milestones) == recipe.milestones
         assert cfg.train_dataloader.batch_size == batch
         optimizer = cfg.optim_wrapper.optimizer
-        assert (optimizer.momentum, optimizer.weight_decay) == (
-            recipe.momentum,
-            recipe.weight_decay,
-        )
+        assert (optimizer.momentum, optimizer.weight_decay) == (recipe.momentum, recipe.weight_decay)
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
             pipeline = [dict(step) for step in loader.dataset.pipeline]
             assert pipeline == [*centre_crop_pipeline(224), dict(type="PackInputs")]

@@ -71,10 +71,7 @@ def test_home_folder_and_file_names_that_start_with_a_hash_are_found(folder, mon
 
 def test_urls_are_kept(folder):
     (folder / "list.txt").write_text("s3://bucket/a.png\nhttps://host/b.png\n")
-    assert UnlabelledImages(folder / "list.txt").list_images() == [
-        "s3://bucket/a.png",
-        "https://host/b.png",
-    ]
+    assert UnlabelledImages(folder / "list.txt").list_images() == ["s3://bucket/a.png", "https://host/b.png"]
 
 
 def test_file_names_that_are_not_utf_8_are_found(folder):

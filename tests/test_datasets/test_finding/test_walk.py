@@ -71,10 +71,7 @@ def test_missing_readers_are_reported(tmp_path):
     if missing_reader(".heic") is None:
         pytest.skip("HEIC can be read here")
     write(tmp_path, **{f"{i}.HEIC": HEIC for i in range(70)}, **{"a.jpg": b"", "labels.txt": b""})
-    assert names(tmp_path) == (
-        ["a.jpg"],
-        "71 of 72 files skipped: 70 .heic (install pillow-heif), 1 .txt",
-    )
+    assert names(tmp_path) == (["a.jpg"], "71 of 72 files skipped: 70 .heic (install pillow-heif), 1 .txt")
     with pytest.raises(ValueError, match=r"No images in .*70 \.heic \(install pillow-heif\)"):
         (tmp_path / "a.jpg").unlink()
         UnlabelledImages(tmp_path)
@@ -117,10 +114,7 @@ def test_pipes_and_broken_links_are_skipped(tmp_path):
     os.symlink(tmp_path / "self.jpg", tmp_path / "self.jpg")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket.jpg"))
-        assert names(tmp_path) == (
-            ["a.jpg"],
-            "5 of 6 files skipped: 5 broken links, pipes, sockets or devices",
-        )
+        assert names(tmp_path) == (["a.jpg"], "5 of 6 files skipped: 5 broken links, pipes, sockets or devices")
 
 
 def test_file_names_that_are_not_utf_8_are_found_or_reported(tmp_path):

@@ -76,8 +76,7 @@ class TestCoco:
         source = write_coco(tmp_path)
         (tmp_path / "val2017").rename(tmp_path / "elsewhere")
         with pytest.raises(
-            FileNotFoundError,
-            match=r"no ab\.jpg in .* image_root=FOLDER of a labelled set .*evaluate --train-images",
+            FileNotFoundError, match=r"no ab\.jpg in .* image_root=FOLDER of a labelled set .*evaluate --train-images"
         ):
             read_labelled(source)
         found = read_labelled(source, image_root=str(tmp_path / "elsewhere"))
@@ -116,17 +115,11 @@ class TestCoco:
                 r"several images have the same file_name: .*/ab\.jpg; merge them",
             ),
             *(
-                (
-                    {"images": [{"id": 5, "file_name": name}]},
-                    f"COCO json .*file_name must be text, got {shown}",
-                )
+                ({"images": [{"id": 5, "file_name": name}]}, f"COCO json .*file_name must be text, got {shown}")
                 for name, shown in ((5, "5"), (None, "None"), (["a"], r"\['a'\]"), ("", "''"))
             ),
             *(
-                (
-                    {part: [{**COCO[part][0], key: [5]}]},
-                    rf"COCO json .*: {key} must be a number or text, got \[5\]",
-                )
+                ({part: [{**COCO[part][0], key: [5]}]}, rf"COCO json .*: {key} must be a number or text, got \[5\]")
                 for part, key in (
                     ("images", "id"),
                     ("categories", "id"),
@@ -292,10 +285,7 @@ class TestTable:
                 "file,labels\na.jpg,dog\ndeep/b.jpg,dog\na.jpg,cat\n",
                 r"set\.csv:4: a\.jpg already has a row, in line 2: .* one row \(dog;cat, ",
             ),
-            (
-                "file,dog\ndeep/b.jpg,1\n./deep//b.jpg,0\n",
-                r"set\.csv:3: \./deep//b\.jpg already has a row, in line 2",
-            ),
+            ("file,dog\ndeep/b.jpg,1\n./deep//b.jpg,0\n", r"set\.csv:3: \./deep//b\.jpg already has a row, in line 2"),
             ('file,labels\na.jpg,"dog\n', r"set\.csv:2: unexpected end of data"),
         ],
     )
@@ -310,10 +300,7 @@ class TestTable:
                 "file,labels\na.jpg,traffic light;dog\ndeep/b.jpg,Traffic  Light\n",
                 r"set\.csv: class names differ only in case or spaces: 'Traffic  Light' / 'traffic light'; each",
             ),
-            (
-                "file,Dog,cat,dog\na.jpg,1,0,0\n",
-                r"case or spaces: 'Dog' / 'dog'; each counts as a separate class",
-            ),
+            ("file,Dog,cat,dog\na.jpg,1,0,0\n", r"case or spaces: 'Dog' / 'dog'; each counts as a separate class"),
             (
                 'file,labels\na.jpg,"dog,cat"\ndeep/b.jpg,dog\n',
                 r"set\.csv: labels contain a comma: 'dog,cat'; .* separate them by ; \(dog;cat\)",

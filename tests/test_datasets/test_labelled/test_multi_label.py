@@ -64,10 +64,7 @@ def test_coco_finds_images_and_names_classes(tmp_path):
     assert other[0]["gt_score"].tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="Labels outside of the 1 classes given: tree"):
         DATASETS.build({"type": "CocoMultiLabel", "classes": ["cart"], **args})
-    assert DATASETS.build({"type": "CocoMultiLabel", **args}).metainfo["classes"] == (
-        "cart",
-        "tree",
-    )
+    assert DATASETS.build({"type": "CocoMultiLabel", **args}).metainfo["classes"] == ("cart", "tree")
 
 
 def test_coco_uses_the_images_of_a_list(tmp_path):
@@ -93,12 +90,7 @@ def test_coco_uses_the_images_of_a_list(tmp_path):
 def test_voc_marks_ignored_classes(tmp_path):
     annotations = {"a": [("dog", False), ("person", True)], "b": [("cow", False)], "c": []}
     write_voc(tmp_path, annotations, {"trainval": ["a", "c"], "test": ["b"]})
-    dataset = {
-        "type": "MultiLabelImages",
-        "data_root": str(tmp_path),
-        "split": "trainval",
-        "pipeline": PIPELINE,
-    }
+    dataset = {"type": "MultiLabelImages", "data_root": str(tmp_path), "split": "trainval", "pipeline": PIPELINE}
     first, second = load(dataset)
     dog, person = 11, 14
     assert first.gt_label.tolist() == [dog] and second.gt_label.tolist() == []

@@ -52,14 +52,8 @@ def test_unicode_encodings_and_upper_case_extensions_are_read(write, encoding):
         ("file,labels\na.jpg,['']\n", r"set\.csv:2: an empty label"),
         ("sep=;\nfile;labels\na.jpg;cat;dog\n", r"set\.csv:3: 3 cells, .* separate labels by \|"),
         ("sep=;\nfile,labels\na.jpg,dog\n", r"must have a column 'file' .*, got file,labels"),
-        (
-            "file,labels\ndeep/b.jpg,dog\ndeep\\b.jpg,cat\n",
-            r"set\.csv:3: .* already has a row, in line 2",
-        ),
-        (
-            "file,labels\nx/a.jpg,dog\ny/a.jpg,cat\n",
-            r"x/a\.jpg and y/a\.jpg both resolve to",
-        ),
+        ("file,labels\ndeep/b.jpg,dog\ndeep\\b.jpg,cat\n", r"set\.csv:3: .* already has a row, in line 2"),
+        ("file,labels\nx/a.jpg,dog\ny/a.jpg,cat\n", r"x/a\.jpg and y/a\.jpg both resolve to"),
     ],
 )
 def test_unreadable_rows_are_reported_with_their_line(write, text, message):

@@ -22,10 +22,7 @@ from sspyr_mm.pyramid import PyramidSpec
 
 NUM_IMAGES, BATCH = 61, 4
 PYRAMID = dict(s0=dict(grid=1, region=32, patch=32, num_prototypes=6, area=(0.2, 1.0), alpha=1.0))
-PIPELINE = [
-    dict(type="mmpretrain.LoadRGBImage"),
-    dict(type="mmpretrain.PyramidViewTransform"),
-]
+PIPELINE = [dict(type="mmpretrain.LoadRGBImage"), dict(type="mmpretrain.PyramidViewTransform")]
 
 
 @pytest.fixture(scope="module")

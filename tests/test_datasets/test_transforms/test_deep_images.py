@@ -161,10 +161,7 @@ def test_hidden_colours_do_not_show(fmt):
 
 def test_hidden_colours_of_16_bits_do_not_show():
     bgra = cut_out(0)[..., [2, 1, 0, 3]]
-    for data in (
-        opencv(".png", bgra.astype(np.uint16) * 257),
-        opencv(".png", bgra),
-    ):
+    for data in (opencv(".png", bgra.astype(np.uint16) * 257), opencv(".png", bgra)):
         decoded = decode_rgb(data)
         np.testing.assert_array_equal(decoded[3, 3], (124, 116, 104))
         np.testing.assert_array_equal(decoded[3, 20], (200, 10, 20))

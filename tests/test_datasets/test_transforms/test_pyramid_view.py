@@ -134,18 +134,7 @@ def reference_resize(image, size):
     return np.einsum("ia,jb,abc->ijc", along_y, along_x, image.astype(np.float64))
 
 
-SHAPES = [
-    (300, 200),
-    (60, 61),
-    (71, 71),
-    (72, 50),
-    (40, 300),
-    (48, 48),
-    (17, 30),
-    (1, 30),
-    (30, 1),
-    (1, 1),
-]
+SHAPES = [(300, 200), (60, 61), (71, 71), (72, 50), (40, 300), (48, 48), (17, 30), (1, 30), (30, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -324,8 +313,7 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize(
-    "loader",
-    [dict(num_workers=1), dict(num_workers=2), dict(num_workers=2, persistent_workers=True)],
+    "loader", [dict(num_workers=1), dict(num_workers=2), dict(num_workers=2, persistent_workers=True)]
 )
 def test_views_depend_on_seed_epoch_and_sample_not_on_workers(loader):
     alone = epochs(3)
@@ -444,10 +432,7 @@ def test_missing_and_conflicting_pyramids_are_refused():
     assert transform.spec is spec
     transform.set_pyramid(PyramidSpec.from_config(PYRAMID))  # the same again
     other = PyramidSpec.from_config(dict(s0=PYRAMID["s0"]))
-    with pytest.raises(
-        ValueError,
-        match=r"and the model have different pyramids, .*remove the transform's `pyramid`",
-    ):
+    with pytest.raises(ValueError, match=r"and the model have different pyramids, .*remove the transform's `pyramid`"):
         transform.set_pyramid(other)
     assert repr(transform) == "PyramidViewTransform(s0: 32 px, s1: 45 px, s2: 50 px)"
     assert repr(PyramidViewTransform()) == "PyramidViewTransform()"

@@ -8,11 +8,7 @@ import torch
 
 from sspyr_mm.datasets.transforms.seeding import SeedTransforms
 
-GENERATORS = {
-    "python": random.random,
-    "numpy": np.random.rand,
-    "torch": lambda: torch.rand(1).item(),
-}
+GENERATORS = {"python": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(1).item()}
 
 
 @pytest.fixture(params=GENERATORS)

@@ -138,10 +138,7 @@ def set_transform(cfg_options, **transform):
 
 def test_a_transform_with_another_pyramid_is_refused(config, tmp_path):
     other = dict(s0=dict(region=32, patch=32, num_prototypes=7, alpha=1.0))
-    with pytest.raises(
-        ValueError,
-        match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove ",
-    ):
+    with pytest.raises(ValueError, match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove "):
         train(config, tmp_path, set_transform({}, pyramid=other))
 
 

@@ -141,11 +141,7 @@ def test_a_step_that_loss_scaling_skips_is_not_divergence(config, tmp_path):
     options = {"optim_wrapper.type": "ScaledWrapper"}
     runner = train(config, tmp_path, options, before_train_epoch=overflow({1, 2, 6}))
     history = runner.message_hub.log_scalars["train/loss"].data[0]
-    assert runner.iter == 3 * ITERS and [i for i, x in enumerate(history) if math.isinf(x)] == [
-        1,
-        2,
-        6,
-    ]
+    assert runner.iter == 3 * ITERS and [i for i, x in enumerate(history) if math.isinf(x)] == [1, 2, 6]
     assert is_finite(tmp_path / "epoch_3.pth")
 
 

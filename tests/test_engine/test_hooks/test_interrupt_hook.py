@@ -8,17 +8,9 @@ import sys
 
 import pytest
 import torch
-from small_runs import (
-    ITERS,
-    NUM_IMAGES,
-    ROOT,
-    assert_equal,
-    train,
-)
+from small_runs import ITERS, NUM_IMAGES, ROOT, assert_equal, train
 
-from sspyr_mm.engine.hooks import (
-    InterruptHook,
-)
+from sspyr_mm.engine.hooks import InterruptHook
 
 
 @pytest.mark.usefixtures("listens_to_ctrl_c")
@@ -109,11 +101,7 @@ def test_too_few_images_are_named_before_a_schedule_of_nothing_is_built(config, 
 
 @pytest.mark.parametrize(
     ("number", "num_workers"),
-    [
-        (signal.SIGINT, 2),
-        (signal.SIGTERM, 2),
-        pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow),
-    ],
+    [(signal.SIGINT, 2), (signal.SIGTERM, 2), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)],
 )
 def test_a_signal_to_all_processes_and_resume_from_the_command_line(
     config, tmp_path, uninterrupted, number, num_workers

@@ -23,10 +23,7 @@ def histories(runner):
 def test_the_history_of_losses_is_mmengines(config, tmp_path):
     found = []
     for kind in ("DeferredRuntimeInfoHook", "RuntimeInfoHook"):
-        options = {
-            "default_hooks.runtime_info.type": kind,
-            "default_hooks.logger.interval": INTERVAL,
-        }
+        options = {"default_hooks.runtime_info.type": kind, "default_hooks.logger.interval": INTERVAL}
         found.append(histories(train(config, tmp_path / kind, options)))
     assert found[0] == found[1]
     assert {len(values) for values in found[0].values()} == {3 * ITERS}

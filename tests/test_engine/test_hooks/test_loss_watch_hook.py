@@ -5,15 +5,9 @@ import re
 from types import SimpleNamespace
 
 import torch
-from small_runs import (
-    train,
-    warnings_of,
-)
+from small_runs import train, warnings_of
 
-from sspyr_mm.engine.hooks import (
-    LossWatchHook,
-    loss_watch_hook,
-)
+from sspyr_mm.engine.hooks import LossWatchHook, loss_watch_hook
 
 
 def test_a_run_stuck_at_ln_k_is_reported_with_the_remedy(config, tmp_path, log):

@@ -4,10 +4,7 @@ import pytest
 import torch
 from small_runs import BATCH, ITERS, train
 
-from sspyr_mm.engine.hooks import (
-    FreezePrototypesHook,
-    QueueHook,
-)
+from sspyr_mm.engine.hooks import FreezePrototypesHook, QueueHook
 
 
 @pytest.mark.parametrize(("variant", "num_frozen"), [("paper", 5), ("release", 2)])
@@ -124,10 +121,7 @@ def test_queues_start_at_their_epoch(config, tmp_path):
         if runner.epoch < 1:
             assert not any(q.embeddings.any() for q in queues.values())
 
-    options = {
-        "train_cfg.max_epochs": 2,
-        "default_hooks.queue": dict(type="QueueHook", start_epoch=1),
-    }
+    options = {"train_cfg.max_epochs": 2, "default_hooks.queue": dict(type="QueueHook", start_epoch=1)}
     train(config, tmp_path, options, after_train_iter=look)
     assert pushed[:ITERS] == [dict(s0=0, s1=0)] * ITERS
     assert pushed[ITERS:] == [dict(s0=BATCH * n, s1=4 * BATCH * n) for n in range(1, ITERS + 1)]

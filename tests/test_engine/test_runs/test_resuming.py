@@ -8,9 +8,7 @@ import pytest
 import torch
 from small_runs import BATCH, ITERS, assert_equal, state, train
 
-from sspyr_mm.engine.hooks import (
-    data_hooks,
-)
+from sspyr_mm.engine.hooks import data_hooks
 
 
 def head_counts(runner):
@@ -32,20 +30,13 @@ def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted
 
 @pytest.mark.parametrize(
     ("number", "num_workers", "iteration"),
-    [
-        (signal.SIGINT, 2, ITERS + 2),
-        (signal.SIGTERM, 0, ITERS + 2),
-        (signal.SIGINT, 0, 2 * ITERS - 1),
-    ],
+    [(signal.SIGINT, 2, ITERS + 2), (signal.SIGTERM, 0, ITERS + 2), (signal.SIGINT, 0, 2 * ITERS - 1)],
 )
 def test_resuming_within_an_epoch_equals_going_on(
     config, tmp_path, uninterrupted, log, handlers, number, num_workers, iteration
 ):
     """Also when the signal came in the last iteration of an epoch."""
-    options = {
-        "train_dataloader.num_workers": num_workers,
-        "train_dataloader.persistent_workers": num_workers > 0,
-    }
+    options = {"train_dataloader.num_workers": num_workers, "train_dataloader.persistent_workers": num_workers > 0}
 
     def stop(runner):
         if runner.iter == iteration:
@@ -78,11 +69,7 @@ def test_resuming_within_an_epoch_equals_going_on(
 @pytest.mark.parametrize("seed", [0, None])
 def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(config, tmp_path, seed):
     """Drop path draws from torch's generator; a seed that mmengine draws is the checkpoint's."""
-    options = {
-        "model.backbone.drop_path_rate": 0.5,
-        "train_cfg.max_epochs": 2,
-        "randomness.seed": seed,
-    }
+    options = {"model.backbone.drop_path_rate": 0.5, "train_cfg.max_epochs": 2, "randomness.seed": seed}
 
     def stop(runner):
         if runner.iter == ITERS + 1:
@@ -120,10 +107,7 @@ def test_resuming_within_an_epoch_needs_a_sampler_that_can(config, tmp_path):
 
     with pytest.raises(SystemExit, match=r"^130$"):
         train(config, tmp_path, options, before_train_iter=stop)
-    with pytest.raises(
-        TypeError,
-        match=r"Resuming within an epoch needs ResumableSampler, got DefaultSampler: set ",
-    ):
+    with pytest.raises(TypeError, match=r"Resuming within an epoch needs ResumableSampler, got DefaultSampler: set "):
         train(config, tmp_path, {**options, "resume": True})
 
 

@@ -30,10 +30,7 @@ def streamed(config, images, tmp_path_factory):
 @pytest.mark.parametrize("iteration", [ITERS + 2, 2 * ITERS - 1])
 def test_resuming_within_an_epoch_equals_going_on(streamed, tmp_path, log, num_workers, iteration):
     """As many workers as before; an uninterrupted run of as many is what it is compared with."""
-    options = {
-        "train_dataloader.num_workers": num_workers,
-        "train_dataloader.persistent_workers": num_workers > 0,
-    }
+    options = {"train_dataloader.num_workers": num_workers, "train_dataloader.persistent_workers": num_workers > 0}
 
     def stop(runner):
         if runner.iter == iteration:

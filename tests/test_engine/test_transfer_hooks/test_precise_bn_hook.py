@@ -121,10 +121,7 @@ def test_batches_are_put_together_as_in_training(tmp_path):
 
 
 def test_wrong_loops_and_numbers_are_refused(tmp_path):
-    runner = make_runner(
-        tmp_path,
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-    )
+    runner = make_runner(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1))
     with pytest.raises(TypeError, match="requires an IterBasedTrainLoop, got EpochBasedTrainLoop"):
         runner.train()
     with pytest.raises(ValueError, match="num_iters must be >= 1, got 0"):
