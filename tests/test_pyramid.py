@@ -3,14 +3,14 @@
 import math
 import re
 from dataclasses import FrozenInstanceError
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from project import ROOT
 
 from sspyr_mm.pyramid import MultiCropSpec, PyramidSpec
 
-THREE_SCALES = Path(__file__).parents[1] / "configs/_base_/pyramids/three_scales.py"
+THREE_SCALES = ROOT / "configs/_base_/pyramids/three_scales.py"
 S0 = dict(region=8, patch=8, num_prototypes=3, alpha=1.0)
 SCALE = dict(**S0, beta=0.25)
 
@@ -79,7 +79,7 @@ def test_defaults():
     scale = PyramidSpec.from_config(two()).scales[0]
     assert (scale.area, scale.aspect, scale.grid) == ((0.6, 1.0), (3 / 4, 4 / 3), 1)
     assert (scale.queue_length, scale.multi_crop, scale.beta) == (0, None, 0)
-    # The released code's: six crops of 96 px.
+    # The authors' code's: six crops of 96 px.
     assert MultiCropSpec() == MultiCropSpec(num_views=6, patch=96, area=(0.05, 0.14))
 
 

@@ -16,7 +16,7 @@ from sspyr_mm.engine.options import merge_options
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.reports.contact_sheet import draw_contact_sheet
-from sspyr_mm.reports.pictures import write_picture
+from sspyr_mm.reports.image_file import write_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +47,7 @@ def write_sheet(args: argparse.Namespace) -> None:
     count = min(args.num_images, len(dataset))
     batch = default_collate([dataset[i * len(dataset) // count] for i in range(count)])
     sheet = draw_contact_sheet(PyramidAugment(spec, **preprocessor), batch["inputs"])
-    write_picture(args.out, sheet)
+    write_image(args.out, sheet)
     print(f"{args.out}: {count} images, {sheet.shape[1]} x {sheet.shape[0]} px")
 
 

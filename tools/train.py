@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,7 @@ def hint(error: Exception, cfg: Config) -> str:
 def main() -> None:
     args = parse_args()
     cfg, started = Config(), TrainingStarted()
+    warnings.filterwarnings("default", message="The config file .* will be deprecated")  # Python hides it
     try:
         cfg = Config.fromfile(args.config)
         train(cfg, args, started)

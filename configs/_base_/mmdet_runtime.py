@@ -5,7 +5,7 @@ default_hooks = dict(
     checkpoint=dict(by_epoch=False, interval=15000, max_keep_ckpts=2),
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
     precise_bn=dict(type="mmpretrain.PreciseBNBeforeValHook", num_iters=200),
-    pictures=dict(type="mmpretrain.PredictionPicturesHook"),
+    predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )

@@ -184,7 +184,7 @@ def _make_result(protocol: Protocol, job: Job, outcome: Outcome) -> Result:
         counts=job.data.counts,
         data_sha256=job.data.labels_digest,
         settings={**outcome.settings, "seed": job.seed, "changed": changed},
-        beside={**figures, **outcome.further},
+        further={**figures, **outcome.further},
         versions=package_versions(),
     )
 

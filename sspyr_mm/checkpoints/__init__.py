@@ -9,16 +9,16 @@ from sspyr_mm.checkpoints.backbone import (
 )
 from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
+from sspyr_mm.checkpoints.official import convert_official
 from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining
 from sspyr_mm.checkpoints.read import read_checkpoint
-from sspyr_mm.checkpoints.release import convert_release
 
 __all__ = [
     "BackboneCheckpoint",
     "Selection",
     "build_backbone",
     "build_model",
-    "convert_release",
+    "convert_official",
     "export_backbone",
     "inspect_checkpoint",
     "load_pretraining",

@@ -27,7 +27,7 @@ class BackboneCheckpoint:
         state_dict: All tensors of that backbone, under its names.
         mean: Mean per channel of RGB inputs in 0-255; ImageNet's unless the checkpoint states another one.
             Files of Detectron2's BGR models (MSRA) do not state their channel order: they are out of scope.
-            std: Standard deviation per channel, likewise; .228, .224, .225 times 255 for SwAV and the official code.
+        std: Standard deviation per channel, likewise; .228, .224, .225 times 255 for SwAV and the official code.
         patch: Side of scale 0's patches in pixels, of our own pre-training checkpoints.
         sha256: Hash of the file.
         key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.

@@ -123,13 +123,13 @@ def run(args: argparse.Namespace) -> int:
 def _draw_predictions(results: "Sequence[Result]", work_dir: str) -> None:
     """Writes a sheet for each protocol that draws predictions, including networks of earlier runs."""
     from sspyr_mm.benchmarks.results.result import find_predictions
-    from sspyr_mm.reports.pictures import write_picture
+    from sspyr_mm.reports.image_file import write_image
     from sspyr_mm.reports.prediction_sheet import draw_prediction_sheet
 
     for name, folders in find_predictions(results, work_dir).items():
         try:
             path = os.path.join(work_dir, name)
-            write_picture(path, draw_prediction_sheet(folders))
+            write_image(path, draw_prediction_sheet(folders))
             print(f"Predictions and ground truth: {path}")
         except (FileNotFoundError, ValueError) as error:
             print(f"Predictions of {name} are not drawn: {error}", file=sys.stderr)

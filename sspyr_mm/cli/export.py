@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0.
     """
-    from sspyr_mm.checkpoints import convert_release, read_backbone, write_backbone
+    from sspyr_mm.checkpoints import convert_official, read_backbone, write_backbone
     from sspyr_mm.checkpoints.backbone import check_target
     from sspyr_mm.checkpoints.formats.targets import check_ending, timm_call
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         if args.full_prefix:
             raise ValueError("--full-prefix is for backbones; --to sspyr_mm writes a whole model")
         check_ending(args.to, args.out)
-        number = convert_release(args.checkpoint, args.out, **reading_options(args))
+        number = convert_official(args.checkpoint, args.out, **reading_options(args))
     else:
         check_target(args.to, args.out, full_prefix=args.full_prefix)
         backbone = read_backbone(args.checkpoint, **reading_options(args))

@@ -14,7 +14,7 @@ _TRUTH = "_truth.jpg"
 
 
 def draw_prediction_sheet(folders: Mapping[str, str | os.PathLike]) -> np.ndarray:
-    """Combines the images of :class:`PredictionPicturesHook` in one sheet.
+    """Combines the images of :class:`PredictionImagesHook` in one sheet.
 
     Args:
         folders: Name of a network -> folder of its drawn predictions.

@@ -75,7 +75,7 @@ def check_equal_to_one_process(results, expected):
             torch.testing.assert_close(result[2][name], wanted, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("variant", ["paper", "official"])
 @pytest.mark.parametrize("queues", [None, QUEUES], ids=["no_queues", "queues"])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_losses_gradients_and_queues(ranks, world_size, queues, variant):
@@ -86,7 +86,7 @@ def test_losses_gradients_and_queues(ranks, world_size, queues, variant):
     assert results[0][0] != results[1][0]
 
 
-@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("variant", ["paper", "official"])
 @pytest.mark.parametrize("saved_after", [1, 3])
 def test_queues_saved_on_two_ranks_go_on_with_one_and_three(ranks, saved_after, variant):
     pyramid = make_pyramid()

@@ -72,8 +72,8 @@ def train(rank, world_size, variant, optimizer_name, queues, crops, recompute=No
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("variant", "queues", "crops"),
-    [("paper", {}, False), ("paper", QUEUES, False), ("release", QUEUES, True)],
-    ids=["paper", "paper_queues", "release_queues_crops"],
+    [("paper", {}, False), ("paper", QUEUES, False), ("official", QUEUES, True)],
+    ids=["paper", "paper_queues", "official_queues_crops"],
 )
 def test_equals_one_process(ranks, variant, queues, crops, optimizer):
     check_equal_to_one_process(ranks, (variant, optimizer, queues, crops))

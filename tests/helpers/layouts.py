@@ -36,7 +36,7 @@ def linear(name, out, wide):
     return {f"{name}.weight": torch.randn(out, wide), f"{name}.bias": torch.randn(out)}
 
 
-def release_heads(wide=2048, hidden=64, dim=16, counts=(12, 8, 6)):
+def official_heads(wide=2048, hidden=64, dim=16, counts=(12, 8, 6)):
     heads = {**mlp("projection_head", wide, hidden, dim), "ptypes.weight": torch.randn(counts[0], dim)}
     for i, count in enumerate(counts[1:]):
         heads |= mlp(f"l_pro_head{i}", wide, hidden, dim)
@@ -45,14 +45,14 @@ def release_heads(wide=2048, hidden=64, dim=16, counts=(12, 8, 6)):
     return heads
 
 
-def ssprl_release(state):
-    state = prefixed("module.", {**state, **release_heads()})
+def ssprl_official(state):
+    state = prefixed("module.", {**state, **official_heads()})
     return {"epoch": 200, "state_dict": state, "optimizer": {"state": {}, "param_groups": []}}
 
 
-def ssprl_release_global(state):
+def ssprl_official_global(state):
     """Trained without local scales."""
-    heads = {k: v for k, v in release_heads().items() if k.startswith(("projection_head", "ptypes"))}
+    heads = {k: v for k, v in official_heads().items() if k.startswith(("projection_head", "ptypes"))}
     return {"state_dict": prefixed("module.", {**state, **heads})}
 
 
@@ -190,8 +190,8 @@ def plain(state):
 
 
 LAYOUTS = {
-    "ssprl_release": ssprl_release,
-    "ssprl_release/global": ssprl_release_global,
+    "ssprl_official": ssprl_official,
+    "ssprl_official/global": ssprl_official_global,
     "swav": swav,
     "swav/state_dict": swav_state_dict,
     "moco_v2": moco,

@@ -1,13 +1,12 @@
 """The detection and segmentation configs, and what it takes to train them on a CPU in seconds."""
 
 import json
-from pathlib import Path
 
 from mmengine.config import Config
+from project import ROOT
 
 import sspyr_mm.registration  # noqa: F401
 
-ROOT = Path(__file__).resolve().parents[2]
 DETECTION = ROOT / "configs/benchmarks/mmdetection"
 SEGMENTATION = ROOT / "configs/benchmarks/mmsegmentation"
 CONFIGS = sorted([*DETECTION.glob("*.py"), *SEGMENTATION.glob("*.py")])

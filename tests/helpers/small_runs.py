@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -11,7 +10,6 @@ from mmengine.runner import Runner
 
 from sspyr_mm.engine.config import fill_dataloaders
 
-ROOT = Path(__file__).parents[2]
 NUM_IMAGES, BATCH = 22, 4
 ITERS = NUM_IMAGES // BATCH  # of an epoch; two images are left over
 

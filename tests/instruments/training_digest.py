@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 importlib.import_module("sspyr_mm")  # registers its components, as mmengine is imported
 
 ITERATIONS = 20
-VARIANTS = ("r50_coco_200e.py", "r50_coco_200e_release.py")
+VARIANTS = ("r50_coco_200e.py", "r50_coco_200e_official.py")
 SMALL = {
     "model.backbone": dict(type="ResNet", depth=18, stem_channels=8, base_channels=8),
     "model.neck.in_channels": 64,

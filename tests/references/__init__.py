@@ -1,1 +1,1 @@
-"""Slow, independent float64 implementations, written from the paper and the release, not from sspyr_mm."""
+"""Slow, independent float64 implementations, written from the paper and the authors' code, not from sspyr_mm."""

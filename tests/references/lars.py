@@ -1,4 +1,4 @@
-"""SGD inside LARC (no clipping), as the release trains, float64 numpy.
+"""SGD inside LARC (no clipping), as the authors' code trains, float64 numpy.
 
 Per parameter with a gradient g and weights w: if neither norm is zero, g becomes
 trust * |w| / (|g| + decay * |w| + eps) * (g + decay * w); otherwise it stays as it is. Then SGD with momentum on

@@ -11,11 +11,11 @@ import torch
 from torch.nn.functional import conv2d, max_pool2d
 
 from .lars import LarsReference
+from .official_losses import official_losses
 from .paper_losses import paper_losses
 from .queue_list import QueueListReference
-from .release_losses import release_losses
 
-LOSSES = {"paper": paper_losses, "release": release_losses}
+LOSSES = {"paper": paper_losses, "official": official_losses}
 
 
 class PretrainingReference:
@@ -24,7 +24,7 @@ class PretrainingReference:
     Args:
         state: Initial weights and running statistics of batch norm, by name.
         scales: Per scale index, a dict with `queue_length`, `alpha` and `beta`.
-        variant: `paper` or `release`.
+        variant: `paper` or `official`.
         num_frozen: Steps in which prototypes and correlation learners do not move.
         optimizer: Arguments of `LarsReference`.
     """
@@ -81,7 +81,7 @@ class PretrainingReference:
         for index, name in enumerate(self.names):
             values = torch.from_numpy(self.lars.params[index])
             normalised = name.startswith("head.prototypes") or (
-                self.variant == "release" and name.startswith("head.correlation")
+                self.variant == "official" and name.startswith("head.correlation")
             )
             if normalised and not frozen:
                 values = values / (values * values).sum(1, keepdim=True).sqrt()

@@ -31,7 +31,7 @@ def sinkhorn_reference(scores, epsilon=0.05, num_iterations=3):
 
 
 def sinkhorn_linear_reference(scores, epsilon=0.05, num_iterations=3):
-    """The same as the release has it, in the linear domain; for moderate scores / epsilon only."""
+    """The same as in the authors' code, in the linear domain; for moderate scores / epsilon only."""
     mass = np.exp(np.asarray(scores, dtype=np.float64) / epsilon)
     num_samples, num_prototypes = mass.shape
     mass /= mass.sum()

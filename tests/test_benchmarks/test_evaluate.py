@@ -58,10 +58,10 @@ def test_linear_writes_a_complete_result_once(networks, data, tmp_path, monkeypa
     assert data.name == "coco17" and result.counts == {"train": 40, "test": 24, "classes": 12}
     assert 0 < result.value <= 100 and not result.as_published
     assert result.checkpoint["sha256"] == networks[0].checkpoint.sha256
-    per_class = [v for v in result.beside["AP_per_class"].values() if v is not None]
+    per_class = [v for v in result.further["AP_per_class"].values() if v is not None]
     assert result.value == pytest.approx(sum(per_class) / len(per_class))
-    assert result.beside["best_epoch_on_test"]["mAP"] >= result.value - 1e-9
-    assert set(result.beside["held_out_mAP"]) == {str(r) for r in LinearRecipe().learning_rates}
+    assert result.further["best_epoch_on_test"]["mAP"] >= result.value - 1e-9
+    assert set(result.further["held_out_mAP"]) == {str(r) for r in LinearRecipe().learning_rates}
     monkeypatch.setattr(Linear, "run", None)  # nothing may be measured again
     assert run(networks[0], "linear", data, tmp_path) == result
 
@@ -114,8 +114,8 @@ def test_the_figure_is_scikit_learns(networks, data, tmp_path, monkeypatch):
     original = linear.run_linear
 
     def keep(*args, **kwargs):
-        kept["scores"], beside = original(*args, **kwargs)
-        return kept["scores"], beside
+        kept["scores"], further = original(*args, **kwargs)
+        return kept["scores"], further
 
     monkeypatch.setattr(linear, "run_linear", keep)
     result = run(networks[0], "linear", data, tmp_path)
@@ -132,8 +132,8 @@ def test_the_rate_is_chosen_without_the_test_images(networks, data, tmp_path):
         data.name, data.train_source, data.test_source, data.train, replace(data.test, targets=1 - data.test.targets)
     )
     other = run(networks[0], "linear", swapped, tmp_path)
-    assert other.beside["held_out_mAP"] == result.beside["held_out_mAP"]
-    assert other.beside["learning_rate"] == result.beside["learning_rate"]
+    assert other.further["held_out_mAP"] == result.further["held_out_mAP"]
+    assert other.further["learning_rate"] == result.further["learning_rate"]
     assert other.value != result.value
 
 
@@ -368,9 +368,9 @@ def test_pairs_of_rates_that_diverge_are_left_out(networks, data, tmp_path, monk
     monkeypatch.setattr(finetune, "run_config", pretend)
     result = run(networks[0], "semi100", data, tmp_path)
     assert len(asked) == 10 and asked[-1] == (0.01, "final")
-    assert result.beside["head_rate"] == 0.01
+    assert result.further["head_rate"] == 0.01
     assert result.settings["optimizer"] == {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}
-    assert list(result.beside["held_out_mAP"].values()).count(None) == 3
+    assert list(result.further["held_out_mAP"].values()).count(None) == 3
     held, kept = (set(read_split(next(tmp_path.glob("semi100-*")) / f"{name}.txt")) for name in ("held_out", "kept"))
     assert len(held) == 8 and len(kept) == 32 and not held & kept
     monkeypatch.setattr(finetune, "run_config", lambda *_: {"multi-label/mAP": math.nan})

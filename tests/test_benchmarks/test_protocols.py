@@ -1,17 +1,17 @@
 """The list of protocols, the data each is measured on, and changes of their configs."""
 
 import ast
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from project import ROOT
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Settings
 from sspyr_mm.benchmarks.evaluate import plan_runs
 from sspyr_mm.benchmarks.protocols import PROTOCOLS, find_protocol
 from sspyr_mm.benchmarks.training.recipes import load_recipe, rescale_schedule
 
-PACKAGE = Path(__file__).resolve().parents[2] / "sspyr_mm"
+PACKAGE = ROOT / "sspyr_mm"
 LISTS = ("benchmarks/protocols.py", "benchmarks/results/published.py")
 
 

@@ -35,4 +35,4 @@ def test_a_protocol_on_real_files(real_data, torchvision_file, tmp_path, protoco
     assert {r["checkpoint"]["format"] for r in results} == {"torchvision", "random"}
     for result in results:
         assert 0 < result["value"] < 60 and not result["as_published"]
-        assert set(result["beside"]) >= {"mAP_voc11", "CF1", "OF1", "AP_per_class"}
+        assert set(result["further"]) >= {"mAP_voc11", "CF1", "OF1", "AP_per_class"}

@@ -1,15 +1,15 @@
 """Configs of checkpoints are data."""
 
 import os
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from project import ROOT
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
 
-CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "ssprl").glob("*.py"))
+CONFIGS = sorted((ROOT / "configs" / "ssprl").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

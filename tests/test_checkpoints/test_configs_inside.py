@@ -1,16 +1,16 @@
 """What the config inside of a foreign checkpoint says is heard; nothing in it is run, and nothing fetched for it."""
 
 import re
-from pathlib import Path
 
 import layouts
 import pytest
 import torch
 from mmengine.config import Config
+from project import ROOT
 
 from sspyr_mm.checkpoints import build_backbone, load_pretraining, read_backbone
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "configs" / "benchmarks" / "classification").glob("*.py"))
+RECIPES = sorted((ROOT / "configs" / "benchmarks" / "classification").glob("*.py"))
 
 
 def read(content, path):

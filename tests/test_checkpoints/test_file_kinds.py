@@ -12,10 +12,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from backbone_checks import assert_identical
 
 from sspyr_mm.checkpoints import export_backbone, read_backbone, read_checkpoint
-
-from .conftest import assert_identical
 
 STATE = {"conv1.weight": torch.ones(4, 3)}
 

@@ -5,13 +5,12 @@ import re
 
 import pytest
 import torch
+from backbone_checks import assert_identical
 from mmengine.config import Config
+from pretrained_files import NARROW, pretrain
 
 from sspyr_mm.benchmarks.networks import Network, random_network
 from sspyr_mm.checkpoints import Selection, export_backbone, inspect_checkpoint, load_pretraining, read_backbone
-
-from .conftest import assert_identical
-from .test_own_backbones import NARROW, pretrain
 
 
 def test_whole_models_are_still_loaded(tmp_path):

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 import torch
+from backbone_checks import assert_identical
 from mmengine.logging import HistoryBuffer, MessageHub
+from project import ROOT
 from safetensors.torch import save_file
 
 from sspyr_mm.checkpoints import inspect_checkpoint, read_backbone, read_checkpoint
-
-from .conftest import assert_identical
 
 
 class Payload:
@@ -133,7 +133,7 @@ def test_a_missing_file():
     with pytest.raises(FileNotFoundError, match=r"No checkpoint at nowhere.pth: pass a .pth file"):
         read_backbone("nowhere.pth")
     with pytest.raises(FileNotFoundError, match=r"tests is a folder: pass a \.pth file"):
-        read_backbone(Path(__file__).parents[1])
+        read_backbone(ROOT)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

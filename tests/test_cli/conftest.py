@@ -1,18 +1,7 @@
 """A checkpoint that the program itself has trained, on scenes it has drawn."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def run(*args, check=True):
-    done = subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
+from commands import run
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,11 @@ import json
 
 import pytest
 import torch
+from commands import run
 from mmpretrain.registry import MODELS
 from PIL import Image
 
 from sspyr_mm.checkpoints import load_pretraining
-
-from .conftest import run
 
 
 def test_help_lists_every_command_without_importing_the_stack():
@@ -100,7 +99,7 @@ def test_exported_backbone_is_the_trained_one_and_loads_by_init_cfg(checkpoint, 
     assert model.backbone.bn1.running_mean.abs().sum() > 0
 
 
-def test_browse_views_writes_a_picture(scenes, tmp_path):
+def test_browse_views_writes_an_image(scenes, tmp_path):
     out = tmp_path / "new" / "views.png"
     done = run(
         *("tools/browse_views.py", "configs/ssprl/r18_quickstart.py", "--out", out),

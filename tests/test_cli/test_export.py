@@ -6,12 +6,11 @@ import types
 import pytest
 import timm
 import torch
+from commands import run
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints.formats import TARGETS
 from sspyr_mm.cli.export import _USE
-
-from .conftest import run
 
 
 @pytest.fixture(scope="module")

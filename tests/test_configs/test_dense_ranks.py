@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from small_dense import ROOT, small_detector, small_fcn
+from project import ROOT
+from small_dense import small_detector, small_fcn
 
 
 def free_port():
@@ -41,5 +42,5 @@ def test_two_ranks_train_and_measure(name, scenes, backbone, tmp_path):
     assert "SyncBN layers run as BN, with the statistics of each process's own batch" in shown
     assert "mIoU" in shown if name == "fcn" else "coco/segm_mAP" in shown
     assert torch.load(tmp_path / "iter_2.pth", weights_only=False)["meta"]["iter"] == 2
-    pictures = {path.name for path in (tmp_path / "predictions").glob("*.jpg")}
-    assert len(pictures) == 4  # of the 4 test images the first process sees 2
+    images = {path.name for path in (tmp_path / "predictions").glob("*.jpg")}
+    assert len(images) == 4  # of the 4 test images the first process sees 2

@@ -92,14 +92,14 @@ def step(model, optimizer, seeds, *, lowered):
     return {"total": total, **logged, **losses}
 
 
-@pytest.mark.parametrize("name", ["r50_coco_200e", "r50_coco_200e_release"])
+@pytest.mark.parametrize("name", ["r50_coco_200e", "r50_coco_200e_official"])
 def test_a_step_stays_on_the_device_and_never_waits(name, monkeypatch):
     cfg = Config.fromfile(f"configs/ssprl/{name}.py")
     init_default_scope("mmpretrain")
-    release = name.endswith("release")
+    official = name.endswith("official")
     lowered = cfg.optim_wrapper.type == "AmpOptimWrapper"
     model = MODELS.build(cfg.model).train()
-    assert len(model.head.queues) == (3 if release else 0) and lowered == release
+    assert len(model.head.queues) == (3 if official else 0) and lowered == official
     for queue in model.head.queues.values():
         queue.set_extra_state(torch.tensor(queue.length))  # full: it takes part from the first step
     move(model)

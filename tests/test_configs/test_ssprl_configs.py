@@ -1,7 +1,6 @@
 """Every shipped recipe: what it states, that it builds, and that it trains at reduced size through a real Runner."""
 
 import re
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,13 +10,14 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from project import ROOT
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.pyramid import PyramidSpec
 
-ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = sorted((ROOT / "configs" / "ssprl").glob("*.py"))
+RENAMED = sorted((ROOT / "configs").rglob("*_release.py"))
+CONFIGS = sorted(set((ROOT / "configs" / "ssprl").glob("*.py")) - set(RENAMED))
 
 
 def load(name):
@@ -56,10 +56,18 @@ def test_the_readme_lists_every_config_as_it_is():
         assert batch == cfg.train_dataloader.batch_size, name
         if "dist_train" in command:
             assert f"{path.name} {gpus}" in header and command.strip(" `").endswith(f" {gpus}")
-        if (scaling := cfg.get("auto_scale_lr")) and "release" not in name:
+        if (scaling := cfg.get("auto_scale_lr")) and "official" not in name:
             assert gpus * batch == scaling.base_batch_size, name
         for figure in re.findall(r"\d\d\.\d", row):
             assert figure in header, (name, figure)
+
+
+@pytest.mark.parametrize("path", RENAMED, ids=lambda p: p.stem)
+def test_a_former_config_name_warns_and_reads_the_new_config(path):
+    new = path.with_name(path.name.replace("release", "official"))
+    with pytest.warns(DeprecationWarning, match=f"use {new.name} instead"):
+        cfg = Config.fromfile(path)
+    assert cfg.to_dict() == Config.fromfile(new).to_dict()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -97,7 +105,7 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     after = dict(runner.model.named_parameters())
     held = {k for k in before if k.startswith(("head.prototypes", "head.correlation"))}
     unmoved = {k for k in before if torch.equal(after[k], before[k])}
-    if path.stem.endswith("release"):
+    if path.stem.endswith("official"):
         # The first 648 iterations leave prototypes and correlation learners alone, up to the rounding of
         # their normalisation, and nothing else.
         for name in held:
@@ -142,10 +150,10 @@ def test_paper_recipe():
     assert 8 * cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 128
 
 
-def test_release_recipe():
-    cfg = load("r50_coco_200e_release")
+def test_official_recipe():
+    cfg = load("r50_coco_200e_official")
     spec = PyramidSpec.from_config(cfg.model.pyramid)
-    assert cfg.model.head.variant == "release"
+    assert cfg.model.head.variant == "official"
     assert [s.queue_length for s in spec.scales] == [1920, 5000, 5000]
     crops = spec.scales[0].multi_crop
     assert (crops.num_views, crops.patch, crops.area) == (6, 96, (0.05, 0.14))

@@ -13,11 +13,11 @@ import sys
 import tarfile
 import threading
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from project import ROOT
 from scipy.io import savemat
 
 from sspyr_mm.datasets.preparation import COCO_SPLITS, Split, archives, coco_parts, prepare, voc07_parts, voc12_parts
@@ -25,7 +25,6 @@ from sspyr_mm.datasets.preparation.archives import download, extract
 from sspyr_mm.datasets.preparation.coco_archives import ANNOTATIONS_MD5
 from sspyr_mm.datasets.preparation.voc_archives import VOC07_SPLITS, VOC12_COUNTS
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
 

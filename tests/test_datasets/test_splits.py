@@ -5,13 +5,12 @@ import random
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from sspyr_mm.datasets.splits import ids_checksum, rank_ids, read_split, write_split
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN2014 = "faf6d29331c6ce9e08b1387eff05479be6496b86b66e5fb699169bf2aa9982b5"
 """Of the ids of train2014, sorted as text, one a line."""
 IDS = [str(number) for number in range(9, 2009, 2)]

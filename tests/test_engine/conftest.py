@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.runner import Runner
-from small_runs import BATCH, CONFIG, NUM_IMAGES, ROOT, state, train
+from project import ROOT
+from small_runs import BATCH, CONFIG, NUM_IMAGES, state, train
 
 
 @pytest.fixture(scope="session")

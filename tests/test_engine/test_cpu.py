@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,12 +14,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmpretrain.registry import OPTIM_WRAPPERS
 from PIL import Image
+from project import ROOT
 
 from sspyr_mm.engine import cpu
 from sspyr_mm.engine.config import fill_dataloaders, set_data_root
 from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
-
-ROOT = Path(__file__).parents[2]
 
 # A supervised run with everything that asks for GPUs: SyncBN on maps and on vectors, float16, nccl.
 CONFIG = """

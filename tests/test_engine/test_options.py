@@ -4,7 +4,7 @@ import re
 
 import pytest
 from mmengine.config import Config
-from small_runs import ROOT
+from project import ROOT
 
 from sspyr_mm.engine.options import check_names, merge_options
 

@@ -1,4 +1,4 @@
-"""The picture shows what the encoder sees."""
+"""The sheet shows what the encoder sees."""
 
 import torch
 

@@ -3,14 +3,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from project import ROOT
 
 import sspyr_mm.registration  # noqa: F401
 
-ROOT = Path(__file__).parents[2]
 COMPAT = ROOT / "configs/_base_/compat.py"
 
 BASES = {

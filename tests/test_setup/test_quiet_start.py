@@ -4,15 +4,13 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 from mmengine.logging import MMLogger
+from project import ROOT
 
 from sspyr_mm.compat import quiet_logger
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_training_starts_without_warnings_of_the_stack(tmp_path):

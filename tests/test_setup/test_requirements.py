@@ -3,12 +3,11 @@
 import ast
 import re
 import sys
-from pathlib import Path
 
 import pytest
 from packaging.version import Version
+from project import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Distribution -> module, where the names differ.
 MODULES = {
     "onedl-mmcv": "mmcv",

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
-ROOT = Path(__file__).parents[2]
 # `python -m venv` of the base interpreter makes environments with the fake pip.
 PYTHON = f"""#!/bin/sh
 [ "$2" = venv ] || exec {sys.executable} "$@"

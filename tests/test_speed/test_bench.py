@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from instruments.counters import OperatorCounter
 from mmengine.config import Config
+from project import ROOT
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.__main__ import main
@@ -17,7 +17,6 @@ from sspyr_mm.speed.images import make_images
 from sspyr_mm.speed.pipelines import PyramidPipeline, collate
 from sspyr_mm.speed.training import Setting, make_step, measure_training
 
-ROOT = Path(__file__).parents[2]
 R18 = f"{ROOT}/configs/ssprl/r18_small_50e.py"
 POSITIVE = {
     *("worker_ms", "decode_ms", "pil_worker_ms", "worker_ratio_vs_pil", "worker_bytes"),

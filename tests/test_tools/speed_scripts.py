@@ -2,9 +2,10 @@
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "tools/speed"
+from project import ROOT
+
+FOLDER = ROOT / "tools/speed"
 
 sys.path.insert(0, str(FOLDER))
 try:

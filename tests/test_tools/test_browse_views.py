@@ -2,15 +2,14 @@
 
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from project import ROOT
 
 from sspyr_mm.__main__ import main
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/ssprl/r18_small_50e.py"
 
 

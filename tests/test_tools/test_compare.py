@@ -105,12 +105,12 @@ def test_views_of_the_official_step_are_stacked_by_scale(tmp_path):
     assert torch.equal(stacked["s1"][0, 0, 1], patches[3])
 
 
-def test_the_official_step_has_the_losses_of_the_release_variant():
+def test_the_official_step_has_the_losses_of_the_official_variant():
     torch.manual_seed(0)
     group = dict(type="GN", num_groups=2)
     backbone = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, norm_cfg=group)
     neck = dict(type="PyramidProjector", in_channels=64, hid_channels=8, out_channels=8)
-    head = dict(type="SSPRLHead", variant="release")
+    head = dict(type="SSPRLHead", variant="official")
     model = SSPRL(PYRAMID, backbone, {**neck, "norm_cfg": group}, head)
     model.init_weights()
     patches = {g.name: torch.randn(2, 6, g.num_patches, 3, g.patch, g.patch) for g in SPEC.groups}

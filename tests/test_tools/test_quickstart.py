@@ -5,13 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
+from project import ROOT
 
 
 def quickstart(*args, **kwargs):
@@ -28,7 +26,7 @@ def test_wrong_arguments_end_before_anything_is_installed():
     assert done.returncode == 2 and "unknown option --frobnicate" in done.stderr
 
 
-def pictures(folder, count):
+def images(folder, count):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for i in range(count):
@@ -60,8 +58,8 @@ def copy(tmp_path):
     return run
 
 
-def test_too_few_pictures(tmp_path, copy):
-    pictures(tmp_path / "mine", 7)
+def test_too_few_images(tmp_path, copy):
+    images(tmp_path / "mine", 7)
     done = copy("--images", "mine")
     assert done.returncode == 1
     assert f"--images {tmp_path}/mine has 7 images; at least 8 are needed" in done.stderr
@@ -76,8 +74,8 @@ SAY = f'if [[ $1 == - ]]; then exec "{sys.executable}" "$@"; else echo "CALL $*"
 
 
 @pytest.mark.parametrize(("count", "batch"), [(15, 8), (70, 64)])
-def test_few_pictures_make_smaller_batches(tmp_path, copy, count, batch):
-    pictures(tmp_path / "mine/sub", count)
+def test_few_images_make_smaller_batches(tmp_path, copy, count, batch):
+    images(tmp_path / "mine/sub", count)
     done = copy("--images", "mine/", "--out", "new/out", "--epochs", 3, python=SAY)
     (call,) = [line for line in done.stdout.splitlines() if line.startswith("CALL")]
     assert f"--data-root {tmp_path}/mine --work-dir {tmp_path}/new/out/mine-" in call
@@ -107,8 +105,8 @@ def test_on_generated_scenes(tmp_path):
 
 
 @pytest.mark.slow
-def test_on_own_pictures(tmp_path):
-    pictures(tmp_path / "mine" / "sub", 12)
+def test_on_own_images(tmp_path):
+    images(tmp_path / "mine" / "sub", 12)
     done = quickstart("--images", tmp_path / "mine", "--out", tmp_path, "--epochs", 2, timeout=550)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no labels, so no probe" in done.stdout

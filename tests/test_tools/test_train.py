@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from sspyr_mm.datasets.toy_scenes import generate
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/benchmarks/classification/linear_coco14_50e.py"
 NETWORK = [f"model.backbone.{name}" for name in ("depth=18", "base_channels=8", "stem_channels=8")]
 HEAD = ["model.head.in_channels=64", "model.head.num_classes=12"]
@@ -95,6 +94,12 @@ def test_data_root_of_labelled_images(tmp_path):
     result = train(tmp_path, "--data-root", str(tmp_path))
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "train_dataloader.dataset.data_root=TRAIN" in result.stderr.splitlines()[-1]
+
+
+def test_a_former_config_name_is_reported(tmp_path):
+    options = ("--data-root", tmp_path / "missing")
+    done = train(tmp_path, *options, config="configs/ssprl/r50_coco_200e_release.py")
+    assert "Please use r50_coco_200e_official.py instead" in done.stderr and "does not exist" in done.stderr
 
 
 def test_a_config_that_is_not_there(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.models import ConvNeXt, ResNet
+from project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SHOW = """#!/usr/bin/env bash
 if [[ $1 == *transfer_config.py ]]; then exec "{python}" "$@"; fi
 printf '%s\\n' "$@"

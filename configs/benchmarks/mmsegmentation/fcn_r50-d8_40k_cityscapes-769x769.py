@@ -14,7 +14,7 @@ model = dict(
 train_dataloader = dict(batch_size=4)
 default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
-    pictures=dict(type="mmpretrain.PredictionPicturesHook"),
+    predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )

@@ -13,7 +13,7 @@ model = dict(
 )
 default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
-    pictures=dict(type="mmpretrain.PredictionPicturesHook"),
+    predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )

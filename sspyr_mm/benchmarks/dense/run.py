@@ -71,7 +71,7 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
         "optimizer": dict(cfg.optim_wrapper.optimizer),
     }
     predictions = os.path.join(os.path.relpath(job.folder, job.work_dir), "final", "predictions")
-    return Outcome(_figures(protocol, metrics), used, {"pictures": predictions})
+    return Outcome(_figures(protocol, metrics), used, {"predictions": predictions})
 
 
 def _figures(protocol: Dense, metrics: Mapping[str, float]) -> dict[str, float]:

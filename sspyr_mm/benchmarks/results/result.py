@@ -27,12 +27,12 @@ _VERSIONED = (*("torch", "torchvision", "numpy", "pycocotools"), *("mmengine", "
 
 _TYPES = {
     **dict.fromkeys(("network", "protocol", "data", "metric", "data_sha256"), str),
-    **dict.fromkeys(("checkpoint", "counts", "settings", "beside", "versions"), dict),
+    **dict.fromkeys(("checkpoint", "counts", "settings", "further", "versions"), dict),
     "seed": int,
     "as_published": bool,
 }
 """Of the fields in a file; ``type() is``, as a bool is an int, too."""
-_PREDICTIONS = "pictures"
+_PREDICTIONS = "predictions"
 """Further figure that is a folder of drawn predictions."""
 _HIGHEST = 100 + 1e-6
 """Percent; a mean of hundreds may be a rounding error above."""
@@ -54,7 +54,7 @@ class Result:
         counts: Images and classes.
         data_sha256: Of classes, images and labels.
         settings: Numbers of the protocol; ``changed``: those that differ from it.
-        beside: Further figures, such as per-class precision; what was chosen by looking at the test set says so in
+        further: Further figures, such as per-class precision; what was chosen by looking at the test set says so in
             its name.
         versions: Of Python and the packages that matter.
     """
@@ -70,7 +70,7 @@ class Result:
     counts: Mapping[str, int]
     data_sha256: str
     settings: Mapping[str, Any]
-    beside: Mapping[str, Any] = field(default_factory=dict)
+    further: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -123,7 +123,10 @@ def read_result(path: str | os.PathLike) -> Result:
         ValueError: If the file holds none.
     """
     try:
-        result = Result(**json.loads(Path(path).read_text()))
+        content = json.loads(Path(path).read_text())
+        if "beside" in content:  # its name until version 0.2
+            content["further"] = content.pop("beside")
+        result = Result(**content)
         _check(result)
         return result
     except (TypeError, ValueError) as error:
@@ -160,7 +163,7 @@ def _check(result: Result) -> None:
     for name, count in result.counts.items():
         if type(count) is not int or count < 0:
             raise ValueError(f"counts: {name} must be an integer >= 0, got {count!r}")
-    for place, name in ((result.settings, "changed"), (result.beside, "AP_per_class")):
+    for place, name in ((result.settings, "changed"), (result.further, "AP_per_class")):
         if not isinstance(place.get(name, {}), dict):
             raise TypeError(f"{name} must be of type dict, got {place[name]!r}")
 
@@ -198,11 +201,11 @@ def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict
     Returns:
         Name of a sheet, one for each protocol and data set: folder by network, of its first seed.
     """
-    drawn = [result for result in results if _PREDICTIONS in result.beside]
+    drawn = [result for result in results if _PREDICTIONS in result.further]
     now = set(map(_measured_how, drawn))
     sheets: dict[str, dict[str, str]] = {}
     for result in (*drawn, *(find_results([work_dir]) if drawn else ())):
-        folder = os.path.join(work_dir, result.beside.get(_PREDICTIONS, "none"))
+        folder = os.path.join(work_dir, result.further.get(_PREDICTIONS, "none"))
         if result in drawn or (_measured_how(result) in now and os.path.isdir(folder)):
             name = f"predictions-{result.protocol}-{result.data}.jpg"
             sheets.setdefault(name, {}).setdefault(result.network, folder)

@@ -138,9 +138,9 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, n
     """What tells a measured figure from others of its name, and the figures expected next to it."""
     result = group[0]
     parts = [
-        f"{name} {mean(one.beside[name] for one in group):.1f}"
+        f"{name} {mean(one.further[name] for one in group):.1f}"
         for name in _ALSO_SHOWN.get(result.protocol, ())
-        if all(name in one.beside for one in group)
+        if all(name in one.further for one in group)
     ]
     parts += [
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",
@@ -152,9 +152,9 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, n
         parts += [str(about[key]) for key in ("place", "decoding") if about.get(key)]
     if name_labels:
         parts.append(f"labels {result.data_sha256[:8]}")
-    defined = [v for v in result.beside.get("AP_per_class", {}).values() if v is not None]
+    defined = [v for v in result.further.get("AP_per_class", {}).values() if v is not None]
     classes = result.counts.get("classes", 0)
-    if "AP_per_class" in result.beside and len(defined) < classes:
+    if "AP_per_class" in result.further and len(defined) < classes:
         parts.append(f"{len(defined)} of {classes} classes")
     return "; ".join([*parts, *(f"{k} {_plain(v)}" for k, v in _changed(result).items())])
 
@@ -162,7 +162,7 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, n
 def _images(result: Result) -> str:
     """Training and test images; where a protocol learns from a part of the former, how many."""
     train = result.counts.get("train", 0)
-    used = result.beside.get("train_images", train)
+    used = result.further.get("train_images", train)
     part = f"{used:,} of " if used < train else ""
     return f"{part}{train:,} + {result.counts.get('test', 0):,} images"
 

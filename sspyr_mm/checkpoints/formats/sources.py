@@ -15,7 +15,7 @@ from sspyr_mm.checkpoints.formats.resnet import from_detectron2
 from sspyr_mm.files import shortened
 from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_STD
 
-RELEASE_STD = (0.228 * 255, 0.224 * 255, 0.225 * 255)
+OFFICIAL_STD = (0.228 * 255, 0.224 * 255, 0.225 * 255)
 """Normalisation of SwAV and the official code: .228 instead of the usual .229."""
 
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -65,18 +65,18 @@ _D2_HEADS = r"stem\.fc\.|fc\.|linear\."
 
 FORMATS = (
     SourceFormat(
-        "ssprl_release",
+        "ssprl_official",
         "plain, with ptypes, l_pro_head{i}, local_ptypes{i}, l2g_ptypes{i}",
         (_CONV1, r"ptypes\.|l_pro_head\d|local_ptypes\d|l2g_ptypes\d"),
         heads=_SSPRL_HEADS,
-        std=RELEASE_STD,
+        std=OFFICIAL_STD,
     ),
     SourceFormat(
         "swav",
         "plain, with projection_head, prototypes",
         (_CONV1, r"projection_head\.|prototypes\."),
         heads=r"projection_head\.|prototypes\.",
-        std=RELEASE_STD,
+        std=OFFICIAL_STD,
     ),
     SourceFormat(
         "detco",

@@ -14,7 +14,7 @@ from sspyr_mm.engine.hooks.model_access import accumulative_counts, head_of
 
 @HOOKS.register_module()
 class NormalizePrototypesHook(Hook):
-    """Normalises prototypes (release: also rows of g) to unit length after every step that may have changed them.
+    """Normalises prototypes (official: also rows of g) to unit length after every step that may have changed them.
 
     Source: Algorithm 1, last line. The official code does it before the forward pass, which gives the same numbers,
     since they are also initialised with unit length.

@@ -4,6 +4,7 @@ Dimensions: V views, B images, M patches, N = B * M samples, K prototypes, D cha
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -23,7 +24,7 @@ from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
 
 class Variant(NamedTuple):
-    """Differences between the paper and the official code in the head."""
+    """Differences between the paper and the authors' code in the head."""
 
     swapped_loss: dict[str, Any]
     cross_scale_loss: dict[str, Any]
@@ -36,7 +37,7 @@ VARIANTS = {
         cross_scale_loss=dict(type="CrossScaleLoss", pairs="matched", reduction="sum"),
         correlation_input="probabilities",
     ),
-    "release": Variant(
+    "official": Variant(
         swapped_loss=dict(type="SwappedPredictionLoss", reduction="mean"),
         cross_scale_loss=dict(type="CrossScaleLoss", pairs="all", reduction="mean"),
         correlation_input="scores",
@@ -61,8 +62,8 @@ class SSPRLHead(BaseModule):
     Args:
         pyramid: Config of the pyramid, or a spec.
         embed_dims: D, size of an embedding.
-        variant: ``paper`` or ``release`` (official code); sets the input of the correlation learners and the arguments
-            of the two losses, see :data:`VARIANTS`.
+        variant: ``paper`` or ``official`` (the authors' code); sets the input of the correlation learners and the
+            arguments of the two losses, see :data:`VARIANTS`.
         temperature: tau of the predictions, > 0.
         assigner: Config of the assigner; default: :class:`SinkhornAssigner` with epsilon 0.05 and 3 iterations.
         swapped_loss: Config of the loss per scale; default: :class:`SwappedPredictionLoss`. A loss of another type
@@ -77,7 +78,7 @@ class SSPRLHead(BaseModule):
         ValueError: If the variant is unknown, the temperature not positive, or scales that share prototypes differ in
             their number.
 
-    Source: Algorithm 1; for ``release`` the official ``main_SSPRL.py``.
+    Source: Algorithm 1; for ``official`` the authors' ``main_SSPRL.py``.
     """
 
     def __init__(
@@ -94,6 +95,9 @@ class SSPRLHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if variant == "release":  # name until version 0.2
+            warnings.warn("variant='release' is now variant='official'", FutureWarning, stacklevel=2)
+            variant = "official"
         if variant not in VARIANTS:
             raise ValueError(f"variant must be one of {sorted(VARIANTS)}, got {variant!r}")
         if not temperature > 0:
@@ -153,7 +157,7 @@ class SSPRLHead(BaseModule):
         return [*self.prototypes.parameters(), *self.correlation.parameters()]
 
     def normalize_(self) -> None:
-        """Normalises prototypes (and, in the release variant, rows of g) to unit length, in place."""
+        """Normalises prototypes (and, in the official variant, rows of g) to unit length, in place."""
         for module in (*self.prototypes.values(), *self.correlation.values()):
             cast(Prototypes | CorrelationLearner, module).normalize_()
 

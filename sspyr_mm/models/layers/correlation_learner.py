@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CorrelationInput = Literal["probabilities", "scores"]
-"""Quantity averaged over the patches of an image: softmax of the scores (paper), or the scores (release)."""
+"""Quantity averaged over the patches of an image: softmax of the scores (paper), or the scores (official)."""
 
 
 class CorrelationLearner(nn.Module):
@@ -17,7 +17,7 @@ class CorrelationLearner(nn.Module):
         num_prototypes: K_s of the finer scale.
         num_targets: K_0.
         source: Input of the layer. ``probabilities`` (paper):
-            ``log_softmax(W mean_m softmax(scores / tau) + b)``. ``scores`` (release):
+            ``log_softmax(W mean_m softmax(scores / tau) + b)``. ``scores`` (official):
             ``log_softmax(W normalise(mean_m scores) / tau)`` with unit-length rows of W and no bias.
         temperature: tau, > 0.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sspyr_mm.models.losses.swapped_prediction_loss import Reduction, direction_factor
 
 Pairs = Literal["matched", "all"]
-"""Pairs of codes and views: Q_0 with V_s and Q'_0 with V'_s (paper), or all four (release)."""
+"""Pairs of codes and views: Q_0 with V_s and Q'_0 with V'_s (paper), or all four (official)."""
 
 
 def cross_scale_cross_entropy(codes: Tensor, log_predictions: Tensor, *, pairs: Pairs = "matched") -> Tensor:
@@ -39,8 +39,8 @@ class CrossScaleLoss(nn.Module):
     """L_cross of all scales >= 1, weighted.
 
     Args:
-        pairs: Pairs of codes and views, ``matched`` (paper) or ``all`` (release).
-        reduction: Reduction, ``sum`` of both codes (paper) or their ``mean`` (release).
+        pairs: Pairs of codes and views, ``matched`` (paper) or ``all`` (official).
+        reduction: Reduction, ``sum`` of both codes (paper) or their ``mean`` (official).
         loss_weight: lambda, >= 0.
 
     Raises:

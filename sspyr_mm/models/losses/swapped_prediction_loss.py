@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sspyr_mm.pyramid import NUM_VIEWS
 
 Reduction = Literal["sum", "mean"]
-"""Reduction over the terms of the two codes: sum (paper) or mean (release)."""
+"""Reduction over the terms of the two codes: sum (paper) or mean (official)."""
 
 
 def direction_factor(reduction: Reduction) -> float:
@@ -51,7 +51,7 @@ class SwappedPredictionLoss(nn.Module):
     """L_pyr of one scale, before its weight alpha.
 
     Args:
-        reduction: Reduction, ``sum`` of both directions (paper) or their ``mean`` (release).
+        reduction: Reduction, ``sum`` of both directions (paper) or their ``mean`` (official).
     """
 
     def __init__(self, reduction: Reduction = "sum") -> None:

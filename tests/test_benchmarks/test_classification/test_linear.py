@@ -75,14 +75,14 @@ def test_all_training_images_train_in_the_end(tmp_path, rates):
     encoder = FrozenEncoder(Pixels(), (128, 128, 128), (58, 58, 58), identity="pixels")
     recipe = LinearRecipe(epochs=3, batch_size=8, learning_rates=rates)
     options = dict(size=16, seed=4, cache_dir=str(tmp_path / "features"), devices=("cpu",))
-    scores, beside = run_linear(encoder, data, recipe, **options)
+    scores, further = run_linear(encoder, data, recipe, **options)
 
     features, others = (
         encoder(torch.stack(list(map(CentreCrops(part.paths, 16).__getitem__, range(30))))) for part in (train, test)
     )
     labels = torch.from_numpy(train.targets)
     wanted = train_grid(features, labels, recipe, seed=4)
-    torch.testing.assert_close(scores, wanted.scores(others, rates.index(beside["learning_rate"])))
+    torch.testing.assert_close(scores, wanted.scores(others, rates.index(further["learning_rate"])))
     for index, rate in enumerate(rates):
         value = mean_average_precision(wanted.scores(others, index), test.targets)
-        assert beside["mAP_of_all_rates"][str(rate)] == pytest.approx(value)
+        assert further["mAP_of_all_rates"][str(rate)] == pytest.approx(value)

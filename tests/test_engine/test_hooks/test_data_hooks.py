@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset, RepeatDataset
-from small_runs import BATCH, NUM_IMAGES, ROOT, train, warnings_of
+from project import ROOT
+from small_runs import BATCH, NUM_IMAGES, train, warnings_of
 
 from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages, set_epoch, set_pyramid
 from sspyr_mm.datasets.toy_scenes import generate

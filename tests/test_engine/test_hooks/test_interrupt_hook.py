@@ -8,7 +8,8 @@ import sys
 
 import pytest
 import torch
-from small_runs import ITERS, NUM_IMAGES, ROOT, assert_equal, train
+from project import ROOT
+from small_runs import ITERS, NUM_IMAGES, assert_equal, train
 
 from sspyr_mm.engine.hooks import InterruptHook
 

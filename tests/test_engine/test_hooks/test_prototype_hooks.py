@@ -7,7 +7,7 @@ from small_runs import BATCH, ITERS, train
 from sspyr_mm.engine.hooks import FreezePrototypesHook, QueueHook
 
 
-@pytest.mark.parametrize(("variant", "num_frozen"), [("paper", 5), ("release", 2)])
+@pytest.mark.parametrize(("variant", "num_frozen"), [("paper", 5), ("official", 2)])
 def test_frozen_targets_do_not_move_by_a_bit_and_then_do(config, tmp_path, variant, num_frozen):
     seen = []
 
@@ -90,7 +90,7 @@ def test_nothing_is_frozen_by_default_and_not_less(config, tmp_path):
         FreezePrototypesHook(-1)
 
 
-@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("variant", ["paper", "official"])
 def test_prototypes_are_of_unit_length_after_every_step(config, tmp_path, variant):
     norms = {"C": [], "g": []}
 
@@ -103,7 +103,7 @@ def test_prototypes_are_of_unit_length_after_every_step(config, tmp_path, varian
     train(config, tmp_path / "with", options, after_train_iter=look)
     assert torch.cat(norms["C"]).abs().max() < 1e-6
     g = torch.cat(norms["g"]).abs().max()
-    assert g < 1e-6 if variant == "release" else g > 0.01  # the paper's g is a plain linear layer
+    assert g < 1e-6 if variant == "official" else g > 0.01  # the paper's g is a plain linear layer
     norms["C"].clear()
     train(config, tmp_path / "off", options, without="normalize_prototypes", after_train_iter=look)
     assert torch.cat(norms["C"]).abs().max() > 1e-4  # the hook does something

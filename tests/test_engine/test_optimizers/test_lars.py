@@ -63,7 +63,7 @@ def test_equals_the_reference(dtype, rtol, weight_decay, trust_coefficient):
 
 
 def test_equals_torch_sgd_on_scaled_gradients():
-    """The composition the release trains with: gradients scaled first, then plain SGD."""
+    """The composition the authors' code trains with: gradients scaled first, then plain SGD."""
     ours = make_params(torch.float64)
     theirs = copy.deepcopy(ours)
     optimizer = ForeachLARS(ours, lr=0.6, momentum=0.9, weight_decay=0.01)

@@ -10,7 +10,8 @@ import boto3
 import pytest
 from litdata.streaming import downloader
 from moto.server import DomainDispatcherApplication, create_backend_app
-from small_runs import ITERS, NUM_IMAGES, ROOT
+from project import ROOT
+from small_runs import ITERS, NUM_IMAGES
 from werkzeug.serving import make_server
 
 from sspyr_mm.__main__ import main

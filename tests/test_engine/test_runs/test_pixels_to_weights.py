@@ -5,12 +5,13 @@ import math
 import pytest
 import torch
 from mmengine.config import Config
+from project import ROOT
 from references.pretraining import PretrainingReference
-from small_runs import ROOT, make_runner
+from small_runs import make_runner
 
 BATCH, EPOCHS = 6, 2
 ITERS = 3  # of an epoch: 22 images in batches of 6
-RECIPES = {"paper": "r50_coco_200e.py", "release": "r50_coco_200e_release.py"}
+RECIPES = {"paper": "r50_coco_200e.py", "official": "r50_coco_200e_official.py"}
 SCALES = {  # queues are full after 1, 2 and 1 steps
     0: dict(grid=1, region=64, patch=64, num_prototypes=7, queue_length=6, alpha=1.0),
     1: dict(grid=2, region=80, patch=40, num_prototypes=5, queue_length=40, alpha=0.25, beta=0.25),
@@ -37,7 +38,7 @@ def write_config(variant, images, folder, *, crops, queues):
     cfg.optim_wrapper.type = "OptimWrapper"  # float32
     for name in ("dtype", "loss_scale"):
         cfg.optim_wrapper.pop(name, None)
-    if variant == "release":
+    if variant == "official":
         cfg.default_hooks.freeze_prototypes.num_iters = 2
         cfg.default_hooks.queue.start_epoch = 1
     else:
@@ -86,8 +87,8 @@ def cosine_lr(step):
     [
         pytest.param("paper", False, True, id="paper-two_views-queues"),
         pytest.param("paper", True, False, id="paper-multi_crop-no_queues"),
-        pytest.param("release", False, False, id="release-two_views-no_queues"),
-        pytest.param("release", True, True, id="release-multi_crop-queues"),
+        pytest.param("official", False, False, id="official-two_views-no_queues"),
+        pytest.param("official", True, True, id="official-multi_crop-queues"),
     ],
 )
 def test_losses_and_weights_equal_an_independent_implementation(variant, crops, queues, images, tmp_path, monkeypatch):
@@ -99,7 +100,7 @@ def test_losses_and_weights_equal_an_independent_implementation(variant, crops, 
         {n: v for n, v in start.items() if isinstance(v, torch.Tensor)},
         {s: {"beta": 0.0, **scale, "queue_length": scale["queue_length"] * queues} for s, scale in SCALES.items()},
         variant,
-        num_frozen=2 if variant == "release" else 0,
+        num_frozen=2 if variant == "official" else 0,
         optimizer=dict(momentum=0.9, weight_decay=1e-6, trust_coefficient=0.001),
     )
     for step, found in enumerate(losses):

@@ -1,6 +1,6 @@
-"""Losses of the authors' release (main_SSPRL.py at b0baf49, train), float64 torch, one sample at a time.
+"""Losses of the authors' code (main_SSPRL.py at b0baf49, train), float64 torch, one sample at a time.
 
-Same arguments as `paper_losses`, except that the correlation learners have no bias. Facts taken from the release:
+Same arguments as `paper_losses`, except that the correlation learners have no bias. Facts taken from that code:
 each of the two codes of scale 0 is predicted by all other crops and the mean is taken; local scales likewise with
 the one other view; local scores are averaged over the patches of an image, L2-normalised, mapped by a bias-free
 linear layer, divided by the temperature; all four pairs of local view and global code are averaged.
@@ -9,7 +9,7 @@ linear layer, divided by the temperature; all four pairs of local view and globa
 from .paper_losses import codes_of_view, cross_entropy, log_softmax
 
 
-def release_losses(
+def official_losses(
     embeddings,
     prototypes,
     correlation,

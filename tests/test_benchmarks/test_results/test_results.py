@@ -28,7 +28,7 @@ def result(**changes):
         counts={"train": 5011, "test": 4952, "classes": 20},
         data_sha256="cd",
         settings={"epochs": 50, "seed": 0, "changed": {}},
-        beside={"CF1": 55.0},
+        further={"CF1": 55.0},
         versions={"torch": "2"},
     )
     return replace(base, **changes)
@@ -38,6 +38,13 @@ def test_round_trip(tmp_path):
     write_result(result(), tmp_path / "deep" / "result-1.json")
     assert read_result(tmp_path / "deep" / "result-1.json") == result()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result-1.json"]
+
+
+def test_results_of_version_0_2_are_read(tmp_path):
+    write_result(result(), tmp_path / "result-1.json")
+    text = (tmp_path / "result-1.json").read_text()
+    (tmp_path / "result-1.json").write_text(text.replace('"further"', '"beside"'))
+    assert read_result(tmp_path / "result-1.json") == result()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +63,7 @@ def test_round_trip(tmp_path):
         ({"checkpoint": "ab"}, "checkpoint must be of type dict, got 'ab'"),
         ({"counts": {"train": "5"}}, "counts: train must be an integer >= 0, got '5'"),
         ({"settings": {"changed": 5}}, "changed must be of type dict, got 5"),
-        ({"beside": {"AP_per_class": [1.0]}}, "AP_per_class must be of type dict, got [1.0]"),
+        ({"further": {"AP_per_class": [1.0]}}, "AP_per_class must be of type dict, got [1.0]"),
         ({"versions": []}, "versions must be of type dict, got []"),
     ],
 )
@@ -151,17 +158,17 @@ def test_data_of_one_name_are_told_apart_by_their_labels():
 def test_the_note_says_over_how_many_classes_the_mean_is():
     shown = {"cat": 10.0, "dog": None, "cow": 0.0}
     counts = {"train": 5011, "test": 4952, "classes": 3}
-    (row,) = make_rows([result(beside={"AP_per_class": shown}, counts=counts)], published=False)
+    (row,) = make_rows([result(further={"AP_per_class": shown}, counts=counts)], published=False)
     assert row.note.endswith("; 2 of 3 classes")
     shown["dog"] = 5.0
-    (row,) = make_rows([result(beside={"AP_per_class": shown}, counts=counts)], published=False)
+    (row,) = make_rows([result(further={"AP_per_class": shown}, counts=counts)], published=False)
     assert "classes" not in row.note
 
 
 def test_the_note_says_how_many_training_images_were_used():
-    (row,) = make_rows([result(protocol="semi1", beside={"train_images": 50})], published=False)
+    (row,) = make_rows([result(protocol="semi1", further={"train_images": 50})], published=False)
     assert "; 50 of 5,011 + 4,952 images" in row.note
-    (row,) = make_rows([result(protocol="asl", beside={"train_images": 5011})], published=False)
+    (row,) = make_rows([result(protocol="asl", further={"train_images": 5011})], published=False)
     assert "; 5,011 + 4,952 images" in row.note
 
 

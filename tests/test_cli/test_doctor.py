@@ -4,15 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from project import ROOT
 
 from sspyr_mm.cli.doctor import machine_check
-
-ROOT = Path(__file__).parents[2]
 
 
 def doctor(*arguments, cwd, shadow=None):

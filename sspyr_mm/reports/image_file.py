@@ -9,18 +9,18 @@ import numpy as np
 from sspyr_mm.files import whole_file
 
 
-def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Writes an image atomically.
 
     Args:
         path: Output file; its ending sets the format, such as ``.png`` or ``.jpg``. Its folder is created.
-        picture: (height, width, 3) uint8 RGB.
+        image: (height, width, 3) uint8 RGB.
 
     Raises:
         ValueError: If the format is unknown.
     """
     try:
-        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise ValueError(f"{path}: images can't be written in this format; end the name with .png or .jpg") from error
     with whole_file(path) as partial:

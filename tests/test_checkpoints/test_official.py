@@ -2,21 +2,20 @@
 
 import pytest
 import torch
-from layouts import release_heads, ssprl_release
+from backbone_checks import assert_identical, map_of
+from layouts import official_heads, ssprl_official
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.nn import functional as F
 
-from sspyr_mm.checkpoints import convert_release, export_backbone, load_pretraining, read_backbone
-
-from .conftest import assert_identical, map_of
+from sspyr_mm.checkpoints import convert_official, export_backbone, load_pretraining, read_backbone
 
 
 @pytest.fixture
-def release(backbone50, tmp_path):
+def official(backbone50, tmp_path):
     torch.manual_seed(0)
-    path = tmp_path / "release.pth"
-    content = ssprl_release(backbone50)
+    path = tmp_path / "official.pth"
+    content = ssprl_official(backbone50)
     torch.save(content, path)
     return path, {k.removeprefix("module."): v for k, v in content["state_dict"].items()}
 
@@ -29,10 +28,10 @@ def mlp(state, name, x):
     return F.normalize(F.linear(x, state[f"{name}.3.weight"], state[f"{name}.3.bias"]), dim=1)
 
 
-def test_the_whole_model_computes_what_the_authors_one_does(release, resnet50, photograph, tmp_path):
-    path, state = release
+def test_the_whole_model_computes_what_the_authors_one_does(official, resnet50, photograph, tmp_path):
+    path, state = official
     out = tmp_path / "ours.pth"
-    number = convert_release(path, out)
+    number = convert_official(path, out)
     cfg, model = load_pretraining(out)
     assert number == len(model.state_dict())
     feats = map_of(resnet50, photograph).mean((2, 3)).repeat(4, 1) * torch.rand(4, 2048)
@@ -51,14 +50,14 @@ def test_the_whole_model_computes_what_the_authors_one_does(release, resnet50, p
             unit = F.normalize(state[f"l2g_ptypes{i}.weight"], dim=1)
             theirs = F.log_softmax(F.normalize(scores.mean(1), dim=1) @ unit.T / 0.1, dim=1)
             torch.testing.assert_close(model.head.correlation[name](scores), theirs)
-    assert cfg.model.head.variant == "release"
+    assert cfg.model.head.variant == "official"
     assert [s.grid for s in model.pyramid.scales] == [1, 2, 3]
     assert_identical(dict(model.backbone.state_dict()), read_backbone(path).state_dict)
 
 
-def test_the_converted_file_is_one_of_ours(release, tmp_path):
-    path, _ = release
-    convert_release(path, tmp_path / "ours.pth")
+def test_the_converted_file_is_one_of_ours(official, tmp_path):
+    path, _ = official
+    convert_official(path, tmp_path / "ours.pth")
     checkpoint = read_backbone(tmp_path / "ours.pth")
     assert (checkpoint.source, checkpoint.patch) == ("sspyr_mm", 224)
     assert checkpoint.std == pytest.approx((58.14, 57.12, 57.375))
@@ -66,17 +65,17 @@ def test_the_converted_file_is_one_of_ours(release, tmp_path):
     assert_identical(torch.load(tmp_path / "out.pth"), read_backbone(path).state_dict)
 
 
-def test_training_goes_on_from_it(release, tmp_path):
+def test_training_goes_on_from_it(official, tmp_path):
     """What ``--cfg-options load_from=OUT`` does: every tensor, the head's check included."""
-    path, _ = release
-    convert_release(path, tmp_path / "ours.pth")
+    path, _ = official
+    convert_official(path, tmp_path / "ours.pth")
     cfg, model = load_pretraining(tmp_path / "ours.pth")
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     training = Config(
         {
             **{"model": cfg.model.to_dict(), "work_dir": str(tmp_path / "work")},
             **{"load_from": str(tmp_path / "ours.pth"), "default_scope": "mmpretrain"},
-            **{"custom_imports": {"imports": ["sspyr_mm"]}, "experiment_name": "release"},
+            **{"custom_imports": {"imports": ["sspyr_mm"]}, "experiment_name": "official"},
         }
     )
     runner = Runner.from_cfg(training)
@@ -85,9 +84,9 @@ def test_training_goes_on_from_it(release, tmp_path):
 
 
 def test_one_local_level_is_two_scales(backbone50, tmp_path):
-    state = {**backbone50, **release_heads(counts=(12, 8))}
+    state = {**backbone50, **official_heads(counts=(12, 8))}
     torch.save({"state_dict": state}, tmp_path / "x.pth")
-    convert_release(tmp_path / "x.pth", tmp_path / "out.pth")
+    convert_official(tmp_path / "x.pth", tmp_path / "out.pth")
     _, model = load_pretraining(tmp_path / "out.pth")
     assert [s.num_prototypes for s in model.pyramid.scales] == [12, 8]
 
@@ -107,15 +106,15 @@ def test_one_local_level_is_two_scales(backbone50, tmp_path):
     ],
 )
 def test_incomplete_checkpoints(change, message, backbone50, tmp_path):
-    state = {**backbone50, **release_heads()}
+    state = {**backbone50, **official_heads()}
     change(state)
     torch.save({"state_dict": state}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=message):
-        convert_release(tmp_path / "x.pth", tmp_path / "out.pth")
+        convert_official(tmp_path / "x.pth", tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists()
 
 
 def test_other_formats_have_no_heads_to_convert(backbone50, tmp_path):
     torch.save(backbone50, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="has the format plain: only checkpoints of the official SS-PRL"):
-        convert_release(tmp_path / "x.pth", tmp_path / "out.pth")
+        convert_official(tmp_path / "x.pth", tmp_path / "out.pth")

@@ -116,7 +116,7 @@ def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
         *["--size", 160, "--iterations", 1000, "--batch-size", 4],
         *["--cfg-options", *NARROW, f"val_evaluator.outfile_prefix={written}"],
     )
-    assert result["beside"]["bbox_mAP_50"] > 50 and result["beside"]["segm_mAP_50"] > 50
+    assert result["further"]["bbox_mAP_50"] > 50 and result["further"]["segm_mAP_50"] > 50
     curve = losses(tmp_path)
     assert curve[-1] < 0.5 * curve[0]
     truth = COCO(str(few_instances / "annotations/instances_val2017.json"))
@@ -125,7 +125,7 @@ def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
         measured.evaluate()
         measured.accumulate()
         measured.summarize()
-        figures = {**result["beside"], "segm_mAP": result["value"]}
+        figures = {**result["further"], "segm_mAP": result["value"]}
         assert figures[f"{kind}_mAP"] == pytest.approx(100 * measured.stats[0], abs=0.06)
         assert figures[f"{kind}_mAP_50"] == pytest.approx(100 * measured.stats[1], abs=0.06)
 

@@ -15,16 +15,16 @@ from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 from sspyr_mm.checkpoints.write import write_whole
 from sspyr_mm.files import configs_dir
 
-RELEASE_CONFIG = "ssprl/r50_coco_200e_release.py"
+OFFICIAL_CONFIG = "ssprl/r50_coco_200e_official.py"
 
 
-def convert_release(
+def convert_official(
     path: FilePath, out: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
 ) -> int:
     """Converts a checkpoint of the official code to one from which training can continue.
 
-    Its config is ``configs/ssprl/r50_coco_200e_release.py`` with the sizes of the tensors. Settings that weights do not
-    determine (sizes of regions and patches, temperatures, loss weights) are that config's. Continue training with
+    Its config is ``configs/ssprl/r50_coco_200e_official.py`` with the sizes of the tensors. Settings that weights do
+    not determine (sizes of regions and patches, temperatures, loss weights) are that config's. Continue training with
     ``tools/train.py CONFIG --cfg-options load_from=OUT``.
 
     Prototypes and rows of g are normalised to unit length, as the official code does before each forward pass and this
@@ -48,7 +48,7 @@ def convert_release(
     content = read_checkpoint(path, allow_pickle=allow_pickle)
     weights = find_weights(content, where=str(path), select=select)
     checkpoint = recognise(path, weights, select)
-    if checkpoint.source != "ssprl_release":
+    if checkpoint.source != "ssprl_official":
         raise ValueError(
             f"{path} has the format {checkpoint.source}: only checkpoints of the official SS-PRL code can be converted "
             "to whole pre-training checkpoints. Export the backbone of others, e.g. with --to mmpretrain"
@@ -90,7 +90,7 @@ def _ours(name: str) -> str:
 
 
 def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str) -> Config:
-    cfg = Config.fromfile(configs_dir() / RELEASE_CONFIG)
+    cfg = Config.fromfile(configs_dir() / OFFICIAL_CONFIG)
     scales = list(cfg.model.pyramid)
     prototypes = {s: tensors.get(f"head.prototypes.{s}.weight") for s in scales}
     hidden = tensors.get("neck.projectors.s0.0.weight")

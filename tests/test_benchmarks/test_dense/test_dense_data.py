@@ -17,16 +17,16 @@ LISTS = "ImageSets/Segmentation"
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
     generate(str(root), num_train=8, num_val=4, size=64, seed=0)
     return root
 
 
 @pytest.fixture
-def tree(pictures, tmp_path):
+def tree(images, tmp_path):
     """A tree of 2007 of one's own."""
-    return Path(shutil.copytree(pictures / "VOC2007", tmp_path / "VOC2007"))
+    return Path(shutil.copytree(images / "VOC2007", tmp_path / "VOC2007"))
 
 
 def ids_of(tree, name):
@@ -119,11 +119,11 @@ def test_test_images_among_those_that_are_learned(tree, monkeypatch):
     assert read_voc_masks(str(tree)).is_official
 
 
-def change(pictures, folder, edit):
+def change(images, folder, edit):
     """COCO's layout with changed annotations of val."""
     for name in ("train2017", "val2017"):
-        (folder / name).symlink_to(pictures / name)
-    shutil.copytree(pictures / "annotations", folder / "annotations")
+        (folder / name).symlink_to(images / name)
+    shutil.copytree(images / "annotations", folder / "annotations")
     file = folder / "annotations/instances_val2017.json"
     content = json.loads(file.read_text())
     edit(content)
@@ -143,15 +143,15 @@ def change(pictures, folder, edit):
         (lambda c: c["images"][0].update(file_name="no.jpg"), "1 of 4 files that do not exist"),
     ],
 )
-def test_jsons_that_training_would_stumble_over(pictures, tmp_path, edit, message):
+def test_jsons_that_training_would_stumble_over(images, tmp_path, edit, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        read_coco_instances(change(pictures, tmp_path, edit))
+        read_coco_instances(change(images, tmp_path, edit))
 
 
-def test_images_of_val_that_are_those_of_train(pictures, tmp_path):
-    root = Path(change(pictures, tmp_path, lambda content: None))
+def test_images_of_val_that_are_those_of_train(images, tmp_path):
+    root = Path(change(images, tmp_path, lambda content: None))
     (root / "val2017").unlink()
-    (root / "val2017").symlink_to(pictures / "train2017")
+    (root / "val2017").symlink_to(images / "train2017")
     shutil.copy(root / "annotations/instances_train2017.json", root / "annotations/instances_val2017.json")
     with pytest.warns(UserWarning, match="8 of 8 test images"):
         read_coco_instances(str(root))

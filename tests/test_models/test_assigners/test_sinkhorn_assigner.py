@@ -25,7 +25,7 @@ def assert_codes(codes, scores, epsilon, num_iterations, tolerance=1e-6):
     np.testing.assert_allclose(codes.double().numpy(), expected, rtol=0, atol=tolerance)
 
 
-def test_the_reference_is_the_releases_linear_form():
+def test_the_reference_equals_the_official_linear_form():
     scores = make_scores(30, 9).double().numpy()
     np.testing.assert_allclose(
         sinkhorn_reference(scores, 0.05, 3), sinkhorn_linear_reference(scores, 0.05, 3), rtol=1e-10

@@ -31,8 +31,8 @@ FULL = Settings()
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
     generate(str(root), num_train=8, num_val=4, size=64, seed=0)
     return str(root)
 
@@ -48,8 +48,8 @@ def config(name, checkpoint, data, settings=FULL, num_processes=1):
     )
 
 
-def test_mask_rcnn_config_is_of_data_and_network(checkpoint, pictures):
-    data = read_coco_instances(pictures)
+def test_mask_rcnn_config_is_of_data_and_network(checkpoint, images):
+    data = read_coco_instances(images)
     assert data.counts == {"train": 8, "test": 4, "classes": 12} and not data.is_official
     cfg = config("mask_rcnn_coco", checkpoint, data)
     assert cfg.model.backbone.depth == 18 and cfg.model.backbone.base_channels == 8
@@ -63,12 +63,12 @@ def test_mask_rcnn_config_is_of_data_and_network(checkpoint, pictures):
     assert cfg.default_hooks.checkpoint.interval == 1000
     colours = cfg.val_dataloader.dataset.metainfo.palette
     assert len(set(colours)) == 12 and {type(one) for one in colours} == {tuple}  # mmdet draws no others
-    assert os.path.samefile(cfg.val_evaluator.ann_file, f"{pictures}/annotations/instances_val2017.json")
+    assert os.path.samefile(cfg.val_evaluator.ann_file, f"{images}/annotations/instances_val2017.json")
 
 
-def test_what_differs_keeps_its_proportions(checkpoint, pictures):
+def test_what_differs_keeps_its_proportions(checkpoint, images):
     settings = Settings(iterations=150, size=400, batch_size=4)
-    cfg = config("mask_rcnn_coco", checkpoint, read_coco_instances(pictures), settings, 2)
+    cfg = config("mask_rcnn_coco", checkpoint, read_coco_instances(images), settings, 2)
     assert cfg.train_dataloader.batch_size == 2 and cfg.optim_wrapper.optimizer.lr == 0.005
     assert cfg.train_cfg.max_iters == 150 and cfg.param_scheduler[0].end == 10
     assert cfg.param_scheduler[1].milestones == [600, 800]
@@ -77,8 +77,8 @@ def test_what_differs_keeps_its_proportions(checkpoint, pictures):
     (resize,) = (t for t in cfg.val_dataloader.dataset.pipeline if t.type == "Resize")
     assert resize.scale == (666, 400)
     with pytest.raises(ValueError, match="3 images a step can't be divided among 2 processes"):
-        config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(batch_size=3), 2)
-    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(size=64))
+        config("fcn_voc", checkpoint, read_voc_masks(images), Settings(batch_size=3), 2)
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(images), Settings(size=64))
     steps = {t.type: t for t in cfg.train_dataloader.dataset.datasets[0].pipeline}
     assert steps["RandomResize"].scale == (256, 64) and steps["RandomCrop"].crop_size == (64, 64)
     assert cfg.model.data_preprocessor.size == (64, 64)
@@ -86,14 +86,14 @@ def test_what_differs_keeps_its_proportions(checkpoint, pictures):
     assert cfg.model.decode_head.num_classes == 13
 
 
-def test_train_aug_is_two_lists(checkpoint, pictures, tmp_path):
+def test_train_aug_is_two_lists(checkpoint, images, tmp_path):
     tree = tmp_path / "VOC2012"
     lists = tree / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
     for name in ("JPEGImages", "SegmentationClass"):
-        (tree / name).symlink_to(f"{pictures}/VOC2007/{name}")
-    (tree / "SegmentationClassAug").symlink_to(f"{pictures}/VOC2007/SegmentationClass")
-    ids = Path(pictures, "VOC2007/ImageSets/Segmentation/trainval.txt").read_text().split()
+        (tree / name).symlink_to(f"{images}/VOC2007/{name}")
+    (tree / "SegmentationClassAug").symlink_to(f"{images}/VOC2007/SegmentationClass")
+    ids = Path(images, "VOC2007/ImageSets/Segmentation/trainval.txt").read_text().split()
     (lists / "train.txt").write_text("\n".join(ids[:3]))
     (lists / "aug.txt").write_text("\n".join(ids[3:]))
     (lists / "val.txt").write_text(ids[0])
@@ -106,11 +106,11 @@ def test_train_aug_is_two_lists(checkpoint, pictures, tmp_path):
         read_voc_masks(str(tmp_path))
 
 
-def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, pictures, tmp_path, capsys):
+def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, images, tmp_path, capsys):
     cfg = dict(type="ConvNeXt", arch="atto")
     state = ConvNeXt(arch="atto").state_dict()
     torch.save({"state_dict": state, "meta": {"backbone": cfg}}, tmp_path / "x.pth")
-    line = ["evaluate", checkpoint, str(tmp_path / "x.pth"), "--voc-masks", pictures]
+    line = ["evaluate", checkpoint, str(tmp_path / "x.pth"), "--voc-masks", images]
     assert main([*line, "--work-dir", str(tmp_path / "work")]) == 2
     assert "fcn_voc is for ResNets; x.pth is a ConvNeXt" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
@@ -142,22 +142,22 @@ def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, pict
         (["--voc-masks", "@", "--coco", "@", "--protocol", "fcn_voc"], "--coco is read by none of fcn_voc"),
     ],
 )
-def test_command_says_what_is_wrong(checkpoint, pictures, options, message, capsys):
-    options = [pictures if option == "@" else option for option in options]
+def test_command_says_what_is_wrong(checkpoint, images, options, message, capsys):
+    options = [images if option == "@" else option for option in options]
     assert main(["evaluate", checkpoint, *options]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_options_are_read_and_must_have_a_key(checkpoint, pictures):
+def test_options_are_read_and_must_have_a_key(checkpoint, images):
     options = parse_options(["model.decode_head.num_convs=1", "a=[1,2]", "b=text"])
     assert options == {"model.decode_head.num_convs": 1, "a": [1, 2], "b": "text"}
     options = {"model.decode_head.num_convs": 1}
-    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(options=options))
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(images), Settings(options=options))
     assert cfg.model.decode_head.num_convs == 1
     cfg = config(
         "fcn_voc",
         checkpoint,
-        read_voc_masks(pictures),
+        read_voc_masks(images),
         Settings(batch_size=8, options={"optim_wrapper.optimizer.lr": 0.7}),
     )
     assert cfg.optim_wrapper.optimizer.lr == 0.7  # the last word
@@ -165,34 +165,34 @@ def test_options_are_read_and_must_have_a_key(checkpoint, pictures):
         parse_options(["text"])
 
 
-def test_the_first_steps_of_1x_become_all_of_it(checkpoint, pictures):
-    data = read_coco_instances(pictures)
+def test_the_first_steps_of_1x_become_all_of_it(checkpoint, images):
+    data = read_coco_instances(images)
     cfg = config("mask_rcnn_coco", checkpoint, data, Settings(iterations=90000))
     assert cfg.train_cfg.max_iters == 90000 and cfg.param_scheduler[0].end == 1000
     assert cfg.param_scheduler[1].milestones == [60000, 80000]
     cfg = config("mask_rcnn_coco", checkpoint, data, Settings(iterations=15))
     assert [schedule.type for schedule in cfg.param_scheduler] == ["MultiStepLR"]  # no warm-up of one step
-    cfg = config("fcn_voc", checkpoint, read_voc_masks(pictures), Settings(iterations=40000))
+    cfg = config("fcn_voc", checkpoint, read_voc_masks(images), Settings(iterations=40000))
     assert cfg.param_scheduler[0].end == 40000
 
 
-def test_strides_are_the_protocols(pictures, tmp_path):
+def test_strides_are_the_protocols(images, tmp_path):
     backbone = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8)
     state = {"state_dict": ResNet(18, stem_channels=8, base_channels=8).state_dict()}
     usual = dict(backbone, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), num_stages=4)
     torch.save({**state, "meta": {"backbone": usual}}, tmp_path / "usual.pth")
-    cfg = config("fcn_voc", tmp_path / "usual.pth", read_voc_masks(pictures))
+    cfg = config("fcn_voc", tmp_path / "usual.pth", read_voc_masks(images))
     assert cfg.model.backbone.strides == (1, 2, 1, 1)
     assert cfg.model.backbone.dilations == (1, 1, 2, 4)
     with pytest.raises(ValueError, match=r"fcn_voc sets the strides of its network itself"):
         check_backbone("fcn_voc", dict(backbone, strides=(1, 2, 2, 1)), "x")
 
 
-def test_detection_needs_compiled_ops(pictures, monkeypatch):
+def test_detection_needs_compiled_ops(images, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="mask_rcnn_coco needs mmcv's compiled ops"):
-        find_protocol("mask_rcnn_coco").load_data(DataOptions(coco=pictures))
-    find_protocol("fcn_voc").load_data(DataOptions(voc_masks=pictures))
+        find_protocol("mask_rcnn_coco").load_data(DataOptions(coco=images))
+    find_protocol("fcn_voc").load_data(DataOptions(voc_masks=images))
 
 
 @pytest.mark.parametrize(("devices", "batch", "processes"), [(8, 16, 8), (6, 16, 4), (8, 12, 6), (0, 5, 1), (3, 9, 3)])
@@ -201,13 +201,13 @@ def test_as_many_processes_as_divide_the_batch(monkeypatch, devices, batch, proc
     assert default_processes(batch) == processes
 
 
-def test_crowds_alone_are_nothing_to_find(pictures, tmp_path):
+def test_crowds_alone_are_nothing_to_find(images, tmp_path):
     for name in ("train2017", "val2017"):
-        (tmp_path / name).symlink_to(f"{pictures}/{name}")
+        (tmp_path / name).symlink_to(f"{images}/{name}")
     folder = tmp_path / "annotations"
     folder.mkdir()
     for part in ("train", "val"):
-        content = json.loads(Path(pictures, f"annotations/instances_{part}2017.json").read_text())
+        content = json.loads(Path(images, f"annotations/instances_{part}2017.json").read_text())
         for one in content["annotations"]:
             one["iscrowd"] = int(part == "val")
         (folder / f"instances_{part}2017.json").write_text(json.dumps(content))
@@ -222,8 +222,8 @@ def evaluate(checkpoint, work_dir, *options):
     return json.loads(file.read_text())
 
 
-def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(checkpoint, pictures, tmp_path, capsys):
-    result = evaluate(checkpoint, tmp_path, "--voc-masks", pictures)
+def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(checkpoint, images, tmp_path, capsys):
+    result = evaluate(checkpoint, tmp_path, "--voc-masks", images)
     assert result["protocol"] == "fcn_voc" and result["metric"] == "mIoU"
     assert 0 <= result["value"] <= 100 and not result["as_published"]
     assert result["settings"]["iterations"] == 2 and result["settings"]["batch"] == 2
@@ -231,29 +231,29 @@ def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(checkpoint, pi
     shown = capsys.readouterr().out
     assert "| voc07 | fcn_voc" in shown
     assert f"Predictions and ground truth: {tmp_path}/predictions-fcn_voc-voc07.jpg" in shown
-    check_pictures(tmp_path, result, count=4)
+    check_images(tmp_path, result, count=4)
     (log,) = tmp_path.rglob("log.txt")
     assert "SyncBatchNorm (SyncBN) layers in the model will be automatically" in log.read_text()
     assert {"mmdet", "mmsegmentation"} & {n.removeprefix("onedl-") for n in result["versions"]}
     other = tmp_path / "other.pth"
     torch.save(ResNet(18, stem_channels=8, base_channels=8).state_dict(), other)
     line = ["evaluate", str(other), "--work-dir", str(tmp_path), "--size", "64"]
-    assert main([*line, "--iterations", "2", "--batch-size", "2", "--voc-masks", pictures]) == 0
+    assert main([*line, "--iterations", "2", "--batch-size", "2", "--voc-masks", images]) == 0
     (sheet,) = tmp_path.glob("predictions-*.jpg")
     assert cv2.imread(str(sheet)).shape[1] == 3 * 240 + 2 * 6
 
 
-def test_a_diverged_run_has_no_figure(checkpoint, pictures, tmp_path, capsys):
-    options = ["--voc-masks", pictures, "--iterations", "4", "--batch-size", "2", "--size", "64"]
+def test_a_diverged_run_has_no_figure(checkpoint, images, tmp_path, capsys):
+    options = ["--voc-masks", images, "--iterations", "4", "--batch-size", "2", "--size", "64"]
     options += ["--cfg-options", "optim_wrapper.optimizer.lr=1e30", "--work-dir", str(tmp_path)]
     assert main(["evaluate", checkpoint, *options]) == 2
     assert "Training has diverged: " in capsys.readouterr().err
     assert not list(tmp_path.glob("result-*.json"))
 
 
-def check_pictures(work_dir, result, count):
+def check_images(work_dir, result, count):
     """Pictures of all test images, the truth in the colours of its classes, and the sheet."""
-    files = sorted((work_dir / result["beside"]["pictures"]).glob("*.jpg"))
+    files = sorted((work_dir / result["further"]["predictions"]).glob("*.jpg"))
     assert len(files) == 2 * count
     assert sum(file.name.endswith("_truth.jpg") for file in files) == count
     (sheet,) = work_dir.glob("predictions-*.jpg")
@@ -262,8 +262,8 @@ def check_pictures(work_dir, result, count):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_its_last_checkpoint(checkpoint, pictures, tmp_path):
-    options = ["--voc-masks", pictures, "--work-dir", str(tmp_path), "--size", "64"]
+def test_a_killed_run_goes_on_from_its_last_checkpoint(checkpoint, images, tmp_path):
+    options = ["--voc-masks", images, "--work-dir", str(tmp_path), "--size", "64"]
     line = [sys.executable, "-m", "sspyr_mm", "evaluate", checkpoint, *options]
     line += ["--iterations", "40", "--batch-size", "2"]
     process = subprocess.Popen(line, start_new_session=True)
@@ -282,15 +282,15 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(checkpoint, pictures, tmp
 
 
 @pytest.mark.slow
-def test_mask_rcnn_is_measured(checkpoint, pictures, tmp_path):
-    options = ["--coco", pictures, "--protocol", "mask_rcnn_coco"]
+def test_mask_rcnn_is_measured(checkpoint, images, tmp_path):
+    options = ["--coco", images, "--protocol", "mask_rcnn_coco"]
     result = evaluate(checkpoint, tmp_path, *options)
-    assert result["metric"] == "segm_mAP" and 0 <= result["beside"]["bbox_mAP"] <= 100
-    assert "bbox_mAP_l" not in result["beside"]  # no test image shows a large one
-    check_pictures(tmp_path, result, count=4)
+    assert result["metric"] == "segm_mAP" and 0 <= result["further"]["bbox_mAP"] <= 100
+    assert "bbox_mAP_l" not in result["further"]  # no test image shows a large one
+    check_images(tmp_path, result, count=4)
 
 
-def test_networks_of_other_widths(tmp_path, pictures):
+def test_networks_of_other_widths(tmp_path, images):
     torch.save(ResNet(50).state_dict(), tmp_path / "r50.pth")
-    cfg = config("mask_rcnn_coco", tmp_path / "r50.pth", read_coco_instances(pictures))
+    cfg = config("mask_rcnn_coco", tmp_path / "r50.pth", read_coco_instances(images))
     assert cfg.model.neck.in_channels == [256, 512, 1024, 2048]

@@ -5,14 +5,13 @@ import re
 
 import pytest
 import torch
+from backbone_checks import assert_identical
 from layouts import decoy, linear, mlp, prefixed
 from torch import nn
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.checkpoints import Selection, export_backbone, inspect_checkpoint, read_backbone
-
-from .conftest import assert_identical
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.registry import HOOKS
 
 
-@HOOKS.register_module()
-class PredictionPicturesHook(Hook):
+@HOOKS.register_module(["PredictionImagesHook", "PredictionPicturesHook"])  # the second: name until version 0.2
+class PredictionImagesHook(Hook):
     """Draws predictions and ground truth of a few validation images with the runner's own visualiser.
 
     ``WORK_DIR/predictions/NUMBER_NAME.jpg`` and ``NUMBER_NAME_truth.jpg``, of the last validation. The images are the
@@ -35,7 +35,7 @@ class PredictionPicturesHook(Hook):
         """
         if not hasattr(runner.visualizer, "add_datasample"):
             raise TypeError(
-                f"PredictionPicturesHook needs mmdet's or mmseg's visualiser, got {type(runner.visualizer).__name__}: "
+                f"PredictionImagesHook needs mmdet's or mmseg's visualiser, got {type(runner.visualizer).__name__}: "
                 "set visualizer=dict(type='DetLocalVisualizer') or 'SegLocalVisualizer'"
             )
         dataset, ranks = runner.val_dataloader.dataset, get_world_size()

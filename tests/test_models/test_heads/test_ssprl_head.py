@@ -1,4 +1,4 @@
-"""Losses and gradients of the head against Algorithm 1 and against the release, both in float64."""
+"""Losses and gradients of the head against Algorithm 1 and against the authors' code, both in float64."""
 
 import itertools
 import math
@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 from mmpretrain.registry import TASK_UTILS
+from references.official_losses import official_losses
 from references.paper_losses import paper_losses
 from references.queue_list import QueueListReference
-from references.release_losses import release_losses
 from torch.nn import functional as F
 
 from sspyr_mm.models import SSPRLHead
@@ -21,7 +21,7 @@ ALPHA = {0: 1.0, 1: 0.25, 2: 0.4}
 BETA = {1: 0.3, 2: 0.55}
 QUEUES = {0: 7, 1: 20, 2: 70}  # batches of 3, 12 and 27 rows: full after 3, 2 and 3 steps
 SOLVER = dict(epsilon=0.05, num_iterations=3)
-LOSSES = {"paper": paper_losses, "release": release_losses}
+LOSSES = {"paper": paper_losses, "official": official_losses}
 
 
 def make_pyramid(num_scales, *, crops=False, queues=False, shared=False):
@@ -227,7 +227,7 @@ def test_normalize(variant):
     before = {name: p.detach().clone() for name, p in head.named_parameters()}
     head.normalize_()
     for name, parameter in head.named_parameters():
-        if name.startswith("prototypes") or variant == "release":
+        if name.startswith("prototypes") or variant == "official":
             expected = before[name] / before[name].norm(dim=1, keepdim=True)
             torch.testing.assert_close(parameter.detach(), expected)
         else:
@@ -391,13 +391,13 @@ def test_a_checkpoint_of_the_other_variant_is_refused():
     pyramid = make_pyramid(2)
     state = SSPRLHead(pyramid, D).state_dict()
     with pytest.raises(ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not in the model"):
-        SSPRLHead(pyramid, D, variant="release").load_state_dict(state, strict=False)
+        SSPRLHead(pyramid, D, variant="official").load_state_dict(state, strict=False)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        (dict(variant="swav"), r"variant must be one of \['paper', 'release'\], got 'swav'"),
+        (dict(variant="swav"), r"variant must be one of \['official', 'paper'\], got 'swav'"),
         (dict(temperature=0), "temperature must be > 0, got 0"),
         (dict(shared_prototypes=True), "shared_prototypes needs the same num_prototypes"),
         (dict(cross_scale_loss=dict(loss_weight=-1.0)), "loss_weight must be >= 0, got -1.0"),
@@ -407,6 +407,12 @@ def test_a_checkpoint_of_the_other_variant_is_refused():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         SSPRLHead(make_pyramid(2), D, **kwargs)
+
+
+def test_the_former_name_of_the_official_variant_warns():
+    with pytest.warns(FutureWarning, match="now variant='official'"):
+        head = SSPRLHead(make_pyramid(2), D, variant="release")
+    assert head.correlation["s1"].source == "scores"
 
 
 def test_target_parameters_are_prototypes_and_learners():

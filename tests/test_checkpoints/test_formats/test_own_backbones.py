@@ -1,39 +1,19 @@
 """Backbones of our own pre-training: of any kind, by the config inside of the checkpoint."""
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
-from mmengine.config import Config
+from backbone_checks import assert_identical, assert_same_features
+from pretrained_files import NARROW, pretrain
 from torch.nn import functional as F
 
-from sspyr_mm.checkpoints import build_backbone, build_model, export_backbone, inspect_checkpoint, read_backbone
+from sspyr_mm.checkpoints import build_backbone, export_backbone, inspect_checkpoint, read_backbone
 from sspyr_mm.checkpoints.formats import timm_names
 from sspyr_mm.checkpoints.formats.backbones import plain_config
 from sspyr_mm.checkpoints.formats.targets import timm_call
 
-from .conftest import assert_identical, assert_same_features, scatter
-
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"depths": [1, 1, 1, 1], "channels": [8, 16, 24, 32]}
 SWIN = {"embed_dims": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
-
-
-def pretrain(path, backbone, channels, *, train_dataloader=None, **model):
-    """Writes a checkpoint as training does, of a model with random weights."""
-    cfg = Config.fromfile(ROOT / "configs" / "ssprl" / "r18_small_50e.py")
-    cfg.model.backbone = backbone
-    cfg.model.neck.in_channels = channels
-    cfg.model.update(model)
-    cfg.train_dataloader.update(train_dataloader or {})
-    network = scatter(build_model(cfg), seed=8)
-    with torch.no_grad():  # position embeddings, layer scales
-        for name, parameter in network.backbone.named_parameters():
-            if name.endswith(("embed", "token", "gamma", "beta", "table")):
-                parameter.normal_(0, 0.5)
-    torch.save({"state_dict": network.state_dict(), "meta": {"cfg": cfg.pretty_text}}, path)
-    return network
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN"])
@@ -181,9 +161,6 @@ def test_backbones_timm_does_not_have(backbone, channels, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export_backbone(tmp_path / "x.pth", tmp_path / "out", target="timm")
     assert not (tmp_path / "out").exists()
-
-
-NARROW = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm", "detectron2"])

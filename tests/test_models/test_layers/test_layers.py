@@ -52,7 +52,7 @@ def test_paper_learner_averages_probabilities(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
-def test_release_learner_averages_scores(temperature):
+def test_official_learner_averages_scores(temperature):
     learner = CorrelationLearner(6, 4, source="scores", temperature=temperature)
     assert learner.linear.bias is None
     scores = torch.rand(2, 3, 9, 6) * 2 - 1
@@ -66,13 +66,13 @@ def test_release_learner_averages_scores(temperature):
             np.testing.assert_allclose(out[v, b], expected, atol=1e-5)
 
 
-def test_only_the_releases_rows_are_of_unit_length():
-    release = CorrelationLearner(6, 4, source="scores")
-    torch.testing.assert_close(release.linear.weight.norm(dim=1), torch.ones(4))
+def test_only_official_rows_are_of_unit_length():
+    official = CorrelationLearner(6, 4, source="scores")
+    torch.testing.assert_close(official.linear.weight.norm(dim=1), torch.ones(4))
     with torch.no_grad():
-        release.linear.weight.mul_(3)
-    release.normalize_()
-    torch.testing.assert_close(release.linear.weight.norm(dim=1), torch.ones(4))
+        official.linear.weight.mul_(3)
+    official.normalize_()
+    torch.testing.assert_close(official.linear.weight.norm(dim=1), torch.ones(4))
 
     paper = CorrelationLearner(6, 4)
     before = paper.linear.weight.detach().clone()

@@ -9,7 +9,8 @@ import pytest
 import timm
 import torch
 import torchvision
-from layouts import detectron2_tensors, ssprl_release
+from backbone_checks import assert_identical, assert_same_features, map_of, scatter
+from layouts import detectron2_tensors, ssprl_official
 from mmpretrain.registry import MODELS as PRETRAIN
 from mmseg.registry import MODELS as SEG
 from safetensors.torch import load_file
@@ -17,13 +18,11 @@ from safetensors.torch import load_file
 from sspyr_mm.checkpoints import build_backbone, export_backbone, read_backbone
 from sspyr_mm.checkpoints.formats import TARGETS
 
-from .conftest import assert_identical, assert_same_features, map_of, scatter
-
 
 @pytest.fixture
-def release_file(backbone50, tmp_path):
-    path = tmp_path / "release.pth"
-    torch.save(ssprl_release(backbone50), path)
+def official_file(backbone50, tmp_path):
+    path = tmp_path / "official.pth"
+    torch.save(ssprl_official(backbone50), path)
     return path
 
 
@@ -33,20 +32,20 @@ def named(target):
 
 @pytest.mark.parametrize("full_prefix", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-def test_round_trip_is_exact(target, full_prefix, release_file, backbone50, tmp_path):
+def test_round_trip_is_exact(target, full_prefix, official_file, backbone50, tmp_path):
     out = tmp_path / "sub" / named(target)
     if full_prefix and not TARGETS[target].prefixable:
         with pytest.raises(ValueError, match=f"names of {target} have no prefix"):
-            export_backbone(release_file, out, target=target, full_prefix=True)
+            export_backbone(official_file, out, target=target, full_prefix=True)
         return
-    number = export_backbone(release_file, out, target=target, full_prefix=full_prefix)
+    number = export_backbone(official_file, out, target=target, full_prefix=full_prefix)
     assert number == len(backbone50) == 318
     back = read_backbone(out)
     assert_identical(back.state_dict, backbone50)
     assert back.backbone == {"type": "ResNet", "depth": 50}
     if TARGETS[target].prefixable:  # these keep what was known
         assert back.source == "sspyr_mm_backbone"
-        assert back.std == read_backbone(release_file).std and back.std[0] == pytest.approx(58.14)
+        assert back.std == read_backbone(official_file).std and back.std[0] == pytest.approx(58.14)
     else:
         assert back.source == {"torchvision": "plain", "timm": "plain"}.get(target, target)
     assert sorted(p.name for p in out.parent.iterdir()) == [out.name]
@@ -64,24 +63,24 @@ def test_round_trip_of_deep_stems(target, kind, tmp_path):
         assert_identical(torch.load(second), dict(network.state_dict()))
 
 
-def test_torchvision_reads_it(release_file, photograph, features50, tmp_path):
-    export_backbone(release_file, tmp_path / "out", target="torchvision")
+def test_torchvision_reads_it(official_file, photograph, features50, tmp_path):
+    export_backbone(official_file, tmp_path / "out", target="torchvision")
     network = torchvision.models.resnet50().eval()
     result = network.load_state_dict(torch.load(tmp_path / "out"), strict=False)
     assert (result.missing_keys, result.unexpected_keys) == (["fc.weight", "fc.bias"], [])
     assert_same_features(map_of(network, photograph), features50)
 
 
-def test_timm_reads_it(release_file, photograph, features50, tmp_path):
-    export_backbone(release_file, tmp_path / "out", target="timm")
+def test_timm_reads_it(official_file, photograph, features50, tmp_path):
+    export_backbone(official_file, tmp_path / "out", target="timm")
     network = timm.create_model("resnet50", num_classes=0).eval()
     network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
     with torch.no_grad():
         assert_same_features(network.forward_features(photograph), features50)
 
 
-def test_detectron2_gets_its_names(release_file, resnet50, tmp_path):
-    export_backbone(release_file, tmp_path / "out.pkl", target="detectron2")
+def test_detectron2_gets_its_names(official_file, resnet50, tmp_path):
+    export_backbone(official_file, tmp_path / "out.pkl", target="detectron2")
     with open(tmp_path / "out.pkl", "rb") as file:
         content = pickle.load(file, encoding="latin1")  # as DetectionCheckpointer does
     assert content["matching_heuristics"] is True and isinstance(content["__author__"], str)
@@ -205,19 +204,19 @@ def test_endings_by_which_programs_go(tmp_path):
         export_backbone(path, tmp_path / "out.safetensors", target="mmdet")
 
 
-def test_unknown_target(release_file, tmp_path):
+def test_unknown_target(official_file, tmp_path):
     with pytest.raises(ValueError, match=r"target must be one of mmpretrain, .*, got 'keras'"):
-        export_backbone(release_file, tmp_path / "out", target="keras")
+        export_backbone(official_file, tmp_path / "out", target="keras")
 
 
-def test_the_checkpoint_itself_is_not_overwritten(release_file):
-    before = release_file.read_bytes()
+def test_the_checkpoint_itself_is_not_overwritten(official_file):
+    before = official_file.read_bytes()
     with pytest.raises(ValueError, match="is the checkpoint itself"):
-        export_backbone(release_file, release_file)
-    assert release_file.read_bytes() == before
+        export_backbone(official_file, official_file)
+    assert official_file.read_bytes() == before
 
 
-def test_nothing_half_written_stays(release_file, tmp_path, monkeypatch):
+def test_nothing_half_written_stays(official_file, tmp_path, monkeypatch):
     def fail(content, file):
         file.write(b"half")
         raise OSError("No space left on device")
@@ -225,12 +224,12 @@ def test_nothing_half_written_stays(release_file, tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", fail)
     out = tmp_path / "sub" / "out.pth"
     with pytest.raises(OSError, match="No space left"):
-        export_backbone(release_file, out)
+        export_backbone(official_file, out)
     assert not list(out.parent.iterdir())
 
 
-def test_built_backbone_is_ready(release_file):
-    network = build_backbone(read_backbone(release_file))
+def test_built_backbone_is_ready(official_file):
+    network = build_backbone(read_backbone(official_file))
     assert not network.training and not any(m.training for m in network.modules())
     assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in network.modules())
     assert {p.device.type for p in network.parameters()} == {"cpu"}

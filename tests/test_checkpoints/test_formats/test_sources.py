@@ -4,13 +4,12 @@ import layouts
 import pytest
 import timm
 import torch
+from backbone_checks import assert_identical, assert_same_features, map_of, scatter
 from mmseg.models.backbones import ResNetV1c, ResNetV1d
 from torch import nn
 
 from sspyr_mm.checkpoints import build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats import FORMATS
-
-from .conftest import assert_identical, assert_same_features, map_of, scatter
 
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -34,7 +33,7 @@ def test_layouts_around_a_resnet50(name, resnet50, backbone50, features50, photo
     assert_identical(checkpoint.state_dict, backbone50)
     assert_same_features(features(checkpoint, photograph), features50)
     assert checkpoint.mean == (123.675, 116.28, 103.53) and checkpoint.patch is None
-    unusual = checkpoint.source in ("ssprl_release", "swav")
+    unusual = checkpoint.source in ("ssprl_official", "swav")
     std = (58.14, 57.12, 57.375) if unusual else IMAGENET_STD
     assert checkpoint.std == pytest.approx(std)
 
@@ -44,10 +43,10 @@ def test_every_format_has_a_test():
     assert tested == {row.name for row in FORMATS}
 
 
-def test_release_network_of_padding_first(backbone50, photograph, tmp_path):
+def test_official_network_of_padding_first(backbone50, photograph, tmp_path):
     """The authors' network pads by 1, and by 2 more in a first convolution without own weights."""
 
-    class Release(nn.Module):
+    class Official(nn.Module):
         def __init__(self):
             super().__init__()
             from torchvision.models import resnet50
@@ -59,9 +58,9 @@ def test_release_network_of_padding_first(backbone50, photograph, tmp_path):
         def forward(self, x):
             return map_of(self.net, self.pad(x))
 
-    network = Release().eval()
+    network = Official().eval()
     network.net.load_state_dict(backbone50, strict=False)
-    checkpoint = read(layouts.ssprl_release(backbone50), tmp_path / "x.pth")
+    checkpoint = read(layouts.ssprl_official(backbone50), tmp_path / "x.pth")
     assert_same_features(features(checkpoint, photograph), network(photograph))
 
 
