@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 import sspyr_mm.registration  # noqa: F401
 
@@ -28,7 +28,7 @@ class NoCrossing(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         given, made = (
-            {leaf.device.type for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)}
+            {leaf.device.type for leaf in tree_flatten(tree)[0] if isinstance(leaf, torch.Tensor)}
             for tree in ((args, kwargs), result)
         )
         if func.overloadpacket is torch.ops.aten.copy_:

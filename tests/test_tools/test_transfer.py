@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import run
 from mmengine.config import Config
 from mmpretrain.models import ConvNeXt, ResNet
 from project import ROOT
 
+from sspyr_mm.benchmarks.dense.transfer import write_transfer_config
+
+FCN = "mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512"
 SHOW = """#!/usr/bin/env bash
 if [[ $1 == *transfer_config.py ]]; then exec "{python}" "$@"; fi
 printf '%s\\n' "$@"
@@ -34,7 +38,7 @@ def checkpoint(tmp_path):
     return tmp_path / "small.pth"
 
 
-def run(tmp_path, *arguments, **variables):
+def run_script(tmp_path, *arguments, **variables):
     python = tmp_path / "python"  # shows what would be trained
     python.write_text(SHOW.format(python=sys.executable))
     python.chmod(0o755)
@@ -54,18 +58,20 @@ def written_config(shown):
 
 
 @pytest.mark.parametrize(
-    ("tool", "config", "images"),
-    [("detect", "mask-rcnn_r50_fpn_15k_coco14", 16), ("segment", "fcn_r50-d8_20k_voc12aug-512x512", 16)],
+    ("tool", "images"),
+    [("detect", 16), ("segment", 16)],
 )
-def test_a_config_of_the_checkpoint_is_trained(tool, config, images, checkpoint, tmp_path):
+def test_a_config_of_the_checkpoint_is_trained(tool, images, checkpoint, tmp_path):
     script = ROOT / f"tools/benchmarks/{tool}.sh"
-    done = run(tmp_path, script, checkpoint, 2, "--amp", "--cfg-options", "a=b")
+    given = {"WORK_DIR": str(tmp_path / "work_dirs of, mine")} if tool == "detect" else {}
+    done = run_script(tmp_path, script, checkpoint, 2, "--amp", "--cfg-options", "a=b", **given)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
     assert "--nproc_per_node=2" in shown and shown[-3:] == ["--amp", "--cfg-options", "a=b"]
     path, cfg = written_config(shown)
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:8]
-    assert path.parent == tmp_path / f"work_dirs/{config}/small-{digest}"
+    default = tmp_path / f"work_dirs/{FCN.partition('/')[2]}/small-{digest}"
+    assert path.parent == Path(given.get("WORK_DIR", default))
     assert shown[shown.index("--work-dir") + 1] == str(path.parent)
     backbone = cfg.model.backbone
     assert torch.load(backbone.init_cfg.checkpoint)["state_dict"]["conv1.weight"].shape[0] == 8
@@ -80,24 +86,15 @@ def test_a_config_of_the_checkpoint_is_trained(tool, config, images, checkpoint,
     assert cfg.train_dataloader.batch_size * 2 == images == cfg.auto_scale_lr.base_batch_size
 
 
-def test_checkpoints_of_one_name_do_not_meet(checkpoint, tmp_path):
+def test_checkpoints_of_one_name_have_their_own_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folders = set()
     for seed in (1, 2):
         torch.manual_seed(seed)
         save(tmp_path / f"{seed}" / "epoch_200.pth")
-        done = run(tmp_path, ROOT / "tools/benchmarks/segment.sh", tmp_path / f"{seed}/epoch_200.pth")
-        folders.add(written_config(done.stdout.splitlines())[0].parent)
+        config = ROOT / f"configs/benchmarks/{FCN}.py"
+        folders.add(Path(write_transfer_config(str(config), f"{seed}/epoch_200.pth", num_processes=1)).parent)
     assert len(folders) == 2
-
-
-def test_blanks_in_paths(checkpoint, tmp_path):
-    done = run(
-        tmp_path, ROOT / "tools/benchmarks/segment.sh", checkpoint, WORK_DIR=str(tmp_path / "work_dirs of, mine")
-    )
-    assert done.returncode == 0, done.stderr
-    path, cfg = written_config(done.stdout.splitlines())
-    assert cfg.model.backbone.init_cfg.checkpoint == str(path.parent / "backbone.pth")
-    assert Path(cfg.model.backbone.init_cfg.checkpoint).is_file()
 
 
 def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
@@ -108,7 +105,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
     config = str(ROOT / "configs/benchmarks/mmdetection/faster-rcnn_r50-c4_24k_voc0712.py")
     options = dict(CONFIG=config, PARTITION="gpus", PATH=f"{tmp_path}:{os.environ['PATH']}")
     script = ROOT / "tools/benchmarks/detect.sh"
-    done = run(tmp_path, script, tmp_path / "r50.pth", "--resume", **options)
+    done = run_script(tmp_path, script, tmp_path / "r50.pth", "--resume", **options)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
     assert "--partition=gpus" in shown and "--ntasks=8" in shown and shown[-1] == "--resume"
@@ -118,32 +115,43 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "message"),
+    ("arguments", "message"),
     [
-        ([], {}, "segment.sh: a checkpoint is missing\n\nFCN on VOC"),
-        (["--resume"], {}, "segment.sh: the checkpoint comes first, got --resume"),
-        (["@", "zero"], {}, "segment.sh: PROCESSES must be a number >= 1, got zero"),
-        (["@", "3"], {}, "16 images a step, which the learning rate is for, can't be divided among 3"),
-        (["@"], {"CONFIG": "none.py"}, "none.py does not exist"),
-        (["none.pth"], {}, "none.pth does not exist"),
-        (["text.pth"], {}, "text.pth is a text file, not a checkpoint"),
-        (["@"], {"CONFIG": "faster-rcnn"}, "This config is for a ResNet-50, got a ResNet-18"),
-        (["convnext.pth"], {}, "is for ResNets; convnext.pth is a ConvNeXt"),
+        ([], "segment.sh: a checkpoint is missing\n\nFCN on VOC"),
+        (["--resume"], "segment.sh: the checkpoint comes first, got --resume"),
+        (["small.pth", "zero"], "segment.sh: PROCESSES must be a number >= 1, got zero"),
+        (["none.pth"], "none.pth does not exist"),
     ],
 )
-def test_wrong_arguments_end_it_before_anything_is_written(arguments, variables, message, checkpoint, tmp_path):
-    (tmp_path / "text.pth").write_text("no checkpoint")
-    network = {"state_dict": ConvNeXt("atto").state_dict()}
-    torch.save(network | {"meta": {"backbone": dict(type="ConvNeXt", arch="atto")}}, tmp_path / "convnext.pth")
-    if variables.get("CONFIG") == "faster-rcnn":
-        (path,) = ROOT.glob("configs/benchmarks/mmdetection/faster-rcnn*")
-        variables = {"CONFIG": str(path)}
-    arguments = [checkpoint if one == "@" else one for one in arguments]
-    done = run(tmp_path, ROOT / "tools/benchmarks/segment.sh", *arguments, **variables)
+def test_wrong_arguments_end_the_script_before_anything_is_written(arguments, message, checkpoint, tmp_path):
+    done = run_script(tmp_path, ROOT / "tools/benchmarks/segment.sh", *arguments)
     assert done.returncode == 2 and message in done.stderr
     assert not (tmp_path / "work_dirs").exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "checkpoint_name", "processes", "message"),
+    [
+        (FCN, "small.pth", 3, "16 images a step, which the learning rate is for, can't be divided among 3"),
+        ("none", "small.pth", 1, "none.py does not exist"),
+        (FCN, "text.pth", 1, "text.pth is a text file, not a checkpoint"),
+        (FCN, "convnext.pth", 1, "is for ResNets; convnext.pth is a ConvNeXt"),
+        ("mmdetection/faster-rcnn_r50-c4_24k_voc0712", "small.pth", 1, "for a ResNet-50, got a ResNet-18"),
+    ],
+)
+def test_no_config_is_written_for_wrong_inputs(config, checkpoint_name, processes, message, checkpoint, tmp_path):
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    network = {"state_dict": ConvNeXt("atto").state_dict()}
+    torch.save(network | {"meta": {"backbone": dict(type="ConvNeXt", arch="atto")}}, tmp_path / "convnext.pth")
+    done = run(
+        *("tools/benchmarks/transfer_config.py", ROOT / f"configs/benchmarks/{config}.py", tmp_path / checkpoint_name),
+        *(processes, "--work-dir", tmp_path / "work_dirs"),
+        check=False,
+    )
+    assert done.returncode == 2 and message in done.stderr.replace(f"{tmp_path}/", "")
+    assert not (tmp_path / "work_dirs").exists()
+
+
 def test_help(tmp_path):
-    done = run(tmp_path, ROOT / "tools/benchmarks/detect.sh", "--help")
+    done = run_script(tmp_path, ROOT / "tools/benchmarks/detect.sh", "--help")
     assert done.returncode == 0 and "bash tools/benchmarks/detect.sh CKPT [PROCESSES]" in done.stdout
