@@ -243,7 +243,7 @@ def test_no_images_is_an_error_with_the_places_searched(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/readme.md").touch()
     message = (
-        f"No images in {tmp_path}, also in sub-folders (1 of 1 files skipped: 1 .md). Point data_root to a folder of "
+        f"No images in {tmp_path}, also in sub-folders (1 of 1 files skipped: 1 .md). Set data_root to a folder of "
         "images, a list file (.txt) or a COCO json"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
