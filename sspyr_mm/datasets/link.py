@@ -1,4 +1,4 @@
-"""Passes the model's pyramid and the run's seed and epoch to the transforms of a data set."""
+"""Passes the pyramid of the model, the seed of the run and the epoch to the transforms of a data set."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

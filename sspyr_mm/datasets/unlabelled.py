@@ -75,7 +75,7 @@ class UnlabelledImages(BaseDataset):
         super().__init__(ann_file="", data_root="", data_prefix={}, pipeline=steps, max_refetch=max_refetch, **kwargs)
 
     def list_images(self) -> list[str]:
-        """Returns the paths of the images, sorted within each folder, so that every machine has the same order."""
+        """Returns the paths of the images, in the same order on every machine."""
         self.notices = []
         finder = ImageFinder(self.suffixes)
         paths = [path for root in self.roots for path in self._list_root(root, finder)]

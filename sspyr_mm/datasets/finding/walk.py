@@ -84,7 +84,7 @@ class ImageFinder:
         return is_image
 
     def notice(self, num_images: int) -> str | None:
-        """Returns a line about the skipped files, next to ``num_images`` found images; None if there are none."""
+        """Returns a line about the skipped files, given the number of found images; None if no file was skipped."""
         if not (total := self.skipped.total()):
             return None
         kinds = [_kind_text(kind, count) for kind, count in self.skipped.most_common(8)]

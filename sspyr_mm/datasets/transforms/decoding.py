@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
-from PIL import Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH
 
 from sspyr_mm.datasets.finding.file_kinds import register_heif
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions, blend, decode_deep, imdecode, is_deep, tiff_tags
@@ -26,7 +27,6 @@ _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of the JPEG segments that contain the image size; the excluded markers are tables."""
 _ADOBE = 0xEE
 _END_OF_JPEG = b"\xff\xd9"
-_ORIENTATION = 274
 _STDERR = threading.RLock()
 
 
@@ -134,7 +134,7 @@ def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
         with suppress(Exception):
             opened = _open(data)
         tags = tiff_tags(data)
-        width, height = opened.size if opened else (tags.get(256, 0), tags.get(257, 0))
+        width, height = opened.size if opened else (tags.get(IMAGEWIDTH, 0), tags.get(IMAGELENGTH, 0))
         if width * height > options.max_pixels:
             return None
         if is_deep(data, opened, tags):
@@ -148,7 +148,9 @@ def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptio
         return _decode_plain(data)
     # An image is plain if OpenCV loses nothing: no alpha, inks or orientation (which it applies to PNG and TIFF).
     has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-    is_upright = opened.format in ("PNG", "TIFF") or opened.getexif().get(_ORIENTATION, 1) not in range(2, 9)
+    is_upright = opened.format in ("PNG", "TIFF") or opened.getexif().get(ExifTags.Base.Orientation, 1) not in range(
+        2, 9
+    )
     is_plain = opened.format not in ("PPM", "JPEG", "MPO") and is_upright and not has_alpha
     if is_plain and (image := _decode_plain(data)) is not None:
         return image

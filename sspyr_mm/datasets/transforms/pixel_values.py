@@ -21,7 +21,7 @@ _BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT =
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Options of decoding, see :class:`LoadRGBImage`; raises ValueError for values that it does not allow."""
+    """Options of decoding, those of :class:`LoadRGBImage`; raises ValueError for a wrong type or range."""
 
     value_range: tuple[float, float] | None = None
     background: tuple[int, int, int] = BACKGROUND
@@ -87,7 +87,7 @@ def _range(values: np.ndarray, white: int | None) -> tuple[float, float]:
 
 
 def blend(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Composites an (H, W, 3) uint8 image with (H, W) uint8 alpha on a colour, which hides transparent areas.
+    """Composites an (H, W, 3) uint8 image with (H, W) uint8 alpha on a colour, which hides transparent colours.
 
     Alpha that is zero everywhere is ignored, because some programs write it without meaning.
     """
@@ -164,9 +164,10 @@ def _deep_values(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) 
     """Returns the values of the file, (H, W, C) with C of RGB(A) or grey, and the largest value by its tags."""
     if opened is None or opened.format != "PPM":
         values = imdecode(data, cv2.IMREAD_UNCHANGED)
+        if values is not None and values.ndim == 2:
+            return values[..., None], _stated_white(data, tags)
         if values is not None:
-            # None adds an axis without a copy.
-            order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(values.shape[2], [0]) if values.ndim == 3 else None
+            order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(values.shape[2], [0])
             return values[..., order], _stated_white(data, tags)
     if opened is None:
         return None, None

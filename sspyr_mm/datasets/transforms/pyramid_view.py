@@ -1,4 +1,4 @@
-"""Cropping of the regions of an image, the work of a loader's worker after decoding."""
+"""Cropping of the regions of a decoded image in the workers of a loader."""
 
 import math
 import random

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from labelled_files import write_coco, write_image, write_voc
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
-from labelled_files import write_coco, write_image, write_voc
 
 PIPELINE = [
     {"type": "LoadImageFromFile"},
