@@ -36,7 +36,7 @@ def encode_cv2(suffix, values):
 
 
 def png_file(width, height, *, bits, colour, rows):
-    """Returns a PNG whose header has the given numbers, whatever its rows are."""
+    """Returns a PNG with the given numbers in its header, which need not fit its rows."""
 
     def chunk(name, content):
         crc = zlib.crc32(name + content)

@@ -112,7 +112,7 @@ def test_reduced_images_keep_orientation_and_grey(tmp_path):
 
 @pytest.mark.parametrize("size", [(1400, 2000), (2304, 3072)])
 def test_regions_of_reduced_images_match_full_decoding(size):
-    """The same windows of both: above 40 dB they cannot be distinguished."""
+    """Regions of equal windows cannot be distinguished above 40 dB."""
     image = noise_of_all_sizes(*size)
     data = encode(image, quality=92)
     reduction = PAPER.reduction(size)
