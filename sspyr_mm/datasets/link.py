@@ -1,4 +1,4 @@
-"""Passes the model's pyramid and the run's seed and epoch to the transforms of a data set."""
+"""Passes the pyramid of the model, the seed of the run and the epoch to the transforms of a data set."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,19 +11,16 @@ from mmpretrain.registry import DATASETS
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.streaming.streamed import StreamedImages
 from sspyr_mm.datasets.transforms import LoadRGBImage, PyramidViewTransform
-from sspyr_mm.datasets.transforms.sample_seed import SampleSeed
+from sspyr_mm.datasets.transforms.seeding import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
 
 
 def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
-    """Builds the training data set of a config, set to the first epoch.
+    """Builds the training data set of a config, with the pyramid of ``cfg.model``, set to the first epoch.
 
     Args:
         cfg: Pre-training config.
         seed: Seed of the views.
-
-    Returns:
-        Data set whose transforms use the pyramid of ``cfg.model``.
 
     Raises:
         ValueError: If a transform has a different pyramid.
@@ -39,7 +36,7 @@ def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
     """Sets the pyramid of the transforms that crop or decode by it.
 
     Args:
-        dataset: Data set, possibly a wrapper of others.
+        dataset: Data set, or a wrapper of others.
         spec: Pyramid of the model.
 
     Raises:
@@ -54,7 +51,7 @@ def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:
     """Sets the epoch from which the random numbers of views are derived.
 
     Args:
-        dataset: Data set, possibly a wrapper of others.
+        dataset: Data set, or a wrapper of others.
         epoch: Epoch, from 0.
         seed: Seed of the run, the same on every rank.
     """
@@ -99,14 +96,7 @@ def start_epoch(
 
 
 def inner_datasets(dataset: Any) -> list[Any]:
-    """Returns the data sets inside a wrapper of mmengine (``ConcatDataset``, ``RepeatDataset``, ...).
-
-    Args:
-        dataset: Data set or wrapper.
-
-    Returns:
-        Wrapped data sets; empty for a data set that is not a wrapper.
-    """
+    """Returns the data sets inside a wrapper of mmengine (``ConcatDataset``, ``RepeatDataset``, ...), else none."""
     parts = [*getattr(dataset, "datasets", []), getattr(dataset, "dataset", None)]
     return [part for part in parts if part is not None]
 

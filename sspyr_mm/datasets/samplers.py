@@ -29,11 +29,7 @@ class ResumableSampler(DefaultSampler):
         self._num_skipped = 0
 
     def skip(self, num_samples: int) -> None:
-        """Skips samples at the start of the current epoch.
-
-        Args:
-            num_samples: Number of samples of this rank, >= 0; ``len()`` still counts the whole epoch.
-        """
+        """Skips samples of this rank at the start of the epoch; ``len()`` still counts the whole epoch."""
         self._num_skipped = num_samples
 
     def __iter__(self) -> Iterator[int]:

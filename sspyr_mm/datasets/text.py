@@ -17,14 +17,8 @@ _MARKS = (
 def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
     r"""Reads a text file as UTF-8, or as UTF-16 or UTF-32 where it starts with their byte order mark.
 
-    UTF-16 without a mark is detected by the zero byte of its first character, which has to be ASCII.
-
-    Args:
-        path: File to read.
-        errors: Treatment of bytes that are not UTF-8, as in :func:`open`; ``surrogateescape`` keeps them in file names.
-
-    Returns:
-        The text, without the mark and with line ends as ``\n``.
+    UTF-16 without a mark is detected by the zero byte of its first character, which has to be ASCII. Bytes that are not
+    UTF-8 are treated by ``errors`` as in :func:`open`. The text has no mark, and line ends are ``\n``.
 
     Raises:
         OSError: If the file cannot be read.

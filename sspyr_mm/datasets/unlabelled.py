@@ -28,8 +28,8 @@ class UnlabelledImages(BaseDataset):
 
     Args:
         data_root: One path or several: a folder, searched recursively; a ``.txt`` or ``.lst`` file with one path per
-            line (relative to the file's folder; ``#`` starts a comment); a COCO ``.json``, whose images are searched in
-            ``data_prefix['img_path']``, else next to the json and in the folders of its parent.
+            line (relative to the folder of the file; ``#`` starts a comment); a COCO ``.json``, whose images are
+            searched in ``data_prefix['img_path']``, else next to the json and in the folders of its parent.
         data_prefix: ``dict(img_path=...)``: folder of the images of a list or json; for folders, a sub-folder.
         pipeline: Transforms.
         suffixes: File extensions of images, in any case; default: all readable formats, detected by extension, and by
@@ -75,43 +75,35 @@ class UnlabelledImages(BaseDataset):
         super().__init__(ann_file="", data_root="", data_prefix={}, pipeline=steps, max_refetch=max_refetch, **kwargs)
 
     def list_images(self) -> list[str]:
-        """Lists the images, sorted within each folder, so that the order is the same on every machine.
-
-        Returns:
-            Paths of the images.
-        """
+        """Returns the paths of the images, in the same order on every machine."""
         self.notices = []
         finder = ImageFinder(self.suffixes)
         paths = [path for root in self.roots for path in self._list_root(root, finder)]
         skipped = finder.notice(len(paths))
         self.notices += [skipped] if skipped else []
-        places = ", ".join(map(printable, self.roots))
-        if not paths and any(is_packed(str(root)) for root in self.roots):
+        if paths:
+            return paths
+        if any(is_packed(str(root)) for root in self.roots):
             raise ValueError(
-                f"{places} contains packed shards: pass it to tools/train.py --data-root, or set "
+                f"{self._places} contains packed shards: pass it to tools/train.py --data-root, or set "
                 "train_dataloader.dataset.type=StreamedImages and train_dataloader.sampler=None; other commands need "
                 "the folder of images that was packed"
             )
-        if not paths:
-            raise ValueError(
-                f"No images in {places}, also in sub-folders ({skipped or 'no other files either'}). Point data_root "
-                "to a folder of images, a list file (.txt) or a COCO json (tools/train.py --data-root)"
-            )
-        return paths
+        raise ValueError(
+            f"No images in {self._places}, also in sub-folders ({skipped or 'no other files either'}). Set data_root "
+            "to a folder of images, a list file (.txt) or a COCO json (tools/train.py --data-root)"
+        )
+
+    @property
+    def _places(self) -> str:
+        return ", ".join(map(printable, self.roots))
 
     def load_data_list(self) -> list[dict[str, str]]:
-        """Lists the images in the form that mmengine expects.
-
-        Returns:
-            One dict with ``img_path`` per image.
-        """
+        """Returns one dict with ``img_path`` per image."""
         return [{"img_path": path} for path in self.list_images()]
 
     def full_init(self) -> None:
-        """Serialises the list of images into mmengine's buffer, one image at a time.
-
-        mmengine's own method first builds a dict and an array per image: several times the memory, in every process.
-        """
+        """Serialises the images into mmengine's buffer one by one, without its dict and array per image in memory."""
         if self._fully_initialized or not self.serialize_data:
             super().full_init()
             return
@@ -131,12 +123,6 @@ class UnlabelledImages(BaseDataset):
         for any number of workers and after a restart. It keeps the ``sample_idx`` of the unreadable image, so that its
         views differ from those at its own index.
 
-        Args:
-            idx: Index of the image.
-
-        Returns:
-            Output of the pipeline.
-
         Raises:
             IndexError: If ``idx`` is out of range.
             UnreadableImageError: If ``max_refetch`` replacements cannot be read either.
@@ -152,10 +138,9 @@ class UnlabelledImages(BaseDataset):
             data = self.pipeline({**other, "sample_idx": idx})
             if data is not None:
                 return data
-        places = ", ".join(map(printable, self.roots))
         raise UnreadableImageError(
-            f"Image {idx} of {places} and {self.max_refetch} replacements cannot be read: see 'Skipped ...' above; "
-            "remove or repair these files, or set another data_root"
+            f"Image {idx} of {self._places} and {self.max_refetch} replacements cannot be read: see 'Skipped ...' "
+            "above; remove or repair these files, or set another data_root"
         )
 
     def _list_root(self, root: Path, finder: ImageFinder) -> list[str]:
@@ -170,21 +155,14 @@ class UnlabelledImages(BaseDataset):
             raise ValueError(f"data_root {printable(root)} is a pipe, socket or device: give a file")
         suffix = root.suffix.lower()
         if suffix == ".json":
-            return self._list_coco(root)
-        if suffix in (".txt", ".lst"):
-            return self._list_file(root)
-        raise ValueError(f"data_root {printable(root)} is neither a folder nor a .txt list nor a COCO .json")
-
-    def _list_file(self, root: Path) -> list[str]:
-        folder = str(Path(self.img_prefix) if self.img_prefix else root.parent)
-        paths, form = read_list(root, folder)
-        if form:
-            self.notices.append(f"{printable(root)}: {form}")
-        return self._present(
-            paths, root, "relative paths start at the folder of the list, or at data_prefix=dict(img_path=FOLDER)"
-        )
-
-    def _present(self, paths: list[str], root: Path, remedy: str) -> list[str]:
+            paths = self._list_coco(root)
+            remedy = "add the missing files, or set data_prefix=dict(img_path=FOLDER)"
+        elif suffix in (".txt", ".lst"):
+            paths, form = read_list(root, str(Path(self.img_prefix) if self.img_prefix else root.parent))
+            self.notices += [f"{printable(root)}: {form}"] if form else []
+            remedy = "relative paths start at the folder of the list, or at data_prefix=dict(img_path=FOLDER)"
+        else:
+            raise ValueError(f"data_root {printable(root)} is neither a folder nor a .txt list nor a COCO .json")
         paths, notice = drop_missing(paths, root, max_missing=self.max_missing, remedy=remedy)
         self.notices += [notice] if notice else []
         return paths
@@ -197,5 +175,4 @@ class UnlabelledImages(BaseDataset):
                 raise TypeError(f"file_name must be text, got {wrong[0]}: put it in quotes")
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
-        paths = find_coco_images(root, names, self.img_prefix)
-        return self._present(paths, root, "add the missing files, or set data_prefix=dict(img_path=FOLDER)")
+        return find_coco_images(root, names, self.img_prefix)

@@ -16,7 +16,7 @@ def answer_to_parent_only(worker_id: int) -> None:
     it or has exited.
 
     Args:
-        worker_id: Index of the worker, passed by ``DataLoader``.
+        worker_id: Index of the worker; not used.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):  # macOS, Windows: torch's own handling is kept

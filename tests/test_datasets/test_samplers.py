@@ -22,7 +22,7 @@ def test_skip_leaves_the_end_of_the_same_order(shuffle, skip):
     assert sorted(whole) == DATA
     sampler = make(3, shuffle=shuffle, skip=skip)
     assert list(sampler) == whole[skip:]
-    assert len(sampler) == len(DATA)  # the epoch's length, which schedules count on, stays
+    assert len(sampler) == len(DATA)  # schedules need the length of the whole epoch
 
 
 def test_next_epoch_is_complete_and_in_another_order():

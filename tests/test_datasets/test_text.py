@@ -30,7 +30,7 @@ TEXT = "Müller/a.jpg\nb c.jpg\n"
     ],
 )
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
-def test_unicode_text_reads_alike_in_every_encoding(tmp_path, mark, encoding, line_end):
+def test_unicode_text_is_the_same_in_every_encoding(tmp_path, mark, encoding, line_end):
     file = tmp_path / "list.txt"
     file.write_bytes(mark + TEXT.replace("\n", line_end).encode(encoding))
     assert read_text(file) == TEXT
@@ -51,7 +51,7 @@ def test_empty_file_is_empty_text(tmp_path):
 
 @pytest.fixture
 def image(tmp_path):
-    """One image, and files of every kind that name it, in UTF-8."""
+    """Writes an image, and files of every kind that contain its name, in UTF-8."""
     path = tmp_path / "JPEGImages/a.png"
     path.parent.mkdir()
     Image.new("RGB", (9, 9)).save(path)
@@ -95,7 +95,7 @@ print(json.dumps([paths, classes]))
 """
 
 
-def test_files_are_utf_8_whatever_the_locale(image, tmp_path):
+def test_files_are_read_as_utf_8_in_every_locale(image, tmp_path):
     ascii_locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     done = subprocess.run(
         [sys.executable, "-c", READ],

@@ -1,7 +1,6 @@
-"""Search for images in all kinds of sources, and replacement of broken ones."""
+"""Search for images in every kind of source, and replacement of broken ones."""
 
 import json
-import logging
 import os
 import re
 import tracemalloc
@@ -9,7 +8,6 @@ import tracemalloc
 import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
@@ -18,8 +16,8 @@ from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
 
 def image_file(path, value=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.full((6, 8, 3), 200, np.uint8)  # one of which differs: constant images are reported
-    pixels[0, 0] = value
+    pixels = np.full((6, 8, 3), 200, np.uint8)
+    pixels[0, 0] = value  # because constant images are reported
     assert cv2.imwrite(str(path), pixels)
     return path
 
@@ -29,57 +27,52 @@ def found(*args, **kwargs):
     return [dataset.get_data_info(i)["img_path"] for i in range(len(dataset))]
 
 
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
 def relative(paths, root):
     return [os.path.relpath(path, root) for path in paths]
 
 
 def test_folder_is_searched_recursively_and_sorted(tmp_path):
     names = ["b.jpg", "a.PNG", "deep/er/c.webp", "deep/d.JPEG", "e.tif", "deep/f.gif", "z/g.bmp"]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    for name in ("notes.txt", "labels.json", "deep/movie.mp4", "jpg", "f.jpg.part"):
-        (tmp_path / name).touch()
+    touch(tmp_path, *names, "notes.txt", "labels.json", "deep/movie.mp4", "jpg", "f.jpg.part")
     assert relative(found(tmp_path), tmp_path) == sorted(names)
     assert relative(found(str(tmp_path)), tmp_path) == sorted(names)
 
 
 def test_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures/a.jpg").touch()
-    assert found("~/pictures") == [str(tmp_path / "pictures/a.jpg")]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    assert found("~/images") == [str(tmp_path / "images/a.jpg")]
 
 
 def test_hidden_files_and_folders_are_skipped(tmp_path):
-    for name in ("a.jpg", "._a.jpg", ".thumbnails/a.jpg", "b/.git/c.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "a.jpg", "._a.jpg", ".thumbnails/a.jpg", "b/.git/c.png")
     assert relative(found(tmp_path), tmp_path) == ["a.jpg"]
 
 
-def test_a_hidden_folder_can_be_the_root(tmp_path):
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache/a.jpg").touch()
+def test_hidden_folder_can_be_the_root(tmp_path):
+    touch(tmp_path, ".cache/a.jpg")
     assert relative(found(tmp_path / ".cache"), tmp_path) == [".cache/a.jpg"]
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
     root = tmp_path / "root"
-    (root / "sub").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    for path in (root / "a.jpg", root / "sub/b.jpg", tmp_path / "elsewhere/c.jpg"):
-        path.touch()
+    touch(tmp_path, "root/a.jpg", "root/sub/b.jpg", "elsewhere/c.jpg")
     (root / "sub/up").symlink_to(root)
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     (root / "d.jpg").symlink_to(tmp_path / "elsewhere/c.jpg")
     assert relative(found(root), root) == ["a.jpg", "d.jpg", "linked/c.jpg", "sub/b.jpg"]
 
 
-def test_each_folder_is_listed_once_whatever_links_lead_back(tmp_path, monkeypatch):
+def test_each_folder_is_listed_once_despite_links_to_parents(tmp_path, monkeypatch):
     """Two links upwards double the paths at every level."""
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub/a.jpg").touch()
+    touch(tmp_path, "sub/a.jpg")
     for name in ("one", "two", "sub/one", "sub/two"):
         (tmp_path / name).symlink_to(tmp_path)
     listed, scan = [], os.scandir
@@ -94,8 +87,7 @@ def test_each_folder_is_listed_once_whatever_links_lead_back(tmp_path, monkeypat
 
 
 def test_choice_between_two_paths_of_a_folder_is_deterministic(tmp_path, monkeypatch):
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/x.jpg").touch()
+    touch(tmp_path, "b/x.jpg")
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "c").symlink_to(tmp_path / "b")
     scan = os.scandir
@@ -124,18 +116,16 @@ def test_choice_between_two_paths_of_a_folder_is_deterministic(tmp_path, monkeyp
 
 
 def test_sub_folder_and_suffixes_can_be_set(tmp_path):
-    for name in ("train/a.jpg", "train/b.jp2", "val/c.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "train/a.jpg", "train/b.jp2", "val/c.jpg")
     assert relative(found(tmp_path, data_prefix=dict(img_path="train")), tmp_path) == ["train/a.jpg", "train/b.jp2"]
     assert relative(found(tmp_path, suffixes=[".JP2"]), tmp_path) == ["train/b.jp2"]
 
 
 def test_list_file_is_read(tmp_path):
-    inner = image_file(tmp_path / "lists/pictures/a.png")
+    inner = image_file(tmp_path / "lists/images/a.png")
     outer = image_file(tmp_path / "other/b.png")
     listing = tmp_path / "lists/train.txt"
-    listing.write_text(f"# chosen by hand\npictures/a.png\n\n  {outer}  \n", encoding="utf-8")
+    listing.write_text(f"# chosen by hand\nimages/a.png\n\n  {outer}  \n", encoding="utf-8")
     assert found(listing) == [str(inner), str(outer)]
     listing.write_text("b.png\n")
     assert found(listing, data_prefix=dict(img_path=str(tmp_path / "other"))) == [str(outer)]
@@ -157,7 +147,7 @@ def listing_of(folder, count):
 
 
 def test_lists_of_millions_need_little_memory(tmp_path):
-    """A dict and an array for each, as mmengine makes them, take about 700 bytes an image while they are packed."""
+    """mmengine's dict and array per image would take about 700 bytes per image."""
     count = 5_000
     listing = listing_of(tmp_path, count)
     tracemalloc.start()
@@ -186,7 +176,7 @@ def test_images_are_the_same_with_and_without_serialisation(tmp_path, serialize)
     assert len(lazy.get_subset([1, 4])) == 2 and len(lazy) == 9
 
 
-def test_a_list_file_keeps_its_order(tmp_path):
+def test_list_file_keeps_its_order(tmp_path):
     for name in "cab":
         image_file(tmp_path / f"{name}.png")
     (tmp_path / "list.txt").write_text("c.png\na.png\nb.png\n")
@@ -204,7 +194,7 @@ def test_a_list_file_keeps_its_order(tmp_path):
         ("annotations/instances_val2017.json", "images/val2017"),
     ],
 )
-def test_a_coco_json_finds_its_images(tmp_path, annotations, images):
+def test_images_of_a_coco_json_are_found(tmp_path, annotations, images):
     names = ["000000000009.jpg", "000000000002.jpg"]
     expected = [image_file(tmp_path / images / name) for name in names]
     path = tmp_path / annotations
@@ -213,7 +203,7 @@ def test_a_coco_json_finds_its_images(tmp_path, annotations, images):
     assert [os.path.realpath(p) for p in found(path)] == [str(p.resolve()) for p in expected]
 
 
-def test_coco_json_finds_images_by_prefix(tmp_path):
+def test_images_of_a_coco_json_are_found_by_prefix(tmp_path):
     expected = image_file(tmp_path / "far/away/1.jpg")
     path = tmp_path / "instances_mine.json"
     path.write_text(json.dumps(dict(images=[dict(file_name="1.jpg")])))
@@ -243,7 +233,7 @@ def test_no_images_is_an_error_with_the_places_searched(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/readme.md").touch()
     message = (
-        f"No images in {tmp_path}, also in sub-folders (1 of 1 files skipped: 1 .md). Point data_root to a folder of "
+        f"No images in {tmp_path}, also in sub-folders (1 of 1 files skipped: 1 .md). Set data_root to a folder of "
         "images, a list file (.txt) or a COCO json"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
@@ -271,7 +261,7 @@ def test_missing_and_unsupported_roots_are_refused(tmp_path):
 
 @pytest.mark.parametrize("locked", [".", "sub"])
 def test_unreadable_folder_is_reported(tmp_path, monkeypatch, locked):
-    """Tests may run as root, whom no folder is closed to: the system call is made to fail."""
+    """root can read every folder, so the system call is patched."""
     image_file(tmp_path / "a.png")
     image_file(tmp_path / "sub/b.png")
     closed = os.path.normpath(tmp_path / locked)
@@ -303,17 +293,6 @@ LOAD = [LoadRGBImage()]
 
 
 @pytest.fixture
-def log():
-    logger = MMLogger.get_instance("test_unlabelled")
-    records = []
-    handler = logging.Handler()
-    handler.emit = lambda record: records.append(record.getMessage())
-    logger.addHandler(handler)
-    yield records
-    logger.removeHandler(handler)
-
-
-@pytest.fixture
 def folder_with_broken_files(tmp_path):
     for value in range(10):
         image_file(tmp_path / f"{value}.png", value)
@@ -331,11 +310,11 @@ def test_broken_image_is_replaced(folder_with_broken_files, log):
         results = dataset[idx]
         value = int(results["img"][0, 0, 0])
         assert results["img_path"].endswith(f"{value}.png")
-        # The place in the epoch stays the broken one's: views are not those of the other's own turn.
+        # The replacement keeps the index, so that its views differ from those at its own index.
         assert results["sample_idx"] == idx
         if idx in (3, 5, 7):
             assert value not in (3, 5, 7)
-            assert log[0].startswith(f"Skipped {folder_with_broken_files}/{idx}.png: ")
+            assert log[0].getMessage().startswith(f"Skipped {folder_with_broken_files}/{idx}.png: ")
         else:
             assert value == idx and not log
 
@@ -352,7 +331,7 @@ def test_replacement_does_not_depend_on_generators_or_workers(folder_with_broken
     np.random.seed(1)
     assert epoch() == first
     assert epoch(num_workers=2) == first
-    assert len({first[3], first[5], first[7]}) > 1  # not all the same one
+    assert len({first[3], first[5], first[7]}) > 1
 
 
 def test_only_broken_files_are_an_error(tmp_path):

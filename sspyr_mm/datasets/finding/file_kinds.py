@@ -46,14 +46,7 @@ _NEEDS_PLUGIN = {".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx"
 
 
 def image_kind(head: bytes) -> str | None:
-    """Detects an image format, readable or not.
-
-    Args:
-        head: The first :data:`NUM_BYTES` bytes of the file, or more.
-
-    Returns:
-        Name of the format, None for other files.
-    """
+    """Returns the image format of a file by its first :data:`NUM_BYTES` bytes, readable or not; None for others."""
     for mark, kind in _MARKS:
         if head.startswith(mark):
             return kind
@@ -80,17 +73,10 @@ def register_heif() -> bool:
 
 @functools.cache
 def missing_reader(suffix: str) -> str | None:
-    """Returns the package that is missing to read images with an extension.
-
-    Args:
-        suffix: File extension; also a format of :func:`image_kind` in this form, such as ``.heic``.
-
-    Returns:
-        Package to install, None if nothing is missing.
-    """
-    if suffix in _NEEDS_HEIF:
-        return None if register_heif() else "pillow-heif"
-    if suffix in _NEEDS_PLUGIN:
+    """Returns the package to install for an extension, or a format such as ``.heic``; None if none is missing."""
+    if suffix in _NEEDS_HEIF and not register_heif():
+        return "pillow-heif"
+    if plugin := _NEEDS_PLUGIN.get(suffix):
         Image.init()
-        return None if _NEEDS_PLUGIN[suffix] in Image.OPEN else "a Pillow with " + _NEEDS_PLUGIN[suffix]
+        return None if plugin in Image.OPEN else f"a Pillow with {plugin}"
     return None

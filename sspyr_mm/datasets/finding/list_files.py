@@ -15,38 +15,19 @@ _SAMPLE = 32
 _WORTH_A_SCAN = 100
 """Number of files from which their folder is listed once; fewer are checked one by one."""
 _LABEL = re.compile(r"(?:\s+|[,;]\s*)-?\d+(?:\.\d+)?$")
-
-
-def _unquoted(line: str) -> str:
-    return line.strip("\"'")
-
-
-def _with_slashes(line: str) -> str:
-    return line.replace("\\", "/")
-
-
-def _without_label(line: str) -> str:
-    return _unquoted(_LABEL.sub("", line))
-
-
 _FORMS: dict[str, Callable[[str], str]] = {
     "": str,
-    "quotes removed": _unquoted,
-    "backslashes read as slashes": _with_slashes,
-    "numbers after the paths (labels) ignored": _without_label,
+    "quotes removed": lambda line: line.strip("\"'"),
+    "backslashes read as slashes": lambda line: line.replace("\\", "/"),
+    "numbers after the paths (labels) ignored": lambda line: _LABEL.sub("", line).strip("\"'"),
 }
 """Forms of lines; the first form under which most images exist is used."""
 
 
 def read_list(source: Path, folder: str) -> tuple[list[str], str]:
-    """Reads a list of images, one path per line; ``#`` starts a comment.
+    """Reads a list of images, one path per line; ``#`` starts a comment. File names need not be UTF-8.
 
-    Args:
-        source: Text file in UTF-8 or, with a byte order mark, UTF-16. File names need not be UTF-8.
-        folder: Base folder of relative paths.
-
-    Returns:
-        Paths in the order of the list, and a description of the form of its lines, empty for plain paths.
+    Relative paths start at ``folder``. Also returns a description of the form of the lines, empty for plain paths.
 
     Raises:
         OSError: If the list cannot be read.
@@ -82,22 +63,13 @@ def _resolve(line: str, folder: str) -> str:
 
 
 def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: str) -> tuple[list[str], str | None]:
-    """Removes the paths of missing files, up to a largest share.
+    """Returns the existing files of a list or annotation file, and a notice about missing ones, None if all exist.
 
     A folder with many listed files is read once: on a file server, checking files one by one takes a thousand times as
     long. URLs are not checked.
 
-    Args:
-        paths: Paths of images.
-        source: List or annotation file that contains them.
-        max_missing: Largest share of missing files, 0 to 1.
-        remedy: Remedy in the error message.
-
-    Returns:
-        Paths of existing files, and a notice about the missing ones, None if all exist.
-
     Raises:
-        FileNotFoundError: If a larger share is missing.
+        FileNotFoundError: If a larger share than ``max_missing``, 0 to 1, is missing; ends with the ``remedy``.
     """
     present = _present(paths)
     missing = [path for path, there in zip(paths, present, strict=True) if not there]

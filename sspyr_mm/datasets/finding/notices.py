@@ -13,13 +13,9 @@ _ALARMING = 0.25
 
 
 def data_notices(dataset: Any) -> list[str]:
-    """Collects the notices from listing the images, and checks a sample of the images.
+    """Returns lines about skipped files, missing images, and images that are constant or nearly black.
 
-    Args:
-        dataset: Data set; only :class:`UnlabelledImages` have notices.
-
-    Returns:
-        Lines about skipped files, missing images, and images that are constant or nearly black.
+    Only :class:`UnlabelledImages` have notices; a sample of their images is loaded.
     """
     if not isinstance(dataset, UnlabelledImages):
         return []
@@ -27,8 +23,7 @@ def data_notices(dataset: Any) -> list[str]:
 
 
 def _flat_images(dataset: UnlabelledImages) -> list[str]:
-    steps = getattr(dataset.pipeline, "transforms", [])
-    load = next((step for step in steps if isinstance(step, LoadRGBImage)), None)
+    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadRGBImage)), None)
     if load is None:
         return []
     found, tried = [], 0

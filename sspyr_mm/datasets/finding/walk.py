@@ -8,16 +8,12 @@ from pathlib import Path
 from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES, NUM_BYTES, OTHER_SUFFIXES, image_kind, missing_reader
 from sspyr_mm.files import printable
 
+# fmt: off
 _SERVER_FOLDERS = {
-    "@eaDir",
-    "@Recycle",
-    "#recycle",
-    "#snapshot",
-    "$RECYCLE.BIN",
-    "System Volume Information",
-    "__MACOSX",
+    "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "__MACOSX",
     "lost+found",
 }
+# fmt: on
 """Folders that file servers and operating systems create; they contain thumbnails and deleted files."""
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 _TRIALS = 64
@@ -28,8 +24,8 @@ class ImageFinder:
     """Finds images in folders and their sub-folders, and counts all other files.
 
     Files with the extension of a readable format are not opened. Files with an unknown extension, or none, are detected
-    by their first bytes; if the first 64 files of an extension are all images, or none is, the others are assumed to be
-    the same. Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
+    by their first bytes; if the first 64 files of an extension are all images, or all other files, the rest is assumed
+    to be the same. Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
 
     Args:
         suffixes: Extensions of images, in lower case; default: detection by extension and content.
@@ -43,13 +39,7 @@ class ImageFinder:
         self._trials: dict[str, list[int]] = {}
 
     def find(self, folder: Path) -> list[str]:
-        """Lists the images in a folder and its sub-folders, following links.
-
-        Args:
-            folder: Root folder.
-
-        Returns:
-            Sorted paths.
+        """Returns the sorted paths of the images in a folder and its sub-folders, following links.
 
         Raises:
             FileNotFoundError: If the folder does not exist.
@@ -94,16 +84,8 @@ class ImageFinder:
         return is_image
 
     def notice(self, num_images: int) -> str | None:
-        """Describes the skipped files.
-
-        Args:
-            num_images: Number of images found.
-
-        Returns:
-            One line, None if nothing was skipped.
-        """
-        total = self.skipped.total()
-        if not total:
+        """Returns a line about the skipped files, given the number of found images; None if no file was skipped."""
+        if not (total := self.skipped.total()):
             return None
         kinds = [_kind_text(kind, count) for kind, count in self.skipped.most_common(8)]
         more = [f"{len(self.skipped) - 8} more kinds"] if len(self.skipped) > 8 else []

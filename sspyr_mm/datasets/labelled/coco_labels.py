@@ -2,26 +2,26 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sspyr_mm.datasets.labelled.labelled_images import LabelledImages, check_files, image_targets, repeated
+import numpy as np
+
+from sspyr_mm.datasets.labelled.labelled_images import LabelledImages, check_files
 from sspyr_mm.datasets.names import find_coco_images, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened
 
+_Items = list[dict[str, Any]]
 
-def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
-    """Reads a COCO json.
 
-    Args:
-        source: ``instances_*.json``.
-        image_root: Folder of the images; default: where :func:`find_coco_images` finds them.
+def read_coco(source: Path, image_root: str | None) -> LabelledImages:
+    """Reads a COCO json; images are searched in ``image_root``, else as by :func:`find_coco_images`.
 
-    Returns:
-        Labelled set. Every instance counts, crowds included. Classes have the order of the category list, images that
-        of the image list; images without annotations are kept, as rows of zeros.
+    Every instance counts, crowds included. Classes have the order of the category list, images that of the image list;
+    images without annotations are kept, as rows of zeros.
 
     Raises:
         FileNotFoundError: If an image does not exist.
@@ -35,23 +35,13 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     if len(rows) < len(ids) or len(columns) < len(categories):
         raise ValueError(f"{source}: duplicate ids of images or categories; give each its own id")
     classes = _class_names(categories, source)
-    targets = image_targets(len(ids), len(columns))
+    targets = np.zeros((len(ids), len(columns)), np.int8)
     for annotation in annotations:
-        image_id, category = annotation["image_id"], annotation["category_id"]
-        if category not in columns:
-            raise ValueError(
-                f"{source}: annotation {annotation.get('id')} has category_id {category!r}, not in categories"
-                f"{_other_type(category, columns)}"
-            )
-        if image_id not in rows:
-            raise ValueError(
-                f"{source}: annotation {annotation.get('id')} has image_id {image_id!r}, not in images"
-                f"{_other_type(image_id, rows)}"
-            )
-        targets[rows[image_id], columns[category]] = 1
+        column = _index_of(annotation, "category_id", columns, source, "categories")
+        targets[_index_of(annotation, "image_id", rows, source, "images"), column] = 1
     paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
     check_files(paths, source)
-    if twice := repeated(map(os.path.normpath, paths)):
+    if twice := _repeated(map(os.path.normpath, paths)):
         raise ValueError(
             f"{source}: several images have the same file_name: {shortened(twice)}; merge them, with the "
             "annotations of all"
@@ -59,25 +49,31 @@ def read_coco(source: Path, image_root: str | None = None) -> LabelledImages:
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
 
 
-def _class_names(categories: list[dict[str, Any]], source: Path) -> tuple[str, ...]:
+def _class_names(categories: _Items, source: Path) -> tuple[str, ...]:
     """Returns the category names; each must be text and unique."""
     names = [category["name"] for category in categories]
-    wrong = [repr(name) for name in names if not isinstance(name, str)]
-    if wrong:
+    if wrong := [repr(name) for name in names if not isinstance(name, str)]:
         raise ValueError(f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes")
-    twice = repeated(names)
-    if twice:
+    if twice := _repeated(names):
         raise ValueError(f"{source}: several categories have the same name: {shortened(twice)}; rename or merge them")
     warn_of_alike_classes(names, source)
     return tuple(names)
 
 
-def _other_type(wanted: object, ids: Iterable[object]) -> str:
-    """Describes an id that differs from the wanted one only in type, for an error message."""
-    return next((f" (but {one!r} is)" for one in ids if str(one) == str(wanted)), "")
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
-def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+def _index_of(annotation: dict[str, Any], key: str, indices: dict[Any, int], source: Path, part: str) -> int:
+    """Returns the index of an id in an annotation, which must be in a part of the file."""
+    wanted = annotation[key]
+    if wanted not in indices:
+        other_type = next((f" (but {one!r} is)" for one in indices if str(one) == str(wanted)), "")
+        raise ValueError(f"{source}: annotation {annotation.get('id')} has {key} {wanted!r}, not in {part}{other_type}")
+    return indices[wanted]
+
+
+def _check_values(items: _Items, *keys: str) -> None:
     """Checks that keys exist, file names are text and ids are numbers or text; category names are checked later."""
     for item in items:
         for key in keys:
@@ -88,18 +84,15 @@ def _check_values(items: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
                 raise TypeError(f"{key} must be a number or text, got {value!r}")
 
 
-def _load(source: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+def _load(source: Path) -> tuple[_Items, _Items, _Items]:
     """Returns images, annotations and categories, with the keys used here checked for presence and type."""
     try:
         content = json.loads(read_text(source))
-        images, categories = content["images"], content.get("categories", [])
-        annotations = content.get("annotations", [])
-        for items, keys in (
-            (images, ("id", "file_name")),
-            (categories, ("id", "name")),
-            (annotations, ("image_id", "category_id")),
-        ):
-            _check_values(items, keys)
+        images = content["images"]
+        annotations, categories = content.get("annotations", []), content.get("categories", [])
+        _check_values(images, "id", "file_name")
+        _check_values(categories, "id", "name")
+        _check_values(annotations, "image_id", "category_id")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{source} is not a COCO json of instances: it needs images[].id and file_name, categories[].id and name, "

@@ -5,7 +5,6 @@ Dimensions: N images, L classes.
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +28,8 @@ class LabelledImages:
             difficult objects).
         classes: Class names in the order of the columns.
         multi_label: Whether an image may show several classes, or none.
-        image_ids: N ids that do not depend on the location of the files, for lists of images: COCO's id, VOC's name,
-            else the path as written in the source.
+        image_ids: N ids that do not depend on the location of the files, for lists of images: the id of COCO, the name
+            of VOC, else the path as written in the source.
 
     Raises:
         ValueError: If the lengths or the shape or type of the targets do not match.
@@ -53,20 +52,13 @@ class LabelledImages:
             raise ValueError(f"{len(self.paths)} paths, but {len(self.image_ids)} image_ids")
 
     def with_classes(self, classes: Sequence[str]) -> "LabelledImages":
-        """Returns the same images with another list of classes.
-
-        Args:
-            classes: Class names in the new order. Classes that this set lacks become columns of zeros.
-
-        Returns:
-            Set with these columns.
+        """Returns the same images with other columns; classes that this set lacks become columns of zeros.
 
         Raises:
             ValueError: If ``classes`` lacks a class of this set.
         """
         classes = tuple(classes)
-        lost = [name for name in self.classes if name not in classes]
-        if lost:
+        if lost := [name for name in self.classes if name not in classes]:
             raise ValueError(
                 f"Labels outside of the {len(classes)} classes given: {shortened(lost)}; add them to the classes, or "
                 "remove them from the annotations"
@@ -76,21 +68,13 @@ class LabelledImages:
         return replace(self, targets=targets, classes=classes)
 
     def with_images(self, image_ids: Iterable[str], source: str | os.PathLike) -> "LabelledImages":
-        """Returns the images of a list, in the order of the set.
-
-        Args:
-            image_ids: Ids of the images.
-            source: Source of the ids, for the error message.
-
-        Returns:
-            Subset.
+        """Returns the images of a list, in the order of the set; error messages name the ``source`` of the list.
 
         Raises:
             ValueError: If the set lacks one of the images.
         """
         wanted = set(image_ids)
-        missing = sorted(wanted.difference(self.image_ids))
-        if missing:
+        if missing := sorted(wanted.difference(self.image_ids)):
             raise ValueError(
                 f"{source}: {len(missing)} of {len(wanted)} listed images are missing from the annotations: "
                 f"{shortened(missing)}; the list was made for another split or data set: make one with "
@@ -109,17 +93,9 @@ class LabelledImages:
 def match_classes(
     train: LabelledImages, test: LabelledImages, names: tuple[str, str] = ("train", "test")
 ) -> LabelledImages:
-    """Converts a test set to the classes of the training set.
+    """Returns a test set with the columns of the training set; messages use ``names``.
 
     Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20.
-
-    Args:
-        train: Training set.
-        test: Test set.
-        names: Names of the two sets in messages.
-
-    Returns:
-        ``test`` with the columns of ``train``; columns of classes that it does not show are zeros.
 
     Raises:
         ValueError: If ``test`` shows a class that ``train`` lacks.
@@ -134,8 +110,7 @@ def match_classes(
             + "".join(f"; {' / '.join(map(repr, group))} differ only in case or spaces" for group in alike)
             + ". Give two parts of one data set; a csv with a column per class also lists classes that no image shows"
         )
-    test = replace(test, targets=test.targets[:, shown], classes=tuple(found))
-    result = test.with_classes(train.classes)
+    result = replace(test, targets=test.targets[:, shown], classes=tuple(found)).with_classes(train.classes)
     columns = np.flatnonzero((result.targets == 1).any(0) & ~(train.targets == 1).any(0))
     if unseen := [train.classes[column] for column in columns]:
         warnings.warn(
@@ -147,38 +122,15 @@ def match_classes(
 
 
 def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
-    """Raises an error if images are missing; reads each folder once instead of checking each file.
-
-    Args:
-        paths: Paths of the images.
-        source: Source of the paths, for the error message.
-
-    Raises:
-        FileNotFoundError: If an image does not exist.
-    """
-    present: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in present:
-            present[folder] = set(os.listdir(folder or ".")) if os.path.isdir(folder or ".") else set()
-        if name not in present[folder]:
-            missing.append(path)
+    """Raises FileNotFoundError if images are missing; lists each folder once, which is faster than checking files."""
+    folders = set(map(os.path.dirname, paths))
+    present = {folder: set(os.listdir(folder or ".")) for folder in folders if os.path.isdir(folder or ".")}
+    missing = [path for path in paths if os.path.basename(path) not in present.get(os.path.dirname(path), ())]
     if missing:
         raise FileNotFoundError(
             f"{source}: {len(missing)} of {len(paths)} images do not exist: {shortened(missing)}; add them, or "
             "set their folder (image_root=DIR; for evaluate --train-images, --test-images)"
         )
-
-
-def image_targets(num_images: int, num_classes: int) -> np.ndarray:
-    """Returns (N, L) int8 zeros for a reader to fill."""
-    return np.zeros((num_images, num_classes), np.int8)
-
-
-def repeated(names: Iterable[str]) -> list[str]:
-    """Returns the names that occur more than once, in their order."""
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -> ValueError:

@@ -36,16 +36,7 @@ class LabelledDataset(MultiLabelDataset):
         """Reads all images of the set."""
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Lists the images with their labels, in the order of the annotations.
-
-        Returns:
-            One dict per image.
-
-        Raises:
-            FileNotFoundError: If the annotations, an image or the list of ids does not exist.
-            ValueError: If the annotations are malformed, contain a class that is not in ``classes``, or lack an image
-                of ``image_ids``.
-        """
+        """Returns one dict per image, in the order of the annotations."""
         found = self.read()
         if self.image_ids is not None:
             found = found.with_images(read_split(self.image_ids), self.image_ids)
@@ -64,14 +55,7 @@ class LabelledDataset(MultiLabelDataset):
         ]
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """Returns one image with ``gt_label`` and ``gt_score``.
-
-        Args:
-            idx: Index of the image.
-
-        Returns:
-            Input of the pipeline.
-        """
+        """Returns one image, with ``gt_label`` and ``gt_score``, as input of the pipeline."""
         info = super().get_data_info(idx)
         # Empty lists would become float tensors in the pipeline.
         info["gt_label"] = np.array(info["gt_label"], np.int64)
@@ -81,14 +65,7 @@ class LabelledDataset(MultiLabelDataset):
         return {**info, "gt_score": score}
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Returns the classes of an image, for class-balanced samplers.
-
-        Args:
-            idx: Index of the image.
-
-        Returns:
-            Indices of the classes that the image shows.
-        """
+        """Returns the indices of the classes that an image shows, for class-balanced samplers."""
         return self.get_data_info(idx)["gt_label"].tolist()
 
 

@@ -5,9 +5,10 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
-from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, image_targets, unknown_split
+from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, unknown_split
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES
@@ -17,13 +18,7 @@ _ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train
 
 
 def find_voc_tree(folder: Path) -> Path | None:
-    """Finds the VOC tree, a folder with ``Annotations`` and ``ImageSets/Main``, in a folder.
-
-    Args:
-        folder: VOC tree, VOCdevkit, or the parent of VOCdevkit.
-
-    Returns:
-        VOC tree, or None if there is none.
+    """Returns the VOC tree (with ``Annotations`` and ``ImageSets/Main``) at a folder, in it or in its VOCdevkit.
 
     Raises:
         ValueError: If there are several trees, such as VOC2007 and VOC2012.
@@ -40,18 +35,12 @@ def find_voc_tree(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_voc(root: Path, split: str | None, image_root: str | None = None) -> LabelledImages:
-    """Reads a split of a VOC tree.
+def read_voc(root: Path, split: str | None, image_root: str | None) -> LabelledImages:
+    """Reads a split of a VOC tree, optional if there is only one; the images are in ``JPEGImages`` by default.
 
-    Args:
-        root: VOC tree, with ``Annotations``, ``JPEGImages`` and ``ImageSets/Main/<split>.txt``.
-        split: Split, such as trainval; optional if there is only one.
-        image_root: Folder of the images; default: ``JPEGImages``.
-
-    Returns:
-        Labelled set. A class is shown (1) if it has an object that is not difficult, ignored (-1) if it has only
-        difficult ones. Classes are VOC's 20 in mmpretrain's order if they include all labels of the tree, else the
-        sorted labels of the tree: the same for all splits.
+    A class is shown (1) if it has an object that is not difficult, ignored (-1) if it has only difficult ones. Classes
+    are VOC's 20 in mmpretrain's order if they include all labels of the tree, else the sorted labels of the tree: the
+    same for all splits.
 
     Raises:
         FileNotFoundError: If an annotation or an image of the split does not exist.
@@ -64,13 +53,12 @@ def read_voc(root: Path, split: str | None, image_root: str | None = None) -> La
     classes = VOC2007_CATEGORIES if found <= set(VOC2007_CATEGORIES) else tuple(sorted(found))
     warn_of_alike_classes(classes, root)
     names = read_voc_ids(_split_file(root, split, classes), objects.__contains__)
-    lacking = [name for name in names if name not in objects]
-    if lacking:
+    if lacking := [name for name in names if name not in objects]:
         raise FileNotFoundError(
             f"{root / 'Annotations'} lacks {len(lacking)} of {len(names)} images of the split: {shortened(lacking)}; "
             "extract the archive of this split as well"
         )
-    targets = image_targets(len(names), len(classes))
+    targets = np.zeros((len(names), len(classes)), np.int8)
     for row, name in zip(targets, names, strict=True):
         for label, difficult in objects[name].items():
             row[classes.index(label)] = IGNORED if difficult else 1
@@ -137,8 +125,7 @@ def _find_images(folder: Path, names: list[str]) -> list[str]:
         for name in sorted(os.listdir(folder), reverse=True)  # reversed, so that a.jpg is used before a.png
         if name.lower().endswith(IMAGE_SUFFIXES)
     }
-    missing = [name for name in names if name not in files]
-    if missing:
+    if missing := [name for name in names if name not in files]:
         raise FileNotFoundError(
             f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; add them, or {_ELSEWHERE}"
         )

@@ -1,4 +1,4 @@
-"""Transforms in a loader's workers: decoding, cropping of regions and seeding."""
+"""Transforms in the workers of a loader: decoding, cropping of regions and seeding."""
 
 from sspyr_mm.datasets.transforms.formatting import PackPyramidInputs
 from sspyr_mm.datasets.transforms.loading import LoadRGBImage

@@ -15,15 +15,7 @@ class UnreadableImageError(ValueError):
 
 
 def describe_problem(data: bytes, options: DecodeOptions) -> str:
-    """Describes why :func:`decode_rgb` returned None for a file.
-
-    Args:
-        data: Bytes of the file.
-        options: Options of the decoding.
-
-    Returns:
-        Description of the file, to be shown after its path.
-    """
+    """Describes why :func:`decode_rgb` returned None for a file, in words that follow the path of the file."""
     if not data.strip(b"\0"):
         return "an empty file" if not data else f"only zeros ({len(data)} bytes)"
     size = image_size(data)

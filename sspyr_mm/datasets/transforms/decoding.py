@@ -1,19 +1,20 @@
 """Decoding of image files to 8-bit RGB.
 
-OpenCV decodes JPEGs directly. For other formats Pillow reads the header, and OpenCV, which is faster, decodes plain
-8-bit images.
+OpenCV decodes JPEGs. Pillow reads the headers of other formats, of which OpenCV, the faster one, decodes plain images.
 """
 
 import io
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
-from PIL import Image, ImageChops, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH
 
 from sspyr_mm.datasets.finding.file_kinds import register_heif
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions, blend, decode_deep, imdecode, is_deep, tiff_tags
@@ -26,34 +27,23 @@ _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of the JPEG segments that contain the image size; the excluded markers are tables."""
 _ADOBE = 0xEE
 _END_OF_JPEG = b"\xff\xd9"
-_ORIENTATION = 274
 _STDERR = threading.RLock()
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Returns the height and width in a JPEG's header, before any EXIF orientation; None for other formats.
-
-    Args:
-        data: Bytes of the file.
-    """
+    """Returns the height and width in the header of a JPEG, before any EXIF orientation; None for other formats."""
     frame = _jpeg_frame(data)
     return frame[:2] if frame else None
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Returns the height and width in the header of an image of any format; None if the header cannot be read.
-
-    Args:
-        data: Bytes of the file.
-    """
+    """Returns the height and width in the header of an image of any format; None if the header cannot be read."""
     if size := jpeg_size(data):
         return size
-    with _quiet():
-        try:
-            width, height = _open(data).size
-        except Exception:  # Pillow raises arbitrary exceptions on damaged files
-            return None
-    return height, width
+    with _quiet(), suppress(Exception):  # Pillow and OpenCV raise arbitrary exceptions on damaged files
+        width, height = _open(data).size
+        return height, width
+    return None
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
@@ -64,9 +54,9 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
     while at + 9 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         if marker in _FRAME_MARKERS:
-            height, width = data[at + 5 : at + 7], data[at + 7 : at + 9]
+            height, width = struct.unpack_from(">HH", data, at + 5)
             channels = data[at + 9] if at + 9 < len(data) else 0
-            return (int.from_bytes(height, "big"), int.from_bytes(width, "big"), channels, at, adobe)
+            return height, width, channels, at, adobe
         adobe |= marker == _ADOBE
         at += 2 + length
     return None
@@ -78,13 +68,13 @@ _DEFAULTS = DecodeOptions()
 def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEFAULTS) -> np.ndarray | None:
     """Decodes an image file to RGB.
 
-    Greyscale, palette and CMYK images are converted; EXIF orientation is applied in every format that has it; deeper
-    images are mapped to 8 bits by :func:`to_8_bits`; transparent areas get ``options.background``. A JPEG that lacks
-    only its end marker is decoded; one that lacks image data is not.
+    Greyscale, palette and CMYK images are converted, EXIF orientation is applied, deeper images are mapped to 8 bits
+    by :func:`to_8_bits`, and transparent areas get ``options.background``. A JPEG that lacks only its end marker is
+    decoded; one that lacks image data is not.
 
     Args:
         data: Bytes of the file.
-        reduction: Factor 1, 2, 4 or 8 by which a JPEG is decoded smaller, which is faster; ignored for other formats.
+        reduction: Factor by which a JPEG is decoded smaller, which is faster: 1, 2, 4 or 8. Other formats ignore it.
         options: Conversion of images that are not plain 8-bit, and limit of pixels.
 
     Returns:
@@ -132,33 +122,25 @@ def _decode_unfinished_jpeg(data: bytes, reduction: int) -> np.ndarray | None:
 
 def _decode_inks(data: bytes) -> np.ndarray | None:
     """Decodes CMYK without Adobe's marker, for which OpenCV and Pillow assume the inverted inks of Adobe's files."""
-    with _quiet():
-        try:
-            image = ImageChops.invert(ImageOps.exif_transpose(_open(data)))
-            return np.asarray(image.convert("RGB"))
-        except Exception:  # Pillow raises arbitrary exceptions on damaged files
-            return None
+    with _quiet(), suppress(Exception):
+        return np.asarray(ImageChops.invert(ImageOps.exif_transpose(_open(data))).convert("RGB"))
+    return None
 
 
 def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
-    """Decodes a file according to its header; Pillow and OpenCV raise arbitrary exceptions on damaged files."""
-    if not data:
-        return None
-    with _quiet():
-        try:
+    """Decodes a file according to its header."""
+    opened = None
+    with _quiet(), suppress(Exception):
+        with suppress(Exception):
             opened = _open(data)
-        except Exception:
-            opened = None
-        try:
-            tags = tiff_tags(data)
-            width, height = opened.size if opened else (tags.get(256, 0), tags.get(257, 0))
-            if width * height > options.max_pixels:
-                return None
-            if is_deep(data, opened, tags):
-                return decode_deep(data, opened, tags, options)
-            return _decode_8_bits(data, opened, options)
-        except Exception:
+        tags = tiff_tags(data)
+        width, height = opened.size if opened else (tags.get(IMAGEWIDTH, 0), tags.get(IMAGELENGTH, 0))
+        if width * height > options.max_pixels:
             return None
+        if is_deep(data, opened, tags):
+            return decode_deep(data, opened, tags, options)
+        return _decode_8_bits(data, opened, options)
+    return None
 
 
 def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptions) -> np.ndarray | None:
@@ -166,7 +148,9 @@ def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptio
         return _decode_plain(data)
     # An image is plain if OpenCV loses nothing: no alpha, inks or orientation (which it applies to PNG and TIFF).
     has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-    is_upright = opened.format in ("PNG", "TIFF") or (opened.getexif().get(_ORIENTATION, 1) not in range(2, 9))
+    is_upright = opened.format in ("PNG", "TIFF") or opened.getexif().get(ExifTags.Base.Orientation, 1) not in range(
+        2, 9
+    )
     is_plain = opened.format not in ("PPM", "JPEG", "MPO") and is_upright and not has_alpha
     if is_plain and (image := _decode_plain(data)) is not None:
         return image
@@ -190,10 +174,8 @@ def _open(data: bytes) -> Image.Image:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppresses messages of OpenCV, libpng, libtiff and Pillow about a file; the caller reports it in one line.
-
-    The C libraries write to the stderr of the process, which is redirected inside the block; one thread at a time.
-    """
+    """Suppresses messages of OpenCV, libpng, libtiff and Pillow about a file; the caller reports it in one line."""
+    # C libraries write to the stderr of the process: one thread at a time redirects it.
     with _STDERR, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -21,49 +21,35 @@ from sspyr_mm.pyramid import PyramidSpec
 
 
 def read_file(path: str) -> bytes:
-    """Reads a regular file.
-
-    Args:
-        path: File on a local disk.
-
-    Returns:
-        Content of the file.
-
-    Raises:
-        OSError: If the file cannot be read, or is a pipe, socket or device, which may never end.
-    """
-    with open(path, "rb", opener=_open_at_once) as file:
+    """Reads a regular local file; raises OSError for a pipe, socket or device, which may never end."""
+    # O_NONBLOCK: opening a pipe would wait for its other end.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("a pipe, socket or device, not a regular file")
         return file.read()
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Opens without waiting for the other end of a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @TRANSFORMS.register_module()
 class LoadRGBImage(BaseTransform):
     """Reads and decodes an image; reports and skips a broken file.
 
-    Required keys: ``img_path``. Modified keys: none; ``img_bytes``, the content of a file that the data set has already
-    read, is removed. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
+    Required keys: ``img_path``. Optional keys: ``img_bytes``, the content of the file if the data set has already read
+    it; it is removed. Modified keys: none. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
 
     Large JPEGs are decoded at a half, a quarter or an eighth of their size if a pyramid is set (by
     :class:`PyramidLinkHook`) and its regions do not need a higher resolution: see :meth:`PyramidSpec.reduction`.
 
-    A broken file is reported once across workers and epochs; disk errors are reported each time. The first image that
-    is constant or nearly black is also reported.
+    A broken file is reported once across workers and epochs, a disk error each time, and of images that are constant or
+    nearly black the first one.
 
     Args:
         backend_args: Arguments of mmengine's file client, for images that are not on a local disk.
         skip_broken: Whether a broken image is replaced by another one; False for labelled images.
         value_range: Values that become black and white in images with more than 8 bits per channel, such as
-            ``(0, 4095)``; default: from each file's bit-depth tag or values, see :func:`to_8_bits`.
-        background: RGB colour that transparent areas are composited on; default: ImageNet's mean, which is about zero
-            after normalisation.
-        max_pixels: Number of pixels in the header above which an image counts as broken; a small file can claim
+            ``(0, 4095)``; default: from the bit-depth tag or values of each file, see :func:`to_8_bits`.
+        background: RGB colour, 0 to 255, that transparent areas are composited on; default: ImageNet's mean, which is
+            about zero after normalisation.
+        max_pixels: Number of pixels above which an image counts as broken: the header of a small file can claim
             billions.
 
     Raises:
@@ -87,11 +73,7 @@ class LoadRGBImage(BaseTransform):
         self._reported = torch.zeros(1 << 16, dtype=torch.uint8).share_memory_()
 
     def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Sets the pyramid, whose regions limit the reduction of JPEGs.
-
-        Args:
-            spec: Pyramid of the model.
-        """
+        """Sets the pyramid of the model, whose regions limit the reduction of JPEGs."""
         self._spec = spec
 
     def _decode(self, data: bytes) -> np.ndarray | None:
@@ -110,41 +92,24 @@ class LoadRGBImage(BaseTransform):
             self._reported[slot] = 1
             print_log(message, "current", logging.WARNING)
 
-    def _load(self, results: dict[str, Any]) -> tuple[np.ndarray | None, str]:
-        """Returns the image, or None and the reason."""
-        data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
-        image = self._decode(data)
-        return image, describe_problem(data, self.options) if image is None else ""
-
     def peek(self, path: str) -> np.ndarray | None:
-        """Loads one image without reporting problems.
-
-        Args:
-            path: Path or URL.
-
-        Returns:
-            (H, W, 3) uint8 RGB, None if the image cannot be read.
-        """
+        """Loads an image, (H, W, 3) uint8 RGB, without reports; None if it cannot be read."""
         try:
-            return self._load({"img_path": path})[0]
+            return self._decode(self._read(path))
         except OSError:
             return None
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """Loads one image.
-
-        Args:
-            results: Sample with ``img_path``.
-
-        Returns:
-            ``results`` with the image, or None if the file cannot be read as an image: the data set then replaces it.
+        """Returns ``results`` with the image, or None if it cannot be read: the data set then replaces it.
 
         Raises:
-            UnreadableImageError: If the file cannot be read as an image and ``skip_broken`` is False.
+            UnreadableImageError: If the image cannot be read and ``skip_broken`` is False.
         """
         path = printable(results["img_path"])
         try:
-            image, problem = self._load(results)
+            data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
+            image = self._decode(data)
+            problem = describe_problem(data, self.options) if image is None else ""
         except OSError as error:
             self._report(path, error.strerror or str(error), once=False)
             return None

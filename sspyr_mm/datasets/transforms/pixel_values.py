@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 BACKGROUND = (124, 116, 104)
-"""Mean colour of ImageNet (mmpretrain's normalisation mean): about zero after normalisation."""
+"""Mean colour of ImageNet, which is about zero after normalisation."""
 MAX_PIXELS = 180_000_000
 """Limit of pixels per image: 540 MB of RGB; Pillow's own limit is 179 million."""
 
@@ -21,31 +21,24 @@ _BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT =
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Conversion of files that are not plain 8-bit images.
-
-    Args:
-        value_range: Values of deeper images that become black and white; default: from the file, see
-            :func:`to_8_bits`.
-        background: RGB colour under transparent areas.
-        max_pixels: Number of pixels above which an image is not decoded.
-    """
+    """Options of decoding, those of :class:`LoadRGBImage`; raises ValueError for a wrong type or range."""
 
     value_range: tuple[float, float] | None = None
     background: tuple[int, int, int] = BACKGROUND
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.value_range is not None and not (
-            _are_numbers(self.value_range, 2) and self.value_range[0] < self.value_range[1]
-        ):
-            raise ValueError(f"value_range must be (LOW, HIGH) with LOW < HIGH, got {self.value_range!r}")
-        if not _are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
+        limits = self.value_range
+        if limits is not None and not (are_numbers(limits, 2) and limits[0] < limits[1]):
+            raise ValueError(f"value_range must be (LOW, HIGH) with LOW < HIGH, got {limits!r}")
+        if not are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
             raise ValueError(f"background must be (RED, GREEN, BLUE), each 0 to 255, got {self.background!r}")
-        if not _are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
+        if not are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
             raise ValueError(f"max_pixels must be a number >= 1, got {self.max_pixels!r}")
 
 
-def _are_numbers(values: object, count: int) -> bool:
+def are_numbers(values: object, count: int) -> bool:
+    """Returns whether a setting is a list or tuple of ``count`` finite numbers; booleans are not numbers."""
     return (
         isinstance(values, (tuple, list))
         and len(values) == count
@@ -61,21 +54,13 @@ def to_8_bits(
     The range is the first that applies of:
 
     1. ``value_range``, if given;
-    2. 0 to ``white``, the largest value by the file's bit-depth tag, unless the file has larger values;
-    3. integers without negative values: 0 to ``2**n - 1`` with the smallest ``n >= 8`` that covers the file's largest
-       value, so that 10 or 12 bits in a 16-bit file keep black at 0 and are as bright as in a 10-bit or 12-bit file;
+    2. 0 to ``white``, the largest value by the bit-depth tag of the file, unless there are larger values;
+    3. integers without negative values: 0 to ``2**n - 1`` with the smallest ``n >= 8`` that covers the largest value,
+       so that 10 or 12 bits in a 16-bit file keep black at 0 and are as bright as in a 10-bit or 12-bit file;
     4. floating point within 0 to 1: 0 to 1; within 0 to 255: 0 to 255;
     5. anything else (negative values, elevations, Hounsfield units): the smallest to the largest finite value.
 
-    8-bit values stay as they are. NaN becomes black.
-
-    Args:
-        values: Array of any shape.
-        white: Largest value according to the file's tags.
-        value_range: Values that become 0 and 255.
-
-    Returns:
-        uint8 array of the same shape.
+    The result has the shape of ``values``. 8-bit values are unchanged, and NaN becomes black.
     """
     if values.dtype == np.uint8:
         return values
@@ -102,17 +87,9 @@ def _range(values: np.ndarray, white: int | None) -> tuple[float, float]:
 
 
 def blend(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Composites an image on a background colour, so that hidden colours of transparent areas do not show.
+    """Composites an (H, W, 3) uint8 image with (H, W) uint8 alpha on a colour, which hides transparent colours.
 
     Alpha that is zero everywhere is ignored, because some programs write it without meaning.
-
-    Args:
-        colour: (H, W, 3) uint8 RGB.
-        alpha: (H, W) uint8, 255 is opaque.
-        background: RGB colour, 0 to 255.
-
-    Returns:
-        (H, W, 3) uint8.
     """
     if alpha.min() == 255 or not alpha.any():
         return colour
@@ -122,36 +99,20 @@ def blend(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int
 
 
 def flatness(image: np.ndarray) -> str | None:
-    """Detects an image without content.
-
-    Args:
-        image: (H, W, 3) uint8.
-
-    Returns:
-        "constant" (no channel varies by more than 2) or "nearly black" (no value above 15), None for other images.
-    """
+    """Returns "constant" (no channel varies by more than 2), "nearly black" (no value above 15), or None."""
     height, width = image.shape[:2]
     # Four pixels almost always suffice, at no cost.
     few = [image[height * i // 5, width * i // 5].tolist() for i in range(1, 5)]
     if max(map(max, few)) > 15 and any(max(c) - min(c) > 2 for c in zip(*few, strict=True)):
         return None
     low, high = image.min((0, 1)), image.max((0, 1))
-    is_constant, is_black = int((high - low).max()) <= 2, int(high.max()) <= 15
-    if not (is_constant or is_black):
-        return None
-    return "constant" if is_constant else "nearly black"
+    if (high - low).max() <= 2:
+        return "constant"
+    return "nearly black" if high.max() <= 15 else None
 
 
 def imdecode(data: bytes, mode: int) -> np.ndarray | None:
-    """Decodes with OpenCV.
-
-    Args:
-        data: Bytes of the file.
-        mode: Flag ``cv2.IMREAD_*``.
-
-    Returns:
-        Decoded image, None if OpenCV cannot read it.
-    """
+    """Decodes with OpenCV and a flag ``cv2.IMREAD_*``; None if OpenCV cannot read the file."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:  # for example, a header with more pixels than OpenCV allows
@@ -159,7 +120,7 @@ def imdecode(data: bytes, mode: int) -> np.ndarray | None:
 
 
 def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bool:
-    """Whether the file has more than 8 bits per channel."""
+    """Returns whether the file has more than 8 bits per channel; arguments as in :func:`decode_deep`."""
     if tags:
         formats = tags.get(_SAMPLE_FORMAT, (1,))
         return max(tags.get(_BITS, (1,))) > 8 or any(value not in (1, 4) for value in formats)
@@ -173,16 +134,9 @@ def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bo
 def decode_deep(
     data: bytes, opened: Image.Image | None, tags: dict[int, Any], options: DecodeOptions
 ) -> np.ndarray | None:
-    """Decodes an image with more than 8 bits per channel.
+    """Decodes an image with more than 8 bits per channel to (H, W, 3) uint8 RGB; None if its layout is not supported.
 
-    Args:
-        data: Bytes of the file.
-        opened: Pillow image with its header read, None if Pillow does not support the format.
-        tags: Tags of a TIFF, else empty.
-        options: Value range and background.
-
-    Returns:
-        (H, W, 3) uint8 RGB, None if the layout cannot be read.
+    ``opened`` is None if Pillow does not support the format; ``tags`` are those of a TIFF, else empty.
     """
     values, white = _deep_values(data, opened, tags)
     if values is None or values.shape[2] not in (1, 3, 4):
@@ -223,7 +177,7 @@ def _deep_values(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) 
 
 
 def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
-    """Returns the largest value by the file's tags (TIFF MaxSampleValue, PNG sBIT), None if they do not limit it."""
+    """Returns the largest value by the tags (TIFF MaxSampleValue, PNG sBIT), None if they do not limit it."""
     if tags:
         bits = max(tags.get(_BITS, (16,)))
         if 8 < bits < 16:  # OpenCV shifts these to the upper bits of 16
@@ -238,7 +192,7 @@ def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
 
 
 def tiff_tags(data: bytes) -> dict[int, Any]:
-    """Returns the tags of a TIFF's first image, empty for other formats; works also for layouts unknown to Pillow."""
+    """Returns the tags of the first image of a TIFF, empty for other formats; also for layouts unknown to Pillow."""
     if data[:4] not in _TIFF_MARKS:
         return {}
     is_big = b"+" in data[:4]

@@ -1,4 +1,4 @@
-"""Cropping of the regions of an image, the work of a loader's worker after decoding."""
+"""Cropping of the regions of a decoded image in the workers of a loader."""
 
 import math
 import random
@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 from torch.nn import functional as F
 
-from sspyr_mm.datasets.transforms.sample_seed import SampleSeed
+from sspyr_mm.datasets.transforms.seeding import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
 
 _ANTIALIASED_FROM = 1.5
@@ -21,14 +21,15 @@ _ANTIALIASED_FROM = 1.5
 
 @TRANSFORMS.register_module()
 class PyramidViewTransform(SampleSeed, BaseTransform):
-    """Crops the regions of every scale from an image, as uint8; cells, patches and colours are computed on the device.
+    """Crops the regions of every scale from an image; the device cuts them into patches and augments these.
 
     If the views share the region of a scale, one region is cropped and both views take their patches from it, so that
     patch m of V and patch m of V' show the same cell.
 
-    Random numbers depend only on the run's seed, the epoch and the sample: the views are the same for any number of
-    workers or processes, and after a restart. :class:`ViewSeedHook` sets seed and epoch; without them (in a notebook,
-    for example) the numbers come from torch's generator of the process, which ``DataLoader`` seeds per worker.
+    Random numbers depend only on the seed of the run, the epoch and the sample: the views are the same for any number
+    of workers or processes, and after a restart. :class:`ViewSeedHook` sets seed and epoch; without them (in a
+    notebook, for example) the numbers come from torch's generator of the process, which ``DataLoader`` seeds per
+    worker.
 
     Required keys: ``img`` (H, W, 3) uint8, or (H, W); ``sample_idx`` once an epoch is set. Modified keys: none; ``img``
     is removed. Added keys: ``regions``, a dict from group name to (R, region, region, 3) uint8, contiguous;
@@ -48,11 +49,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
 
     @property
     def spec(self) -> PyramidSpec:
-        """Pyramid of the transform.
-
-        Raises:
-            ValueError: If no pyramid is set.
-        """
+        """Pyramid of the transform; raises ValueError if none is set."""
         if self._spec is None:
             raise ValueError(
                 "PyramidViewTransform has no pyramid: set pyramid=dict(s0=...), or keep PyramidLinkHook in "
@@ -61,14 +58,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         return self._spec
 
     def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Sets the pyramid of the model.
-
-        Args:
-            spec: Pyramid of the model.
-
-        Raises:
-            ValueError: If this transform has a different pyramid.
-        """
+        """Sets the pyramid of the model; raises ValueError if this transform has a different one."""
         if self._spec is not None and self._spec != spec:
             raise ValueError(
                 f"PyramidViewTransform and the model have different pyramids, {self._spec} and {spec}: "
@@ -77,13 +67,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         self._spec = spec
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Crops the regions of one image.
-
-        Args:
-            results: Sample with ``img``; images smaller than the regions are enlarged.
-
-        Returns:
-            ``results`` with ``regions`` and ``view_seed`` in place of ``img``.
+        """Crops the regions of one image; images smaller than the regions are enlarged.
 
         Raises:
             ValueError: If the image is empty or not uint8.
@@ -110,16 +94,10 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Checks a decoded image and converts greyscale to three channels.
-
-    Args:
-        image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8; alpha is dropped.
-
-    Returns:
-        (H, W, 3) uint8.
+    """Checks a decoded image and converts it to (H, W, 3) uint8; alpha is dropped.
 
     Raises:
-        ValueError: If the image is empty, or has another shape or type.
+        ValueError: If the image is empty, or not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
     """
     if image.ndim == 2:
         image = image[..., None]
@@ -136,17 +114,15 @@ def as_rgb(image: np.ndarray) -> np.ndarray:
 def draw_crop(
     rng: random.Random, size: tuple[int, int], area: tuple[float, float], aspect: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Draws a crop of random area and aspect ratio.
+    """Draws top, left, height and width of a crop, in pixels.
+
+    After ten draws that do not fit, returns the largest centred crop with an allowed aspect ratio.
 
     Args:
         rng: Random generator.
         size: Height and width of the image, in pixels.
         area: Smallest and largest share of the image area, 0 to 1.
         aspect: Smallest and largest width / height; its logarithm is uniform.
-
-    Returns:
-        Top, left, height and width, in pixels. After ten draws that do not fit: the largest centred crop with an
-        allowed aspect ratio.
 
     Source: torchvision's ``RandomResizedCrop.get_params``, with the same distribution.
     """

@@ -21,6 +21,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(params=[1, 1000], ids=["whole folders", "one by one"])
+def scan(request, monkeypatch):
+    """Checks files by listing folders, or one by one."""
+    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", request.param)
+
+
 def found(source, **options):
     dataset = UnlabelledImages(source, **options)
     return [os.path.basename(path) for path in dataset.list_images()], dataset.notices
@@ -90,9 +96,8 @@ def write_list(folder, lines, kind):
 
 
 @pytest.mark.parametrize("kind", ["txt", "json"])
-@pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
-def test_too_many_missing_images_are_an_error(folder, kind, scan_from, monkeypatch):
-    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
+@pytest.mark.usefixtures("scan")
+def test_too_many_missing_images_are_an_error(folder, kind):
     source = write_list(folder, [NAMES[0], *(f"gone_{name}" for name in NAMES)], kind)
     message = f"{source} lists 25 images, of which 24 are missing, such as {folder}/gone_image 00.png (does"
     with pytest.raises(FileNotFoundError, match=re.escape(message)) as error:
@@ -102,9 +107,8 @@ def test_too_many_missing_images_are_an_error(folder, kind, scan_from, monkeypat
     assert names == NAMES[:1] and notices == [f"{message} not exist); the other 1 are used"]
 
 
-@pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
-def test_few_missing_images_are_skipped_and_reported(folder, scan_from, monkeypatch):
-    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
+@pytest.mark.usefixtures("scan")
+def test_few_missing_images_are_skipped_and_reported(folder):
     (folder / NAMES[7]).unlink()
     source = write_list(folder, NAMES, "txt")
     names, notices = found(source)
@@ -115,9 +119,8 @@ def test_few_missing_images_are_skipped_and_reported(folder, scan_from, monkeypa
     ]
 
 
-@pytest.mark.parametrize("scan_from", [1, 1000], ids=["whole folders", "one by one"])
-def test_folders_and_pipes_count_as_missing(folder, scan_from, monkeypatch):
-    monkeypatch.setattr(list_files, "_WORTH_A_SCAN", scan_from)
+@pytest.mark.usefixtures("scan")
+def test_folders_and_pipes_count_as_missing(folder):
     (folder / "sub").mkdir()
     os.mkfifo(folder / "pipe.png")
     source = write_list(folder, [*NAMES, "sub", "pipe.png"], "txt")

@@ -9,7 +9,7 @@ from sspyr_mm.datasets.finding.notices import data_notices
 
 
 def write_images(folder, count, *, flat):
-    """Images of noise, of which the first ``flat`` are nearly black."""
+    """Writes images of noise, of which the first ``flat`` are nearly black."""
     rng = np.random.default_rng(0)
     for i in range(count):
         high = 12 if i < flat else 256

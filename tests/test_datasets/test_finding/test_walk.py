@@ -127,6 +127,6 @@ def test_file_names_that_are_not_utf_8_are_found_or_reported(tmp_path):
     assert notice.encode().endswith(rb"1 .\udce9\udce9")
 
 
-def test_root_folder_is_searched_whatever_its_name(tmp_path):
+def test_root_folder_of_any_name_is_searched(tmp_path):
     write(tmp_path / "@eaDir", **{"a.jpg": b""})
     assert names(tmp_path / "@eaDir")[0] == ["a.jpg"]

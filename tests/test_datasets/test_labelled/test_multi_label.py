@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from labelled_files import write_coco, write_image, write_voc
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS
-from test_labelled_images import write_coco, write_image, write_voc
 
 PIPELINE = [
     {"type": "LoadImageFromFile"},
@@ -19,7 +19,7 @@ PIPELINE = [
 
 
 def load(dataset, num_workers=0):
-    """All samples, from a loader such as a config makes."""
+    """Loads all samples with the loader of a config."""
     loader = ConfigDict(
         dataset=dataset,
         batch_size=2,
@@ -27,7 +27,7 @@ def load(dataset, num_workers=0):
         sampler={"type": "DefaultSampler", "shuffle": False},
         collate_fn={"type": "pseudo_collate"},
     )
-    with DefaultScope.overwrite_default_scope("mmpretrain"):  # as a config's default_scope
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
         batches = list(Runner.build_dataloader(loader))
     images = [image for batch in batches for image in batch["inputs"]]
     assert all(image.shape == (3, 16, 16) and image.dtype == torch.uint8 for image in images)
@@ -114,7 +114,7 @@ def test_samples_are_the_same_with_and_without_serialisation(tmp_path):
     source = write_coco(tmp_path)
     args = {"type": "CocoMultiLabel", "ann_file": str(source)}
     plain, serialised = (DATASETS.build({**args, "serialize_data": serialize}) for serialize in (False, True))
-    for _ in range(2):  # a sample must not change what is kept
+    for _ in range(2):  # loading a sample must not change the stored one
         for one, other in zip(plain, serialised, strict=False):
             assert json.dumps(one, default=np.ndarray.tolist) == json.dumps(other, default=np.ndarray.tolist)
             assert one["gt_score"].any() == bool(len(one["gt_label"]))

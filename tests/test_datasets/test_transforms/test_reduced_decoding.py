@@ -1,10 +1,9 @@
 """Large JPEGs are decoded at a reduced size if no region needs more."""
 
-import io
-
 import cv2
 import numpy as np
 import pytest
+from encoded_images import encode
 from PIL import Image
 from small_images import noise_of_all_sizes
 
@@ -22,12 +21,6 @@ PAPER = PyramidSpec.from_config(
 )
 
 
-def jpeg(image, **options):
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "JPEG", **options)
-    return out.getvalue()
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -41,14 +34,14 @@ def jpeg(image, **options):
 )
 def test_size_is_read_from_the_header(options):
     image = np.random.default_rng(0).integers(0, 256, (37, 91, 3), np.uint8)
-    data = jpeg(image, **options)
+    data = encode(image, **options)
     assert jpeg_size(data) == (37, 91)
     assert all(jpeg_size(data[:length]) in (None, (37, 91)) for length in range(200))
 
 
 @pytest.mark.parametrize("marker", [0xC4, 0xC8, 0xCC], ids=["Huffman", "reserved", "arithmetic"])
 def test_tables_before_the_frame_are_skipped(marker):
-    data = jpeg(np.zeros((37, 91, 3), np.uint8))
+    data = encode(np.zeros((37, 91, 3), np.uint8))
     frame = data.index(b"\xff\xc0")
     table = bytes([0xFF, marker, 0, 12]) + bytes(range(10))
     assert jpeg_size(data[:frame] + table + data[frame:]) == (37, 91)
@@ -88,11 +81,11 @@ def load(data, tmp_path, spec):
 
 
 def test_images_are_reduced_if_a_pyramid_is_set(tmp_path):
-    data = jpeg(noise_of_all_sizes(1400, 2000), quality=92)
+    data = encode(noise_of_all_sizes(1400, 2000), quality=92)
     assert load(data, tmp_path, None).shape == (1400, 2000, 3)
     small = load(data, tmp_path, PAPER)
     assert small.shape == (700, 1000, 3)
-    # The same image, red, green and blue in place.
+    # The same image, in the same order of channels.
     plain = cv2.resize(decode_rgb(data), (1000, 700), interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(int) - plain).mean() < 1.5
 
@@ -101,7 +94,7 @@ def test_images_are_reduced_if_a_pyramid_is_set(tmp_path):
 def test_reduced_image_matches_the_downscaled_one(tmp_path, size, reduction):
     spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=3, alpha=1.0, area=(1.0, 1.0))))
     coarse = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
-    data = jpeg(cv2.resize(coarse, size[::-1]), quality=95)
+    data = encode(cv2.resize(coarse, size[::-1]), quality=95)
     assert spec.reduction(size) == reduction
     image = load(data, tmp_path, spec)
     assert image.shape == (12, 16, 3)
@@ -112,16 +105,16 @@ def test_reduced_image_matches_the_downscaled_one(tmp_path, size, reduction):
 def test_reduced_images_keep_orientation_and_grey(tmp_path):
     image = noise_of_all_sizes(1400, 2000)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned
-    assert load(jpeg(image, exif=exif), tmp_path, PAPER).shape == (1000, 700, 3)
-    assert load(jpeg(image[..., 0]), tmp_path, PAPER).shape == (700, 1000, 3)
+    exif[0x0112] = 6  # rotated by 90 degrees
+    assert load(encode(image, exif=exif), tmp_path, PAPER).shape == (1000, 700, 3)
+    assert load(encode(image[..., 0]), tmp_path, PAPER).shape == (700, 1000, 3)
 
 
 @pytest.mark.parametrize("size", [(1400, 2000), (2304, 3072)])
 def test_regions_of_reduced_images_match_full_decoding(size):
-    """The same windows of both: above 40 dB they cannot be distinguished."""
+    """Regions of equal windows cannot be distinguished above 40 dB."""
     image = noise_of_all_sizes(*size)
-    data = jpeg(image, quality=92)
+    data = encode(image, quality=92)
     reduction = PAPER.reduction(size)
     full, small = decode_rgb(data), decode_rgb(data, reduction=reduction)
     assert reduction > 1
@@ -136,6 +129,6 @@ def test_regions_of_reduced_images_match_full_decoding(size):
 
 
 def test_views_of_a_large_image_have_the_configured_sizes(tmp_path):
-    image = load(jpeg(noise_of_all_sizes(1400, 2000)), tmp_path, PAPER)
+    image = load(encode(noise_of_all_sizes(1400, 2000)), tmp_path, PAPER)
     regions = PyramidViewTransform(PAPER)({"img": image})["regions"]
     assert {n: r.shape[1] for n, r in regions.items()} == dict(s0=224, s1=314, s2=383)

@@ -17,7 +17,7 @@ def draw(request):
 
 
 def drawn(draw, *, seed=5, epoch=1, sample=3):
-    """What a transform after it draws, in another process' state."""
+    """Returns the first number after ``SeedTransforms``; the generator has any other state before."""
     draw()
     transform = SeedTransforms()
     transform.set_epoch(epoch, seed=seed)
