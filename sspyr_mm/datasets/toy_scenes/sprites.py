@@ -56,7 +56,7 @@ def ellipse(
 def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float) -> FloatArray:
     """Returns a limb (4, 2) between two joints, ``w0`` wide at the first and ``w1`` at the second."""
     dx, dy = x1 - x0, y1 - y0
-    length = max(float(np.hypot(dx, dy)), 1e-6)
+    length = float(np.hypot(dx, dy))
     nx, ny = -dy / length / 2.0, dx / length / 2.0
     return polygon(
         (x0 + nx * w0, y0 + ny * w0),
@@ -121,16 +121,16 @@ def render(
     everything = np.concatenate(outlines)
     low = np.floor(everything.min(axis=0) + centre).astype(int) - 1
     high = np.ceil(everything.max(axis=0) + centre).astype(int) + 2
-    width, height = (int(n) for n in high - low)
+    width, height = (high - low).tolist()
     origin = np.asarray(centre, np.float32) - low
-    inverse = np.linalg.inv(affine)
-    inverse *= rng.uniform(0.75, 1.3)
+    inverse = np.linalg.inv(affine) * rng.uniform(0.75, 1.3)
     xs = np.arange(width, dtype=np.float32) - origin[0]
     ys = np.arange(height, dtype=np.float32)[:, None] - origin[1]
     u = inverse[0, 0] * xs + inverse[0, 1] * ys
     v = inverse[1, 0] * xs + inverse[1, 1] * ys
     colours = _colours(rng, avoid)
-    swap = {p: str(rng.choice(PATTERN_NAMES)) for p in sorted({q.pattern for q in parts}) if rng.random() < 0.12}
+    usual = sorted({part.pattern for part in parts})
+    swap = {name: str(rng.choice(PATTERN_NAMES)) for name in usual if rng.random() < 0.12}
     edge = rng.uniform(0.2, 1.0) if rng.random() < 0.7 else 0.0
     colour = np.zeros((3, height, width), np.float32)
     alpha = np.zeros((height, width), np.float32)

@@ -91,21 +91,19 @@ def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator)
     seeds[y[inside].astype(int), x[inside].astype(int)] = 0
     _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     shades = rng.uniform(0.35, 1.0, int(labels.max()) + 1).astype(np.float32)
-    same: FloatArray = np.ones((height, width), np.float32)
+    same = np.ones((height, width), np.float32)
     same[:, 1:] *= labels[:, 1:] == labels[:, :-1]
     same[1:] *= labels[1:] == labels[:-1]
-    width_px = max(1, round(step * 0.08))
-    if width_px > 1:
-        same = cv2.erode(same, np.ones((width_px, width_px), np.uint8)).astype(np.float32)
-    return cv2.blur(shades[labels] * same, (3, 3))
+    joint = max(1, round(step * 0.08))
+    eroded = cv2.erode(same, np.ones((joint, joint), np.uint8))
+    return cv2.blur(shades[labels] * eroded, (3, 3))
 
 
 def _fibres(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
     # Noise in stretched coordinates gives strands along u with ends and knots.
     table = rng.standard_normal((64, 64), dtype=np.float32)
-    mapped_x = (u * rng.uniform(0.3, 0.5) + 1000.0) % 62.0
-    mapped_y = (v * 2.4 + 1000.0) % 62.0
-    strands = cv2.remap(table, mapped_x, mapped_y, cv2.INTER_LINEAR)
+    x, y = (u * rng.uniform(0.3, 0.5) + 1000.0) % 62.0, (v * 2.4 + 1000.0) % 62.0
+    strands = cv2.remap(table, x, y, cv2.INTER_LINEAR)
     return _soft(1.6 * strands, rng.uniform(1.0, 4.0))
 
 
