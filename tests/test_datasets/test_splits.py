@@ -12,7 +12,7 @@ from project import ROOT
 from sspyr_mm.datasets.splits import ids_checksum, rank_ids, read_split, write_split
 
 TRAIN2014 = "faf6d29331c6ce9e08b1387eff05479be6496b86b66e5fb699169bf2aa9982b5"
-"""Of the ids of train2014, sorted as text, one a line."""
+"""SHA-256 of the ids of train2014, sorted as text, one per line."""
 IDS = [str(number) for number in range(9, 2009, 2)]
 
 
@@ -98,7 +98,7 @@ def run_tool(*args):
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
 
 
-def test_tool_writes_every_list(tmp_path):
+def test_tool_writes_all_lists(tmp_path):
     source = tmp_path / "instances_train2014.json"
     images = ", ".join(f'{{"id": {one}, "file_name": "x.jpg"}}' for one in IDS)
     source.write_text(f'{{"images": [{images}]}}')
