@@ -7,8 +7,8 @@ import io
 import json
 import os
 import re
+import runpy
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -374,10 +374,13 @@ TOOLS = {
 
 
 @pytest.mark.parametrize(("tool", "addresses"), TOOLS.items())
-def test_tools_print_download_instructions(tool, addresses, tmp_path):
-    command = [sys.executable, ROOT / "tools/dataset_converters" / tool, tmp_path / "data"]
-    done = subprocess.run([*map(str, command), "--no-download"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
+def test_tools_print_download_instructions(tool, addresses, tmp_path, monkeypatch, capsys):
+    path = str(ROOT / "tools/dataset_converters" / tool)
+    monkeypatch.setattr(sys, "argv", [path, str(tmp_path / "data"), "--no-download"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(path, run_name="__main__")
+    assert done.value.code == 2
+    out = capsys.readouterr().out
     for address in addresses:
         archive = tmp_path / "data" / address.rsplit("/", 1)[1]
-        assert f"{address}\n    -> {archive}" in done.stdout
+        assert f"{address}\n    -> {archive}" in out
