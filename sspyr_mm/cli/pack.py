@@ -10,11 +10,7 @@ from sspyr_mm.cli.arguments import json_object, positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments.
-
-    Args:
-        parser: The command's parser.
-    """
+    """Declares the command's arguments."""
     parser.add_argument(
         "images",
         nargs="+",
@@ -35,13 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command.
-
-    Args:
-        args: As :func:`add_arguments` defines them.
+    """Packs the images and reports those that were skipped.
 
     Returns:
-        Exit status: 0 for success, 130 after an interrupt, 2 for wrong arguments or images.
+        0 for success, 130 after an interrupt, 2 for wrong arguments or images.
     """
     from sspyr_mm.datasets.streaming.shards import pack
     from sspyr_mm.datasets.unlabelled import UnlabelledImages
@@ -52,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         paths = images.list_images()
         for line in images.notices:
             print(f"pack: {line}", file=sys.stderr)
-        left_out = pack(
+        skipped = pack(
             paths,
             args.out,
             shard_bytes=args.shard_mb * 10**6,
@@ -66,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\npack: interrupted, {args.out} was not written; run the same command again", file=sys.stderr)
         return 130
-    for line in left_out:
+    for line in skipped:
         print(f"pack: skipped {line}", file=sys.stderr)
-    told = f", {len(left_out)} skipped" if left_out else ""
-    print(f"{args.out}: {len(paths) - len(left_out)} images{told} in {time.monotonic() - start:.1f} s")
+    rest = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{args.out}: {len(paths) - len(skipped)} images{rest} in {time.monotonic() - start:.1f} s")
     return 0

@@ -11,11 +11,7 @@ from sspyr_mm.datasets.toy_scenes import generate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the command's arguments.
-
-    Args:
-        parser (ArgumentParser): The command's parser.
-    """
+    """Declares the command's arguments."""
     parser.add_argument(
         "dir", type=Path, metavar="DIR", help="output folder; an already finished one is left unchanged"
     )
@@ -28,14 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command.
-
-    Args:
-        args (Namespace): Arguments as ``add_arguments`` defines them.
+    """Draws the data set.
 
     Returns:
-        int: Exit status: 0 for a new or finished folder, 130 after an interrupt, 2 for wrong arguments or a folder that
-            is something else.
+        0 for a new or finished folder, 130 after an interrupt, 2 for wrong arguments or a folder with other content.
     """
     start = time.monotonic()
     try:
@@ -54,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\ntoy-scenes: interrupted, {args.dir} was not written; run the same command again", file=sys.stderr)
         return 130
-    if not drawn:
+    if drawn:
+        print(f"{args.dir}: {args.num_train + args.num_val} images in {time.monotonic() - start:.1f} s")
+    else:
         print(f"{args.dir}: already finished with the same parameters, left unchanged")
-        return 0
-    count, seconds = args.num_train + args.num_val, time.monotonic() - start
-    print(f"{args.dir}: {count} images in {seconds:.1f} s")
     return 0

@@ -15,18 +15,7 @@ from sspyr_mm.files import whole_file
 
 
 def rank_ids(ids: Iterable[str], seed: int) -> list[str]:
-    """Sorts ids into a random but reproducible order.
-
-    Args:
-        ids: Unique image ids.
-        seed: Random seed.
-
-    Returns:
-        Ids, sorted by the SHA-256 of ``"{seed}:{id}"``.
-
-    Raises:
-        ValueError: If an id occurs twice.
-    """
+    """Returns ids sorted by the SHA-256 of ``"{seed}:{id}"``; raises ValueError if one occurs twice."""
     ids = list(ids)
     if len(set(ids)) < len(ids):
         raise ValueError("duplicate image ids: a list could contain an image twice; give each id once")
@@ -39,13 +28,7 @@ def ids_checksum(ids: Iterable[str]) -> str:
 
 
 def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, seed: int) -> int:
-    """Writes a list: a comment that describes the draw, then one id per line in the order drawn.
-
-    Args:
-        path: Target file; it appears when it is complete.
-        ids: Ids of all images to draw from.
-        percent: Percentage to draw, 1 to 100; rounded down to whole images.
-        seed: Random seed.
+    """Draws ``percent`` of the ids, rounded down, and writes them after a comment that describes the draw.
 
     Returns:
         Number of ids in the list.
@@ -70,16 +53,7 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
 
 
 def write_ids(path: str | os.PathLike, ids: Iterable[str], *, header: str = "# ids") -> None:
-    """Writes a list that :func:`read_split` reads.
-
-    Args:
-        path: Target file; it appears when it is complete.
-        ids: Image ids.
-        header: First line, a comment.
-
-    Raises:
-        ValueError: If an id cannot be written as a line.
-    """
+    """Writes a list that :func:`read_split` reads; raises ValueError if an id cannot be written as a line."""
     ids = list(ids)
     for one in ids:
         if not one or one != one.strip() or one.startswith("#") or "\n" in one or "\r" in one:
@@ -92,13 +66,7 @@ def write_ids(path: str | os.PathLike, ids: Iterable[str], *, header: str = "# i
 
 
 def read_split(path: str | os.PathLike) -> tuple[str, ...]:
-    """Reads a list of ids.
-
-    Args:
-        path: Text file with one id per line; lines that start with ``#`` are comments.
-
-    Returns:
-        Ids in the order of the file.
+    """Reads a list with one id per line; lines that start with ``#`` are comments.
 
     Raises:
         FileNotFoundError: If the file does not exist.

@@ -7,8 +7,8 @@ import io
 import json
 import os
 import re
+import runpy
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -76,14 +76,14 @@ def md5(data):
 
 
 class TestDownload:
-    def test_remains_of_a_killed_run_are_replaced(self, server, tmp_path):
+    def test_partial_file_of_a_killed_run_is_replaced(self, server, tmp_path):
         path = tmp_path / "new" / "file"
         path.parent.mkdir()
         (path.parent / "file.partial").write_bytes(DATA[:1000])
         download(f"{server.url}/file", path, md5(DATA))
         assert path.read_bytes() == DATA and list(path.parent.iterdir()) == [path]
 
-    def test_a_connection_that_breaks_leaves_no_file(self, server, tmp_path):
+    def test_broken_connection_leaves_no_file(self, server, tmp_path):
         server.limit = 300_000
         with pytest.raises(ValueError, match=rf"/file was truncated, .* is {md5(DATA[:300_000])}"):
             download(f"{server.url}/file", tmp_path / "file", md5(DATA))
@@ -181,7 +181,7 @@ def test_links_of_a_tar_are_not_extracted(kind, target, tmp_path):
 
 
 def coco_set():
-    """Parts of a tiny COCO, and the files its server has."""
+    """Returns the parts of a tiny COCO, and the files on its server."""
     content = {"images": [{}] * 3, "annotations": [{}] * 5, "categories": [{}] * 2}
     images = make_zip({f"val2014/{i}.jpg": b"jpeg" for i in range(3)})
     annotations = make_zip({"annotations/instances_val2014.json": json.dumps(content)})
@@ -194,7 +194,7 @@ def coco_set():
     return parts, {"/val2014.zip": images, "/annotations_trainval2014.zip": annotations}
 
 
-def test_coco_is_completed_and_then_left_alone(server, tmp_path, capsys):
+def test_coco_is_downloaded_once(server, tmp_path, capsys):
     parts, server.files = coco_set()
     assert prepare(tmp_path, parts, mirror=server.url) == 0
     assert (tmp_path / "annotations" / "instances_val2014.json").is_file()
@@ -205,13 +205,13 @@ def test_coco_is_completed_and_then_left_alone(server, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "json: 3 images, 5 annotations, 2 categories" in lines[0]
     assert lines[1].startswith("images val2014: 3 of 3 images in ")
-    # One image lost: the archive, which still exists, restores it.
+    # A missing image is restored from the archive.
     (tmp_path / "val2014" / "1.jpg").unlink()
     assert prepare(tmp_path, parts, may_download=False) == 0 and len(server.requests) == asked
 
 
-def test_a_server_with_other_files_completes_nothing(server, tmp_path, capsys):
-    """As many images of the right names, but other bytes."""
+def test_archive_with_a_wrong_checksum_is_not_extracted(server, tmp_path, capsys):
+    """Names and number of images are right, but their bytes are not."""
     parts, server.files = coco_set()
     server.files["/val2014.zip"] = make_zip({f"val2014/{i}.jpg": b"JPEG" for i in range(3)})
     assert prepare(tmp_path, parts, mirror=server.url) == 2
@@ -230,14 +230,14 @@ def test_wrong_content_is_reported(tmp_path, capsys):
     done = capsys.readouterr()
     assert "2 images, 0 annotations, 2 categories, expected [3, 5, 2]" in done.out
     assert "val2014.zip is not the official file: its MD5 is" in done.err
-    assert (tmp_path / "val2014.zip").exists()  # the user's
+    assert (tmp_path / "val2014.zip").exists()  # it may be the user's
     path.write_text("[]")
     assert prepare(tmp_path, parts[:1], may_download=False) == 2
     assert "is not a COCO instances file (TypeError" in capsys.readouterr().out
 
 
 def voc_set():
-    """Parts of a tiny VOC 2007, and the files its server has."""
+    """Returns the parts of a tiny VOC 2007, and the files on its server."""
     archives = {}
     for split, name in (("trainval", "000001"), ("test", "000002")):
         objects = "<object><difficult>1</difficult></object><object><name>a</name></object>"
@@ -270,13 +270,13 @@ def test_voc_is_completed(server, tmp_path, capsys):
 
 
 def sbd_mask(path, mask):
-    """As SBD's: a MATLAB struct of masks and boundaries."""
+    """Writes a mask like SBD, a MATLAB struct of masks and boundaries; returns the content of the file."""
     savemat(path, {"GTcls": {"Segmentation": mask, "Boundaries": np.zeros((20, 1))}})
     return path.read_bytes()
 
 
 def voc12_set(tmp_path):
-    """Parts of a tiny VOC 2012 and SBD, the files their servers have, and SBD's masks."""
+    """Returns the parts of a tiny VOC 2012 and SBD, the files on their servers, and the masks of SBD."""
     lists = {"train": "a b", "val": "c"}
     tree = {f"ImageSets/Segmentation/{name}.txt": ids.encode() for name, ids in lists.items()}
     tree |= {f"JPEGImages/{one}.jpg": b"jpeg" for one in "abcdef"}
@@ -301,7 +301,7 @@ def test_voc12_is_completed_with_the_masks_of_sbd(server, tmp_path, capsys):
     assert written.keys() == set("def")
     assert all(np.array_equal(written[one], masks[one]) for one in written)
     assert "SBD: aug: 3 images and 3 masks" in capsys.readouterr().out
-    # A lost mask, or list, is written again from the extracted files, without the archive.
+    # A missing mask or list is written again from the extracted files, without the archive.
     (data / "benchmark.tgz").unlink()
     (tree / "SegmentationClassAug/e.png").unlink()
     (tree / "ImageSets/Segmentation/aug.txt").unlink()
@@ -340,7 +340,7 @@ def test_real_voc_has_the_published_counts():
     assert sum(split.num_objects for split in VOC07_SPLITS.values()) == 24640
 
 
-def test_real_coco_has_the_published_counts():
+def test_real_coco_has_the_published_counts_and_checksums():
     """Checksums as in LAVIS (2014) and PaddlePaddle (2017); both years split the same images."""
     assert {name: split.md5 for name, split in COCO_SPLITS.items()} == {
         "train2014": "0da8c0bd3d6becc4dcb32757491aca88",
@@ -356,37 +356,31 @@ def test_real_coco_has_the_published_counts():
     assert (COCO_SPLITS["val2014"].num_images, COCO_SPLITS["val2017"].num_images) == (40_504, 5_000)
 
 
-@pytest.mark.parametrize(
-    ("tool", "addresses"),
-    [
-        (
-            "prepare_coco.py",
-            [
-                "http://images.cocodataset.org/zips/train2014.zip",
-                "http://images.cocodataset.org/zips/val2014.zip",
-                "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
-            ],
-        ),
-        (
-            "prepare_voc07.py",
-            [
-                f"http://host.robots.ox.ac.uk/pascal/VOC/voc2007/VOC{split}_06-Nov-2007.tar"
-                for split in ("trainval", "test")
-            ],
-        ),
-        (
-            "prepare_voc12.py",
-            [
-                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-                "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-            ],
-        ),
+COCO = "http://images.cocodataset.org"
+OXFORD = "http://host.robots.ox.ac.uk/pascal/VOC"
+BERKELEY = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours"
+TOOLS = {
+    "prepare_coco.py": [
+        f"{COCO}/zips/train2014.zip",
+        f"{COCO}/zips/val2014.zip",
+        f"{COCO}/annotations/annotations_trainval2014.zip",
     ],
-)
-def test_tools_print_download_instructions(tool, addresses, tmp_path):
-    command = [sys.executable, ROOT / "tools/dataset_converters" / tool, tmp_path / "data"]
-    done = subprocess.run([*map(str, command), "--no-download"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
+    "prepare_voc07.py": [
+        f"{OXFORD}/voc2007/VOCtrainval_06-Nov-2007.tar",
+        f"{OXFORD}/voc2007/VOCtest_06-Nov-2007.tar",
+    ],
+    "prepare_voc12.py": [f"{OXFORD}/voc2012/VOCtrainval_11-May-2012.tar", f"{BERKELEY}/benchmark.tgz"],
+}
+
+
+@pytest.mark.parametrize(("tool", "addresses"), TOOLS.items())
+def test_tools_print_download_instructions(tool, addresses, tmp_path, monkeypatch, capsys):
+    path = str(ROOT / "tools/dataset_converters" / tool)
+    monkeypatch.setattr(sys, "argv", [path, str(tmp_path / "data"), "--no-download"])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(path, run_name="__main__")
+    assert done.value.code == 2
+    out = capsys.readouterr().out
     for address in addresses:
         archive = tmp_path / "data" / address.rsplit("/", 1)[1]
-        assert f"{address}\n    -> {archive}" in done.stdout
+        assert f"{address}\n    -> {archive}" in out

@@ -1,9 +1,10 @@
 """Lists of image ids: reproducible, nested, and read back unchanged."""
 
 import hashlib
+import json
 import random
 import re
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -12,7 +13,7 @@ from project import ROOT
 from sspyr_mm.datasets.splits import ids_checksum, rank_ids, read_split, write_split
 
 TRAIN2014 = "faf6d29331c6ce9e08b1387eff05479be6496b86b66e5fb699169bf2aa9982b5"
-"""Of the ids of train2014, sorted as text, one a line."""
+"""SHA-256 of the ids of train2014, sorted as text, one per line."""
 IDS = [str(number) for number in range(9, 2009, 2)]
 
 
@@ -93,34 +94,44 @@ def test_committed_lists_contain_ids_of_train2014(seed):
     assert "10 % of 82783 images" in header and header.endswith(TRAIN2014)
 
 
-def run_tool(*args):
-    command = [sys.executable, ROOT / "tools/dataset_converters/make_coco_splits.py", *args]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def run_tool(monkeypatch):
+    tool = str(ROOT / "tools/dataset_converters/make_coco_splits.py")
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", [tool, *map(str, args)])
+        with pytest.raises(SystemExit) as done:
+            runpy.run_path(tool, run_name="__main__")
+        return done.value.code
+
+    return run
 
 
-def test_tool_writes_every_list(tmp_path):
+def test_tool_writes_all_lists(run_tool, tmp_path, capsys):
     source = tmp_path / "instances_train2014.json"
-    images = ", ".join(f'{{"id": {one}, "file_name": "x.jpg"}}' for one in IDS)
-    source.write_text(f'{{"images": [{images}]}}')
+    source.write_text(json.dumps({"images": [{"id": int(one), "file_name": "x.jpg"} for one in IDS]}))
     out = tmp_path / "splits"
-    done = run_tool(source, "--out", out, "--percent", 1, 10, "--seeds", 0, 1, "--any-images")
-    assert done.returncode == 0, done.stderr
+    assert run_tool(source, "--out", out, "--percent", 1, 10, "--seeds", 0, 1, "--any-images") == 0
     names = [f"coco2014_{p}pct_seed{s}.txt" for p in (10, 1) for s in (0, 1)]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     assert read_split(out / "coco2014_10pct_seed1.txt") == tuple(rank_ids(IDS, 1)[:100])
-    assert "coco2014_1pct_seed0.txt: 10 of 1000 images" in done.stdout
+    assert "coco2014_1pct_seed0.txt: 10 of 1000 images" in capsys.readouterr().out
 
 
-def test_tool_refuses_another_data_set(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [{"id": 1, "file_name": "x.jpg"}]}', "has 1 images, train2014 has 82783"),
+        ("[]", "is not a COCO json"),
+        (None, "No such file"),
+    ],
+)
+def test_tool_refuses_other_files(run_tool, tmp_path, capsys, content, message):
     source = tmp_path / "instances.json"
-    source.write_text('{"images": [{"id": 1, "file_name": "x.jpg"}]}')
-    done = run_tool(source, "--out", tmp_path / "splits")
-    assert done.returncode == 2 and "has 1 images, train2014 has 82783" in done.stderr
-    done = run_tool(tmp_path / "none.json", "--out", tmp_path / "splits")
-    assert done.returncode == 2 and "No such file" in done.stderr
-    source.write_text("[]")
-    done = run_tool(source, "--out", tmp_path / "splits")
-    assert done.returncode == 2 and "is not a COCO json" in done.stderr
+    if content is not None:
+        source.write_text(content)
+    assert run_tool(source, "--out", tmp_path / "splits") == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "splits").exists()
 
 

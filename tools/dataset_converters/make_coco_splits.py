@@ -15,10 +15,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("annotations", type=Path, help="instances_train2014.json")
     parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
-    parser.add_argument("--name", default="coco2014", help="how the files' names begin")
+    parser.add_argument("--name", default="coco2014", help="prefix of the file names")
     parser.add_argument("--percent", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--any-images", action="store_true", help="draw from another set, too")
+    parser.add_argument("--any-images", action="store_true", help="accept annotations of another data set")
     return parser.parse_args()
 
 

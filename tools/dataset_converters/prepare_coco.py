@@ -8,5 +8,4 @@ if __name__ == "__main__":
     parser = tool_parser(__doc__, "data/coco")
     parser.add_argument("--splits", nargs="+", choices=COCO_SPLITS, default=["train2014", "val2014"])
     args = parser.parse_args()
-    parts = coco_parts(args.splits)
-    sys.exit(prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror))
+    sys.exit(prepare(args.folder, coco_parts(args.splits), may_download=not args.no_download, mirror=args.mirror))

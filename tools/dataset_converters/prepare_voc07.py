@@ -6,5 +6,4 @@ from sspyr_mm.datasets.preparation import prepare, tool_parser, voc07_parts
 
 if __name__ == "__main__":
     args = tool_parser(__doc__, "data").parse_args()
-    parts = voc07_parts()
-    sys.exit(prepare(args.folder, parts, may_download=not args.no_download, mirror=args.mirror))
+    sys.exit(prepare(args.folder, voc07_parts(), may_download=not args.no_download, mirror=args.mirror))

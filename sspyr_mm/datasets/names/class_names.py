@@ -8,14 +8,7 @@ from sspyr_mm.files import shortened
 
 
 def alike_names(names: Iterable[str]) -> list[list[str]]:
-    """Groups names that differ only in case or spaces.
-
-    Args:
-        names: Class names.
-
-    Returns:
-        Groups of two or more names.
-    """
+    """Returns the groups of two or more names that differ only in case or spaces."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault("".join(name.split()).casefold(), []).append(name)
@@ -23,12 +16,7 @@ def alike_names(names: Iterable[str]) -> list[list[str]]:
 
 
 def warn_of_alike_classes(classes: Iterable[str], source: str | os.PathLike[str]) -> None:
-    """Warns about class names that probably mean one class: each is trained and evaluated as a separate class.
-
-    Args:
-        classes: Class names.
-        source: Annotations that contain them.
-    """
+    """Warns about class names of ``source`` that probably mean one class: each counts as a separate class."""
     if groups := alike_names(classes):
         shown = shortened(" / ".join(map(repr, group)) for group in groups)
         warnings.warn(
@@ -39,10 +27,9 @@ def warn_of_alike_classes(classes: Iterable[str], source: str | os.PathLike[str]
 
 
 def voc_colours(count: int) -> list[list[int]]:
-    """Returns VOC's RGB mask colours, 0 to 255: the bits of a class id, spread over the high bits of the channels.
+    """Returns VOC's RGB mask colours, 0 to 255, of ``count`` classes including the background, at most 256.
 
-    Args:
-        count: Number of classes including the background, at most 256.
+    The bits of a class id are spread over the high bits of the three channels.
     """
     return [
         [sum((number >> (3 * bit + c) & 1) << (7 - bit) for bit in range(8)) for c in range(3)]

@@ -7,8 +7,8 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+# Number of names, sampled evenly, that are checked to locate the images.
 _PROBED = 32
-"""Number of names, sampled evenly, that are checked to locate the images."""
 
 
 def _slashes(name: str) -> str:
@@ -42,10 +42,6 @@ def resolve_names(names: Sequence[str], folders: Sequence[str | os.PathLike[str]
     All names are interpreted alike: by the first interpretation and folder for which all sampled names exist, else by
     those for which most exist.
 
-    Args:
-        names: Names in annotations.
-        folders: Folders to search, in order of preference.
-
     Returns:
         One path per name, some of which may not exist; empty if no sampled name exists.
 
@@ -66,12 +62,8 @@ def resolve_names(names: Sequence[str], folders: Sequence[str | os.PathLike[str]
         return []
     read, folder = best
     paths = [os.path.join(folder, read(name)) for name in names]
-    if read is not str:
-        _check_distinct(names, paths)
-    return paths
-
-
-def _check_distinct(names: Sequence[str], paths: Sequence[str]) -> None:
+    if read is str:
+        return paths
     first: dict[str, str] = {}
     for name, path in zip(names, paths, strict=True):
         if first.setdefault(path, name) != name:
@@ -79,19 +71,14 @@ def _check_distinct(names: Sequence[str], paths: Sequence[str]) -> None:
                 f"{first[path]} and {name} both resolve to {path}: keep the folders in the names, or "
                 "write names relative to the folder of the images"
             )
+    return paths
 
 
 def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") -> list[str]:
-    """Finds the images of a COCO json in the places that annotation tools use.
+    """Returns the paths of the images ``names`` of a COCO json, a sample of which is checked.
 
-    Args:
-        annotations: COCO json.
-        names: Its ``file_name`` entries.
-        folder: Folder to search; default: the folder of the json, its parent, and their sub-folders named ``images`` or
-            like the json.
-
-    Returns:
-        Paths of the images; only a sample of them is checked.
+    Searches ``folder``, or else the places that annotation tools use: the folder of the json, its parent, and their
+    sub-folders named ``images`` or like the json.
 
     Raises:
         FileNotFoundError: If no sampled image exists.
@@ -100,24 +87,9 @@ def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") 
     if not names:
         return []
     split = annotations.stem.removeprefix("instances_").removeprefix("image_info_")
-    parent = annotations.parent
-    places = (
-        [folder]
-        if folder
-        else [
-            os.fspath(above / below)
-            for above, below in (
-                (parent, ""),
-                (parent, split),
-                (parent.parent, split),
-                (parent.parent, ""),
-                (parent.parent, f"images/{split}"),
-                (parent, f"images/{split}"),
-                (parent.parent, "images"),
-                (parent, "images"),
-            )
-        ]
-    )
+    here, above = annotations.parent, annotations.parent.parent
+    images = (above / "images" / split, here / "images" / split, above / "images", here / "images")
+    places: list[str | Path] = [folder] if folder else [here, here / split, above / split, above, *images]
     if paths := resolve_names(names, places):
         return paths
     raise FileNotFoundError(
@@ -128,7 +100,7 @@ def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") 
 
 
 def _near(name: str, folders: Sequence[str | os.PathLike[str]]) -> str:
-    """Describes a file that differs from a name only in case or extension, for an error message."""
+    """Returns a note about a file that differs from a name only in case or extension, or an empty text."""
     wanted = PurePosixPath(_local(name))
     for folder in folders:
         for found in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():

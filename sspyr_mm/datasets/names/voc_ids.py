@@ -9,19 +9,14 @@ from sspyr_mm.datasets.text import read_text
 
 _AFTER_NAME = re.compile(r"\s+(-?[01]|\S+\.png)$")
 """Text that may follow an image in a list: whether it shows the class of the list, or its mask."""
-
 _ENDING = re.compile(r"\.[a-z]\w{1,3}$", re.IGNORECASE)
 
 
 def read_voc_ids(path: str | os.PathLike[str], exists: Callable[[str], bool]) -> list[str]:
     """Reads the image ids of a list, one per line.
 
-    A line may also be ``ID 1``, as in VOC's lists per class, or the image's file name or path, with or without that of
-    its mask, if the id in it exists. Ids may contain spaces.
-
-    Args:
-        path: Path of the list.
-        exists: Function that returns whether an image with an id exists.
+    A line may also be ``ID 1``, as in VOC's lists per class, or the file name or path of the image, with or without
+    that of its mask, if ``exists`` is true for the id in it. Ids may contain spaces.
 
     Returns:
         Ids in the order of the list; a line that contains no existing id is returned unchanged.

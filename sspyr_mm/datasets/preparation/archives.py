@@ -15,41 +15,29 @@ from pathlib import Path
 
 from torchvision.datasets.utils import calculate_md5, download_url
 
+# Seconds without a byte after which a download fails.
 _TIMEOUT_S = 60.0
-"""Seconds without a byte after which a download fails."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Expected content of a split.
-
-    Args:
-        num_images: Number of images, also in the annotations.
-        num_objects: Number of annotated objects, in VOC without the difficult ones.
-        md5: Checksum of the archive with the images.
-    """
+    """Expected content of a split."""
 
     num_images: int
-    num_objects: int
-    md5: str
+    num_objects: int  # in VOC without the difficult ones
+    md5: str  # of the archive with the images
 
 
 @dataclass(frozen=True)
 class Part:
-    """One archive of a data set.
-
-    Args:
-        name: Name in messages.
-        url: Official URL.
-        md5: Checksum of the archive.
-        check: Function from the folder of the data set to findings: whether a part is complete, and its description.
-        build: Function that creates files that ``check`` needs and the archive lacks, from the extracted files.
-    """
+    """One archive of a data set."""
 
     name: str
     url: str
     md5: str
+    #: Function from the folder of the data set to findings: whether a part is complete, and its description.
     check: Callable[[Path], Iterable[tuple[bool, str]]]
+    #: Function that creates files that ``check`` needs and the archive lacks, from the extracted files.
     build: Callable[[Path], None] | None = None
 
     @property
@@ -59,12 +47,7 @@ class Part:
 
 
 def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
-    """Returns the argument parser that the tools share.
-
-    Args:
-        description: Help text.
-        folder: Default folder of the data set.
-    """
+    """Returns the argument parser that the tools share; ``folder`` is the default folder of the data set."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("folder", type=Path, nargs="?", default=Path(folder))
     parser.add_argument("--no-download", action="store_true", help="only verify, and extract archives that exist")
@@ -73,16 +56,12 @@ def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser
 
 
 def prepare(folder: Path, parts: Sequence[Part], *, may_download: bool = True, mirror: str | None = None) -> int:
-    """Verifies a data set, and completes it from archives in its folder or on a server.
+    """Verifies a data set, and completes it from archives in its folder or on a server, which are kept.
 
-    Args:
-        folder: Folder of the data set; archives are kept there.
-        parts: Archives of the data set.
-        may_download: Whether to download missing archives.
-        mirror: Base URL of the archives, instead of the official URLs.
+    Prints findings and instructions. The URL ``mirror`` replaces the folders of the official URLs.
 
     Returns:
-        Exit status: 0 if the data set is complete, else 2. Findings and instructions are printed.
+        Exit status: 0 if the data set is complete, else 2.
     """
     missing = [part for part in parts if not _complete(folder, part, may_download, mirror)]
     if not missing:
@@ -135,11 +114,6 @@ def _verify(path: Path, md5: str, problem: str, remedy: str) -> None:
 def download(url: str, path: Path, md5: str) -> None:
     """Downloads a file and renames it once its checksum is verified; a failed download leaves no file.
 
-    Args:
-        url: URL of the file.
-        path: Target file.
-        md5: Checksum.
-
     Raises:
         OSError: If the server cannot be reached or refuses the file.
         ValueError: If the checksum is wrong.
@@ -162,10 +136,6 @@ def download(url: str, path: Path, md5: str) -> None:
 
 def extract(archive: Path, folder: Path) -> None:
     """Extracts the regular files of a zip or tar archive; moves them into the folder once all are extracted.
-
-    Args:
-        archive: Path of the archive.
-        folder: Target folder.
 
     Raises:
         ValueError: If the file is not an archive, is damaged, or has a member outside of ``folder``.
@@ -193,5 +163,4 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    regular = member.isfile() or member.isdir()
-    return tarfile.data_filter(member, folder) if regular else None
+    return tarfile.data_filter(member, folder) if member.isfile() or member.isdir() else None

@@ -24,14 +24,7 @@ def coco_parts(
     annotations_md5: Mapping[str, str] = ANNOTATIONS_MD5,
     num_categories: int = 80,
 ) -> list[Part]:
-    """Returns the archives of splits: first the small ones with the annotations of each year, then the images.
-
-    Args:
-        names: Names of splits, such as train2014.
-        splits: Expected content by split name.
-        annotations_md5: Checksum of the annotations' archive by year.
-        num_categories: Number of categories in each annotation file.
-    """
+    """Returns the archives of splits: first the small ones with the annotations of each year, then the images."""
     parts = []
     for year in sorted({name[-4:] for name in names}):
         of_year = {name: splits[name] for name in names if name.endswith(year)}

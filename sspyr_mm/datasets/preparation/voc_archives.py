@@ -1,7 +1,7 @@
 """Pascal VOC 2007, and VOC 2012 with the additional masks of SBD: train_aug and val."""
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ VOC07_SPLITS = {
     "trainval": Split(5011, 12608, DATASET_YEAR_DICT["2007"]["md5"]),
     "test": Split(4952, 12032, DATASET_YEAR_DICT["2007-test"]["md5"]),
 }
+# Images in each list of ``ImageSets/Segmentation``; aug is SBD without train and val, train_aug is train and aug.
 VOC12_COUNTS = {"train": 1464, "val": 1449, "aug": 9118}
-"""Images in each list of ``ImageSets/Segmentation``; aug is SBD without train and val, train_aug is train and aug."""
 NUM_CLASSES = 21  # with the background
 
 _VOC07 = Path("VOCdevkit", "VOC2007")
@@ -30,11 +30,7 @@ _SBD = Path("benchmark_RELEASE", "dataset")
 
 
 def voc07_parts(splits: Mapping[str, Split] = VOC07_SPLITS) -> list[Part]:
-    """Returns the archives of VOC 2007.
-
-    Args:
-        splits: Expected content by split name.
-    """
+    """Returns the archives of VOC 2007."""
     urls = {"trainval": DATASET_YEAR_DICT["2007"]["url"], "test": DATASET_YEAR_DICT["2007-test"]["url"]}
     return [
         Part(f"VOC2007 {name}", urls[name], split.md5, partial(_check_voc07, name, split))
@@ -72,13 +68,7 @@ def voc12_parts(
     voc_md5: str = DATASET_YEAR_DICT["2012"]["md5"],
     sbd_md5: str = SBDataset.md5,
 ) -> list[Part]:
-    """Returns the archives of VOC 2012 and SBD; SBD's masks become ``SegmentationClassAug`` and ``aug.txt``.
-
-    Args:
-        counts: Expected numbers of images by list.
-        voc_md5: Checksum of VOC's archive.
-        sbd_md5: Checksum of SBD's archive.
-    """
+    """Returns the archives of VOC 2012 and SBD; SBD's masks become ``SegmentationClassAug`` and ``aug.txt``."""
     own = {name: counts[name] for name in ("train", "val")}
     check_own = partial(_check_masks, "SegmentationClass", own)
     check_aug = partial(_check_masks, "SegmentationClassAug", {"aug": counts["aug"]})
@@ -95,9 +85,9 @@ def _check_masks(masks: str, counts: Mapping[str, int], folder: Path) -> Iterato
         if not path.is_file():
             yield False, f"no {path}"
             continue
-        ids = _ids([path])
-        if name == "aug" and (shared := ids & _ids([path.with_name("val.txt")])):
-            yield (False, f"{path} lists {len(shared)} images of val, such as {min(shared)}; remove it")
+        ids = _ids(path)
+        if name == "aug" and (shared := ids & _ids(path.with_name("val.txt"))):
+            yield False, f"{path} lists {len(shared)} images of val, such as {min(shared)}; remove it"
             continue
         images = sum((tree / "JPEGImages" / f"{one}.jpg").is_file() for one in ids)
         masked = sum((tree / masks / f"{one}.png").is_file() for one in ids)
@@ -106,20 +96,14 @@ def _check_masks(masks: str, counts: Mapping[str, int], folder: Path) -> Iterato
         yield complete, found if complete else f"{found}, expected {expected} of each"
 
 
-def _ids(lists: Sequence[Path]) -> set[str]:
+def _ids(*lists: Path) -> set[str]:
     return {one for path in lists for one in path.read_text(encoding="utf-8").split()}
 
 
 def build_aug(folder: Path) -> None:
     """Writes ``SegmentationClassAug/*.png`` and ``aug.txt`` of VOC 2012, if both VOC and SBD are extracted.
 
-    Existing masks are kept; the list is written last.
-
-    Args:
-        folder: Folder with ``VOCdevkit`` and ``benchmark_RELEASE``.
-
-    Raises:
-        ValueError: If a file of SBD cannot be read.
+    Existing masks are kept; the list is written last. Raises ValueError if a file of SBD cannot be read.
 
     Source: the lists and masks are those of mmsegmentation tools/dataset_converters/voc_aug.py:15-88.
     Deviation: the list is sorted instead of in the order of a set; the unused masks of val are not written.
@@ -129,7 +113,7 @@ def build_aug(folder: Path) -> None:
     additional = [folder / _SBD / "train.txt", folder / _SBD / "val.txt"]
     if not all(path.is_file() for path in (*own, *additional)):
         return
-    ids = sorted(_ids(additional) - _ids(own))
+    ids = sorted(_ids(*additional) - _ids(*own))
     masks = folder / _VOC12 / "SegmentationClassAug"
     missing = [one for one in ids if not (masks / f"{one}.png").is_file()]
     if missing:

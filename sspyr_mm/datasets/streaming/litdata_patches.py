@@ -8,15 +8,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["http_allowed", "import_litdata", "litdata_settings", "worker_place"]
-
 
 def import_litdata() -> Any:
-    """Imports the library that reads and writes shards.
-
-    Raises:
-        ImportError: If it is not installed; the message gives the command that installs it.
-    """
+    """Returns the library that reads and writes shards; if it is missing, ImportError says how to install it."""
     try:
         import litdata
     except ImportError as error:
@@ -32,12 +26,9 @@ _http_users = 0
 
 @contextmanager
 def http_allowed(storage_options: Mapping[str, Any]) -> Iterator[None]:
-    """Allows unencrypted transfers inside the block if the endpoint of the store is ``http://``.
+    """Allows unencrypted transfers inside the block if the store's ``endpoint_url`` is ``http://``.
 
     litdata 0.2.76 has no option for this: its clients are created at the first transfer and read a module-level dict.
-
-    Args:
-        storage_options: Options of the object store; ``endpoint_url`` may be ``http://``, as within a cluster.
     """
     global _http_users
     if not str(storage_options.get("endpoint_url", "")).startswith("http://"):
@@ -108,12 +99,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def worker_place(world_size: int, rank: int) -> Any:
-    """Returns the worker environment of a stream, to override that of its loader.
-
-    Args:
-        world_size: Number of workers.
-        rank: Index of this worker, from 0.
-    """
+    """Returns the environment of worker ``rank`` of ``world_size``, which overrides that of a stream's loader."""
     from litdata.utilities.env import _WorkerEnv
 
     return _WorkerEnv(world_size=world_size, rank=rank)

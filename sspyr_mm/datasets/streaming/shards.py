@@ -29,26 +29,22 @@ _STORE_REMEDY = "check that the store's keys allow writing and that it has space
 
 
 def is_url(path: str) -> bool:
-    """Whether shards are fetched before reading: from an object store, or from a slow folder (``local:``)."""
+    """Returns whether shards are fetched before reading: from an object store, or a slow folder (``local:``)."""
     return "://" in path or path.startswith("local:")
 
 
 def is_packed(path: str) -> bool:
-    """Whether ``path`` contains shards: a URL, or a folder with their index.
-
-    Args:
-        path: Folder or URL.
-    """
+    """Returns whether a path contains shards: it is a URL, or a folder with shards and their index."""
     return is_url(path) or ((Path(path) / INDEX).is_file() and any(Path(path).glob("chunk-*.bin")))
 
 
 class _Packer:
-    """Reads one image of a list; skips images that cannot be decoded, and writes them to a file."""
+    """Reads one image of a list; an image that cannot be decoded is reported in the file ``skipped``."""
 
-    def __init__(self, paths: Sequence[str], left_out: Path) -> None:
+    def __init__(self, paths: Sequence[str], skipped: Path) -> None:
         self.paths = [os.path.abspath(path) for path in paths]
         self.root = os.path.commonpath([os.path.dirname(path) for path in self.paths])
-        self.left_out = left_out
+        self.skipped = skipped
 
     def __call__(self, index: int) -> Iterator[dict[str, Any]]:
         cv2.setNumThreads(0)  # its pool of threads does not survive a fork
@@ -63,11 +59,10 @@ class _Packer:
         except OSError as error:
             data, problem = b"", error.strerror or str(error)
         if problem is not None:
-            with open(self.left_out, "a", encoding="utf-8") as file:  # short appended lines do not interleave
+            with open(self.skipped, "a", encoding="utf-8") as file:  # short appended lines do not interleave
                 file.write(f"{printable(path)}: {problem}\n")
             return
-        name = printable(os.path.relpath(path, self.root))
-        yield {"index": index, "name": name, "image": data}
+        yield {"index": index, "name": printable(os.path.relpath(path, self.root)), "image": data}
 
 
 def pack(
@@ -91,7 +86,7 @@ def pack(
         storage_options: Options of an object store.
 
     Returns:
-        Skipped images: a line with path and problem for each image that cannot be decoded.
+        Lines with path and problem of the images that were skipped because they cannot be decoded.
 
     Raises:
         FileExistsError: If ``out`` is not empty.
@@ -107,39 +102,33 @@ def pack(
         )
     paths = list(paths)
     random.Random(seed).shuffle(paths)
-    with http_allowed(options), _target(out) as (target, scratch), litdata_settings(scratch):
-        left_out = Path(scratch) / "left_out.txt"
-        start_methods = multiprocessing.get_all_start_methods()
-        with _told_of_store(target):
-            litdata.optimize(
-                _Packer(paths, left_out),
-                list(range(len(paths))),
-                output_dir=target,
-                chunk_bytes=shard_bytes,
-                num_workers=min(num_workers or num_cores(), len(paths)),
-                reorder_files=False,
-                start_method="fork" if "fork" in start_methods else "spawn",
-                storage_options=options,
-                verbose=False,
-            )
-        lines = left_out.read_text(encoding="utf-8").splitlines() if left_out.exists() else []
+    with http_allowed(options), _target(out) as (target, scratch), litdata_settings(scratch), _store_errors(target):
+        skipped = Path(scratch) / "skipped.txt"
+        litdata.optimize(
+            _Packer(paths, skipped),
+            list(range(len(paths))),
+            output_dir=target,
+            chunk_bytes=shard_bytes,
+            num_workers=min(num_workers or num_cores(), len(paths)),
+            reorder_files=False,
+            start_method="fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn",
+            storage_options=options,
+            verbose=False,
+        )
+        lines = skipped.read_text(encoding="utf-8").splitlines() if skipped.exists() else []
         if len(lines) == len(paths):
             raise ValueError(f"None of {len(paths)} images can be decoded, e.g. {lines[0]}")
-        with _told_of_store(target):
-            shards = _read_shards(target, Path(scratch), options)
-        packed = sum(shard["chunk_size"] for shard in shards)
+        packed = _count_packed(target, Path(scratch), options)
         if packed + len(lines) != len(paths):  # litdata does not report a killed worker
             raise RuntimeError(
                 f"Only {packed} of {len(paths)} images were packed: a process exited early, possibly out of memory; "
                 "pack again with fewer --num-workers"
             )
-        if is_url(target):
-            _check_uploaded(target, [shard["filename"] for shard in shards], options)
     return lines
 
 
 @contextmanager
-def _told_of_store(target: str) -> Iterator[None]:
+def _store_errors(target: str) -> Iterator[None]:
     """Converts errors of an object store to RuntimeError: each store has its own exception classes."""
     try:
         yield
@@ -152,30 +141,25 @@ def _told_of_store(target: str) -> Iterator[None]:
         raise RuntimeError(f"{target}: {problem}: {_STORE_REMEDY}") from error
 
 
-def _read_shards(target: str, scratch: Path, storage_options: dict) -> list[dict[str, Any]]:
-    """Returns the index: per shard its ``filename`` and, as ``chunk_size``, its number of images."""
-    index = Path(target) / INDEX
-    if is_url(target):
-        index = scratch / INDEX
-        _store(target, storage_options).download_file(f"{target.rstrip('/')}/{INDEX}", str(index))
-    return json.loads(index.read_text())["chunks"]
-
-
-def _store(url: str, storage_options: dict) -> Any:
+def _count_packed(target: str, scratch: Path, storage_options: dict) -> int:
+    """Returns the number of images in the index; raises RuntimeError if its shards are not in the store."""
     from litdata.streaming.fs_provider import _get_fs_provider
 
-    return _get_fs_provider(url, storage_options)
-
-
-def _check_uploaded(url: str, shards: Sequence[str], storage_options: dict) -> None:
-    """Checks that every shard of the index exists: litdata only logs failed uploads."""
-    store = _store(url, storage_options)
-    missing = [name for name in shards if not store.exists(f"{url.rstrip('/')}/{name}")]
-    if missing:
-        raise RuntimeError(
-            f"{len(missing)} of {len(shards)} shards are missing at {url}, e.g. {missing[0]} (see errors above): "
-            f"{_STORE_REMEDY}"
-        )
+    store = _get_fs_provider(target, storage_options) if is_url(target) else None
+    index = Path(target) / INDEX
+    if store:
+        index = scratch / INDEX
+        store.download_file(f"{target.rstrip('/')}/{INDEX}", str(index))
+    shards = json.loads(index.read_text())["chunks"]
+    if store:  # litdata only logs failed uploads
+        names = [shard["filename"] for shard in shards]
+        missing = [name for name in names if not store.exists(f"{target.rstrip('/')}/{name}")]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {len(shards)} shards are missing at {target}, e.g. {missing[0]} (see errors "
+                f"above): {_STORE_REMEDY}"
+            )
+    return sum(shard["chunk_size"] for shard in shards)
 
 
 @contextmanager

@@ -66,8 +66,8 @@ class StreamedImages(IterableDataset):
             drop_last=True,
         )
         self._length = self._stream.get_len(1, 1)
+        #: Number of images of all processes; ``len()`` counts those of this process.
         self.num_images = len(self._stream.shuffler.cache)
-        """Number of images of all processes; ``len()`` is that of this process."""
         # (epoch, first worker), in shared memory, so that persistent workers see changes by the main process.
         self._clock = torch.full((2,), -1, dtype=torch.int64).share_memory_()
 
@@ -117,7 +117,7 @@ class StreamedImages(IterableDataset):
             begun["dealt_anew"] |= any(begun[key] != value for key, value in layout.items())
             state = stream.state_dict(done * batch_size, layout["num_workers"], batch_size)
             if begun["dealt_anew"]:
-                state |= _deal_anew(begun, done)
+                state |= _redistributed(begun, done)
             else:
                 first_worker = done % layout["num_workers"]
             stream.load_state_dict(state)
@@ -130,23 +130,20 @@ class StreamedImages(IterableDataset):
         Raises:
             UnreadableImageError: If no image can be read.
         """
-        with http_allowed(self._storage_options):
-            yield from self._images()
-
-    def _images(self) -> Iterator[dict[str, Any]]:
         self._set_clock()
         missing: list[int] = []
         readable: dict[str, Any] = {}
-        for item in self._stream:
-            results = _results(item)
-            missing.append(results["sample_idx"])
-            while missing:
-                data = self.pipeline({**results, "sample_idx": missing[-1]})
-                if data is None:
-                    break
-                readable = results
-                missing.pop()
-                yield data
+        with http_allowed(self._storage_options):
+            for item in self._stream:
+                results = {"img_bytes": bytes(item["image"]), "img_path": item["name"]}
+                missing.append(int(item["index"]))
+                while missing:
+                    data = self.pipeline({**results, "sample_idx": missing[-1]})
+                    if data is None:
+                        break
+                    readable = results
+                    missing.pop()
+                    yield data
         if missing and not readable:
             raise UnreadableImageError(
                 f"None of the {len(missing)} image(s) of a worker can be read: see 'Skipped ...' above; pack "
@@ -188,26 +185,22 @@ def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
     return dict(found)
 
 
-def _deal_anew(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
-    """Returns the state of a litdata stream whose remaining images are redistributed to other workers."""
-    world_size, batch_size = begun["world_size"], begun["batch_size"]
+def _redistributed(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
+    """Returns the state of a litdata stream that distributes its remaining images to other workers."""
+    world_size, num_workers, batch_size = begun["world_size"], begun["num_workers"], begun["batch_size"]
     return {
         "world_size": world_size,
-        "num_workers": begun["num_workers"],
+        "num_workers": num_workers,
         "batch_size": batch_size,
         "initial_world_size": world_size,
         "initial_num_nodes": begun["num_nodes"],
-        "initial_num_workers": begun["num_workers"],
+        "initial_num_workers": num_workers,
         "initial_batch_size": batch_size,
         "num_canonical_nodes": world_size,
         "num_samples_yielded": 0,
         "sample_in_epoch": done * batch_size * world_size,
         "resume_mode": "elastic",
     }
-
-
-def _results(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {"img_bytes": bytes(item["image"]), "img_path": item["name"], "sample_idx": int(item["index"])}
 
 
 def _open(data_root: str, **options: Any) -> Any:

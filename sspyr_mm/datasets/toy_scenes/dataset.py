@@ -76,7 +76,14 @@ def generate(
     cv2.setNumThreads(1)
     try:
         _write_all(part, parameters, workers or num_cores(), progress)
-        return _publish(part, root, parameters)
+        try:
+            os.rename(part, root)
+        except OSError:
+            # Another run may have finished the same folder in the meantime; everything else is an error.
+            if not _is_finished(root, parameters):
+                raise
+            return False
+        return True
     finally:
         cv2.setNumThreads(threads)
         shutil.rmtree(part, ignore_errors=True)
@@ -101,19 +108,8 @@ def _write_all(root: Path, parameters: dict[str, Any], workers: int, progress: b
     (root / RECORD_NAME).write_text(json.dumps(parameters, indent=2) + "\n", encoding="utf-8")
 
 
-def _publish(part: Path, root: Path, parameters: dict[str, Any]) -> bool:
-    try:
-        os.rename(part, root)
-    except OSError:
-        # Another run may have finished the same folder in the meantime; everything else is an error.
-        if not _is_finished(root, parameters):
-            raise
-        return False
-    return True
-
-
 def _draw_all(draw: partial[dict[str, Any]], count: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Yields the records in the order of their indices, independent of the order in which workers finish."""
+    """Yields the records in the order of their indices, however many workers draw them."""
     if workers <= 1 or count < 2:
         yield from map(draw, range(count))
         return
@@ -162,11 +158,14 @@ def _check_parameters(
 ) -> dict[str, Any]:
     """Checks the parameters; returns those that the files depend on, as recorded in the folder."""
     height, width = parse_size(size)
-    few = "a few thousand are enough to pre-train a small backbone"
-    _check_whole("num_train", num_train, 1, _VAL_OFFSET - 1, few)
-    _check_whole("num_val", num_val, 1, _VAL_OFFSET - 1, "a thousand are enough for a probe")
-    _check_whole("seed", seed, 0, 2**32 - 1, "any number in this range works")
-    _check_whole("workers", workers, 0, 1024, "0 uses one process per core")
+    for name, value, low, high, remedy in (
+        ("num_train", num_train, 1, _VAL_OFFSET - 1, "a few thousand are enough to pre-train a small backbone"),
+        ("num_val", num_val, 1, _VAL_OFFSET - 1, "a thousand are enough for a probe"),
+        ("seed", seed, 0, 2**32 - 1, "any number in this range works"),
+        ("workers", workers, 0, 1024, "0 uses one process per core"),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}: {remedy}")
     return {
         "made_by": "sspyr_mm toy-scenes",
         "version": GENERATOR_VERSION,
@@ -179,43 +178,26 @@ def _check_parameters(
 
 
 def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
-    """Reads an image size.
-
-    Args:
-        size: Side in pixels, "HxW" or (height, width).
-
-    Returns:
-        Height and width, in pixels.
-
-    Raises:
-        ValueError: If the size cannot be parsed, or is out of range.
-    """
-    if isinstance(size, str):
-        match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", size.strip())
-        pair = (int(match[1]), int(match[2] or match[1])) if match else None
+    """Returns height and width in pixels from a side, "HxW" or (height, width); raises ValueError for any other."""
+    pair = None
+    if isinstance(size, str) and (match := re.fullmatch(r"(\d+)(?:[xX](\d+))?", size.strip())):
+        pair = (int(match[1]), int(match[2] or match[1]))
     elif isinstance(size, int) and not isinstance(size, bool):
         pair = (size, size)
     elif isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         pair = (size[0], size[1])
-    else:
-        pair = None
     if pair is None:
         raise ValueError(f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}")
     if min(pair) < MIN_SIZE or max(pair) > _MAX_SIDE:
         raise ValueError(
             f"size must be {MIN_SIZE} to {_MAX_SIDE} pixels in height and width, got {pair[0]}x{pair[1]}: "
-            f"{'give a larger' if min(pair) < MIN_SIZE else 'give a smaller'} one, such as 128"
+            f"give a {'larger' if min(pair) < MIN_SIZE else 'smaller'} one, such as 128"
         )
     return pair
 
 
-def _check_whole(name: str, value: int, low: int, high: int, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}: {remedy}")
-
-
 def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
-    """Whether the folder contains the data set; False if absent or empty, FileExistsError for any other content."""
+    """Returns whether the folder contains the data set; raises FileExistsError for any other content."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -227,9 +209,12 @@ def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
         ) from None
     if found == parameters:
         return True
-    names = sorted(set(found) | set(parameters)) if isinstance(found, dict) else []
-    differ = [f"{name} {found.get(name)} instead of {parameters.get(name)}" for name in names
-              if found.get(name) != parameters.get(name)]  # fmt: skip
+    found = found if isinstance(found, dict) else {}
+    differ = [
+        f"{name} {found.get(name)} instead of {parameters.get(name)}"
+        for name in sorted({*found, *parameters})
+        if found.get(name) != parameters.get(name)
+    ]
     raise FileExistsError(
         f"{root} contains toy scenes with other parameters ({', '.join(differ)}): give another folder, "
         "or delete this one first"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, OBJECT_CLASSES
-from sspyr_mm.datasets.toy_scenes.sprites import Part, ellipse, limb, paste, polygon, random_affine, render
+from sspyr_mm.datasets.toy_scenes.sprites import Part, ellipse, limb, paste, random_affine, render
 from sspyr_mm.datasets.toy_scenes.textures import FloatArray, draw_background, grid, smooth_noise
 
 #: Smallest height and width, pixels: below it parts of objects can no longer be distinguished.
@@ -21,13 +21,16 @@ VOID = 255
 # An object with a smaller visible share, or a smaller area relative to the squared shorter side, is not annotated.
 _MIN_VISIBLE = 0.15
 _MIN_AREA_SHARE = 0.0012
-# Size of an object's frame, as a share of the image's shorter side; outlines fill about two thirds of it.
+# Range of an object's extent, as a share of the image's shorter side; outlines fill about two thirds of it.
 _SMALLEST, _LARGEST = 0.36, 0.6
+
+# Lower edge in pixels, label, extent in pixels, and centre (x, y) in pixels of an object.
+_Placed = tuple[float, int, float, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An annotated object.
+    """Annotated object.
 
     Args:
         label: Index into ``CLASSES``.
@@ -49,7 +52,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn scene.
+    """Drawn scene.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -64,18 +67,18 @@ class Scene:
     class_mask: NDArray[np.uint8]
 
 
-def _clutter(rng: np.random.Generator) -> list[Part]:
+def _clutter(rng: np.random.Generator) -> Part:
     choice = rng.integers(4)
     if choice == 0:
-        return [Part(ellipse(0, 0, 1, rng.uniform(0.4, 1)), 0, "stripes")]
+        return Part(ellipse(0, 0, 1, rng.uniform(0.4, 1)), 0, "stripes")
     if choice == 1:
-        return [Part(limb(-1, 0, 1, rng.uniform(-0.3, 0.3), 0.5, rng.uniform(0.1, 0.6)), 0, "checks")]
+        return Part(limb(-1, 0, 1, rng.uniform(-0.3, 0.3), 0.5, rng.uniform(0.1, 0.6)), 0, "checks")
     points = rng.uniform(-1, 1, (int(rng.integers(3, 6)), 2))
-    points = points[np.argsort(np.arctan2(points[:, 1], points[:, 0]))]
-    return [Part(polygon(*(tuple(point) for point in points.tolist())), 0, "dots")]
+    around = np.argsort(np.arctan2(points[:, 1], points[:, 0]))
+    return Part(points[around].astype(np.float32), 0, "dots")
 
 
-def _pick_labels(rng: np.random.Generator, kind: int) -> list[int]:
+def _draw_labels(rng: np.random.Generator, kind: int) -> list[int]:
     weights = KINDS[kind].weights()
     labels: list[int] = []
     for _ in range(int(rng.integers(2, 6))):
@@ -86,13 +89,13 @@ def _pick_labels(rng: np.random.Generator, kind: int) -> list[int]:
 
 
 def _place(
-    rng: np.random.Generator, taken: list[tuple[float, float, float]], extent: float, size: tuple[int, int]
+    rng: np.random.Generator, others: list[_Placed], extent: float, size: tuple[int, int]
 ) -> tuple[float, float]:
-    """Returns a centre (x, y) in pixels: the one of a few random places that covers other objects least."""
+    """Returns the centre (x, y), in pixels, that covers the other objects least, among a few random ones."""
     best, best_cost = (0.0, 0.0), np.inf
     for _ in range(4):
         x, y = rng.uniform(0.08, 0.92) * size[1], rng.uniform(0.1, 0.9) * size[0]
-        cost = sum(max(0.0, 0.45 * (extent + e) - float(np.hypot(x - a, y - b))) for a, b, e in taken)
+        cost = sum(max(0.0, 0.45 * (extent + e) - float(np.hypot(x - a, y - b))) for _, _, e, (a, b) in others)
         if cost < best_cost:
             best, best_cost = (x, y), cost
     return best
@@ -109,7 +112,7 @@ def _develop(rng: np.random.Generator, canvas: FloatArray) -> NDArray[np.uint8]:
     contrast = rng.uniform(0.75, 1.2)
     cast = rng.uniform(0.85, 1.15, 3).astype(np.float32)
     image = (np.clip(canvas, 0, 255) - 128.0) * contrast + 128.0
-    image *= light.astype(np.float32)
+    image *= light
     image *= cast[:, None, None]
     if rng.random() < 0.3:
         sigma = rng.uniform(0.4, 0.9) * min(height, width) / 128
@@ -128,23 +131,18 @@ def _add_clutter(
         extent = rng.uniform(0.03, 0.09) * min(height, width)
         centre = (rng.uniform(0, width), rng.uniform(0, height))
         affine = random_affine(rng, math.pi, extent)
-        paste(canvas, owner, render(rng, _clutter(rng), affine, centre, ground), 0)
+        paste(canvas, owner, render(rng, [_clutter(rng)], affine, centre, ground), 0)
 
 
-def _place_objects(
-    rng: np.random.Generator, kind: int, size: tuple[int, int]
-) -> list[tuple[int, float, tuple[float, float]]]:
-    """Returns the label, extent and centre of each object, back to front."""
-    placed: list[tuple[float, float, float]] = []
-    objects: list[tuple[float, int, float, tuple[float, float]]] = []
-    for label in _pick_labels(rng, kind):
+def _place_objects(rng: np.random.Generator, kind: int, size: tuple[int, int]) -> list[_Placed]:
+    placed: list[_Placed] = []
+    for label in _draw_labels(rng, kind):
         share = math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST)))
         extent = share * min(size) * OBJECT_CLASSES[label].stretch
-        centre = _place(rng, placed, extent, size)
-        placed.append((*centre, extent))
-        objects.append((centre[1] + extent / 2, label, extent, centre))
+        x, y = _place(rng, placed, extent, size)
+        placed.append((y + extent / 2, label, extent, (x, y)))
     # Objects lower in the image are nearer, as in a photograph.
-    return [item[1:] for item in sorted(objects)]
+    return sorted(placed)
 
 
 def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
@@ -172,9 +170,9 @@ def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     ground = canvas.mean(axis=(1, 2))
     _add_clutter(rng, canvas, owner, ground, (2, 7))
     drawn = []
-    for number, (label, extent, centre) in enumerate(_place_objects(rng, kind, size), start=1):
+    for number, (_, label, extent, centre) in enumerate(_place_objects(rng, kind, size), start=1):
         item = OBJECT_CLASSES[label]
-        sprite = render(rng, item.build(rng), random_affine(rng, item.turn, extent), centre, ground)
+        sprite = render(rng, list(item.build(rng)), random_affine(rng, item.turn, extent), centre, ground)
         drawn.append((number, label, *paste(canvas, owner, sprite, number)))
     _add_clutter(rng, canvas, owner, ground, (0, 4))
 

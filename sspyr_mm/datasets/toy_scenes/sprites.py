@@ -7,6 +7,7 @@ In the frame of an object, x points right, y points down, the origin is near its
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,17 +23,11 @@ _TAU = 2.0 * math.pi
 
 @dataclass(frozen=True)
 class Part:
-    """One filled outline of an object.
+    """One filled outline of an object."""
 
-    Args:
-        points: (N, 2) float32, the polygon in the object's frame.
-        slot: Index of the fill colour, 0 to 2. Parts of one slot share a colour.
-        pattern: Usual pattern of the part, a key of ``textures.PATTERNS``, or "plain".
-    """
-
-    points: FloatArray
-    slot: int
-    pattern: str = "plain"
+    points: FloatArray  # (N, 2), in the object's frame
+    slot: int  # index of the fill colour, 0 to 2
+    pattern: str = "plain"  # usual pattern, one of PATTERN_NAMES
 
 
 def polygon(*points: tuple[float, float]) -> FloatArray:
@@ -50,32 +45,18 @@ def box(cx: float, cy: float, width: float, height: float, taper: float = 0.0) -
 def ellipse(
     cx: float, cy: float, rx: float, ry: float, *, tilt: float = 0.0, start: float = 0.0, stop: float = _TAU
 ) -> FloatArray:
-    """Returns an ellipse (20, 2), or its part between two angles closed by its chord.
-
-    Args:
-        cx: X coordinate of the centre.
-        cy: Y coordinate of the centre.
-        rx: Half axis along x before tilting.
-        ry: Half axis along y before tilting.
-        tilt: Rotation, in radians.
-        start: First angle, in radians.
-        stop: Last angle, in radians.
-    """
+    """Returns an ellipse (20, 2) with half axes ``rx`` and ``ry``, or its part between two angles; all in radians."""
     whole = stop - start > _TAU - 1e-6
     angles = start + (stop - start) / (20 if whole else 19) * np.arange(20)
     x, y = rx * np.cos(angles), ry * np.sin(angles)
     cos, sin = math.cos(tilt), math.sin(tilt)
-    points = np.empty((20, 2), np.float32)
-    points[:, 0] = cx + cos * x - sin * y
-    points[:, 1] = cy + sin * x + cos * y
-    return points
+    return np.stack([cx + cos * x - sin * y, cy + sin * x + cos * y], axis=1).astype(np.float32)
 
 
-def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float | None = None) -> FloatArray:
-    """Returns a limb (4, 2) between two joints, ``w0`` and ``w1`` (default: ``w0``) wide."""
-    w1 = w0 if w1 is None else w1
+def limb(x0: float, y0: float, x1: float, y1: float, w0: float, w1: float) -> FloatArray:
+    """Returns a limb (4, 2) between two joints, ``w0`` wide at the first and ``w1`` at the second."""
     dx, dy = x1 - x0, y1 - y0
-    length = max(float(np.hypot(dx, dy)), 1e-6)
+    length = float(np.hypot(dx, dy))
     nx, ny = -dy / length / 2.0, dx / length / 2.0
     return polygon(
         (x0 + nx * w0, y0 + ny * w0),
@@ -95,18 +76,11 @@ def arch(cx: float, cy: float, radius: float, thickness: float, start: float, st
 
 @dataclass(frozen=True)
 class Sprite:
-    """A drawn object.
+    """Drawn object; its patch may exceed the image."""
 
-    Args:
-        colour: (3, h, w) float32 RGB; undefined where alpha is 0.
-        alpha: (h, w) float32 coverage, in [0, 1].
-        left: Column of the patch in the image, in pixels; may be negative.
-        top: Row of the patch in the image, in pixels; may be negative.
-    """
-
-    colour: FloatArray
-    alpha: FloatArray
-    left: int
+    colour: FloatArray  # (3, h, w) RGB, undefined where alpha is 0
+    alpha: FloatArray  # (h, w) coverage, in [0, 1]
+    left: int  # position of the patch in the image, in pixels
     top: int
 
 
@@ -136,31 +110,27 @@ def _colours(rng: np.random.Generator, avoid: FloatArray) -> FloatArray:
 
 
 def render(
-    rng: np.random.Generator, parts: list[Part], affine: FloatArray, centre: tuple[float, float], avoid: FloatArray
+    rng: np.random.Generator, parts: Sequence[Part], affine: FloatArray, centre: tuple[float, float], avoid: FloatArray
 ) -> Sprite:
     """Draws parts back to front into a patch that contains all of them, including those outside of the image.
 
-    Args:
-        rng: Random generator.
-        parts: Parts of the object.
-        affine: (2, 2) map from object units to pixels.
-        centre: Position of the object's origin, x and y in pixels.
-        avoid: RGB colour of the background, from which the first slot differs.
+    ``affine`` (2, 2) maps object units to pixels, ``centre`` is the object's origin (x, y) in pixels, and the first
+    slot differs from the background colour ``avoid``.
     """
     outlines = [part.points @ affine.T for part in parts]
     everything = np.concatenate(outlines)
     low = np.floor(everything.min(axis=0) + centre).astype(int) - 1
     high = np.ceil(everything.max(axis=0) + centre).astype(int) + 2
-    width, height = (int(n) for n in high - low)
+    width, height = (high - low).tolist()
     origin = np.asarray(centre, np.float32) - low
-    inverse = np.linalg.inv(affine)
-    inverse *= rng.uniform(0.75, 1.3)
+    inverse = np.linalg.inv(affine) * rng.uniform(0.75, 1.3)
     xs = np.arange(width, dtype=np.float32) - origin[0]
     ys = np.arange(height, dtype=np.float32)[:, None] - origin[1]
     u = inverse[0, 0] * xs + inverse[0, 1] * ys
     v = inverse[1, 0] * xs + inverse[1, 1] * ys
     colours = _colours(rng, avoid)
-    swap = {p: str(rng.choice(PATTERN_NAMES)) for p in sorted({q.pattern for q in parts}) if rng.random() < 0.12}
+    usual = sorted({part.pattern for part in parts})
+    swap = {name: str(rng.choice(PATTERN_NAMES)) for name in usual if rng.random() < 0.12}
     edge = rng.uniform(0.2, 1.0) if rng.random() < 0.7 else 0.0
     colour = np.zeros((3, height, width), np.float32)
     alpha = np.zeros((height, width), np.float32)

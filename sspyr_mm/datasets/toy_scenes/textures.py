@@ -41,22 +41,11 @@ def random_colour(rng: np.random.Generator, count: int) -> FloatArray:
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float) -> FloatArray:
-    """Returns smooth noise.
-
-    Args:
-        rng: Random generator.
-        height: Number of rows.
-        width: Number of columns.
-        cells: Number of bumps along the shorter side, at least 1.
-
-    Returns:
-        (H, W) float32, mean about 0, standard deviation below 1.
-    """
+    """Returns (H, W) noise of mean 0 with ``cells`` bumps along the shorter side; its deviation is below 1."""
     side = min(height, width)
     rows, cols = int(cells * height / side) + 2, int(cells * width / side) + 2
     coarse = rng.standard_normal((rows, cols), dtype=np.float32)
-    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return smooth.astype(np.float32, copy=False)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.float32, copy=False)
 
 
 def _soft(value: FloatArray, gain: float = 3.0) -> FloatArray:
@@ -64,17 +53,14 @@ def _soft(value: FloatArray, gain: float = 3.0) -> FloatArray:
     return np.clip(value * gain * 0.5 + 0.5, 0.0, 1.0)
 
 
-def _ramp(value: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return _soft(value, rng.uniform(1.0, 4.0))
-
-
 def _waves(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
     bend, stretch = rng.uniform(0.8, 2.2), rng.uniform(0.5, 1.0)
-    return _ramp(np.sin(6.28 * v + bend * np.sin(6.28 * u * stretch)) + rng.uniform(-0.4, 0.4), rng)
+    mix = np.sin(6.28 * v + bend * np.sin(6.28 * u * stretch)) + rng.uniform(-0.4, 0.4)
+    return _soft(mix, rng.uniform(1.0, 4.0))
 
 
 def _checks(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
-    return _ramp(3.0 * np.sin(4.2 * u) * np.sin(4.2 * v * rng.uniform(0.75, 1.33)), rng)
+    return _soft(3.0 * np.sin(4.2 * u) * np.sin(4.2 * v * rng.uniform(0.75, 1.33)), rng.uniform(1.0, 4.0))
 
 
 def _bricks(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
@@ -90,7 +76,8 @@ def _bricks(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator
 
 def _blobs(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
     height, width = u.shape
-    return _ramp(2.0 * smooth_noise(rng, height, width, marks * 1.2) + rng.uniform(-0.5, 0.5), rng)
+    mix = 2.0 * smooth_noise(rng, height, width, marks * 1.2) + rng.uniform(-0.5, 0.5)
+    return _soft(mix, rng.uniform(1.0, 4.0))
 
 
 def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
@@ -104,23 +91,20 @@ def _cells(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator)
     seeds[y[inside].astype(int), x[inside].astype(int)] = 0
     _, labels = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     shades = rng.uniform(0.35, 1.0, int(labels.max()) + 1).astype(np.float32)
-    shade = shades[labels]
-    same: FloatArray = np.ones((height, width), np.float32)
+    same = np.ones((height, width), np.float32)
     same[:, 1:] *= labels[:, 1:] == labels[:, :-1]
     same[1:] *= labels[1:] == labels[:-1]
-    width_px = max(1, round(step * 0.08))
-    if width_px > 1:
-        same = cv2.erode(same, np.ones((width_px, width_px), np.uint8)).astype(np.float32)
-    return cv2.blur(shade * same, (3, 3))
+    joint = max(1, round(step * 0.08))
+    eroded = cv2.erode(same, np.ones((joint, joint), np.uint8))
+    return cv2.blur(shades[labels] * eroded, (3, 3))
 
 
 def _fibres(u: FloatArray, v: FloatArray, marks: float, rng: np.random.Generator) -> FloatArray:
     # Noise in stretched coordinates gives strands along u with ends and knots.
     table = rng.standard_normal((64, 64), dtype=np.float32)
-    mapped_x = (u * rng.uniform(0.3, 0.5) + 1000.0) % 62.0
-    mapped_y = (v * 2.4 + 1000.0) % 62.0
-    strands = cv2.remap(table, mapped_x, mapped_y, cv2.INTER_LINEAR)
-    return _ramp(1.6 * strands, rng)
+    x, y = (u * rng.uniform(0.3, 0.5) + 1000.0) % 62.0, (v * 2.4 + 1000.0) % 62.0
+    strands = cv2.remap(table, x, y, cv2.INTER_LINEAR)
+    return _soft(1.6 * strands, rng.uniform(1.0, 4.0))
 
 
 #: Family name to a function of (u, v, marks, rng): (H, W) float32 coordinates in units of a mark, and the number of
@@ -136,17 +120,7 @@ FAMILIES: dict[str, TextureFn] = {
 
 
 def draw_background(rng: np.random.Generator, height: int, width: int, family: str) -> FloatArray:
-    """Draws one background.
-
-    Args:
-        rng: Random generator.
-        height: Number of rows.
-        width: Number of columns.
-        family: Key of ``FAMILIES``.
-
-    Returns:
-        (3, H, W) float32 RGB in about [0, 255]; channels come first, so that NumPy's inner loops are long.
-    """
+    """Returns a background of a family: (3, H, W) RGB in about [0, 255]; channels first for long inner loops."""
     x, y = grid(height, width)
     marks = float(np.exp(rng.uniform(np.log(5.0), np.log(8.5))))
     # Roughly level, as in upright photographs.
@@ -162,37 +136,12 @@ def draw_background(rng: np.random.Generator, height: int, width: int, family: s
     low = random_colour(rng, 1)[0]
     # Towards mid-grey, so that clipping does not flatten the marks.
     step = rng.uniform(50, 95) * (-1.0 if low.mean() > 128 else 1.0) + rng.normal(0, 14, 3)
-    return low.astype(np.float32)[:, None, None] + mix * step.astype(np.float32)[:, None, None]
-
-
-def _stripes(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return _soft(np.sin((u + 0.2 * v) * 17.0 + rng.uniform(0, 6)))
-
-
-def _planks(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return _soft(np.sin(v * 19.0 + rng.uniform(0, 6)) - 0.4)
-
-
-def _bark(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return _soft(np.sin(v * 15.0 + 3.0 * np.sin(u * 9.0 + rng.uniform(0, 6))))
+    return low[:, None, None] + mix * step.astype(np.float32)[:, None, None]
 
 
 def _dots(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
     phase = rng.uniform(0, 6)
     return _soft(np.sin(u * 16.0 + phase) + np.sin(v * 16.0 - phase) - 0.8, 2.0)
-
-
-def _checks_pattern(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return _soft(np.sin(u * 14.0 + rng.uniform(0, 6)) * np.sin(v * 14.0), 4.0)
-
-
-def _hatch(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    return _soft(np.sin((u + v) * 14.0 + rng.uniform(0, 6)))
-
-
-def _scales(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    phase = rng.uniform(0, 6)
-    return _soft(np.sin(u * 12.0 + phase + 1.6 * np.abs(np.sin(v * 8.0))))
 
 
 def _brickwork(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -202,11 +151,6 @@ def _brickwork(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatA
     return np.clip((0.22 - joint) * 8.0, 0.0, 1.0)
 
 
-def _rings(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
-    cu, cv = u.mean(), v.mean()
-    return _soft(np.sin(np.hypot(u - cu, v - cv) * 24.0 + rng.uniform(0, 6)))
-
-
 def _speckle(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArray:
     a, b, c = rng.uniform(0, 6, 3)
     return _soft(np.sin(u * 19.0 + a + 2.0 * np.sin(v * 7.0 + b)) * np.sin(v * 17.0 + c + 2.0 * np.sin(u * 8.0)))
@@ -214,15 +158,15 @@ def _speckle(u: FloatArray, v: FloatArray, rng: np.random.Generator) -> FloatArr
 
 #: Pattern name to a function of (u, v, rng), with u and v (H, W) float32 in object units; it returns (H, W) in [0, 1].
 PATTERNS: dict[str, PatternFn] = {
-    "stripes": _stripes,
-    "planks": _planks,
-    "bark": _bark,
+    "stripes": lambda u, v, rng: _soft(np.sin((u + 0.2 * v) * 17.0 + rng.uniform(0, 6))),
+    "planks": lambda u, v, rng: _soft(np.sin(v * 19.0 + rng.uniform(0, 6)) - 0.4),
+    "bark": lambda u, v, rng: _soft(np.sin(v * 15.0 + 3.0 * np.sin(u * 9.0 + rng.uniform(0, 6)))),
     "dots": _dots,
-    "checks": _checks_pattern,
-    "hatch": _hatch,
-    "scales": _scales,
+    "checks": lambda u, v, rng: _soft(np.sin(u * 14.0 + rng.uniform(0, 6)) * np.sin(v * 14.0), 4.0),
+    "hatch": lambda u, v, rng: _soft(np.sin((u + v) * 14.0 + rng.uniform(0, 6))),
+    "scales": lambda u, v, rng: _soft(np.sin(u * 12.0 + rng.uniform(0, 6) + 1.6 * np.abs(np.sin(v * 8.0)))),
     "brickwork": _brickwork,
-    "rings": _rings,
+    "rings": lambda u, v, rng: _soft(np.sin(np.hypot(u - u.mean(), v - v.mean()) * 24.0 + rng.uniform(0, 6))),
     "speckle": _speckle,
 }
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
@@ -19,8 +18,6 @@ from sspyr_mm.datasets.names import voc_colours
 from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
 from sspyr_mm.datasets.toy_scenes.scene import Scene, SceneObject
 
-_JPEG_QUALITY = 90
-
 # Outlines are computed at this multiple of the mask's resolution: contours run through pixel centres, which at the
 # original resolution would remove half a pixel on every side.
 _ZOOM = 4
@@ -29,40 +26,23 @@ _TOLERANCE = 0.3
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Returns the box of a mask.
-
-    Args:
-        mask: (H, W) bool with at least one pixel set.
-
-    Returns:
-        Left, top, width, height in pixels; a single pixel has width and height 1.
-    """
+    """Returns left, top, width and height of the box of a mask (H, W), in pixels; a single pixel has size 1."""
     left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return left, top, width, height
 
 
 def polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
-    """Returns the outlines of a mask as COCO polygons.
+    """Returns the outlines of a mask (H, W) as COCO polygons: x0, y0, x1, y1, ... in pixels per piece.
 
     COCO polygons have no holes: a piece with a hole is cut in two through the hole.
-
-    Args:
-        mask: (H, W) bool with at least one pixel set.
-
-    Returns:
-        Per piece x0, y0, x1, y1, ... in pixels, relative to the top left corner of the image.
     """
     left, top, width, height = bounding_box(mask)
-    crop = mask[top : top + height, left : left + width].astype(np.uint8)
-    result: list[list[float]] = []
-    _outline(crop, left, top, result)
-    return result
+    return list(_outlines(mask[top : top + height, left : left + width].astype(np.uint8), left, top))
 
 
-def _outline(crop: NDArray[np.uint8], left: int, top: int, result: list[list[float]]) -> None:
+def _outlines(crop: NDArray[np.uint8], left: int, top: int) -> Iterator[list[float]]:
     # Padded by a pixel, so that an outline never lies on the array's border.
-    zoomed = cv2.resize(cv2.copyMakeBorder(crop, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0), None,
-                        fx=_ZOOM, fy=_ZOOM, interpolation=cv2.INTER_NEAREST)  # fmt: skip
+    zoomed = np.pad(crop, 1).repeat(_ZOOM, axis=0).repeat(_ZOOM, axis=1)
     contours, hierarchy = cv2.findContours(zoomed, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     for index, contour in enumerate(contours):
         _, _, child, parent = hierarchy[0][index]
@@ -75,63 +55,27 @@ def _outline(crop: NDArray[np.uint8], left: int, top: int, result: list[list[flo
             small = piece[_ZOOM // 2 :: _ZOOM, _ZOOM // 2 :: _ZOOM][1:-1, 1:-1] & crop
             x, _, w, _ = cv2.boundingRect(contours[child])
             cut = min(max((x + w // 2) // _ZOOM - 1, 1), crop.shape[1] - 1)
-            _outline(np.ascontiguousarray(small[:, :cut]), left, top, result)
-            _outline(np.ascontiguousarray(small[:, cut:]), left + cut, top, result)
+            yield from _outlines(small[:, :cut], left, top)
+            yield from _outlines(small[:, cut:], left + cut, top)
             continue
         simple = cv2.approxPolyDP(contour, _TOLERANCE * _ZOOM, True)[:, 0]
         if len(simple) < 3:
             simple = contour[:, 0]
         # Contours run through the centres of the zoomed pixels.
         points = (simple.astype(np.float64) + 0.5) / _ZOOM - 1.0 + (left, top)
-        result.append(np.round(points, 2).ravel().tolist())
-
-
-def coco_annotations(objects: list[SceneObject], image_id: int) -> list[dict[str, Any]]:
-    """Returns the COCO annotations of one image, without their ids.
-
-    Args:
-        objects: Annotated objects.
-        image_id: Id of the image.
-
-    Returns:
-        Dicts of image_id, category_id (1 + label), bbox, area (visible pixels), iscrowd 0, segmentation.
-    """
-    return [
-        {
-            "image_id": image_id,
-            "category_id": item.label + 1,
-            "bbox": list(bounding_box(item.mask)),
-            "area": int(item.mask.sum()),
-            "iscrowd": 0,
-            "segmentation": polygons(item.mask),
-        }
-        for item in objects
-    ]
-
-
-def coco_categories() -> list[dict[str, Any]]:
-    """Returns the COCO categories: ids from 1 in the order of ``CLASSES``."""
-    return [{"id": index, "name": name, "supercategory": "object"} for index, name in enumerate(CLASSES, start=1)]
+        yield np.round(points, 2).ravel().tolist()
 
 
 def voc_xml(objects: list[SceneObject], file_name: str, size: tuple[int, int], kind: str) -> str:
-    """Returns a Pascal VOC annotation.
+    """Returns the text of a Pascal VOC annotation of an image of ``size`` (height, width).
 
-    Args:
-        objects: Annotated objects.
-        file_name: Name of the image file.
-        size: Height and width, pixels.
-        kind: Kind of scene, recorded as the source's ``scene``.
-
-    Returns:
-        Text of the XML file. Box coordinates start at 1 and include the last pixel; ``difficult`` is set if less than
-        40 % of an object is visible.
+    Box coordinates start at 1 and include the last pixel; objects that are less than 40 % visible are difficult.
     """
     lines = [
         "<annotation>",
         "  <folder>VOC2007</folder>",
-        f"  <filename>{escape(file_name)}</filename>",
-        f"  <source><database>toy scenes</database><scene>{escape(kind)}</scene></source>",
+        f"  <filename>{file_name}</filename>",
+        f"  <source><database>toy scenes</database><scene>{kind}</scene></source>",
         f"  <size><width>{size[1]}</width><height>{size[0]}</height><depth>3</depth></size>",
         "  <segmented>1</segmented>",
     ]
@@ -161,13 +105,7 @@ def make_folders(root: Path) -> None:
 
 
 def write_scene(root: Path, split: str, image_id: int, scene: Scene) -> dict[str, Any]:
-    """Writes the image, the XML annotation and the mask of a scene.
-
-    Args:
-        root: Folder of the data set.
-        split: Name of the split, train or val.
-        image_id: COCO id of the image, which determines the file names.
-        scene: Drawn scene.
+    """Writes the image, the XML annotation and the mask of a scene, with names from ``image_id``.
 
     Returns:
         Entries of COCO's json: ``image`` and ``annotations``, the latter without ids.
@@ -175,8 +113,7 @@ def write_scene(root: Path, split: str, image_id: int, scene: Scene) -> dict[str
     height, width = scene.class_mask.shape
     kind = KINDS[scene.kind].name
     coco_file = root / f"{split}2017" / f"{image_id:012d}.jpg"
-    quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    _, data = cv2.imencode(".jpg", scene.image[:, :, ::-1], quality)
+    _, data = cv2.imencode(".jpg", scene.image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     coco_file.write_bytes(data.tobytes())
     voc, stem = root / "VOC2007", f"{image_id:06d}"
     voc_file = voc / "JPEGImages" / f"{stem}.jpg"
@@ -190,29 +127,31 @@ def write_scene(root: Path, split: str, image_id: int, scene: Scene) -> dict[str
     mask.putpalette([value for colour in voc_colours(256) for value in colour])
     mask.save(voc / "SegmentationClass" / f"{stem}.png")
     image = dict(id=image_id, file_name=coco_file.name, height=height, width=width, scene_kind=kind)
-    return {"image": image, "annotations": coco_annotations(scene.objects, image_id)}
+    annotations = [
+        {
+            "image_id": image_id,
+            "category_id": item.label + 1,
+            "bbox": list(bounding_box(item.mask)),
+            "area": int(item.mask.sum()),  # visible pixels
+            "iscrowd": 0,
+            "segmentation": polygons(item.mask),
+        }
+        for item in scene.objects
+    ]
+    return {"image": image, "annotations": annotations}
 
 
 def write_lists(root: Path, split: str, records: Sequence[dict[str, Any]], version: int) -> int:
-    """Writes COCO's json and VOC's image sets of a split.
-
-    Args:
-        root: Folder of the data set.
-        split: Name of the split, train or val.
-        records: Results of :func:`write_scene`.
-        version: Version of the generator.
-
-    Returns:
-        Number of annotations.
-    """
+    """Writes COCO's json and VOC's image sets from results of :func:`write_scene`; returns the annotation count."""
     annotations = [item for record in records for item in record["annotations"]]
-    categories = coco_categories()
     coco = {
         "info": {"description": "toy scenes", "version": str(version)},
         "licenses": [],
         "images": [record["image"] for record in records],
         "annotations": [{"id": number, **item} for number, item in enumerate(annotations, start=1)],
-        "categories": categories,
+        "categories": [
+            {"id": index, "name": name, "supercategory": "object"} for index, name in enumerate(CLASSES, start=1)
+        ],
     }
     path = root / "annotations" / f"instances_{split}2017.json"
     path.write_text(json.dumps(coco, separators=(",", ":")), encoding="utf-8")
@@ -222,6 +161,6 @@ def write_lists(root: Path, split: str, records: Sequence[dict[str, Any]], versi
     for name in ("train", "trainval") if split == "train" else ("val", "test"):
         for purpose in ("Main", "Segmentation"):
             (sets / purpose / f"{name}.txt").write_text(stems, encoding="utf-8")
-    names = "".join(f"{category['name']}\n" for category in categories)
+    names = "".join(f"{name}\n" for name in CLASSES)
     (sets / "Segmentation" / "class_names.txt").write_text(names, encoding="utf-8")
     return len(annotations)

@@ -27,7 +27,7 @@ PIPELINE = [dict(type="mmpretrain.LoadRGBImage"), dict(type="mmpretrain.PyramidV
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Images in two folders, no two alike, and two files that are none."""
+    """Different images in two folders, and two files that are not images."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for index in range(NUM_IMAGES):
@@ -43,8 +43,8 @@ def images(tmp_path_factory):
 def shards(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("packed") / "shards"
     paths = UnlabelledImages(str(images)).list_images()
-    left_out = pack(paths, str(out), shard_bytes=1500, num_workers=2)
-    assert sorted(left_out) == [
+    skipped = pack(paths, str(out), shard_bytes=1500, num_workers=2)
+    assert sorted(skipped) == [
         f"{images}/a/empty.png: an empty file",
         f"{images}/a/text.jpg: not an image that can be decoded",
     ]
@@ -69,7 +69,7 @@ def make_loader(shards, num_workers, batch_size=BATCH, **kwargs):
 
 
 def epoch_of(loader, epoch, *, seed=3, **kwargs):
-    """Batches of indices, and what a checkpoint would keep."""
+    """Returns batches of indices, and the state that a checkpoint would save."""
     begun = loader.dataset.start_epoch(
         epoch, seed=seed, batch_size=loader.batch_size, num_workers=loader.num_workers, **kwargs
     )
@@ -101,13 +101,13 @@ def test_files_are_packed_unchanged_and_shuffled(images, shards):
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
 def test_each_epoch_has_its_own_order_without_repeats(shards, num_workers):
     loader = make_loader(shards, num_workers)
-    assert multiprocessing.get_start_method() == "fork"  # as it was before packing
+    assert multiprocessing.get_start_method() == "fork"  # packing restores it
     assert len(loader.dataset) == loader.dataset.num_images == NUM_IMAGES
     epochs = [epoch_of(loader, epoch)[0] for epoch in (0, 1, 2)]
     assert [len(epoch) for epoch in epochs] == [len(loader)] * 3 == [NUM_IMAGES // BATCH] * 3
     assert all(len(set(flat(epoch))) == NUM_IMAGES // BATCH * BATCH for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    # In any order, and again: the epoch decides, not what came before.
+    # The order depends only on the epoch, not on earlier ones.
     assert [epoch_of(loader, epoch)[0] for epoch in (2, 0)] == [epochs[2], epochs[0]]
     close(loader)
 
@@ -141,7 +141,7 @@ def test_interrupted_epoch_continues_exactly(shards, tmp_path, num_workers, loca
 
 
 def test_other_workers_continue_with_the_remaining_images(shards):
-    """Twice, and back to as many as at the start: never an image again."""
+    """The number of workers changes three times, and no image is repeated."""
     loader = make_loader(shards, 2)
     batches, begun = epoch_of(loader, 0)
     seen, done = flat(batches[:3]), 3
@@ -157,7 +157,7 @@ def test_other_workers_continue_with_the_remaining_images(shards):
 
 
 def test_views_equal_those_of_the_file(images, shards):
-    """Of the same seed, epoch and index."""
+    """The seed, the epoch and the index are the same."""
     spec = PyramidSpec.from_config(PYRAMID)
     streamed = StreamedImages(str(shards), pipeline=PIPELINE)
     files = UnlabelledImages(str(images), pipeline=PIPELINE)
@@ -174,7 +174,7 @@ def test_views_equal_those_of_the_file(images, shards):
 
 @pytest.fixture
 def damaged(images, shards, tmp_path):
-    """A copy in which some images are overwritten; returns how to make it."""
+    """Returns a function that copies the shards and overwrites some images."""
 
     def damage(names):
         left = set(names)
@@ -253,8 +253,8 @@ def test_names_that_are_not_utf_8_are_packed_and_reported(images, tmp_path, caps
     assert main(["pack", str(tmp_path), str(out), "--num-workers", "1"]) == 0
     err = capsys.readouterr().err.splitlines()
     assert "pack: 1 of 3 files skipped: 1 .txt" in err
-    left_out = f"pack: skipped {tmp_path}/caf\\udce9/\\udcea.png: not an image that can be decoded"
-    assert left_out in err
+    skipped = f"pack: skipped {tmp_path}/caf\\udce9/\\udcea.png: not an image that can be decoded"
+    assert skipped in err
     (packed,) = StreamedImages(str(out), pipeline=[item])
     assert packed["img_path"] == "\\udce9.png"
 
@@ -268,7 +268,7 @@ def test_packing_without_readable_images_leaves_no_files(images, tmp_path, capsy
 
 
 def test_killed_process_is_reported(images, tmp_path, monkeypatch):
-    """litdata itself would say nothing."""
+    """litdata itself reports nothing."""
 
     def die_at_ten(self, index):
         if index == 10:
@@ -285,7 +285,7 @@ def test_killed_process_is_reported(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("whole_group", [True, False])
 def test_interrupted_packing_leaves_no_files(tmp_path, number, whole_group):
-    """litdata itself would end with status 0, and leave half a data set and its processes behind."""
+    """litdata itself exits with status 0 and leaves an incomplete data set and its processes."""
     images, folder = tmp_path / "images", tmp_path / "made"
     images.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
@@ -297,10 +297,10 @@ def test_interrupted_packing_leaves_no_files(tmp_path, number, whole_group):
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not list(folder.glob("*.partial/**/*.bin")) and process.poll() is None:
         time.sleep(0.05)
-    assert process.poll() is None, "packing was done before it could be interrupted"
+    assert process.poll() is None, "packing ended before it could be interrupted"
     (os.killpg if whole_group else os.kill)(process.pid, number)
-    told = process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and "pack: interrupted" in told
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "pack: interrupted" in err
     assert not list(folder.iterdir())
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

@@ -1,4 +1,4 @@
-"""Toy scenes: equal bytes for equal seeds, consistent layouts, and colours independent of the labels."""
+"""Toy scenes: equal files for equal seeds, consistent layouts, and colours independent of the labels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _visible(root: Path) -> Iterator[tuple[dict, list[dict], COCO]]:
             yield image, coco.loadAnns(coco.getAnnIds(image["id"])), coco
 
 
-def test_same_bytes_whatever_the_number_of_workers(root: Path, tmp_path: Path) -> None:
+def test_files_do_not_depend_on_the_number_of_workers(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "again", workers=3, **PARAMETERS)
     assert _digests(tmp_path / "again") == _digests(root)
 
@@ -66,7 +66,7 @@ def test_workers_start_after_opencv_has_used_its_threads(tmp_path: Path) -> None
         "assert cv2.getNumThreads() == 4"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "set")]
-    # A session of its own: a time-out ends the workers, too.
+    # In its own session, so that a time-out also ends the workers.
     process = subprocess.Popen(command, start_new_session=True)
     try:
         assert process.wait(timeout=60) == 0
@@ -84,7 +84,7 @@ def test_image_does_not_depend_on_the_number_of_images(root: Path, tmp_path: Pat
     assert all(fewer[name] == more[name] for name in images)
 
 
-def test_seeds_and_splits_and_images_differ(root: Path, tmp_path: Path) -> None:
+def test_images_of_different_seeds_splits_and_indices_differ(root: Path, tmp_path: Path) -> None:
     generate(tmp_path / "other", workers=1, **{**PARAMETERS, "seed": 4})
     digests = [d for f in (root, tmp_path / "other") for n, d in _digests(f).items() if "2017/" in n and "/0" in n]
     assert len(digests) == 2 * (PARAMETERS["num_train"] + PARAMETERS["num_val"])
@@ -104,7 +104,7 @@ def test_coco_json_is_consistent(root: Path) -> None:
 
 
 def test_polygons_agree_with_masks(root: Path) -> None:
-    """Each class's polygons, drawn by pycocotools, cover the VOC mask of that class."""
+    """The polygons of each class, drawn by pycocotools, cover its VOC mask."""
     inter = union = 0
     for image, items, coco in _visible(root):
         mask = np.asarray(Image.open(root / "VOC2007" / "SegmentationClass" / f"{image['id']:06d}.png"))
@@ -176,7 +176,7 @@ def test_voc_masks_and_image_sets_match_the_json(root: Path) -> None:
 
 def test_files_are_copied_without_hard_links(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise OSError("no links here")
+        raise OSError
 
     monkeypatch.setattr("os.link", refuse)
     generate(tmp_path / "copies", workers=1, **PARAMETERS)
@@ -206,24 +206,24 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # Ctrl-C reaches the workers, too
-        # Python leaves a signal ignored that was when it started, as SIGINT is in a background job.
+        # Python ignores SIGINT if its parent did, for example in a background job.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
-    said = ""
-    while "train: 100/100000" not in said:  # forks of OpenMMLab may say something before
+    err = ""
+    while "train: 100/100000" not in err:  # the libraries may print warnings before
         character = process.stderr.read(1)
-        assert character, said
-        said += character
+        assert character, err
+        err += character
     os.killpg(process.pid, signal.SIGINT)
-    said += process.communicate(timeout=120)[1]
-    assert process.returncode == 130, said
-    assert said.endswith("set was not written; run the same command again\n")
-    assert "Traceback" not in said and "KeyboardInterrupt" not in said
+    err += process.communicate(timeout=120)[1]
+    assert process.returncode == 130, err
+    assert err.endswith("set was not written; run the same command again\n")
+    assert "Traceback" not in err and "KeyboardInterrupt" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_finished_folder_is_left_as_it_is(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_finished_folder_is_left_unchanged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert not generate(root, workers=1, **PARAMETERS)
     parser = argparse.ArgumentParser()
@@ -237,7 +237,7 @@ def test_finished_folder_is_left_as_it_is(root: Path, capsys: pytest.CaptureFixt
     assert "other parameters (seed 3 instead of 5)" in capsys.readouterr().err
 
 
-def test_foreign_folder_is_not_touched(tmp_path: Path) -> None:
+def test_folder_with_other_content_is_refused(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"does not contain toy scenes .*give another folder"):
         generate(tmp_path, workers=1, **PARAMETERS)
@@ -331,14 +331,14 @@ def test_colour_and_area_do_not_reveal_class_or_kind(scenes: list[Scene]) -> Non
 
 
 def test_hidden_objects_are_void_and_not_annotated(scenes: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Objects are spread over the image, so that few are hidden; here they are heaped up.
-    monkeypatch.setattr(scene, "_place", lambda rng, taken, extent, size: (48.0, 48.0))
-    heaps = [draw_scene(np.random.default_rng([12, index]), (96, 96)) for index in range(60)]
-    assert any((drawn.class_mask == VOID).any() for drawn in heaps)
-    visible = [item.visible for drawn in scenes + heaps for item in drawn.objects]
+    # Few objects are hidden where they are spread over the image, so they are all drawn in the middle.
+    monkeypatch.setattr(scene, "_place", lambda *_: (48.0, 48.0))
+    crowded = [draw_scene(np.random.default_rng([12, index]), (96, 96)) for index in range(60)]
+    assert any((drawn.class_mask == VOID).any() for drawn in crowded)
+    visible = [item.visible for drawn in scenes + crowded for item in drawn.objects]
     assert min(visible) >= scene._MIN_VISIBLE
     assert np.mean(np.array(visible) < 0.9) > 0.2
-    for drawn in scenes + heaps:
+    for drawn in scenes + crowded:
         expected = np.where(drawn.class_mask == VOID, VOID, 0)
         for item in drawn.objects:
             assert not expected[item.mask].any()

@@ -1,7 +1,7 @@
-"""Toy scenes are not solved by what pre-training would be no merit for: colours and coarse layout.
+"""Colours and coarse layout do not reveal the classes of toy scenes.
 
-Linear multi-label probes on such features stay within ``MARGIN`` points of the mAP of guessing; the true kind of the
-scene, put through the same probe, does not, so the probe itself is able to find what is there.
+The mAP of a linear probe on such features stays within ``MARGIN`` points of guessing. On the true kind of the scene it
+does not, so the probe finds the information that exists.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -36,16 +37,14 @@ def labels(scenes: list[Scene]) -> Tensor:
 
 
 def mean_ap(scores: Tensor, labels: Tensor) -> float:
-    """Mean over the classes of the average precision, in points; ``scores`` and ``labels`` are (N, K)."""
-    ranked = labels.gather(0, scores.argsort(dim=0, descending=True))
-    precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)[:, None]
-    return 100.0 * float(((precision * ranked).sum(0) / ranked.sum(0)).mean())
+    """Returns the mAP in points; ``scores`` and ``labels`` are (N, K)."""
+    return 100.0 * float(average_precision_score(labels.numpy(), scores.numpy(), average="macro"))
 
 
 def probe(features: np.ndarray, labels: Tensor) -> float:
-    """mAP on the held-out rows of the best of several L2-regularised logistic regressions.
+    """Returns the mAP of the best of several L2-regularised logistic regressions on the held-out rows.
 
-    The penalty is chosen on the held-out rows: that favours the shortcut, not the data set.
+    The penalty is chosen on the held-out rows, which favours the shortcut.
     """
     x = torch.as_tensor(features, dtype=torch.float32)
     x = (x - x[:NUM_TRAIN].mean(0)) / (x[:NUM_TRAIN].std(0) + 1e-4)
@@ -70,7 +69,7 @@ def probe(features: np.ndarray, labels: Tensor) -> float:
 
 
 def colour_histogram(image: np.ndarray) -> np.ndarray:
-    """Square roots of 16 bins per channel and of a joint histogram of 4 x 4 x 4 bins, (112,)."""
+    """Returns square roots of 16 bins per channel and of a joint histogram of 4 x 4 x 4 bins, (112,)."""
     single = [np.bincount(image[..., c].ravel() // 16, minlength=16) for c in range(3)]
     coarse = (image // 64).reshape(-1, 3).astype(int)
     joint = np.bincount(coarse @ np.array([16, 4, 1]), minlength=64)
@@ -78,13 +77,13 @@ def colour_histogram(image: np.ndarray) -> np.ndarray:
 
 
 def tiny_pixels(image: np.ndarray) -> np.ndarray:
-    """The image at 8 x 8 pixels, (192,)."""
+    """Returns the image at 8 x 8 pixels, (192,)."""
     return cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).ravel() / 255.0
 
 
 @pytest.fixture(scope="module")
 def guessing(labels: Tensor) -> float:
-    """mAP of a classifier that knows only how frequent each class is."""
+    """Returns the mAP of random scores."""
     generator = torch.Generator().manual_seed(0)
     draws = [torch.rand(labels[NUM_TRAIN:].shape, generator=generator) for _ in range(20)]
     return sum(mean_ap(scores, labels[NUM_TRAIN:]) for scores in draws) / len(draws)
