@@ -123,7 +123,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
         ([], {}, "segment.sh: a checkpoint is missing\n\nFCN on VOC"),
         (["--resume"], {}, "segment.sh: the checkpoint comes first, got --resume"),
         (["@", "zero"], {}, "segment.sh: PROCESSES must be a number >= 1, got zero"),
-        (["@", "3"], {}, "16 images a step, which the learning rate is for, can't be divided among 3"),
+        (["@", "3"], {}, "16 images per step, which the learning rate is for, cannot be divided among 3"),
         (["@"], {"CONFIG": "none.py"}, "none.py does not exist"),
         (["none.pth"], {}, "none.pth does not exist"),
         (["text.pth"], {}, "text.pth is a text file, not a checkpoint"),

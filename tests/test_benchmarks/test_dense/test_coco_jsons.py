@@ -181,7 +181,7 @@ def test_an_unreadable_image_is_refused(layout, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["images"][1].update(id=1), "two images have one id"),
+        (lambda c: c["images"][1].update(id=1), "two images have the same id"),
         (lambda c: c["images"][1].update(file_name="./a.jpg"), "have the same file_name"),
         (lambda c: c["images"][1].update(file_name=3), "file_name must be text, got 3"),
         (lambda c: c["images"][1].update(width="24"), r"width and height of b c\.jpg must be numb"),

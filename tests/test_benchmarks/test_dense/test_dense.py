@@ -76,7 +76,7 @@ def test_what_differs_keeps_its_proportions(checkpoint, images):
     assert [side for _, side in resize.scales] == [320, 336, 352, 368, 384, 400]
     (resize,) = (t for t in cfg.val_dataloader.dataset.pipeline if t.type == "Resize")
     assert resize.scale == (666, 400)
-    with pytest.raises(ValueError, match="3 images a step can't be divided among 2 processes"):
+    with pytest.raises(ValueError, match="cannot be divided among 2 processes"):
         config("fcn_voc", checkpoint, read_voc_masks(images), Settings(batch_size=3), 2)
     cfg = config("fcn_voc", checkpoint, read_voc_masks(images), Settings(size=64))
     steps = {t.type: t for t in cfg.train_dataloader.dataset.datasets[0].pipeline}

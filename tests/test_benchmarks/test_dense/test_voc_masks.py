@@ -108,7 +108,7 @@ def test_binary_masks_are_refused_with_a_remedy(tree, parts, values):
     root = tree(lambda one: binary if one.startswith(parts) else MASK)
     message = (
         rf"No mask of .*/{parts[0]}\.txt shows a class: all \d hold only 0 and 255, such as .*/"
-        rf"{parts[0]} 0\.png; 255 means void.* write the number of its class"
+        rf"{parts[0]} 0\.png; 255 means void.* replace it by the number of its class"
     )
     with pytest.raises(ValueError, match=message):
         read_voc_masks(root)
