@@ -50,12 +50,12 @@ def test_results_of_version_0_2_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"value": True}, "value must be a number of percent, 0 to 100, got True"),
-        ({"value": float("nan")}, "0 to 100, got nan"),
-        ({"value": float("inf")}, "0 to 100, got inf"),
-        ({"value": 100.1}, "0 to 100, got 100.1"),
-        ({"value": -0.1}, "0 to 100, got -0.1"),
-        ({"value": "61"}, "0 to 100, got '61'"),
+        ({"value": True}, "value must be a percentage between 0 and 100, got True"),
+        ({"value": float("nan")}, "between 0 and 100, got nan"),
+        ({"value": float("inf")}, "between 0 and 100, got inf"),
+        ({"value": 100.1}, "between 0 and 100, got 100.1"),
+        ({"value": -0.1}, "between 0 and 100, got -0.1"),
+        ({"value": "61"}, "between 0 and 100, got '61'"),
         ({"seed": True}, "seed must be of type int, got True"),
         ({"seed": "0"}, "seed must be of type int, got '0'"),
         ({"network": None}, "network must be of type str, got None"),
@@ -223,7 +223,7 @@ def test_plot_of_two_protocols(tmp_path):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is nothing at .*give work dirs"):
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
         list(find_results([str(tmp_path / "none")]))
     with pytest.raises(ValueError, match=r"No result in .* writes result-\*\.json"):
         list(find_results([str(tmp_path)]))
