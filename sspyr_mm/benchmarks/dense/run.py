@@ -157,5 +157,6 @@ def _set_size(cfg: Config, size: int) -> None:
         factor = size / 800
         pipelines = [train.pipeline]
     pipelines += [cfg.val_dataloader.dataset.pipeline, cfg.test_dataloader.dataset.pipeline]
-    each_once = {id(pipeline): pipeline for pipeline in pipelines}.values()
-    resize_transforms([t for pipeline in each_once for t in pipeline], factor)
+    # The lists of a training set share their transforms, each of which is to be resized once.
+    transforms = {id(transform): transform for pipeline in pipelines for transform in pipeline}
+    resize_transforms(transforms.values(), factor)

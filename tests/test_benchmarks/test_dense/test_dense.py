@@ -101,6 +101,10 @@ def test_train_aug_is_two_lists(checkpoint, images, tmp_path):
     assert data.name == "voc12aug" and data.counts == {"train": 8, "test": 1, "classes": 20}
     parts = config("fcn_voc", checkpoint, data).train_dataloader.dataset.datasets
     assert [part.data_prefix.seg_map_path for part in parts] == ["SegmentationClass", "SegmentationClassAug"]
+    # The lists share their transforms, which version 0.2 resized once per list.
+    parts = config("fcn_voc", checkpoint, data, Settings(size=64)).train_dataloader.dataset.datasets
+    for part in parts:
+        assert [one.crop_size for one in part.pipeline if one.type == "RandomCrop"] == [(64, 64)]
     (lists / "aug.txt").write_text("none")
     with pytest.raises(FileNotFoundError, match=r"1 of 4 files that do not exist, such as .*none"):
         read_voc_masks(str(tmp_path))
