@@ -187,4 +187,5 @@ def _inspect(num_classes: int, file: str) -> _Mask:
     if wrong.size:
         lossy = " and is a JPEG, whose values are not exact" if kind == "JPEG" else ""
         return unusable(f"{file} has class {num_classes + 1 + wrong[0]}{lossy}")
-    return _Mask(used, mask.shape[::-1])
+    height, width = mask.shape
+    return _Mask(used, (width, height))
