@@ -1,4 +1,4 @@
-"""The sheet shows what the encoder sees."""
+"""The contact sheet shows the inputs of the encoder."""
 
 import torch
 
