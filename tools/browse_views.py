@@ -15,8 +15,7 @@ from sspyr_mm.engine.config import set_data_root
 from sspyr_mm.engine.options import merge_options
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
-from sspyr_mm.reports.contact_sheet import draw_contact_sheet
-from sspyr_mm.reports.image_file import write_image
+from sspyr_mm.reports.sheets import draw_contact_sheet, write_image
 
 
 def parse_args() -> argparse.Namespace:

@@ -123,8 +123,7 @@ def run(args: argparse.Namespace) -> int:
 def _draw_predictions(results: "Sequence[Result]", work_dir: str) -> None:
     """Writes a sheet for each protocol that draws predictions, including networks of earlier runs."""
     from sspyr_mm.benchmarks.results.result import find_predictions
-    from sspyr_mm.reports.image_file import write_image
-    from sspyr_mm.reports.prediction_sheet import draw_prediction_sheet
+    from sspyr_mm.reports.sheets import draw_prediction_sheet, write_image
 
     for name, folders in find_predictions(results, work_dir).items():
         try:

@@ -4,7 +4,7 @@ Dimensions: N images, L classes. Targets are 1 (shown), 0 (not) or -1 (ignored: 
 class).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,15 +34,7 @@ def average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray)
 def voc11_average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> Tensor:
     """Computes the 11-point average precision of VOC 2007: mean of the best precision at recalls >= 0, .1, ..., 1.
 
-    Args:
-        scores: (N, L), higher for a more likely class.
-        targets: (N, L) 1, 0 or -1 (difficult).
-
-    Returns:
-        (L,) float64 in 0..1; NaN for classes without a positive.
-
-    Raises:
-        ValueError: As :func:`average_precision`.
+    Shapes and errors are those of :func:`average_precision`.
 
     Deviation:
         In the devkit the order of images with equal scores is undefined; here they are one step of the curve.
@@ -59,31 +51,16 @@ def voc11_average_precision(scores: Tensor | np.ndarray, targets: Tensor | np.nd
 def mean_average_precision(
     scores: Tensor | np.ndarray, targets: Tensor | np.ndarray, *, absent_as_zero: bool = False
 ) -> float:
-    """Computes the mean over classes of the non-interpolated average precision.
-
-    Args:
-        scores: (N, L), higher for a more likely class.
-        targets: (N, L) 1, 0 or -1.
-        absent_as_zero: Whether to count classes without a positive as 0, like mmpretrain, instead of ignoring them.
-
-    Returns:
-        Percent.
-
-    Raises:
-        ValueError: If no class has a positive, and as :func:`average_precision`.
-    """
+    """Computes the mean over classes of :func:`average_precision`, in percent; see :func:`mean_of_classes`."""
     return mean_of_classes(average_precision(scores, targets), absent_as_zero=absent_as_zero)
 
 
 def mean_of_classes(values: Tensor, *, absent_as_zero: bool = False) -> float:
-    """Computes the mean of :func:`average_precision` or :func:`voc11_average_precision` in percent.
+    """Computes the mean of per-class average precisions in percent.
 
     Args:
         values: (L,), NaN for classes without a positive.
-        absent_as_zero: Whether to count these as 0 instead of ignoring them.
-
-    Returns:
-        Percent.
+        absent_as_zero: Whether to count these classes as 0, like mmpretrain, instead of ignoring them.
 
     Raises:
         ValueError: If all are NaN.
@@ -134,37 +111,27 @@ def classification_counts(
     positive = targets == 1
     right, chosen_per_class, there = (x.sum(0).double() for x in (chosen & positive, chosen, positive))
     num_classes = (there >= 0 if absent_as_zero else there > 0).sum().clamp_min(1)
-    figures = {
-        # Classes without a positive have no true positives: they add 0 to both sums.
-        "C": (
-            (right / chosen_per_class.clamp_min(1)).sum() / num_classes,
-            (right / there.clamp_min(1)).sum() / num_classes,
-        ),
+    # Classes without a positive have no true positives: they add 0 to both sums over classes.
+    precisions, recalls = right / chosen_per_class.clamp_min(1), right / there.clamp_min(1)
+    metrics = {
+        "C": (precisions.sum() / num_classes, recalls.sum() / num_classes),
         "O": (right.sum() / chosen_per_class.sum().clamp_min(1), right.sum() / there.sum().clamp_min(1)),
     }
     result = {}
-    for kind, (precision, recall) in figures.items():
+    for kind, (precision, recall) in metrics.items():
         f1 = 2 * precision * recall / (precision + recall).clamp_min(1e-300)
-        for name, figure in (("P", precision), ("R", recall), ("F1", f1)):
-            result[kind + name] = 100 * float(figure)
+        for name, value in (("P", precision), ("R", recall), ("F1", f1)):
+            result[kind + name] = 100 * float(value)
     return result
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """Precision and recall per class, images by descending score.
+class _Curve(NamedTuple):
+    """Precision and recall per class, images by descending score."""
 
-    Args:
-        positive: (N, L) mask of images that show the class.
-        hits: (N, L) number of positives up to the end of the image's group of equal scores.
-        precision: (N, L) float64 there; without ignored images.
-        num_positive: (L,) number of positives.
-    """
-
-    positive: Tensor
-    hits: Tensor
-    precision: Tensor
-    num_positive: Tensor
+    positive: Tensor  # (N, L) whether the image shows the class
+    hits: Tensor  # (N, L) number of positives up to the last image of the same score
+    precision: Tensor  # (N, L) float64 up to there, without ignored images
+    num_positive: Tensor  # (L,)
 
 
 def _curve(scores: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> _Curve:

@@ -61,12 +61,7 @@ class MultiLabelReport(BaseMetric):
         self.absent_as_zero = absent_as_zero
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Keeps scores and targets of a batch.
-
-        Args:
-            data_batch: Not used.
-            data_samples: Samples with ``pred_score`` (L,), and ``gt_score`` (L,) or ``gt_label``.
-        """
+        """Keeps ``pred_score`` (L,), and ``gt_score`` (L,) or ``gt_label``, of a batch of samples."""
         for sample in data_samples:
             score = sample["pred_score"]
             target = sample["gt_score"] if "gt_score" in sample else label_to_onehot(sample["gt_label"], len(score))
@@ -75,44 +70,36 @@ class MultiLabelReport(BaseMetric):
             self.results.append(arrays)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Computes the metrics of all samples.
-
-        Args:
-            results: Pairs of scores and targets of all ranks.
-
-        Returns:
-            Percent by name.
-        """
+        """Computes the metrics in percent from the scores and targets of all ranks."""
         scores, targets = (torch.from_numpy(np.stack(part)) for part in zip(*results, strict=True))
         if self.diverged_as_nan and not scores.isfinite().all():
             return {"mAP": math.nan}
         columns = {"AP": average_precision(scores, targets)}
         if self.voc11:
             columns["AP_voc11"] = voc11_average_precision(scores, targets)
-        figures = {
+        metrics = {
             f"m{name}": mean_of_classes(values, absent_as_zero=self.absent_as_zero) for name, values in columns.items()
         }
+        names = list((self.dataset_meta or {}).get("classes") or map(str, range(targets.shape[1])))
         if self.table:
-            print_log(self._table(columns, targets), "current")
+            print_log(_table(names, (targets == 1).sum(0), columns), "current")
         if self.per_class:
-            values = columns["AP"].tolist()
-            figures |= {f"AP_{n}": 100 * v for n, v in zip(self._names(len(values)), values, strict=True)}
+            metrics |= {f"AP_{name}": 100 * value for name, value in zip(names, columns["AP"].tolist(), strict=True)}
         counts = classification_counts(
             scores, targets, threshold=self.threshold, topk=self.topk, absent_as_zero=self.absent_as_zero
         )
-        return {**figures, **counts}
+        return {**metrics, **counts}
 
-    def _names(self, num_classes: int) -> list[str]:
-        return list((self.dataset_meta or {}).get("classes") or map(str, range(num_classes)))
 
-    def _table(self, columns: dict[str, Tensor], targets: Tensor) -> str:
-        """Formats one line per class: number of its images, and average precision or -."""
-        num_classes = targets.shape[1]
-        names = self._names(num_classes)
-        width = max(5, *map(len, names))
-        lines = [f"{'class':{width}} images" + "".join(f" {name:>8}" for name in columns)]
-        for row, (name, shown) in enumerate(zip(names, (targets == 1).sum(0).tolist(), strict=True)):
-            values = (100 * column[row].item() for column in columns.values())
-            cells = (f" {'-':>8}" if value != value else f" {value:8.2f}" for value in values)
-            lines.append(f"{name:{width}} {shown:6d}" + "".join(cells))
-        return "\n".join(["Average precision per class, in percent", *lines])
+def _table(names: list[str], num_images: Tensor, columns: dict[str, Tensor]) -> str:
+    """Formats one line per class: number of its images, and average precisions or -."""
+    width = max(5, *map(len, names))
+    lines = [
+        "Average precision per class, in percent",
+        f"{'class':{width}} images" + "".join(f" {title:>8}" for title in columns),
+    ]
+    for row, (name, shown) in enumerate(zip(names, num_images.tolist(), strict=True)):
+        values = [100 * column[row].item() for column in columns.values()]
+        cells = (f" {'-':>8}" if math.isnan(value) else f" {value:8.2f}" for value in values)
+        lines.append(f"{name:{width}} {shown:6d}" + "".join(cells))
+    return "\n".join(lines)

@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset, default_collate
 from torch import Tensor
 
 from sspyr_mm.models import SSPRL
+from sspyr_mm.pyramid import ScaleSpec
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,11 @@ def measure_health(
         batch = default_collate([dataset[i] for i in indices[start : start + batch_size]])
         parts.append(model.embed(model.data_preprocessor(batch)["inputs"]))
     embeddings = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
-    return [_scale_health(model, scale.name, embeddings[scale.name].flatten(1, 2)) for scale in model.pyramid.scales]
+    return [_scale_health(model, scale, embeddings[scale.name].flatten(1, 2)) for scale in model.pyramid.scales]
 
 
-def _scale_health(model: SSPRL, name: str, z: Tensor) -> ScaleHealth:
+def _scale_health(model: SSPRL, scale: ScaleSpec, z: Tensor) -> ScaleHealth:
     """Computes the health of one scale from its embeddings (2, N, D)."""
-    scale = next(s for s in model.pyramid.scales if s.name == name)
     scores = model.head.prototypes_of(scale)(z)
     codes = torch.stack(model.head.assigner.assign_many(list(scores)))
     log_p = torch.log_softmax(scores / model.head.temperature, dim=-1)
@@ -78,7 +78,7 @@ def _scale_health(model: SSPRL, name: str, z: Tensor) -> ScaleHealth:
     # The sum of all pairwise products is the square of the sum; the N diagonal ones are 1.
     total = z[0].sum(0).square().sum().item()
     return ScaleHealth(
-        scale=name,
+        scale=scale.name,
         num_samples=num_samples,
         num_prototypes=scale.num_prototypes,
         used=len(both.argmax(1).unique()),

@@ -37,7 +37,7 @@ def per_class(function, scores, targets):
 @pytest.mark.parametrize("ignored", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_average_precision_is_scikit_learns(seed, ties, ignored):
+def test_average_precision_equals_scikit_learn(seed, ties, ignored):
     scores, targets = problem(seed, ties=ties, ignored=ignored)
     expected = per_class(average_precision_score, scores, targets)
     measured = average_precision(torch.tensor(scores), torch.tensor(targets))
@@ -46,7 +46,7 @@ def test_average_precision_is_scikit_learns(seed, ties, ignored):
     assert mean_average_precision(scores, targets) == pytest.approx(100 * np.mean(expected))
 
 
-def test_ties_of_float32_and_of_everything():
+def test_ties_of_float32_and_of_all_scores():
     scores, targets = problem(1)
     scores = scores.astype(np.float32)
     expected = per_class(average_precision_score, scores, targets)
@@ -62,7 +62,7 @@ def test_order_of_images_does_not_matter():
         torch.testing.assert_close(metric(scores, targets), metric(scores[order], targets[order]), rtol=0, atol=1e-12)
 
 
-def test_ignored_images_are_as_good_as_absent():
+def test_ignored_images_count_as_absent():
     scores, targets = problem(4, ignored=True)
     for metric in (average_precision, voc11_average_precision):
         alone = [
@@ -99,7 +99,7 @@ def voc11_written_out(targets, scores):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_eleven_points(seed):
+def test_eleven_points_equal_the_definition(seed):
     scores, targets = problem(seed, ignored=bool(seed % 2))
     expected = per_class(voc11_written_out, scores, targets)
     measured = voc11_average_precision(scores, targets)
@@ -107,7 +107,7 @@ def test_eleven_points(seed):
     assert (measured - average_precision(scores, targets)).abs().max() > 1e-4
 
 
-def test_eleven_points_of_a_case_done_by_hand():
+def test_eleven_points_of_a_hand_computed_case():
     # Recall 1/2 at precision 1, recall 1 at precision 2/4: six points of 1, five of 1/2.
     scores, targets = np.array([[4.0], [3.0], [2.0], [1.0]]), np.array([[1], [0], [0], [1]])
     assert voc11_average_precision(scores, targets).item() == pytest.approx((6 + 5 * 0.5) / 11)
@@ -122,7 +122,7 @@ def default_dtype(request):
 
 
 @pytest.mark.usefixtures("default_dtype")
-def test_eleven_points_reach_recalls_that_floating_point_misses():
+def test_eleven_points_compare_recalls_exactly():
     # 3 / 10 is less than 3 x 0.1 in float64. Recall .3 at precision 1, recall 1 at 10 of 17.
     targets = np.array([1] * 3 + [0] * 7 + [1] * 7)[:, None]
     scores = np.arange(17, 0, -1.0)[:, None]
@@ -141,7 +141,7 @@ def test_a_score_at_the_threshold_is_a_decision():
 @pytest.mark.parametrize("absent_as_zero", [False, True])
 @pytest.mark.parametrize("topk", [None, 1, 3])
 @pytest.mark.parametrize("seed", range(3))
-def test_counts_are_scikit_learns(seed, topk, absent_as_zero):
+def test_counts_equal_scikit_learn(seed, topk, absent_as_zero):
     scores, targets = problem(seed)
     scores = 1 / (1 + np.exp(-scores))
     targets[:, 5] = 0  # never there
@@ -162,7 +162,7 @@ def test_counts_are_scikit_learns(seed, topk, absent_as_zero):
     assert list(counts.values()) == pytest.approx([100 * value for value in expected])
 
 
-def test_counts_leave_out_what_is_ignored():
+def test_counts_exclude_ignored_entries():
     scores, targets = problem(7, ignored=True)
     kept = [(targets[k, c], scores[k, c] >= 0.5) for c, k in enumerate((targets >= 0).T)]
     counts = classification_counts(scores, targets)
@@ -175,7 +175,7 @@ def test_counts_leave_out_what_is_ignored():
     assert (first["OP"], first["OR"]) == (100, 100)
 
 
-def test_classes_without_a_positive_are_in_no_class_mean():
+def test_class_means_exclude_classes_without_a_positive():
     # Perfect on the one class there is; the second is decided for wrongly, the third is ignored everywhere.
     scores = np.array([[0.9, 0.9, 0.9], [0.1, 0.1, 0.9]])
     targets = np.array([[1, 0, -1], [0, 0, -1]])
@@ -186,12 +186,12 @@ def test_classes_without_a_positive_are_in_no_class_mean():
     assert counts["CP"] == counts["CR"] == counts["CF1"] == pytest.approx(100 / 3)
 
 
-def test_nothing_predicted_and_nothing_there():
+def test_counts_without_predictions_and_positives_are_zero():
     counts = classification_counts(np.zeros((3, 2)), np.zeros((3, 2), int))
     assert set(counts.values()) == {0}
 
 
-def test_wrong_input():
+def test_invalid_input_is_rejected():
     scores, targets = problem(0)
     with pytest.raises(ValueError, match=r"the shape \(images, classes\), got \(300, 9\)"):
         average_precision(scores, targets[:, 1:])

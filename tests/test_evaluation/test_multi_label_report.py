@@ -36,7 +36,7 @@ def evaluate(scores, targets, **settings):
     return evaluator.evaluate(len(samples))
 
 
-def test_figures_are_those_of_the_functions():
+def test_report_equals_the_metric_functions():
     scores, targets = problem()
     found = evaluate(scores, targets, voc11=True)
     expected = {
@@ -80,7 +80,7 @@ def test_table_has_a_line_per_class(table, tmp_path):
     assert lines[3].split() == ["none", "0", "-"]
 
 
-def test_labels_serve_where_there_are_no_scores_and_half_precision_works():
+def test_labels_replace_missing_scores_in_half_precision():
     scores = torch.tensor([[0.9, 0.2], [0.1, 0.8], [0.3, 0.4]], dtype=torch.bfloat16)
     samples = [
         DataSample().set_pred_score(score).set_gt_label(label)

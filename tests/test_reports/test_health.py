@@ -1,4 +1,4 @@
-"""Health of pyramids whose state is known."""
+"""Health of pyramids in a known state."""
 
 import math
 
@@ -20,7 +20,7 @@ PYRAMID = {
 
 
 class Noise(BaseDataset):
-    """Pictures of noise, made on the spot."""
+    """Images of noise, generated on access."""
 
     def load_data_list(self):
         return [{"number": i} for i in range(20)]
@@ -54,7 +54,7 @@ def model():
     )
 
 
-def test_counts_and_ranges(model, dataset):
+def test_health_has_expected_counts_and_ranges(model, dataset):
     s0, s1 = measure_health(model, dataset, num_images=12, batch_size=5)
     assert (s0.scale, s0.num_samples, s0.num_prototypes) == ("s0", 12, 8)
     assert (s1.scale, s1.num_samples, s1.num_prototypes) == ("s1", 48, 6)
@@ -63,8 +63,8 @@ def test_counts_and_ranges(model, dataset):
         assert 0.5 < s.mean_entropy <= 1 + 1e-6
 
 
-def test_collapse_shows(model, dataset):
-    """Every patch on the same embedding: cosine 1, uniform codes, nothing predicted."""
+def test_collapse_is_detected(model, dataset):
+    """Equal embeddings of all patches give cosine 1, uniform codes and an uninformed prediction."""
     for projector in model.neck.projectors.values():
         torch.nn.init.zeros_(projector[-1].weight)
     for prototypes in model.head.prototypes.values():
@@ -76,7 +76,7 @@ def test_collapse_shows(model, dataset):
         assert s.ce_ratio == pytest.approx(1, abs=1e-4)
 
 
-def test_against_plain_numpy(model, dataset):
+def test_health_equals_numpy(model, dataset):
     (s0, _) = measure_health(model, dataset, num_images=20)
     batch = [dataset[i]["inputs"] for i in range(20)]
     inputs = {k: torch.stack([b[k] for b in batch]) for k in batch[0]}

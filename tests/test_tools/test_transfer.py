@@ -132,7 +132,7 @@ def test_wrong_arguments_end_the_script_before_anything_is_written(arguments, me
 @pytest.mark.parametrize(
     ("config", "checkpoint_name", "processes", "message"),
     [
-        (FCN, "small.pth", 3, "16 images a step, which the learning rate is for, can't be divided among 3"),
+        (FCN, "small.pth", 3, "16 images per step, which the learning rate is for, cannot be divided among 3"),
         ("none", "small.pth", 1, "none.py does not exist"),
         (FCN, "text.pth", 1, "text.pth is a text file, not a checkpoint"),
         (FCN, "convnext.pth", 1, "is for ResNets; convnext.pth is a ConvNeXt"),

@@ -1,4 +1,4 @@
-"""Data of detection and segmentation: files, classes, and what mmdet and mmseg are given of them."""
+"""Data of detection and segmentation, as the datasets of mmdet and mmseg take them, and checks of their images."""
 
 import hashlib
 import os
@@ -16,24 +16,22 @@ from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-__all__ = ["DenseData", "DensePart", "check_sizes", "loaded_size", "require_files"]
-
-_TURNED = (5, 6, 7, 8)
+_TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
 
 
 @dataclass(frozen=True)
 class DensePart:
-    """One part of a data set, in the terms of mmdet's and mmseg's data sets.
+    """Training or test part of a data set.
 
     Args:
-        annotations: Annotation files below the root: a COCO json, or lists of ids.
+        annotations: Paths below the root: a COCO json, or lists of image ids.
         images: Folder of the images, below the root.
-        masks: Folder of the masks of every list, below the root; empty for COCO.
+        masks: Folder of the masks of each list, below the root; empty for COCO.
         paths: Paths of all images.
         mask_paths: Paths of their masks; empty for COCO.
-        suffixes: Endings of images and masks that a list leaves out.
-        rewritten: Texts of those annotation files that mmdet and mmseg cannot read, or read differently, as they are.
+        suffixes: File extensions of images and masks, which the lists omit.
+        rewritten: New contents of annotation files that mmdet or mmseg would fail on or read differently, by path.
     """
 
     annotations: tuple[str, ...]
@@ -44,18 +42,21 @@ class DensePart:
     suffixes: tuple[str, str] = (".jpg", ".png")
     rewritten: Mapping[str, str] = field(default_factory=dict)
 
+    def write_annotations(self, folder: str) -> "DensePart":
+        """Writes the rewritten annotation files to a folder and returns the part that uses them."""
+        names = []
+        for name in self.annotations:
+            if text := self.rewritten.get(name):
+                name = os.path.join(os.path.abspath(folder), os.path.basename(name))
+                with whole_file(name) as partial:
+                    partial.write_text(text, encoding="utf-8")
+            names.append(name)
+        return replace(self, annotations=tuple(names), rewritten={})
+
 
 @dataclass(frozen=True)
 class DenseData(MeasuredData):
-    """A data set with its two parts.
-
-    Args:
-        name: ``coco14``, ``coco17``, ``voc12aug``, ``voc12`` or ``voc07``.
-        root: Folder of the data set.
-        classes: Names; of segmentation without the background.
-        train: Part to learn from.
-        test: Part to measure on.
-    """
+    """Data set with its two parts; the classes of segmentation are without the background."""
 
     name: str
     root: str
@@ -65,7 +66,7 @@ class DenseData(MeasuredData):
 
     @cached_property
     def labels_digest(self) -> str:
-        """A hash of the classes and of all annotation files: the same on every machine."""
+        """Hash of the classes and all annotation files, equal on every machine."""
         result = hashlib.sha256("\0".join(self.classes).encode())
         for part in (self.train, self.test):
             for name in (*part.annotations, *part.mask_paths):
@@ -73,60 +74,24 @@ class DenseData(MeasuredData):
         return result.hexdigest()
 
     def write_annotations(self, folder: str) -> "DenseData":
-        """Writes the annotation files that mmdet and mmseg cannot read as they are.
-
-        Args:
-            folder: Folder to write to.
-
-        Returns:
-            The data with these files in place of the user's.
-        """
-        parts = []
-        for part in (self.train, self.test):
-            names = []
-            for name in part.annotations:
-                if name in part.rewritten:
-                    target = os.path.join(os.path.abspath(folder), os.path.basename(name))
-                    with whole_file(target) as partial:
-                        partial.write_text(part.rewritten[name], encoding="utf-8")
-                    name = target
-                names.append(name)
-            parts.append(replace(part, annotations=tuple(names), rewritten={}))
-        return replace(self, train=parts[0], test=parts[1])
+        """Writes the rewritten annotation files to a folder and returns the data that use them."""
+        return replace(self, train=self.train.write_annotations(folder), test=self.test.write_annotations(folder))
 
 
 def require_files(paths: Sequence[str], source: str) -> tuple[str, ...]:
-    """Checks that files exist.
-
-    Args:
-        paths: Files.
-        source: Annotations that name them.
-
-    Returns:
-        The files.
-
-    Raises:
-        FileNotFoundError: If some do not exist.
-    """
+    """Returns the paths if all are files, else raises FileNotFoundError with ``source``, which lists them."""
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise FileNotFoundError(
-            f"{source} names {len(missing)} of {len(paths)} files that do not exist, such as {missing[0]}: complete it"
+            f"{source} names {len(missing)} of {len(paths)} files that do not exist, such as {missing[0]}: add them"
         )
     return tuple(paths)
 
 
 def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
-    """Size of an image as OpenCV decodes it, from its header where that suffices.
+    """Returns the (width, height) of an image as OpenCV decodes it, and whether its EXIF orientation exchanges the two.
 
-    Args:
-        path: Image file.
-
-    Returns:
-        (width, height) with the EXIF orientation applied, and whether it exchanges the two.
-
-    Raises:
-        ValueError: If the file cannot be read as an image.
+    Decodes the image only if its header does not suffice. Raises ValueError if it cannot be read.
     """
     try:
         with Image.open(path) as opened:
@@ -134,49 +99,39 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
             # Not getexif(): it also reads XMP, which OpenCV does not, and decodes a whole PNG without EXIF data.
             exif = Image.Exif()
             exif.load(opened.info.get("exif", b""))
-            turned = exif.get(ExifTags.Base.Orientation) in _TURNED
             kind = opened.format
             if kind == "TIFF":
-                turned = opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
+                exif = opened.getexif()
+            transposed = exif.get(ExifTags.Base.Orientation) in _TRANSPOSED
     except Exception as error:  # Pillow's readers raise arbitrary exceptions on damaged files
         raise ValueError(f"{path} cannot be read as an image ({error}); repair or replace it") from error
-    if turned and kind not in ("JPEG", "MPO"):  # whether OpenCV applies it depends on its version
+    if transposed and kind not in ("JPEG", "MPO"):  # whether OpenCV applies it depends on its version
         decoded = mmcv.imread(path).shape[:2]
-        # Pillow gives the size of a TIFF with its orientation applied.
-        return (decoded[1], decoded[0]), kind == "TIFF" or decoded == (width, height)
-    return ((height, width) if turned else (width, height)), turned
+        # Pillow returns the size of a TIFF with its orientation applied.
+        return decoded[::-1], kind == "TIFF" or decoded == (width, height)
+    return ((height, width) if transposed else (width, height)), transposed
 
 
 def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str, *, annotated: str) -> None:
-    """Refuses images that are loaded in another size than they were annotated in.
+    """Raises ValueError if images are loaded in another (width, height) than their annotations are for.
 
-    Args:
-        paths: Images.
-        sizes: (width, height) of their annotations.
-        source: Annotations, for the message.
-        annotated: What has these sizes, for the message.
-
-    Raises:
-        ValueError: If sizes differ, or a file cannot be read as an image.
+    ``annotated`` names in the message what has the ``sizes``, and ``source`` where the images are listed.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, num_cores())) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
         loaded = list(pool.map(loaded_size, paths))
-    wrong = [
-        (path, came, wanted, turned)
-        for path, (came, turned), wanted in zip(paths, loaded, sizes, strict=True)
-        if came != wanted
-    ]
+    rows = zip(paths, loaded, sizes, strict=True)
+    wrong = [(path, came, wanted, transposed) for path, (came, transposed), wanted in rows if came != wanted]
     if not wrong:
         return
-    path, came, wanted, turned = wrong[0]
-    if turned and came == (wanted[1], wanted[0]):
+    path, came, wanted, transposed = wrong[0]
+    if transposed and came == wanted[::-1]:
         reason = (
-            "its EXIF orientation is applied, and the annotations are for the image as stored; remove the orientation "
-            "(exiftool -Orientation= FILES), or annotate the images as they are shown"
+            "its EXIF orientation is applied, but the annotations are for the image as stored; remove the orientation "
+            "(exiftool -Orientation= FILES), or annotate the images as they are displayed"
         )
     else:
-        reason = "labels would lie on the wrong pixels; give the images that were annotated"
+        reason = "labels would lie on the wrong pixels; use the images that were annotated"
     raise ValueError(
         f"{source}: {len(wrong)} of {len(paths)} images have another size than {annotated}. First: {path} is loaded as "
         f"{came[0]} x {came[1]} (width x height), {annotated} is {wanted[0]} x {wanted[1]}: {reason}"

@@ -1,4 +1,7 @@
-"""COCO with boxes and masks, checked before anything is trained on it."""
+"""Reads and checks COCO with boxes and masks.
+
+pycocotools and mmdet check none of this: they fail during training, or skip annotations silently.
+"""
 
 import json
 import os
@@ -12,77 +15,61 @@ from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_siz
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 
-__all__ = ["read_coco_instances"]
-
-_INSTANCE = ("image_id", "category_id", "bbox", "segmentation", "area")
-"""What pycocotools reads of an annotation and cannot be filled in."""
+_REQUIRED = ("image_id", "category_id", "bbox", "segmentation", "area")
+"""Fields of an annotation that pycocotools reads and that cannot be filled in."""
 
 
 def read_coco_instances(root: str) -> DenseData:
-    """Reads COCO's train and val with boxes and masks: 2014 as in the paper if it is there, else 2017.
+    """Reads COCO's train and val with boxes and masks from its folder: of 2014, as in the paper, or else of 2017.
 
-    Annotations whose ids are missing, zero or not unique are renumbered: COCO's evaluator treats annotation id 0 as
-    unmatched.
-
-    Args:
-        root: Folder with ``annotations/``, ``train2014/`` and ``val2014/`` (or 2017).
-
-    Returns:
-        The data. Warnings report boxes that cannot be learned.
+    Annotations are renumbered if ids are missing, zero or not unique: COCO's evaluator treats id 0 as unmatched.
+    Warns about boxes that mmdet leaves out of training.
 
     Raises:
         FileNotFoundError: If a json or images are missing.
-        ValueError: If a json is not a COCO json, the parts have different categories, or an image has another size than
-            the json says as it is loaded.
+        ValueError: If a json is not a COCO json of instances, the parts have different categories, or an image is
+            loaded in another size than the json gives.
     """
     name, *sources = coco_sources(root)
-    contents = [_read(Path(source.source)) for source in sources]
-    classes = [tuple(c["name"] for c in content["categories"]) for content in contents]
-    if classes[0] != classes[1]:
-        raise ValueError(
-            f"{sources[0].source} and {sources[1].source} have different categories: give two parts of one data set"
-        )
-    warn_of_alike_classes(classes[0], sources[0].source)
-    parts = [
-        _part(root, Path(source.source).stem.removeprefix("instances_"), content)
-        for source, content in zip(sources, contents, strict=True)
-    ]
-    data = DenseData(name, root, classes[0], *parts)
-    warn_of_shared_files(data, sources[0].source, sources[1].source)
+    train, test = (source.source for source in sources)
+    contents = [_read(file) for file in (train, test)]
+    classes, test_classes = (tuple(one["name"] for one in content["categories"]) for content in contents)
+    if classes != test_classes:
+        raise ValueError(f"{train} and {test} have different categories: use two parts of one data set")
+    warn_of_alike_classes(classes, train)
+    data = DenseData(name, root, classes, _part(root, train, contents[0]), _part(root, test, contents[1]))
+    warn_of_shared_files(data, train, test)
     return data
 
 
-def _part(root: str, name: str, content: dict[str, Any]) -> DensePart:
-    json_file = f"annotations/instances_{name}.json"
-    source = f"{root}/{json_file}"
+def _part(root: str, source: str, content: dict[str, Any]) -> DensePart:
+    name = Path(source).stem.removeprefix("instances_")
+    folder = f"{root}/{name}"
     images = content["images"]
     names = [image["file_name"] for image in images]
-    folder = f"{root}/{name}"
     paths = resolve_names(names, [folder]) or [f"{folder}/{one}" for one in names]
     require_files(paths, source)
     if len(set(map(os.path.normpath, paths))) < len(paths):
-        raise ValueError(
-            f"{source}: several images have the same file_name; make them one, with the annotations of all"
-        )
+        raise ValueError(f"{source}: several images have the same file_name; merge them and their annotations")
     sizes = [(image["width"], image["height"]) for image in images]
     check_sizes(paths, sizes, source, annotated="its width and height in the json")
     _warn_of_boxes(content, source)
-    rewritten = _complete(content)
+    changed = _complete(content["annotations"])
     for image, path in zip(images, paths, strict=True):
         if os.path.join(folder, image["file_name"]) != path:
-            image["file_name"], rewritten = os.path.relpath(path, folder), True
+            image["file_name"] = os.path.relpath(path, folder)
+            changed = True
     with open(source, "rb") as file:
         start = file.read(2)
-    if start[0] >= 0x80 or 0 in start:  # a byte order mark, or UTF-16
-        rewritten = True
-    return DensePart(
-        (json_file,), f"{name}/", (), tuple(paths), rewritten={json_file: json.dumps(content)} if rewritten else {}
-    )
+    json_file = source.removeprefix(f"{root}/")
+    rewritten = {}
+    if changed or start[0] >= 0x80 or 0 in start:  # a byte order mark, or UTF-16
+        rewritten[json_file] = json.dumps(content)
+    return DensePart((json_file,), f"{name}/", (), tuple(paths), rewritten=rewritten)
 
 
-def _complete(content: Mapping[str, Any]) -> bool:
-    """Fills in ``iscrowd`` and numbers annotations anew where their ids cannot serve; returns whether it did."""
-    annotations = content["annotations"]
+def _complete(annotations: list[dict[str, Any]]) -> bool:
+    """Fills in ``iscrowd``, renumbers annotations whose ids are unusable, and returns whether anything was changed."""
     changed = any("iscrowd" not in one for one in annotations)
     for one in annotations:
         one.setdefault("iscrowd", 0)
@@ -95,7 +82,7 @@ def _complete(content: Mapping[str, Any]) -> bool:
 
 
 def _warn_of_boxes(content: Mapping[str, Any], source: str) -> None:
-    """Warns of boxes that mmdet leaves out of training: outside of their image, or smaller than a pixel."""
+    """Warns about boxes that mmdet leaves out of training: outside of their image, or smaller than a pixel."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     lost = []
     for one in content["annotations"]:
@@ -113,7 +100,7 @@ def _warn_of_boxes(content: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: str) -> dict[str, Any]:
     try:
         content = json.loads(read_text(file))
         for key in ("images", "annotations", "categories"):
@@ -128,7 +115,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is not a COCO json of instances: it needs images, categories, and annotations with "
-            f"{', '.join(_INSTANCE)} ({type(error).__name__}: {error})"
+            f"{', '.join(_REQUIRED)} ({type(error).__name__}: {error})"
         ) from error
     return content
 
@@ -136,29 +123,31 @@ def _read(file: Path) -> dict[str, Any]:
 def _check_instances(content: Mapping[str, Any]) -> None:
     sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
     if len(sizes) < len(content["images"]):
-        raise ValueError("two images have one id")
+        raise ValueError("two images have the same id")
     categories = {category["id"]: category["name"] for category in content["categories"]}
     if len(set(categories.values())) < len(content["categories"]):
-        raise ValueError("two categories have one id or name")
+        raise ValueError("two categories have the same id or name")
     for number, one in enumerate(content["annotations"], 1):
-        which = f"annotation {one.get('id', f'number {number}')}"
-        if lacking := [key for key in _INSTANCE if key not in one]:
-            raise ValueError(f"{which} has no {lacking[0]}")
-        if one["image_id"] not in sizes or one["category_id"] not in categories:
-            raise ValueError(
-                f"{which} is of image {one['image_id']!r} and category {one['category_id']!r}, of which one is not "
-                "there"
-            )
-        if len(one["bbox"]) != 4:
-            raise ValueError(f"{which} has the box {one['bbox']}, not x, y, width, height")
-        mask = one["segmentation"]
-        if not (one.get("iscrowd") or mask):
-            raise ValueError(f"{which} has an empty mask: remove it")
-        if isinstance(mask, list) and mask and len(mask[0]) < 6:
-            raise ValueError(f"{which} has a polygon of fewer than three points: remove it")
-        if isinstance(mask, Mapping) and list(mask["size"]) != sizes[one["image_id"]]:
-            raise ValueError(
-                f"{which} has a mask of {mask['size']} (height, width), its image {sizes[one['image_id']]}"
-            )
+        if problem := _problem(one, sizes, categories):
+            raise ValueError(f"annotation {one.get('id', f'number {number}')} {problem}")
     if all(one.get("iscrowd") for one in content["annotations"]):
         raise ValueError("all annotations are crowds, so that there is nothing to detect")
+
+
+def _problem(one: Mapping[str, Any], sizes: Mapping[Any, list], categories: Mapping[Any, str]) -> str | None:
+    """Describes what makes an annotation unusable, given the [height, width] of the images by id."""
+    if missing := [key for key in _REQUIRED if key not in one]:
+        return f"has no {missing[0]}"
+    if one["image_id"] not in sizes or one["category_id"] not in categories:
+        return f"is of image {one['image_id']!r} and category {one['category_id']!r}, one of which does not exist"
+    if len(one["bbox"]) != 4:
+        return f"has the box {one['bbox']}, not x, y, width, height"
+    mask = one["segmentation"]
+    if not (one.get("iscrowd") or mask):
+        return "has an empty mask: remove it"
+    if isinstance(mask, list) and mask and len(mask[0]) < 6:
+        return "has a polygon of fewer than three points: remove it"
+    size = sizes[one["image_id"]]
+    if isinstance(mask, Mapping) and list(mask["size"]) != size:
+        return f"has a mask of {mask['size']} (height, width), its image {size}"
+    return None

@@ -1,110 +1,107 @@
-"""VOC with masks of classes, checked before anything is trained on it."""
+"""Reads and checks VOC with class masks."""
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
+from PIL import Image
 
 from sspyr_mm.benchmarks.classification.multi_label_data import warn_of_shared_files
-from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, require_files
-from sspyr_mm.benchmarks.dense.masks import check_masks
+from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes, require_files
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
-
-__all__ = ["read_voc_masks"]
+from sspyr_mm.machine import num_cores
 
 _LISTS = "ImageSets/Segmentation"
+_MASKS = "SegmentationClass"
 _IMAGE_SUFFIXES = (*(".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"), *(".bmp", ".tif", ".tiff", ".webp"))
 _MASK_SUFFIXES = (".png", ".PNG")
+_VOID = 255
+"""Value of pixels that are neither trained on nor evaluated."""
 
 
 def read_voc_masks(root: str) -> DenseData:
-    """Reads VOC with masks of classes: train_aug and val of 2012; of a tree of 2007 trainval and test.
+    """Reads train_aug and val of VOC 2012 with class masks, or trainval and test of VOC 2007.
 
-    The variant is inferred from the lists: with ``aug.txt`` it is train_aug; with ``val.txt`` and no ``test.txt``, or
-    in a folder called after 2012, it is 2012; else 2007. Other classes than VOC's are read from
-    ``ImageSets/Segmentation/class_names.txt``, one per line, without background.
-
-    Args:
-        root: ``VOC2012`` or ``VOC2007``, or a folder above it.
-
-    Returns:
-        The data. Warnings report classes that no mask shows.
+    ``root`` is ``VOC2012`` or ``VOC2007``, or a folder above it. The variant is inferred from the lists: ``voc12aug``
+    with ``aug.txt``; ``voc12`` with ``val.txt`` and either no ``test.txt`` or 2012 in the folder's name; else
+    ``voc07``. Classes other than VOC's are read from ``ImageSets/Segmentation/class_names.txt``, one per line, without
+    the background. Warns about classes that no mask shows.
 
     Raises:
-        FileNotFoundError: If there is no such tree, or lists, images or masks are missing.
-        ValueError: If a list, a mask or the names of classes cannot be used, the masks of a part show no class, or a
-            mask has another size than its image as it is loaded.
+        FileNotFoundError: If the tree, or one of its lists, images or masks does not exist.
+        ValueError: If a list, a mask or the class names cannot be used, the masks of a part show no class, or a mask
+            has another size than its image is loaded in.
     """
     names = ("VOC2012", "VOCdevkit/VOC2012", "VOC2007", "VOCdevkit/VOC2007")
-    found = [f for f in (root, *(f"{root}/{name}" for name in names)) if Path(f, "SegmentationClass").is_dir()]
+    found = [folder for folder in (root, *(f"{root}/{name}" for name in names)) if Path(folder, _MASKS).is_dir()]
     if not found:
         raise FileNotFoundError(
-            f"No VOC tree with masks in {root} (looked for SegmentationClass/ in it and in {', '.join(names)}): "
-            "tools/dataset_converters/prepare_voc12.py makes one"
+            f"No VOC tree with masks in {root} (looked for {_MASKS}/ in it and in {', '.join(names)}): "
+            "tools/dataset_converters/prepare_voc12.py creates one"
         )
     tree = found[0].rstrip("/")
-    name, train, test = _parts(tree)
+    name, *lists = _find_lists(tree)
+    train, test = (_part(tree, one) for one in lists)
     names_file = Path(tree, _LISTS, "class_names.txt")
     data = DenseData(name, tree, _class_names(names_file), train, test)
-    check_masks(data, names_file)
+    _check_masks(data, names_file)
     warn_of_shared_files(data, *(f"{tree}/{part.annotations[-1]}" for part in (train, test)))
     return data
 
 
-def _parts(tree: str) -> tuple[str, DensePart, DensePart]:
-    """What the tree is called, and both parts."""
-
-    def has(name: str) -> bool:
-        return Path(tree, _LISTS, f"{name}.txt").is_file()
-
-    if has("aug"):
-        masks = ("SegmentationClass", "SegmentationClassAug")
-        return "voc12aug", _part(tree, ("train", "aug"), masks), _part(tree, ("val",))
-    of_2012 = "2012" in Path(tree).resolve().name  # whose test list comes without masks
-    if has("val") and (of_2012 or not has("test")):
-        return "voc12", _part(tree, ("train",)), _part(tree, ("val",))
-    return "voc07", _part(tree, ("trainval",)), _part(tree, ("test",))
+def _find_lists(tree: str) -> tuple[str, dict[str, str], dict[str, str]]:
+    """Returns the name of the variant, and the folder of masks by list of the training and test parts."""
+    lists = {path.stem for path in Path(tree, _LISTS).glob("*.txt") if path.is_file()}
+    if "aug" in lists:
+        return "voc12aug", {"train": _MASKS, "aug": f"{_MASKS}Aug"}, {"val": _MASKS}
+    of_2012 = "2012" in Path(tree).resolve().name  # its test list comes without masks
+    if "val" in lists and (of_2012 or "test" not in lists):
+        return "voc12", {"train": _MASKS}, {"val": _MASKS}
+    return "voc07", {"trainval": _MASKS}, {"test": _MASKS}
 
 
-def _part(tree: str, lists: Sequence[str], masks: Sequence[str] = ("SegmentationClass",)) -> DensePart:
-    files = tuple(f"{_LISTS}/{name}.txt" for name in lists)
+def _part(tree: str, lists: Mapping[str, str]) -> DensePart:
+    files = [f"{_LISTS}/{name}.txt" for name in lists]
+    folders = tuple(lists.values())
     for file in files:
         if not Path(tree, file).is_file():
-            raise FileNotFoundError(f"{tree}/{file} does not exist: complete the tree")
+            raise FileNotFoundError(f"{tree}/{file} does not exist: add it")
     images = f"{tree}/JPEGImages"
     suffix = _suffix(f"{tree}/{files[0]}", images, _IMAGE_SUFFIXES)
-    lists_of_ids = [
-        read_voc_ids(f"{tree}/{file}", lambda one: os.path.isfile(f"{images}/{one}{suffix}")) for file in files
-    ]
-    mask_suffix = _suffix(f"{tree}/{files[0]}", f"{tree}/{masks[0]}", _MASK_SUFFIXES)
-    paths = [f"{images}/{one}{suffix}" for ids in lists_of_ids for one in ids]
-    mask_paths = [
-        f"{tree}/{folder}/{one}{mask_suffix}" for ids, folder in zip(lists_of_ids, masks, strict=True) for one in ids
-    ]
+    mask_suffix = _suffix(f"{tree}/{files[0]}", f"{tree}/{folders[0]}", _MASK_SUFFIXES)
+    paths, mask_paths, rewritten = [], [], {}
+    for file, folder in zip(files, folders, strict=True):
+        ids = read_voc_ids(f"{tree}/{file}", partial(_exists, images, suffix))
+        paths += [f"{images}/{one}{suffix}" for one in ids]
+        mask_paths += [f"{tree}/{folder}/{one}{mask_suffix}" for one in ids]
+        if _read_by_mmseg(Path(tree, file)) != ids:
+            rewritten[file] = "\n".join(ids) + "\n"
     return DensePart(
-        files,
+        tuple(files),
         "JPEGImages",
-        tuple(masks),
+        folders,
         require_files(paths, tree),
         require_files(mask_paths, tree),
         (suffix, mask_suffix),
-        {
-            file: "\n".join(ids) + "\n"
-            for file, ids in zip(files, lists_of_ids, strict=True)
-            if _read_by_mmseg(Path(tree, file)) != ids
-        },
+        rewritten,
     )
 
 
+def _exists(folder: str, suffix: str, one: str) -> bool:
+    return os.path.isfile(f"{folder}/{one}{suffix}")
+
+
 def _suffix(list_file: str, folder: str, suffixes: Sequence[str]) -> str:
-    """Ending of the files that a list names: the first that any of them has, else the usual one."""
+    """Returns the first suffix with which a listed file exists, else the usual one."""
     for suffix in suffixes:
-
-        def exists(one: str, suffix: str = suffix) -> bool:
-            return os.path.isfile(f"{folder}/{one}{suffix}")
-
+        exists = partial(_exists, folder, suffix)
         if any(map(exists, read_voc_ids(list_file, exists))):
             return suffix
     return suffixes[0]
@@ -125,3 +122,70 @@ def _class_names(file: Path) -> tuple[str, ...]:
         )
     warn_of_alike_classes(names, file)
     return tuple(names)
+
+
+class _Mask(NamedTuple):
+    """Which of the 256 values a mask holds, its (width, height), and what is wrong with it."""
+
+    used: np.ndarray
+    size: tuple[int, int]
+    problem: str = ""
+
+
+def _check_masks(data: DenseData, names_file: Path) -> None:
+    """Raises ValueError for masks on which training would fail or evaluation would silently be wrong."""
+    shown = _check_part(data, data.train, names_file) | _check_part(data, data.test, names_file)
+    if missing := [name for number, name in enumerate(data.classes, 1) if number not in shown]:
+        warnings.warn(
+            f"No mask of {data.root} shows {len(missing)} of {len(data.classes)} classes: {', '.join(missing)}. If the "
+            f"tree has other classes, name them in {names_file}, one per line in the order of their numbers",
+            stacklevel=3,
+        )
+
+
+def _check_part(data: DenseData, part: DensePart, names_file: Path) -> set[int]:
+    """Checks the masks of one part and returns the values they hold."""
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:
+        masks = list(pool.map(partial(_inspect, len(data.classes)), part.mask_paths))
+    source = f"{data.root}/{part.annotations[-1]}"
+    if problems := [mask.problem for mask in masks if mask.problem]:
+        raise ValueError(
+            f"{problems[0]}: a mask is (height, width) of 8 bits, with 0 for the background, 1 to {len(data.classes)} "
+            f"for the classes (named in {names_file}, else VOC's) and {_VOID} for void, which is ignored. "
+            f"{len(problems)} of {len(masks)} masks of {source} need repair"
+        )
+    used = np.array([mask.used for mask in masks])
+    void_only = used[:, _VOID] & ~used[:, 1:_VOID].any(1)
+    first = part.mask_paths[void_only.argmax()]
+    remedy = (
+        f"{_VOID} means void, which is neither trained on nor evaluated. If it marks an object, replace it by the "
+        "number of its class (1, 2, ...)"
+    )
+    if not used[:, 1:_VOID].any():
+        found = f"only 0 and {_VOID}, such as {first}; {remedy}" if void_only.any() else "only 0"
+        raise ValueError(f"No mask of {source} shows a class: all {len(masks)} hold {found}")
+    if void_only.any():
+        warnings.warn(
+            f"{void_only.sum()} of {len(masks)} masks of {source} hold only 0 and {_VOID}, such as {first}: {remedy}",
+            stacklevel=4,
+        )
+    check_sizes(part.paths, [mask.size for mask in masks], source, annotated="the mask")
+    return set(np.flatnonzero(used.any(0)).tolist())
+
+
+def _inspect(num_classes: int, file: str) -> _Mask:
+    unusable = partial(_Mask, np.zeros(256, bool), (0, 0))
+    try:
+        with Image.open(file) as opened:
+            mask, kind = np.asarray(opened), opened.format
+    except Exception as error:  # Pillow's readers raise arbitrary exceptions on damaged files
+        return unusable(f"{file} cannot be read as an image ({error}); repair or replace it")
+    if mask.dtype.kind not in "biu" or mask.ndim != 2 or mask.min() < 0 or mask.max() > _VOID:
+        return unusable(f"{file} is {mask.dtype} {mask.shape}")
+    used = np.bincount(mask.ravel(), minlength=256) > 0
+    wrong = np.flatnonzero(used[num_classes + 1 : _VOID])
+    if wrong.size:
+        lossy = " and is a JPEG, whose values are not exact" if kind == "JPEG" else ""
+        return unusable(f"{file} has class {num_classes + 1 + wrong[0]}{lossy}")
+    height, width = mask.shape
+    return _Mask(used, (width, height))

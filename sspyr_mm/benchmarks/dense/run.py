@@ -1,4 +1,4 @@
-"""Detection and segmentation: a protocol's config filled in for a network, data and machine, and run."""
+"""Runs detection and segmentation: completes a protocol's config for a network, data and machine, and trains it."""
 
 import os
 import sys
@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from sspyr_mm.benchmarks.base_protocol import Job, Outcome, Settings
 from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart
-from sspyr_mm.benchmarks.dense.transfer import backbone_settings
+from sspyr_mm.benchmarks.dense.transfer import backbone_settings, images_per_process
 from sspyr_mm.benchmarks.protocols import Dense
 from sspyr_mm.benchmarks.training.process import default_processes, run_config
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe, rescale_schedule, resize_transforms
@@ -21,29 +21,18 @@ from sspyr_mm.datasets.names import voc_colours
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-__all__ = ["BATCH", "make_config", "run_dense"]
-
-BATCH = 16
+_BATCH = 16
 """Images per step. Source: paper, both protocols."""
 _CHECKPOINTS = 10
-"""How often a run is saved, at least every thousand steps."""
+"""Minimum number of checkpoints of a run; one is saved at least every thousand steps."""
 
 
 def run_dense(protocol: Dense, job: Job) -> Outcome:
-    """Trains and measures.
+    """Trains and evaluates a detector or segmenter; resumes an interrupted run.
 
-    Args:
-        protocol: How.
-        job: Network, a ResNet; data, seed, folder and settings. A run that was stopped is resumed.
-
-    Returns:
-        Figures in percent, the numbers of the run, and the folder of its predictions.
-
-    Raises:
-        ValueError: If the batch cannot be divided.
-        ChildProcessError: If the run fails; the message shows the end of its log.
+    Raises ChildProcessError with the end of the log if the run fails.
     """
-    checkpoint, batch = job.network.checkpoint, job.settings.batch_size or BATCH
+    checkpoint, batch = job.network.checkpoint, job.settings.batch_size or _BATCH
     num_processes = default_processes(batch)
     weights = os.path.join(os.path.abspath(job.folder), "backbone.pth")
     data = job.data.write_annotations(os.path.join(job.folder, "annotations"))
@@ -55,33 +44,33 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
     state = TARGETS["mmdet"].translate(checkpoint.backbone, checkpoint.state_dict)
     with whole_file(weights) as partial:
         torch.save({"state_dict": state}, partial)
+    steps = cfg.train_cfg.max_iters
     print(
-        f"{data.name} {protocol.name}: {cfg.train_cfg.max_iters} steps of {batch} images, "
-        f"{num_processes} process(es); log: {cfg.work_dir}/log.txt",
+        f"{data.name} {protocol.name}: {steps} steps of {batch} images, {num_processes} process(es); "
+        f"log: {cfg.work_dir}/log.txt",
         file=sys.stderr,
         flush=True,
     )
     metrics = run_config(cfg, num_processes)
-    Path(weights).unlink(missing_ok=True)  # the same command, started twice, has removed it
+    Path(weights).unlink(missing_ok=True)  # a concurrent run of the same command has removed it
     used = {
         "config": protocol.config,
         "processes": num_processes,
-        "iterations": cfg.train_cfg.max_iters,
+        "iterations": steps,
         "batch": cfg.train_dataloader.batch_size * num_processes,
         "optimizer": dict(cfg.optim_wrapper.optimizer),
     }
     predictions = os.path.join(os.path.relpath(job.folder, job.work_dir), "final", "predictions")
-    return Outcome(_figures(protocol, metrics), used, {"predictions": predictions})
+    return Outcome(_in_percent(protocol, metrics), used, {"predictions": predictions})
 
 
-def _figures(protocol: Dense, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The evaluator's figures in percent."""
+def _in_percent(protocol: Dense, metrics: Mapping[str, float]) -> dict[str, float]:
     if NOTHING_FOUND in metrics:
         return {protocol.metric: 0.0}
     return {
         name.removeprefix("coco/"): protocol.scale * value
         for name, value in metrics.items()
-        if value >= 0  # COCO's -1: of a size that no test image shows
+        if value >= 0  # COCO reports -1 for object sizes that no test image shows
     }
 
 
@@ -94,25 +83,23 @@ def make_config(
     num_processes: int,
     settings: Settings,
 ) -> Config:
-    """Fills in a protocol's config.
+    """Completes the config of a protocol, a file below ``configs/benchmarks``, for a ResNet.
 
-    Args:
-        recipe: The protocol's config, a file below ``configs/benchmarks``.
-        checkpoint: The backbone.
-        data: Training and test images.
-        weights: File of its weights, under mmdet's names.
-        num_processes: Devices.
-        settings: What differs from the protocol.
-
-    Raises:
-        ValueError: If the batch can't be divided, or an option has no place.
+    ``weights`` is the file of its weights, under mmdet's names. Raises ValueError if the processes cannot share the
+    batch equally, or an option does not fit the config.
     """
     cfg = load_recipe(recipe)
     cfg.merge_from_dict({"model": backbone_settings(cfg, checkpoint, weights)})
     (_set_coco if cfg.default_scope == "mmdet" else _set_voc)(cfg, data)
-    _set_batch(cfg, settings.batch_size or BATCH, num_processes)
+    batch = settings.batch_size or _BATCH
+    cfg.train_dataloader.batch_size = images_per_process(batch, num_processes)
+    cfg.optim_wrapper.optimizer.lr *= batch / _BATCH
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.num_workers = min(4, max(1, num_cores() // 2))
     if settings.iterations is not None:
-        _set_iterations(cfg, settings.iterations)
+        rescale_schedule(cfg, settings.iterations)
+        if hook := cfg.default_hooks.get("precise_bn"):
+            hook.num_iters = max(1, min(hook.num_iters, settings.iterations))
     if settings.size is not None:
         _set_size(cfg, settings.size)
     steps = cfg.train_cfg.max_iters
@@ -122,18 +109,12 @@ def make_config(
 
 
 def _set_coco(cfg: Config, data: DenseData) -> None:
-    for loader, part in (
-        (cfg.train_dataloader, data.train),
-        (cfg.val_dataloader, data.test),
-        (cfg.test_dataloader, data.test),
-    ):
-        loader.dataset.update(
-            data_root=data.root,
-            ann_file=part.annotations[0],
-            data_prefix=dict(img=part.images),
-            # mmdet's visualiser takes tuples only, of COCO's own 80 colours if none are given.
-            metainfo=dict(classes=data.classes, palette=[tuple(c) for c in voc_colours(len(data.classes))]),
-        )
+    # mmdet's visualiser accepts only tuples, and has colours for COCO's own 80 classes only.
+    metainfo = dict(classes=data.classes, palette=[tuple(c) for c in voc_colours(len(data.classes))])
+    parts = (data.train, data.test, data.test)
+    for loader, part in zip((cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader), parts, strict=True):
+        prefix = dict(img=part.images)
+        loader.dataset.update(data_root=data.root, ann_file=part.annotations[0], data_prefix=prefix, metainfo=metainfo)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = os.path.join(data.root, data.test.annotations[0])
     for head in (cfg.model.roi_head.bbox_head, cfg.model.roi_head.mask_head):
@@ -141,68 +122,41 @@ def _set_coco(cfg: Config, data: DenseData) -> None:
 
 
 def _set_voc(cfg: Config, data: DenseData) -> None:
-    sets = cfg.train_dataloader.dataset.datasets
     names = ("background", *data.classes)
-    pipeline = sets[0].pipeline
-    common = dict(
-        type="mmseg.BaseSegDataset", data_root=data.root, metainfo=dict(classes=names, palette=voc_colours(len(names)))
-    )
-    parts = [
-        dict(
-            common,
-            data_prefix=dict(img_path=data.train.images, seg_map_path=masks),
-            ann_file=file,
-            **_suffixes(data.train),
+
+    def dataset(part: DensePart, number: int, pipeline: list[ConfigDict]) -> dict:
+        """Returns the dataset of one list of a part."""
+        return dict(
+            type="mmseg.BaseSegDataset",
+            data_root=data.root,
+            metainfo=dict(classes=names, palette=voc_colours(len(names))),
+            data_prefix=dict(img_path=part.images, seg_map_path=part.masks[number]),
+            ann_file=part.annotations[number],
+            img_suffix=part.suffixes[0],
+            seg_map_suffix=part.suffixes[1],
             pipeline=pipeline,
         )
-        for file, masks in zip(data.train.annotations, data.train.masks, strict=True)
-    ]
-    cfg.train_dataloader.dataset.datasets = parts
+
+    train = cfg.train_dataloader.dataset
+    pipeline = train.datasets[0].pipeline
+    train.datasets = [dataset(data.train, number, pipeline) for number in range(len(data.train.annotations))]
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
-        prefix = dict(img_path=data.test.images, seg_map_path=data.test.masks[0])
-        loader.dataset = dict(
-            common,
-            data_prefix=prefix,
-            ann_file=data.test.annotations[0],
-            **_suffixes(data.test),
-            pipeline=loader.dataset.pipeline,
-        )
+        loader.dataset = dataset(data.test, 0, loader.dataset.pipeline)
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.num_classes = len(names)
 
 
-def _suffixes(part: DensePart) -> dict[str, str]:
-    return dict(zip(("img_suffix", "seg_map_suffix"), part.suffixes, strict=True))
-
-
-def _set_batch(cfg: Config, batch: int, num_processes: int) -> None:
-    if batch % num_processes:
-        raise ValueError(
-            f"{batch} images a step can't be divided among {num_processes} processes: choose a number of processes "
-            "that divides them"
-        )
-    cfg.train_dataloader.batch_size = batch // num_processes
-    cfg.optim_wrapper.optimizer.lr *= batch / BATCH
-    workers = min(4, max(1, num_cores() // 2))
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.num_workers = workers
-
-
-def _set_iterations(cfg: Config, iterations: int) -> None:
-    rescale_schedule(cfg, iterations)
-    if "precise_bn" in cfg.default_hooks:
-        hook = cfg.default_hooks.precise_bn
-        hook.num_iters = max(1, min(hook.num_iters, iterations))
-
-
 def _set_size(cfg: Config, size: int) -> None:
-    """Every side in proportion: to 800 pixels of detectors, to the crop of segmenters."""
-    crop = cfg.model.data_preprocessor.get("size")
-    factor = size / (crop[0] if crop else 800)
-    if crop:
-        cfg.model.data_preprocessor.size = (size, size)
+    """Scales all sides of images in proportion to a detector's 800 pixels or a segmenter's crop size."""
     train = cfg.train_dataloader.dataset
-    pipelines = [part.pipeline for part in train.datasets] if crop else [train.pipeline]
+    if crop := cfg.model.data_preprocessor.get("size"):
+        factor = size / crop[0]
+        cfg.model.data_preprocessor.size = (size, size)
+        pipelines = [part.pipeline for part in train.datasets]
+    else:
+        factor = size / 800
+        pipelines = [train.pipeline]
     pipelines += [cfg.val_dataloader.dataset.pipeline, cfg.test_dataloader.dataset.pipeline]
-    each_once = {id(pipeline): pipeline for pipeline in pipelines}.values()
-    resize_transforms([t for pipeline in each_once for t in pipeline], factor)
+    # The lists of a training set share their transforms, each of which is to be resized once.
+    transforms = {id(transform): transform for pipeline in pipelines for transform in pipeline}
+    resize_transforms(transforms.values(), factor)

@@ -1,4 +1,4 @@
-"""What a detection or segmentation config takes from a checkpoint, and such a config as a file that train.py runs."""
+"""Settings of a detection or segmentation config that depend on the checkpoint, and configs written with them."""
 
 import inspect
 import os
@@ -14,25 +14,18 @@ from sspyr_mm.checkpoints import BackboneCheckpoint, read_backbone, write_backbo
 from sspyr_mm.checkpoints.formats.targets import RESNET_VARIANTS
 from sspyr_mm.files import whole_file
 
-__all__ = ["backbone_settings", "check_backbone", "write_transfer_config"]
-
-_OURS = {
+_SET_BY_CONFIG = {
     *("type", "norm_cfg", "out_indices", "init_cfg", "frozen_stages", "norm_eval", "with_cp"),
     *("strides", "dilations", "num_stages"),
 }
-"""Settings of a backbone that the protocol sets, not the checkpoint."""
+"""Settings of a backbone that are the config's, not the checkpoint's."""
 
 
 def check_backbone(protocol: str, backbone: Mapping[str, Any], name: str) -> None:
-    """Refuses networks that a protocol is not for.
+    """Raises ValueError if a backbone is not a ResNet, or its stages have unusual strides or dilations.
 
-    Args:
-        protocol: Name of the protocol or config.
-        backbone: mmpretrain config.
-        name: Name of the network.
-
-    Raises:
-        ValueError: If it is not a ResNet, or its stages have other strides or dilations than a ResNet's.
+    ``backbone`` is its mmpretrain config; ``protocol`` and ``name`` are the names of the protocol or config and of the
+    network, for the message.
     """
     if backbone["type"] not in RESNET_VARIANTS:
         raise ValueError(
@@ -48,24 +41,19 @@ def check_backbone(protocol: str, backbone: Mapping[str, Any], name: str) -> Non
 
 
 def backbone_settings(cfg: Config, checkpoint: BackboneCheckpoint, weights: str) -> dict[str, dict[str, Any]]:
-    """What of a config's ``model`` follows from the network that it starts from.
+    """Returns the changes of ``cfg.model`` that a ResNet requires, by part of the model.
 
-    Args:
-        cfg: A config of ``configs/benchmarks/mmdetection`` or ``mmsegmentation``.
-        checkpoint: The network, a ResNet.
-        weights: File of its weights, under mmdet's names.
-
-    Returns:
-        Changes by part of the model: the backbone's shape and start, normalisation, and the input of what is behind.
-
-    Raises:
-        ValueError: If the config is for another depth: heads of C4 are stages of a ResNet-50.
+    They are the shape and weights of the backbone, the normalisation, and the input channels of the following layers.
+    ``weights`` is the file of the weights, under mmdet's names. Raises ValueError if the config is for another depth:
+    C4's heads are stages of a ResNet-50.
     """
     backbone = {**RESNET_VARIANTS[checkpoint.backbone["type"]], **checkpoint.backbone}
-    start = dict(type="Pretrained", checkpoint=weights)
-    channels = _channels(backbone)
+    init_cfg = dict(type="Pretrained", checkpoint=weights)
+    width = backbone.get("base_channels", inspect.signature(ResNet).parameters["base_channels"].default)
+    expansion = 4 if backbone["depth"] >= 50 else 1
+    channels = [expansion * width * 2**stage for stage in range(4)]
     changes: dict[str, dict[str, Any]] = {
-        "backbone": {**{k: v for k, v in backbone.items() if k not in _OURS}, "init_cfg": start},
+        "backbone": {**{k: v for k, v in backbone.items() if k not in _SET_BY_CONFIG}, "init_cfg": init_cfg},
         "data_preprocessor": dict(mean=list(checkpoint.mean), std=list(checkpoint.std)),
     }
     if "neck" in cfg.model:
@@ -79,39 +67,39 @@ def backbone_settings(cfg: Config, checkpoint: BackboneCheckpoint, weights: str)
                 f"This config is for a ResNet-50, got a ResNet-{backbone['depth']} that ends in {channels[-1]} "
                 "channels: choose one with a feature pyramid (mask-rcnn, retinanet)"
             )
-        changes["roi_head"] = dict(shared_head=dict(init_cfg=start))
+        changes["roi_head"] = dict(shared_head=dict(init_cfg=init_cfg))
     return changes
 
 
-def _channels(backbone: Mapping[str, Any]) -> list[int]:
-    """Channels of the four stages."""
-    first = backbone.get("base_channels", inspect.signature(ResNet).parameters["base_channels"].default)
-    expansion = 4 if backbone["depth"] >= 50 else 1
-    return [expansion * first * 2**stage for stage in range(4)]
+def images_per_process(batch: int, num_processes: int) -> int:
+    """Divides the images of a step among processes; raises ValueError if there is a remainder."""
+    if batch % num_processes:
+        raise ValueError(
+            f"{batch} images per step, which the learning rate is for, cannot be divided among {num_processes} "
+            "processes: choose a number of processes that divides them"
+        )
+    return batch // num_processes
 
 
 def write_transfer_config(config: str, checkpoint: str, *, num_processes: int, work_dir: str | None = None) -> str:
-    """Exports a checkpoint's backbone and writes the config that starts from it, both into a work dir of its own.
-
-    The network's depth, width and normalisation are the checkpoint's; the images of a step, which the config's learning
-    rate is for, are divided among the processes.
+    """Exports the backbone of a checkpoint, and writes a config that starts from it, to one work dir.
 
     Args:
-        config: A config of ``configs/benchmarks/mmdetection`` or ``mmsegmentation``, or one that inherits it.
-        checkpoint: Of a ResNet, in any known format.
-        num_processes: That will train.
-        work_dir: Default: ``work_dirs/CONFIG/CHECKPOINT-SHA256``, which no other checkpoint shares.
+        config: Config of ``configs/benchmarks/mmdetection`` or ``mmsegmentation``, or one that inherits it.
+        checkpoint: Checkpoint of a ResNet, in any known format. Depth, width and normalisation are taken from it.
+        num_processes: Number of training processes, which share the batch that the config's learning rate is for.
+        work_dir: Output folder. Default: ``work_dirs/CONFIG/CHECKPOINT-SHA256``, unique to the checkpoint.
 
     Returns:
-        The file, ``WORK_DIR/CONFIG.py``.
+        Path of the config, ``WORK_DIR/CONFIG.py``.
 
     Raises:
-        FileNotFoundError: If config or checkpoint are not there.
-        ValueError: If the checkpoint can't be used, the config is for another depth, or the batch can't be divided.
+        FileNotFoundError: If config or checkpoint do not exist.
+        ValueError: If the checkpoint cannot be used, the config is for another depth, or the batch cannot be divided.
     """
     for file in (config, checkpoint):
         if not os.path.isfile(file):
-            raise FileNotFoundError(f"{file} does not exist (seen from {os.getcwd()})")
+            raise FileNotFoundError(f"{file} does not exist (in {os.getcwd()})")
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     found = read_backbone(checkpoint)
@@ -120,30 +108,15 @@ def write_transfer_config(config: str, checkpoint: str, *, num_processes: int, w
     stem = os.path.splitext(os.path.basename(checkpoint))[0]
     folder = os.path.abspath(work_dir or os.path.join("work_dirs", name, f"{stem}-{found.sha256[:8]}"))
     weights = os.path.join(folder, "backbone.pth")
-    changes = {
-        "model": backbone_settings(cfg, found, weights),
-        "train_dataloader": {"batch_size": _batch_size(cfg, num_processes)},
-    }
+    model = backbone_settings(cfg, found, weights)
+    loader = {"batch_size": images_per_process(cfg.auto_scale_lr.base_batch_size, num_processes)}
     write_backbone(found, weights, path=checkpoint, target="mmdet")
     target = os.path.join(folder, f"{name}.py")
     with whole_file(target) as partial:
-        partial.write_text(_text(os.path.abspath(config), checkpoint, changes))
-    return target
-
-
-def _batch_size(cfg: Config, num_processes: int) -> int:
-    """Images a step of one process."""
-    images = cfg.auto_scale_lr.base_batch_size
-    if images % num_processes:
-        raise ValueError(
-            f"{images} images a step, which the learning rate is for, can't be divided among {num_processes} "
-            "processes: choose a number that divides them"
+        partial.write_text(
+            f"# {os.path.basename(config)} starting from {checkpoint}.\n"
+            f"_base_ = {os.path.abspath(config)!r}\n\n"
+            f"model = {pformat(model, sort_dicts=False)}\n"
+            f"train_dataloader = {pformat(loader, sort_dicts=False)}\n"
         )
-    return images // num_processes
-
-
-def _text(config: str, checkpoint: str, changes: dict) -> str:
-    lines = [f"# {os.path.basename(config)} starting from {checkpoint}.", f"_base_ = {config!r}", ""]
-    for key, value in changes.items():
-        lines.append(f"{key} = {pformat(value, sort_dicts=False)}")
-    return "\n".join(lines) + "\n"
+    return target

@@ -1,1 +1,1 @@
-"""What was measured: one file a figure, tables, and what others have published."""
+"""Result files, tables of results, and published results."""

@@ -1,22 +1,11 @@
-"""Figures of the paper, to be printed next to measured ones."""
+"""Results of the paper, which tables show next to measured ones."""
 
 from dataclasses import dataclass
-
-__all__ = ["PUBLISHED", "PublishedFigure"]
 
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One cell of a published table.
-
-    Args:
-        network: Method, and what it was pre-trained on.
-        protocol: As :class:`Result.protocol`.
-        data: As :class:`Result.data`.
-        metric: As :class:`Result.metric`.
-        value: In percent.
-        source: Table it is from.
-    """
+    """Cell of a published table: fields as those of :class:`Result`, ``value`` in percent, ``source`` the table."""
 
     network: str
     protocol: str
@@ -26,29 +15,21 @@ class PublishedFigure:
     source: str
 
 
-_ASL = {  # method: pre-trained on COCO, on ImageNet
-    "Random init": (50.0, 50.0),
-    "MoCo v2": (63.8, 71.1),
-    "SwAV": (68.3, 73.2),
-    "BYOL": (62.7, 68.6),
-    "DenseCL": (68.7, 72.7),
-    "DetCo": (64.7, 71.0),
-    "MaskCo": (65.8, 70.8),
-    "InsLoc": (62.9, 71.8),
-    "SS-PRL": (69.3, 73.8),
+_ASL = ("asl", "coco14", "mAP")
+_FCN = ("fcn_voc", "voc12aug", "mIoU")
+_ASL_SOURCE = "SS-PRL supplementary, ASL on COCO"
+_FCN_SOURCE = "SS-PRL supplementary, FCN on VOC"
+_METHODS = {  # method: ASL pre-trained on COCO, ASL pre-trained on ImageNet, FCN pre-trained on COCO
+    "MoCo v2": (63.8, 71.1, 57.3),
+    "SwAV": (68.3, 73.2, 56.1),
+    "BYOL": (62.7, 68.6, 54.1),
+    "DenseCL": (68.7, 72.7, 63.2),
+    "DetCo": (64.7, 71.0, 47.6),
+    "MaskCo": (65.8, 70.8, 59.8),
+    "InsLoc": (62.9, 71.8, 56.1),
+    "SS-PRL": (69.3, 73.8, 62.6),
 }
-_VOC_MASKS = {  # pre-trained on COCO
-    "Random init": 40.7,
-    "MoCo v2": 57.3,
-    "SwAV": 56.1,
-    "BYOL": 54.1,
-    "DenseCL": 63.2,
-    "DetCo": 47.6,
-    "MaskCo": 59.8,
-    "InsLoc": 56.1,
-    "SS-PRL": 62.6,
-}
-_ABLATIONS = (  # network, VOC linear mAP, tables; cells that are in both tables stand here once
+_ABLATIONS = (  # network, linear mAP on VOC, tables; results that are in both tables are listed once
     ("SS-PRL, scale 0 alone", 79.2, "tables S-C and S-D (K0 300, K1 0)"),
     ("SS-PRL, two scales, shared prototypes", 77.8, "table S-C"),
     ("SS-PRL, two scales", 79.9, "tables S-C and S-D (K0 300, K1 300)"),
@@ -58,33 +39,14 @@ _ABLATIONS = (  # network, VOC linear mAP, tables; cells that are in both tables
 )
 
 PUBLISHED = (
-    tuple(
-        PublishedFigure(
-            name if name == "Random init" else f"{name} ({pretrained_on})",
-            "asl",
-            "coco14",
-            "mAP",
-            values[column],
-            "SS-PRL supplementary, ASL on COCO",
-        )
-        for column, pretrained_on in enumerate(("COCO", "ImageNet"))
-        for name, values in _ASL.items()
-        if not (name == "Random init" and column)
-    )
-    + tuple(
+    PublishedFigure("Random init", *_ASL, 50.0, _ASL_SOURCE),
+    *(PublishedFigure(f"{name} (COCO)", *_ASL, value, _ASL_SOURCE) for name, (value, _, _) in _METHODS.items()),
+    *(PublishedFigure(f"{name} (ImageNet)", *_ASL, value, _ASL_SOURCE) for name, (_, value, _) in _METHODS.items()),
+    PublishedFigure("Random init", *_FCN, 40.7, _FCN_SOURCE),
+    *(PublishedFigure(f"{name} (COCO)", *_FCN, value, _FCN_SOURCE) for name, (_, _, value) in _METHODS.items()),
+    *(
         PublishedFigure(name, "linear", "voc07", "mAP", value, f"SS-PRL supplementary, {tables}")
         for name, value, tables in _ABLATIONS
-    )
-    + tuple(
-        PublishedFigure(
-            name if name == "Random init" else f"{name} (COCO)",
-            "fcn_voc",
-            "voc12aug",
-            "mIoU",
-            value,
-            "SS-PRL supplementary, FCN on VOC",
-        )
-        for name, value in _VOC_MASKS.items()
-    )
+    ),
 )
-"""The main paper's other tables were not at hand: no figure is given for them."""
+"""The other tables of the main paper were not available."""

@@ -1,4 +1,4 @@
-"""Results of several networks as one table: Markdown, CSV, a plot. Measured and published figures are told apart."""
+"""Tables of measured and published results: Markdown, CSV and a plot."""
 
 import csv
 import io
@@ -15,23 +15,19 @@ from sspyr_mm.benchmarks.results.published import PUBLISHED
 from sspyr_mm.benchmarks.results.result import Result, fingerprint
 from sspyr_mm.files import whole_file
 
-__all__ = ["Row", "make_rows", "plot", "to_csv", "to_markdown"]
+_SHOWN = 3
+"""Maximum number of options that a row lists; of more, it shows the number and a hash."""
+_KINDS = ("measured", "measured, other data", "measured, other settings", "published")
+"""Measured results of other data or settings are not comparable with published ones."""
+_COLOURS = dict(zip(_KINDS, ("tab:blue", "tab:green", "tab:cyan", "0.85"), strict=True))
+_COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")
+_ALSO_SHOWN = {protocol.name: protocol.also_shown for protocol in PROTOCOLS}
+"""Other metrics that are shown next to the protocol's; means over seeds."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of the table.
-
-    Args:
-        data: Name of the data.
-        protocol: Name of the protocol.
-        metric: What the values are.
-        network: What was measured.
-        values: In percent; one per seed.
-        kind: ``measured``; ``measured, other data`` or ``measured, other settings``, which are not to be compared with
-            published figures; or ``published``.
-        note: Where it is from, or what is to be known.
-    """
+    """Row of the table: names as in :class:`Result`, one value in percent per seed, one of ``_KINDS``, a note."""
 
     data: str
     protocol: str
@@ -55,18 +51,13 @@ class Row:
 
 
 def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]:
-    """Groups results by what was measured how, seeds together, and adds published figures of the same protocols.
+    """Groups results that differ only in their seed, and adds published results.
 
-    Published figures are added only where one was measured with the same settings on the same data: others are not
-    comparable.
-
-    Args:
-        results: Any.
-        published: Whether to add published figures.
+    Published results are added only for a protocol and data set with a comparable measured one.
 
     Returns:
-        Rows, by data and protocol in order of appearance. In each, measured ones come first, by network's name;
-        random weights are the last of them.
+        Rows, by data and protocol in order of appearance; in each, measured before published ones, by network name,
+        with random weights last.
     """
     groups: dict[tuple, list[Result]] = {}
     labels: dict[tuple[str, str], set[str]] = {}
@@ -77,17 +68,16 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
         groups.setdefault(_key(result), []).append(result)
     rows = []
     for group in groups.values():
-        # The same run twice counts once; two values of one seed are both shown.
-        runs = dict.fromkeys((result.seed, result.value) for result in group)
-        by_seed = sorted(runs, key=lambda run: run[0])
         one = group[0]
+        # The same run twice counts once; two values of one seed are both shown.
+        runs = sorted(dict.fromkeys((result.seed, result.value) for result in group), key=lambda run: run[0])
         note = _note(
             group,
-            [seed for seed, _ in by_seed],
+            [seed for seed, _ in runs],
             name_labels=len(labels[one.data, one.metric]) > 1,
             name_network=len(networks[one.checkpoint.get("sha256")]) > 1,
         )
-        values = tuple(value for _, value in by_seed)
+        values = tuple(value for _, value in runs)
         rows.append(Row(one.data, one.protocol, one.metric, one.network, values, _kind(one), note))
     order = list(dict.fromkeys((row.data, row.protocol) for row in rows))
     rows.sort(key=lambda row: (row.network == "random", row.network, _KINDS.index(row.kind)))
@@ -102,25 +92,24 @@ def make_rows(results: Iterable[Result], *, published: bool = True) -> list[Row]
 
 
 def _key(result: Result) -> tuple:
-    """Equal for results that differ in their seed alone."""
+    """Returns a key that is equal for results that differ only in their seed."""
     settings = {k: v for k, v in result.settings.items() if k != "seed"}
     return (
         result.data,
         result.protocol,
         result.metric,
         result.network,
-        # The hash of a file is that of all networks in it; results of old versions have no identity.
+        # A file may hold several networks; results of old versions have no identity.
         result.checkpoint.get("identity", result.checkpoint.get("sha256")),
         result.data_sha256,
         result.versions.get("sspyr_mm"),
         result.as_published,
-        # As in a file, where a tuple has become a list.
+        # In a file, tuples have become lists.
         json.dumps([settings, result.counts], sort_keys=True),
     )
 
 
 def _kind(result: Result) -> str:
-    """Whether a measured figure can be compared with published ones, and why not."""
     if result.as_published:
         return "measured"
     return "measured, other settings" if _changed(result) else "measured, other data"
@@ -130,12 +119,8 @@ def _changed(result: Result) -> Mapping[str, Any]:
     return result.settings.get("changed") or {}
 
 
-_ALSO_SHOWN = {protocol.name: protocol.also_shown for protocol in PROTOCOLS}
-"""Further figures that are expected next to the metric; means over seeds."""
-
-
 def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, name_network: bool) -> str:
-    """What tells a measured figure from others of its name, and the figures expected next to it."""
+    """Describes how a measured result differs from others of its name, and adds the other metrics to show."""
     result = group[0]
     parts = [
         f"{name} {mean(one.further[name] for one in group):.1f}"
@@ -160,7 +145,7 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, n
 
 
 def _images(result: Result) -> str:
-    """Training and test images; where a protocol learns from a part of the former, how many."""
+    """Formats the number of training images, and of those used if fewer, and of test images."""
     train = result.counts.get("train", 0)
     used = result.further.get("train_images", train)
     part = f"{used:,} of " if used < train else ""
@@ -168,54 +153,40 @@ def _images(result: Result) -> str:
 
 
 def _plain(value: Any) -> str:
-    """The same text for the tuple that was measured and the list that was read."""
+    """Formats a setting, a tuple like the list that a file holds."""
     if isinstance(value, Mapping):
         listed = ", ".join(f"{key}={one}" for key, one in value.items())
         return listed if len(value) <= _SHOWN else f"{len(value)}, {fingerprint(value)[:8]}"
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-_SHOWN = 3
-"""Options that a row lists; of more it has the number and a hash. The file has them all."""
-_KINDS = ("measured", "measured, other data", "measured, other settings", "published")
-_COLOURS = dict(zip(_KINDS, ("tab:blue", "tab:green", "tab:cyan", "0.85"), strict=True))
-_COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    return (row.data, row.protocol, row.network, row.metric, row.text, row.kind, row.note)
-
-
 def to_markdown(rows: Sequence[Row]) -> str:
-    """A table for people, with aligned columns."""
-    lines = [_COLUMNS, *(tuple(c.replace("|", "\\|") for c in _cells(row)) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
+    """Formats a Markdown table with aligned columns."""
+    lines: list[tuple[str, ...]] = [_COLUMNS]
+    for row in rows:
+        cells = (row.data, row.protocol, row.network, row.metric, row.text, row.kind, row.note)
+        lines.append(tuple(cell.replace("|", "\\|") for cell in cells))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     rule = " | ".join("-" * width for width in widths)
     return "".join(f"| {line} |\n" for line in (padded[0], rule, *padded[1:]))
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """A table for programs; ``value`` is the mean, ``values`` are the seeds'."""
+    """Formats a CSV table with all digits: ``value`` is the mean over seeds, ``values`` lists each."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow((*_COLUMNS, "values"))
     for row in rows:
-        cells = list(_cells(row))
-        cells[4] = repr(row.value)
-        writer.writerow((*cells, " ".join(repr(value) for value in row.values)))
+        writer.writerow([*(getattr(row, name) for name in _COLUMNS), " ".join(map(str, row.values))])
     return text.getvalue()
 
 
 def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
-    """Draws a panel per data and protocol: a bar per network in the colour of its kind, a mark per seed.
-
-    Args:
-        rows: The table.
-        path: Image to write, of any format matplotlib knows.
+    """Draws a panel per data set and protocol, with a bar per network and a mark per seed.
 
     Raises:
-        ValueError: If there is nothing to draw, or the file's ending is not known.
+        ValueError: If there are no rows, or matplotlib does not know the file extension.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -241,18 +212,12 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
         axis.set_xlim(0, 1.25 * max(1.0, *(row.value for row in panel)))
         axis.spines[["top", "right"]].set_visible(False)
     kinds = [kind for kind in _KINDS if any(row.kind == kind for row in rows)]
-    figure.legend(
-        [Patch(**_style(kind)) for kind in kinds],
-        kinds,
-        loc="outside lower center",
-        ncols=len(kinds),
-        fontsize=8,
-        frameon=False,
-    )
+    patches = [Patch(**_style(kind)) for kind in kinds]
+    figure.legend(patches, kinds, loc="outside lower center", ncols=len(kinds), fontsize=8, frameon=False)
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=150, format=Path(path).suffix.removeprefix("."))
 
 
 def _style(kind: str) -> dict[str, Any]:
-    """Of a bar; published ones are hatched, which is seen without colours."""
+    """Returns the style of a bar; published results are also hatched, for prints without colours."""
     return {"facecolor": _COLOURS[kind], "hatch": "//" if kind == "published" else None, "edgecolor": "0.6"}

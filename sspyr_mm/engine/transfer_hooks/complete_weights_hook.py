@@ -16,7 +16,7 @@ class CompleteWeightsHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Registers the check for every module that starts from a file; weights are initialised afterwards."""
+        """Registers the check for every module with pretrained weights, which are loaded afterwards."""
         for module in runner.model.modules():
             given = getattr(module, "init_cfg", None)
             configs = given if isinstance(given, (list, tuple)) else [given]

@@ -1,4 +1,4 @@
-"""Batch norm statistics of fixed weights, computed before validation."""
+"""Recomputes batch norm statistics before validation."""
 
 from itertools import islice
 from typing import Any
@@ -34,11 +34,7 @@ class PreciseBNBeforeValHook(Hook):
         self.num_iters = num_iters
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that the loop counts iterations.
-
-        Raises:
-            TypeError: If it counts epochs.
-        """
+        """Raises TypeError if the training loop counts epochs."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise TypeError(
                 f"PreciseBNBeforeValHook requires an IterBasedTrainLoop, got {type(runner.train_loop).__name__}: set "

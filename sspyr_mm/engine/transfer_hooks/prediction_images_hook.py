@@ -1,4 +1,4 @@
-"""Images of the predictions of a detector or segmenter on part of the validation set."""
+"""Draws the predictions of a detector or segmenter."""
 
 import os
 
@@ -14,8 +14,8 @@ from mmpretrain.registry import HOOKS
 class PredictionImagesHook(Hook):
     """Draws predictions and ground truth of a few validation images with the runner's own visualiser.
 
-    ``WORK_DIR/predictions/NUMBER_NAME.jpg`` and ``NUMBER_NAME_truth.jpg``, of the last validation. The images are the
-    same for every network, spread evenly over the data set.
+    Files are ``WORK_DIR/predictions/NUMBER_NAME.jpg`` and ``NUMBER_NAME_truth.jpg``; each validation overwrites them.
+    The images are the same for every network, spread evenly over the data set.
 
     Args:
         num_images: Number of images; fewer if the data set has fewer.
@@ -28,7 +28,7 @@ class PredictionImagesHook(Hook):
         self._files: dict[str, str] = {}
 
     def before_val(self, runner: Runner) -> None:
-        """Chooses the images, among those of the first process, since only it draws.
+        """Chooses images of the first process, the only one that draws.
 
         Raises:
             TypeError: If the visualiser is not one of mmdet's or mmseg's.

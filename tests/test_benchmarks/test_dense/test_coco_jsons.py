@@ -1,4 +1,4 @@
-"""COCO jsons of detection as annotation tools write them: completed, or refused before training."""
+"""COCO jsons of annotation tools are completed, or rejected before training."""
 
 import json
 import warnings
@@ -32,7 +32,7 @@ def make_content():
 
 @pytest.fixture
 def layout(tmp_path, write_image):
-    """Writes COCO's layout; val's json is changed by a function."""
+    """Writes COCO's layout; a function may change the json of val."""
 
     def write(change=lambda content: None, *, below="", encoding="utf-8", orientation=None):
         (tmp_path / "annotations").mkdir()
@@ -51,12 +51,12 @@ def layout(tmp_path, write_image):
 
 
 def for_mmdet(data, folder):
-    """The json that mmdet is given of val."""
+    """Returns the json of val that mmdet reads."""
     return str(folder / data.write_annotations(str(folder / "work")).test.annotations[0])
 
 
 def load(data, folder):
-    """The data set that mmdet makes of val."""
+    """Returns mmdet's data set of val."""
     return CocoDataset(
         data_root=data.root,
         ann_file=for_mmdet(data, folder),
@@ -120,7 +120,7 @@ def test_a_perfect_detector_scores_100(layout, tmp_path, change):
     assert perfect_score(given) == pytest.approx(100)
     theirs = f"{root}/annotations/instances_val2017.json"
     assert (given == theirs) == (change is keep)
-    if change in (number_from_0, number_alike):  # what makes numbering anew necessary
+    if change in (number_from_0, number_alike):  # which is why they are renumbered
         assert perfect_score(theirs) < 95
 
 
@@ -142,7 +142,7 @@ def rename(template):
         (rename("http://localhost:8080/data/upload/1/{}"), "", "utf-8"),
     ],
 )
-def test_mmdet_reads_what_annotation_tools_write(layout, tmp_path, change, below, encoding):
+def test_mmdet_reads_jsons_of_annotation_tools(layout, tmp_path, change, below, encoding):
     data = read_coco_instances(layout(change, below=below, encoding=encoding))
     wanted = [str(tmp_path / "val2017" / below / name) for name in NAMES]
     assert list(data.test.paths) == wanted
@@ -153,7 +153,7 @@ def test_mmdet_reads_what_annotation_tools_write(layout, tmp_path, change, below
 
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("orientation", [None, 3, 5, 6, 8])
-def test_sizes_are_those_of_images_as_they_are_loaded(layout, tmp_path, orientation, swapped):
+def test_sizes_are_checked_against_loaded_images(layout, tmp_path, orientation, swapped):
     def change(content):
         if swapped:
             content["images"][1].update(width=16, height=24)
@@ -171,7 +171,7 @@ def test_sizes_are_those_of_images_as_they_are_loaded(layout, tmp_path, orientat
         read_coco_instances(root)
 
 
-def test_an_unreadable_image_is_refused(layout, tmp_path):
+def test_unreadable_image_is_rejected(layout, tmp_path):
     root = layout()
     (tmp_path / "train2017/d.jpg").write_bytes(b"text")
     with pytest.raises(ValueError, match=r"train2017/d\.jpg cannot be read as an image"):
@@ -181,7 +181,7 @@ def test_an_unreadable_image_is_refused(layout, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["images"][1].update(id=1), "two images have one id"),
+        (lambda c: c["images"][1].update(id=1), "two images have the same id"),
         (lambda c: c["images"][1].update(file_name="./a.jpg"), "have the same file_name"),
         (lambda c: c["images"][1].update(file_name=3), "file_name must be text, got 3"),
         (lambda c: c["images"][1].update(width="24"), r"width and height of b c\.jpg must be numb"),
@@ -194,13 +194,13 @@ def test_an_unreadable_image_is_refused(layout, tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_what_training_or_evaluation_would_fail_on_is_refused(layout, change, message):
+def test_json_with_invalid_values_is_rejected(layout, change, message):
     with pytest.raises(ValueError, match=message):
         read_coco_instances(layout(change))
 
 
 @pytest.mark.parametrize("box", [[30, 2, 8, 10], [1, 2, 0.5, 10], [-9, 2, 8, 10]])
-def test_boxes_that_are_not_learned_are_counted(layout, tmp_path, box):
+def test_skipped_boxes_are_counted(layout, tmp_path, box):
     root = layout(lambda content: content["annotations"][2].update(bbox=box))
     message = r"val2017\.json: 1 of 6 boxes .* not learned\. First: .* of image 2"
     with pytest.warns(UserWarning, match=message):

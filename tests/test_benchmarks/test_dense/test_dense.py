@@ -1,4 +1,4 @@
-"""Detection and segmentation through `evaluate`: what is filled into the configs, and runs in real processes."""
+"""Detection and segmentation through `evaluate`: completed configs, and runs in separate processes."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ def config(name, checkpoint, data, settings=FULL, num_processes=1):
     )
 
 
-def test_mask_rcnn_config_is_of_data_and_network(checkpoint, images):
+def test_mask_rcnn_config_fits_data_and_network(checkpoint, images):
     data = read_coco_instances(images)
     assert data.counts == {"train": 8, "test": 4, "classes": 12} and not data.is_official
     cfg = config("mask_rcnn_coco", checkpoint, data)
@@ -66,7 +66,7 @@ def test_mask_rcnn_config_is_of_data_and_network(checkpoint, images):
     assert os.path.samefile(cfg.val_evaluator.ann_file, f"{images}/annotations/instances_val2017.json")
 
 
-def test_what_differs_keeps_its_proportions(checkpoint, images):
+def test_changed_settings_keep_their_proportions(checkpoint, images):
     settings = Settings(iterations=150, size=400, batch_size=4)
     cfg = config("mask_rcnn_coco", checkpoint, read_coco_instances(images), settings, 2)
     assert cfg.train_dataloader.batch_size == 2 and cfg.optim_wrapper.optimizer.lr == 0.005
@@ -76,7 +76,7 @@ def test_what_differs_keeps_its_proportions(checkpoint, images):
     assert [side for _, side in resize.scales] == [320, 336, 352, 368, 384, 400]
     (resize,) = (t for t in cfg.val_dataloader.dataset.pipeline if t.type == "Resize")
     assert resize.scale == (666, 400)
-    with pytest.raises(ValueError, match="3 images a step can't be divided among 2 processes"):
+    with pytest.raises(ValueError, match="cannot be divided among 2 processes"):
         config("fcn_voc", checkpoint, read_voc_masks(images), Settings(batch_size=3), 2)
     cfg = config("fcn_voc", checkpoint, read_voc_masks(images), Settings(size=64))
     steps = {t.type: t for t in cfg.train_dataloader.dataset.datasets[0].pipeline}
@@ -101,12 +101,16 @@ def test_train_aug_is_two_lists(checkpoint, images, tmp_path):
     assert data.name == "voc12aug" and data.counts == {"train": 8, "test": 1, "classes": 20}
     parts = config("fcn_voc", checkpoint, data).train_dataloader.dataset.datasets
     assert [part.data_prefix.seg_map_path for part in parts] == ["SegmentationClass", "SegmentationClassAug"]
+    # The lists share their transforms, which version 0.2 resized once per list.
+    parts = config("fcn_voc", checkpoint, data, Settings(size=64)).train_dataloader.dataset.datasets
+    for part in parts:
+        assert [one.crop_size for one in part.pipeline if one.type == "RandomCrop"] == [(64, 64)]
     (lists / "aug.txt").write_text("none")
     with pytest.raises(FileNotFoundError, match=r"1 of 4 files that do not exist, such as .*none"):
         read_voc_masks(str(tmp_path))
 
 
-def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, images, tmp_path, capsys):
+def test_networks_are_checked_before_the_first_is_trained(checkpoint, images, tmp_path, capsys):
     cfg = dict(type="ConvNeXt", arch="atto")
     state = ConvNeXt(arch="atto").state_dict()
     torch.save({"state_dict": state, "meta": {"backbone": cfg}}, tmp_path / "x.pth")
@@ -142,7 +146,7 @@ def test_other_networks_are_refused_before_the_first_is_trained(checkpoint, imag
         (["--voc-masks", "@", "--coco", "@", "--protocol", "fcn_voc"], "--coco is read by none of fcn_voc"),
     ],
 )
-def test_command_says_what_is_wrong(checkpoint, images, options, message, capsys):
+def test_invalid_options_are_reported(checkpoint, images, options, message, capsys):
     options = [images if option == "@" else option for option in options]
     assert main(["evaluate", checkpoint, *options]) == 2
     assert message in capsys.readouterr().err
@@ -160,12 +164,12 @@ def test_options_are_read_and_must_have_a_key(checkpoint, images):
         read_voc_masks(images),
         Settings(batch_size=8, options={"optim_wrapper.optimizer.lr": 0.7}),
     )
-    assert cfg.optim_wrapper.optimizer.lr == 0.7  # the last word
+    assert cfg.optim_wrapper.optimizer.lr == 0.7  # options are applied last
     with pytest.raises(ValueError, match=r"must be KEY=VALUE, such as .* got 'text'"):
         parse_options(["text"])
 
 
-def test_the_first_steps_of_1x_become_all_of_it(checkpoint, images):
+def test_schedule_is_rescaled(checkpoint, images):
     data = read_coco_instances(images)
     cfg = config("mask_rcnn_coco", checkpoint, data, Settings(iterations=90000))
     assert cfg.train_cfg.max_iters == 90000 and cfg.param_scheduler[0].end == 1000
@@ -176,7 +180,7 @@ def test_the_first_steps_of_1x_become_all_of_it(checkpoint, images):
     assert cfg.param_scheduler[0].end == 40000
 
 
-def test_strides_are_the_protocols(images, tmp_path):
+def test_strides_are_set_by_the_protocol(images, tmp_path):
     backbone = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8)
     state = {"state_dict": ResNet(18, stem_channels=8, base_channels=8).state_dict()}
     usual = dict(backbone, strides=(1, 2, 2, 2), dilations=(1, 1, 1, 1), num_stages=4)
@@ -196,12 +200,12 @@ def test_detection_needs_compiled_ops(images, monkeypatch):
 
 
 @pytest.mark.parametrize(("devices", "batch", "processes"), [(8, 16, 8), (6, 16, 4), (8, 12, 6), (0, 5, 1), (3, 9, 3)])
-def test_as_many_processes_as_divide_the_batch(monkeypatch, devices, batch, processes):
+def test_number_of_processes_divides_the_batch(monkeypatch, devices, batch, processes):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
     assert default_processes(batch) == processes
 
 
-def test_crowds_alone_are_nothing_to_find(images, tmp_path):
+def test_json_with_only_crowds_is_rejected(images, tmp_path):
     for name in ("train2017", "val2017"):
         (tmp_path / name).symlink_to(f"{images}/{name}")
     folder = tmp_path / "annotations"
@@ -222,7 +226,7 @@ def evaluate(checkpoint, work_dir, *options):
     return json.loads(file.read_text())
 
 
-def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(checkpoint, images, tmp_path, capsys):
+def test_fcn_is_evaluated_and_two_networks_are_drawn(checkpoint, images, tmp_path, capsys):
     result = evaluate(checkpoint, tmp_path, "--voc-masks", images)
     assert result["protocol"] == "fcn_voc" and result["metric"] == "mIoU"
     assert 0 <= result["value"] <= 100 and not result["as_published"]
@@ -243,7 +247,7 @@ def test_fcn_is_measured_and_a_second_network_is_drawn_next_to_it(checkpoint, im
     assert cv2.imread(str(sheet)).shape[1] == 3 * 240 + 2 * 6
 
 
-def test_a_diverged_run_has_no_figure(checkpoint, images, tmp_path, capsys):
+def test_diverged_run_reports_no_result(checkpoint, images, tmp_path, capsys):
     options = ["--voc-masks", images, "--iterations", "4", "--batch-size", "2", "--size", "64"]
     options += ["--cfg-options", "optim_wrapper.optimizer.lr=1e30", "--work-dir", str(tmp_path)]
     assert main(["evaluate", checkpoint, *options]) == 2
@@ -252,7 +256,7 @@ def test_a_diverged_run_has_no_figure(checkpoint, images, tmp_path, capsys):
 
 
 def check_images(work_dir, result, count):
-    """Pictures of all test images, the truth in the colours of its classes, and the sheet."""
+    """Checks the drawn predictions and ground truth of all test images, and the sheet."""
     files = sorted((work_dir / result["further"]["predictions"]).glob("*.jpg"))
     assert len(files) == 2 * count
     assert sum(file.name.endswith("_truth.jpg") for file in files) == count
@@ -262,7 +266,7 @@ def check_images(work_dir, result, count):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_from_its_last_checkpoint(checkpoint, images, tmp_path):
+def test_killed_run_resumes_from_its_last_checkpoint(checkpoint, images, tmp_path):
     options = ["--voc-masks", images, "--work-dir", str(tmp_path), "--size", "64"]
     line = [sys.executable, "-m", "sspyr_mm", "evaluate", checkpoint, *options]
     line += ["--iterations", "40", "--batch-size", "2"]
@@ -282,7 +286,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(checkpoint, images, tmp_p
 
 
 @pytest.mark.slow
-def test_mask_rcnn_is_measured(checkpoint, images, tmp_path):
+def test_mask_rcnn_is_evaluated(checkpoint, images, tmp_path):
     options = ["--coco", images, "--protocol", "mask_rcnn_coco"]
     result = evaluate(checkpoint, tmp_path, *options)
     assert result["metric"] == "segm_mAP" and 0 <= result["further"]["bbox_mAP"] <= 100
@@ -290,7 +294,7 @@ def test_mask_rcnn_is_measured(checkpoint, images, tmp_path):
     check_images(tmp_path, result, count=4)
 
 
-def test_networks_of_other_widths(tmp_path, images):
+def test_neck_channels_follow_the_network(tmp_path, images):
     torch.save(ResNet(50).state_dict(), tmp_path / "r50.pth")
     cfg = config("mask_rcnn_coco", tmp_path / "r50.pth", read_coco_instances(images))
     assert cfg.model.neck.in_channels == [256, 512, 1024, 2048]

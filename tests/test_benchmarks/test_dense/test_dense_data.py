@@ -1,4 +1,4 @@
-"""Data of detection and segmentation: what is taken for what, and what is refused before anything is trained."""
+"""Data of detection and segmentation: unusable files are rejected before training."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def tree(images, tmp_path):
-    """A tree of 2007 of one's own."""
+    """A writable copy of the VOC 2007 tree."""
     return Path(shutil.copytree(images / "VOC2007", tmp_path / "VOC2007"))
 
 
@@ -45,7 +45,7 @@ def write_list(tree, name, text):
         ("{0} {1}\n", FileNotFoundError, r"names 1 of 1 files that do not exist, such as .*\S \S+"),
     ],
 )
-def test_lists_of_no_use_are_refused(tree, text, error, message):
+def test_unusable_lists_are_rejected(tree, text, error, message):
     write_list(tree, "test", text.format(*ids_of(tree, "test")))
     with pytest.raises(error, match=message):
         read_voc_masks(str(tree))
@@ -60,21 +60,21 @@ def test_lists_of_no_use_are_refused(tree, text, error, message):
         (b"text", "cannot be read as an image"),
     ],
 )
-def test_masks_that_would_be_counted_wrong_are_refused(tree, mask, message):
+def test_unusable_masks_are_rejected(tree, mask, message):
     path = tree / f"SegmentationClass/{ids_of(tree, 'test')[-1]}.png"
     path.write_bytes(mask) if isinstance(mask, bytes) else Image.fromarray(mask).save(path)
     with pytest.raises(ValueError, match=f"{path.name} {message}"):
         read_voc_masks(str(tree))
 
 
-def test_void_counts_for_nothing(tree):
+def test_void_masks_are_accepted(tree):
     path = tree / f"SegmentationClass/{ids_of(tree, 'test')[-1]}.png"
     Image.fromarray(np.full((64, 64), 255, np.uint8)).save(path)
     assert read_voc_masks(str(tree)).counts == {"train": 8, "test": 4, "classes": 12}
 
 
 @pytest.mark.parametrize("text", ["", "a\na\n", "background\na\n"])
-def test_names_of_classes(tree, text):
+def test_class_names_are_read_and_checked(tree, text):
     write_list(tree, "class_names", text)
     with pytest.raises(ValueError, match=r"class_names.txt must name each class once"):
         read_voc_masks(str(tree))
@@ -94,7 +94,7 @@ def test_names_of_classes(tree, text):
         ("any", ["train", "val", "aug"], "voc12aug"),
     ],
 )
-def test_the_year_is_told_by_the_lists(tree, tmp_path, folder, lists, name):
+def test_variant_is_inferred_from_the_lists(tree, tmp_path, folder, lists, name):
     learned, measured = ids_of(tree, "trainval"), ids_of(tree, "test")
     tree.rename(tmp_path / "moved")
     tree = Path(shutil.move(tmp_path / "moved", tmp_path / folder))
@@ -107,7 +107,7 @@ def test_the_year_is_told_by_the_lists(tree, tmp_path, folder, lists, name):
     assert read_voc_masks(str(tree)).name == name
 
 
-def test_test_images_among_those_that_are_learned(tree, monkeypatch):
+def test_images_in_both_lists_are_reported(tree, monkeypatch):
     ids = ids_of(tree, "trainval") + ids_of(tree, "test")[:1]
     write_list(tree, "trainval", "\n".join(ids))
     monkeypatch.setitem(multi_label_data._OFFICIAL_COUNTS, "voc07", (9, 4))
@@ -120,7 +120,7 @@ def test_test_images_among_those_that_are_learned(tree, monkeypatch):
 
 
 def change(images, folder, edit):
-    """COCO's layout with changed annotations of val."""
+    """Copies COCO's layout and edits the annotations of val."""
     for name in ("train2017", "val2017"):
         (folder / name).symlink_to(images / name)
     shutil.copytree(images / "annotations", folder / "annotations")
@@ -137,18 +137,18 @@ def change(images, folder, edit):
         (lambda c: c["annotations"][3].update(segmentation=[]), "annotation 4 has an empty mask"),
         (lambda c: c["images"][0].pop("width"), "KeyError: 'width'"),
         (lambda c: c["annotations"][0].update(image_id="1"), "annotation 1 is of image '1' and"),
-        (lambda c: c["annotations"][0].update(category_id=99), "category 99, of which one is not"),
-        (lambda c: c["categories"][0].update(c["categories"][1]), "two categories have one id or"),
+        (lambda c: c["annotations"][0].update(category_id=99), "category 99, one of which does not exist"),
+        (lambda c: c["categories"][0].update(c["categories"][1]), "two categories have the same id or"),
         (lambda c: c.update(annotations=[]), "annotations is empty"),
         (lambda c: c["images"][0].update(file_name="no.jpg"), "1 of 4 files that do not exist"),
     ],
 )
-def test_jsons_that_training_would_stumble_over(images, tmp_path, edit, message):
+def test_unusable_jsons_are_rejected(images, tmp_path, edit, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_coco_instances(change(images, tmp_path, edit))
 
 
-def test_images_of_val_that_are_those_of_train(images, tmp_path):
+def test_images_in_both_jsons_are_reported(images, tmp_path):
     root = Path(change(images, tmp_path, lambda content: None))
     (root / "val2017").unlink()
     (root / "val2017").symlink_to(images / "train2017")

@@ -1,4 +1,4 @@
-"""Detection and segmentation on photographs: figures that others compute alike, and eight images learned by heart."""
+"""Detection and segmentation on photographs: metrics equal independent ones, and eight images can be overfitted."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ NARROW = [  # heads that a CPU can train
 
 @pytest.fixture(scope="module")
 def few_instances(real_data, tmp_path_factory):
-    """COCO's layout with the same images to learn from and to measure on."""
+    """COCO's layout with the same images for training and evaluation."""
     source, root = real_data / "coco_mini", tmp_path_factory.mktemp("coco")
     content = json.loads((source / "annotations/instances_train2017.json").read_text())
     large = [a["image_id"] for a in content["annotations"] if not a["iscrowd"] and a["area"] > 9000]
@@ -52,7 +52,7 @@ def few_instances(real_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def few_masks(real_data, tmp_path_factory):
-    """VOC's layout with the same images to learn from and to measure on."""
+    """VOC's layout with the same images for training and evaluation."""
     source, root = real_data / "voc_mini/VOC2007", tmp_path_factory.mktemp("voc") / "VOC2007"
     lists = root / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
@@ -77,7 +77,7 @@ def losses(work_dir):
 
 
 def independent_miou(truths, predictions, num_classes):
-    """Intersection over union from one confusion matrix, mean over the classes that occur."""
+    """Computes the mean intersection over union of the classes that occur, from one confusion matrix."""
     matrix = np.zeros((num_classes, num_classes), np.int64)
     for truth, prediction in zip(truths, predictions, strict=True):
         counted = truth < num_classes  # 255: void
@@ -88,7 +88,7 @@ def independent_miou(truths, predictions, num_classes):
     return 100 * (matrix.diagonal()[occur] / union[occur]).mean()
 
 
-def test_eight_images_segmented_by_heart(few_masks, narrow_file, tmp_path):
+def test_fcn_overfits_eight_images(few_masks, narrow_file, tmp_path):
     written = tmp_path / "masks"
     result = evaluate(
         narrow_file,
@@ -107,7 +107,7 @@ def test_eight_images_segmented_by_heart(few_masks, narrow_file, tmp_path):
     assert independent_miou(truths, predictions, 21) == pytest.approx(result["value"], abs=0.006)
 
 
-def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
+def test_mask_rcnn_overfits_eight_images(few_instances, narrow_file, tmp_path):
     written = tmp_path / "found"
     result = evaluate(
         narrow_file,
@@ -131,7 +131,7 @@ def test_eight_images_detected_by_heart(few_instances, narrow_file, tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["fcn_voc", "mask_rcnn_coco"])
-def test_a_protocol_on_real_files(real_data, narrow_file, tmp_path, protocol):
+def test_protocol_runs_on_real_files(real_data, narrow_file, tmp_path, protocol):
     data = {
         "fcn_voc": ["--voc-masks", real_data / "voc_mini", "--cfg-options", *NARROW_FCN],
         "mask_rcnn_coco": ["--coco", real_data / "coco_mini", "--cfg-options", *NARROW],

@@ -1,4 +1,4 @@
-"""VOC trees with masks as people make them: taken as they are meant, or refused before training."""
+"""VOC trees with masks of various tools are read, or rejected before training."""
 
 import warnings
 
@@ -69,7 +69,7 @@ def dataset(data, checkpoint, folder):
         (MASK.astype(np.uint16), (".webp", ".png")),
     ],
 )
-def test_masks_and_endings_that_mmseg_loads_as_they_are_meant(tree, checkpoint, tmp_path, mask, suffixes):
+def test_mmseg_loads_masks_and_file_extensions(tree, checkpoint, tmp_path, mask, suffixes):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         data = read_voc_masks(tree(lambda one: mask, suffixes=suffixes))
@@ -88,7 +88,7 @@ def test_masks_and_endings_that_mmseg_loads_as_they_are_meant(tree, checkpoint, 
         ("/JPEGImages/{0}.jpg /SegmentationClass/{0}.png\n{1}\n{2}", "utf-8"),
     ],
 )
-def test_lists_are_given_to_mmseg_as_plain_ids(tree, checkpoint, tmp_path, text, encoding):
+def test_mmseg_reads_lists_as_plain_ids(tree, checkpoint, tmp_path, text, encoding):
     root = tree()
     plain = read_voc_masks(root)
     assert plain.write_annotations(str(tmp_path / "none")).train.annotations == plain.train.annotations
@@ -103,12 +103,12 @@ def test_lists_are_given_to_mmseg_as_plain_ids(tree, checkpoint, tmp_path, text,
 
 @pytest.mark.parametrize("values", [(0, 255), (255, 0)])
 @pytest.mark.parametrize("parts", [("train", "val"), ("train",), ("val",)])
-def test_binary_masks_are_refused_with_a_remedy(tree, parts, values):
+def test_binary_masks_are_rejected_with_a_remedy(tree, parts, values):
     binary = np.where(MASK > 0, values[1], values[0]).astype(np.uint8)
     root = tree(lambda one: binary if one.startswith(parts) else MASK)
     message = (
         rf"No mask of .*/{parts[0]}\.txt shows a class: all \d hold only 0 and 255, such as .*/"
-        rf"{parts[0]} 0\.png; 255 means void.* write the number of its class"
+        rf"{parts[0]} 0\.png; 255 means void.* replace it by the number of its class"
     )
     with pytest.raises(ValueError, match=message):
         read_voc_masks(root)
@@ -130,12 +130,12 @@ def test_binary_masks_among_others_are_counted(tree):
          r"train 0\.jpg is loaded as 24 x 16 .* is 12 x 8"),
     ],
 )  # fmt: skip
-def test_masks_of_no_use_are_counted_and_the_first_is_named(tree, mask, message):
+def test_unusable_masks_are_counted_and_the_first_is_named(tree, mask, message):
     with pytest.raises(ValueError, match=message):
         read_voc_masks(tree(lambda one: mask))
 
 
-def test_a_jpeg_is_named_as_the_cause(tree, tmp_path):
+def test_jpeg_mask_is_reported_as_the_cause(tree, tmp_path):
     root = tree()
     Image.fromarray(MASK * 255).save(tmp_path / "SegmentationClass/val 1.png", "JPEG", quality=50)
     with pytest.raises(ValueError, match=r"val 1\.png has class \d+ and is a JPEG"):
@@ -145,7 +145,7 @@ def test_a_jpeg_is_named_as_the_cause(tree, tmp_path):
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("orientation", [None, 1, 3, 6, 8])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_masks_fit_images_as_they_are_loaded(tree, tmp_path, suffix, orientation, turned):
+def test_mask_sizes_are_checked_against_loaded_images(tree, tmp_path, suffix, orientation, turned):
     mask = MASK.T.copy() if turned else MASK
     root = tree(lambda one: mask, suffixes=(suffix, ".png"), orientation=orientation)
     loaded = mmcv.imread(str(tmp_path / f"JPEGImages/train 0{suffix}")).shape[:2]
@@ -157,13 +157,13 @@ def test_masks_fit_images_as_they_are_loaded(tree, tmp_path, suffix, orientation
             read_voc_masks(root)
 
 
-def test_orientation_in_xmp_alone_is_ignored_as_opencv_ignores_it(tmp_path):
+def test_orientation_in_xmp_is_ignored_like_in_opencv(tmp_path):
     xmp = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
     <rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>"""
     path = str(tmp_path / "a.jpg")
     Image.new("RGB", (60, 40)).save(path, xmp=xmp)
     with Image.open(path) as opened:
-        assert opened.getexif().get(274) == 6  # what Pillow takes from XMP
+        assert opened.getexif().get(274) == 6  # Pillow also reads XMP
     assert loaded_size(path) == ((60, 40), False)
     assert mmcv.imread(path).shape == (40, 60, 3)
 

@@ -1,10 +1,10 @@
-"""Published figures, against the tables as the supplementary has them."""
+"""Published results equal the tables of the supplementary material."""
 
 from sspyr_mm.benchmarks.protocols import find_protocol
 from sspyr_mm.benchmarks.results.published import PUBLISHED
 
 
-def test_ablations_are_there_once_and_say_their_tables():
+def test_ablations_are_listed_once_with_their_tables():
     found = [f for f in PUBLISHED if (f.protocol, f.data, f.metric) == ("linear", "voc07", "mAP")]
     by_table = {table: sorted(f.value for f in found if table in f.source) for table in ("S-C", "S-D")}
     assert by_table == {"S-C": [77.8, 79.2, 79.9], "S-D": [77.6, 79.2, 79.6, 79.9, 79.9]}
@@ -15,6 +15,6 @@ def test_ablations_are_there_once_and_say_their_tables():
     assert values["SS-PRL, two scales, K0 300, K1 150"] == 79.9
 
 
-def test_published_figures_are_of_existing_protocols_and_their_metrics():
+def test_published_results_have_known_protocols_and_metrics():
     for figure in PUBLISHED:
         assert figure.metric == find_protocol(figure.protocol).metric

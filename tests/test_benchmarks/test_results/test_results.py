@@ -50,12 +50,12 @@ def test_results_of_version_0_2_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"value": True}, "value must be a number of percent, 0 to 100, got True"),
-        ({"value": float("nan")}, "0 to 100, got nan"),
-        ({"value": float("inf")}, "0 to 100, got inf"),
-        ({"value": 100.1}, "0 to 100, got 100.1"),
-        ({"value": -0.1}, "0 to 100, got -0.1"),
-        ({"value": "61"}, "0 to 100, got '61'"),
+        ({"value": True}, "value must be a percentage between 0 and 100, got True"),
+        ({"value": float("nan")}, "between 0 and 100, got nan"),
+        ({"value": float("inf")}, "between 0 and 100, got inf"),
+        ({"value": 100.1}, "between 0 and 100, got 100.1"),
+        ({"value": -0.1}, "between 0 and 100, got -0.1"),
+        ({"value": "61"}, "between 0 and 100, got '61'"),
         ({"seed": True}, "seed must be of type int, got True"),
         ({"seed": "0"}, "seed must be of type int, got '0'"),
         ({"network": None}, "network must be of type str, got None"),
@@ -67,7 +67,7 @@ def test_results_of_version_0_2_are_read(tmp_path):
         ({"versions": []}, "versions must be of type dict, got []"),
     ],
 )
-def test_a_file_with_a_wrong_field_is_no_result(tmp_path, change, message):
+def test_result_with_an_invalid_field_is_rejected(tmp_path, change, message):
     path = tmp_path / "result-1.json"
     write_result(result(**change), path)
     with pytest.raises(ValueError, match=re.escape(message)) as error:
@@ -75,20 +75,20 @@ def test_a_file_with_a_wrong_field_is_no_result(tmp_path, change, message):
     assert str(error.value).startswith(f"{path} is not a result of `evaluate`: ")
 
 
-def test_the_bounds_are_results(tmp_path):
+def test_bounds_of_the_value_are_accepted(tmp_path):
     for value in (0, 100, 100.00000000000001):
         write_result(result(value=value), tmp_path / "result-1.json")
         assert read_result(tmp_path / "result-1.json").value == value
 
 
-def test_a_result_matches_what_it_measured_only():
+def test_result_matches_only_its_own_request():
     asked = {"protocol": "linear", "data": "voc07", "seed": 0, "identity": "ef", "data_sha256": "cd"}
     assert matches(result(), **asked)
     for name in asked:
         assert not matches(result(), **{**asked, name: "other"}), name
 
 
-def test_seeds_become_one_row_and_other_settings_another():
+def test_seeds_share_a_row_and_other_settings_do_not():
     rows = make_rows(
         [
             result(),
@@ -116,7 +116,7 @@ def test_seeds_become_one_row_and_other_settings_another():
         {"checkpoint": {"sha256": "another file of the name"}},
     ],
 )
-def test_different_measurements_are_never_one_row(change):
+def test_different_measurements_have_separate_rows(change):
     rows = make_rows([result(), result(value=70.0, **change)], published=False)
     assert sorted(row.text for row in rows) == ["61.2", "70.0"]
 
@@ -126,7 +126,7 @@ def test_two_values_of_one_seed_are_both_shown():
     assert row.values == (61.25, 61.5) and row.note.startswith("seeds 0, 0;")
 
 
-def test_published_figures_stand_beside_their_protocol_only():
+def test_published_results_are_added_to_their_protocol_only():
     rows = make_rows([result()])
     published = [(r.network, r.value) for r in rows if r.kind == "published"]
     assert ("SS-PRL, two scales", 79.9) in published
@@ -141,12 +141,12 @@ def test_published_figures_stand_beside_their_protocol_only():
 @pytest.mark.parametrize(
     ("changed", "kind"), [({}, "measured, other data"), ({"size": 64}, "measured, other settings")]
 )
-def test_no_published_figure_beside_other_data_or_settings(changed, kind):
+def test_other_data_or_settings_have_no_published_results(changed, kind):
     rows = make_rows([result(as_published=False, settings={"changed": changed})])
     assert [row.kind for row in rows] == [kind]
 
 
-def test_data_of_one_name_are_told_apart_by_their_labels():
+def test_data_of_the_same_name_are_distinguished_by_labels():
     one, two = result(data_sha256="0123456789"), result(data_sha256="9876543210", value=50.0)
     notes = [row.note for row in make_rows([one, two], published=False)]
     assert [note.split("; ")[-1] for note in notes] == ["labels 01234567", "labels 98765432"]
@@ -155,7 +155,7 @@ def test_data_of_one_name_are_told_apart_by_their_labels():
     assert not any("labels" in row.note for row in make_rows([one, masks], published=False))
 
 
-def test_the_note_says_over_how_many_classes_the_mean_is():
+def test_note_shows_the_number_of_averaged_classes():
     shown = {"cat": 10.0, "dog": None, "cow": 0.0}
     counts = {"train": 5011, "test": 4952, "classes": 3}
     (row,) = make_rows([result(further={"AP_per_class": shown}, counts=counts)], published=False)
@@ -165,14 +165,14 @@ def test_the_note_says_over_how_many_classes_the_mean_is():
     assert "classes" not in row.note
 
 
-def test_the_note_says_how_many_training_images_were_used():
+def test_note_shows_the_number_of_training_images_used():
     (row,) = make_rows([result(protocol="semi1", further={"train_images": 50})], published=False)
     assert "; 50 of 5,011 + 4,952 images" in row.note
     (row,) = make_rows([result(protocol="asl", further={"train_images": 5011})], published=False)
     assert "; 5,011 + 4,952 images" in row.note
 
 
-def test_rows_are_by_name_and_random_weights_the_last_of_those_measured():
+def test_rows_are_sorted_by_name_with_random_weights_last():
     names = ("random", "z.pth", "b.pth")
     results = [result(network=name) for name in names]
     results += [result(network=name, data="mine", as_published=False) for name in names]
@@ -189,7 +189,7 @@ def test_seeds_are_in_order():
     assert row.note.startswith("seeds 0, 1, 2;") and row.values == (60.0, 61.0, 62.0)
 
 
-def test_what_was_measured_now_and_what_was_read_are_one_row(tmp_path):
+def test_new_and_read_results_share_a_row(tmp_path):
     changed = {"learning_rates": (0.1, 1.0)}
     now = result(settings={"changed": changed}, as_published=False)
     write_result(now, tmp_path / "result-1.json")
@@ -223,7 +223,7 @@ def test_plot_of_two_protocols(tmp_path):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is nothing at .*give work dirs"):
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
         list(find_results([str(tmp_path / "none")]))
     with pytest.raises(ValueError, match=r"No result in .* writes result-\*\.json"):
         list(find_results([str(tmp_path)]))
@@ -232,7 +232,7 @@ def test_errors(tmp_path):
         list(find_results([str(tmp_path)]))
 
 
-def test_the_command_writes_all_three(tmp_path, capsys):
+def test_command_writes_markdown_csv_and_plot(tmp_path, capsys):
     write_result(result(), tmp_path / "result-1.json")
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)

@@ -1,4 +1,4 @@
-"""Batch norm's statistics before validation: means over batches of fixed weights, and in the checkpoint."""
+"""Batch norm statistics before validation are means over batches with fixed weights, and are saved."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from sspyr_mm.engine.transfer_hooks import PreciseBNBeforeValHook
 
 
 class Numbers(BaseDataset):
-    """Eight rows of three numbers, each row another."""
+    """Eight different rows of three numbers."""
 
     def load_data_list(self):
         rows = [dict(x=torch.arange(3.0) * (i + 1) ** 2) for i in range(8)]
@@ -41,7 +41,7 @@ class Network(BaseModel):
 
 
 class Statistics(BaseMetric):
-    """What the network has while it is measured."""
+    """Reports the batch norm mean during validation."""
 
     network = None
 
@@ -101,7 +101,7 @@ def test_means_over_batches_in_training_mode_are_in_the_checkpoint(tmp_path):
     assert network.bn.momentum == 0.3
 
 
-def test_no_more_batches_than_there_are(tmp_path):
+def test_number_of_batches_is_limited_by_the_data(tmp_path):
     runner = make_runner(tmp_path, num_iters=200)
     runner.train()
     measured = [x for _, grad, x in runner.model.seen if not grad]
@@ -110,8 +110,8 @@ def test_no_more_batches_than_there_are(tmp_path):
     assert torch.equal(torch.cat(measured[:2])[:, 1].sort().values, everything[:, 1])
 
 
-def test_batches_are_put_together_as_in_training(tmp_path):
-    """mmdet's keep portrait and landscape images apart; mixed ones would be padded to squares."""
+def test_batches_are_composed_as_in_training(tmp_path):
+    """mmdet's batches separate portrait and landscape images; mixed ones would be padded to squares."""
     runner = make_runner(tmp_path, num_iters=4, batch=dict(type="mmdet.AspectRatioBatchSampler"))
     runner.train()
     measured = [x for _, grad, x in runner.model.seen if not grad]
@@ -120,7 +120,7 @@ def test_batches_are_put_together_as_in_training(tmp_path):
     assert sorted(torch.cat(index[:2]).tolist()) == list(range(8))
 
 
-def test_wrong_loops_and_numbers_are_refused(tmp_path):
+def test_invalid_loops_and_numbers_are_rejected(tmp_path):
     runner = make_runner(tmp_path, train_cfg=dict(by_epoch=True, max_epochs=1))
     with pytest.raises(TypeError, match="requires an IterBasedTrainLoop, got EpochBasedTrainLoop"):
         runner.train()

@@ -1,9 +1,9 @@
-"""The sheet shows what the encoder sees."""
+"""The contact sheet shows the inputs of the encoder."""
 
 import torch
 
 from sspyr_mm.models import PyramidAugment
-from sspyr_mm.reports.contact_sheet import draw_contact_sheet
+from sspyr_mm.reports.sheets import draw_contact_sheet
 
 PYRAMID = {
     "s0": {"region": 40, "patch": 40, "num_prototypes": 8, "alpha": 1.0},
