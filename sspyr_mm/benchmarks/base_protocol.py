@@ -69,8 +69,8 @@ class DataOptions:
         """
         if not re.fullmatch(r"[\w.-]+", self.name) or self.name in _KNOWN_DATA:
             raise ValueError(
-                f"--name must consist of letters, digits, '-', '_' and '.', and not be one of {', '.join(_KNOWN_DATA)}; "
-                f"got {self.name!r}"
+                "--name must consist of letters, digits, '-', '_' and '.', and must not be one of "
+                f"{', '.join(_KNOWN_DATA)}; got {self.name!r}"
             )
 
     def given(self, names: Collection[str]) -> list[str]:

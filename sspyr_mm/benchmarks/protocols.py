@@ -4,7 +4,6 @@ Methods import the code they run, so that the command line can list protocols wi
 """
 
 import importlib.util
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,7 @@ class FineTuning(_Classification):
     @property
     def grid(self) -> list[tuple[float, float]]:
         """Pairs of learning rates of backbone and head."""
-        return list(itertools.product(self.rates, repeat=2))
+        return [(backbone, head) for backbone in self.rates for head in self.rates]
 
     def check_data(self, data: "BenchmarkData", seed: int) -> None:
         """Raises for too few images; see :meth:`Protocol.check_data`."""

@@ -262,7 +262,7 @@ def test_protocols_nobody_asked_for_are_left_out_where_images_are_few(checkpoint
         assert main(line) == 0
     assert measured == ["linear", "semi100", "asl"]
     shown = capsys.readouterr().err
-    assert "coco17 semi1 is left out: 1 % of 5" in shown and "coco17 semi10 is left out" in shown
+    assert "coco17 semi1 is skipped: 1 % of 5" in shown and "coco17 semi10 is skipped" in shown
 
 
 def test_images_that_choose_the_rates_must_show_something(data):
@@ -384,8 +384,8 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
     ids.write_text("\n".join(data.train.image_ids[:8]))
     folder = str(tmp_path / "x")
     job = Job(networks[0], data, 0, str(tmp_path), folder, Settings(32, 2))
-    make = finetune._ConfigMaker(find_protocol("semi100"), job, None, 1)
-    cfg = make(folder, str(ids), 8, (1e9, 1e9), (data.test_source, None))
+    torch.save(networks[0].checkpoint.state_dict, finetune._weights(job))
+    cfg = finetune.make_config(find_protocol("semi100"), job, folder, str(ids), (data.test_source, None), (1e9, 1e9))
     figures = training.run_config(cfg, 1)
     assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])
     assert not list((tmp_path / "x").glob("*.pth"))
@@ -403,7 +403,7 @@ def test_a_worker_that_diverges_says_so(networks, data, tmp_path):
 )
 def test_options_that_can_not_be(checkpoint, option, capsys):
     assert main(["evaluate", checkpoint, *option]) == 2
-    assert f"{option[0]} must be" in capsys.readouterr().err
+    assert f"{option[0]} must " in capsys.readouterr().err
 
 
 def test_a_seed_that_can_not_be(checkpoint, capsys):
