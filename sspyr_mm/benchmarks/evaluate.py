@@ -23,11 +23,7 @@ Run: TypeAlias = tuple[Protocol, MeasuredData]
 def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[int], settings: Settings) -> list[Run]:
     """Reads the data and pairs each protocol with each of its data sets.
 
-    Args:
-        chosen: Protocols; if empty, those that run by default on the given data and have enough images.
-        options: Paths of the data sets.
-        seeds: Random seeds.
-        settings: Changes of the published settings.
+    Without ``chosen`` protocols, these are the ones that run by default on the given data and have enough images.
 
     Raises:
         ValueError: If a chosen protocol lacks a setting or data, or none of them reads a given data set.
@@ -103,15 +99,7 @@ def evaluate_all(
 def evaluate(
     network: Network, protocol: Protocol, data: MeasuredData, *, seed: int, work_dir: str, settings: Settings
 ) -> Result:
-    """Evaluates one network by one protocol, or returns the result that ``work_dir`` already holds.
-
-    Args:
-        network: Network to evaluate.
-        protocol: Protocol to run.
-        data: Training and test images.
-        seed: Random seed.
-        work_dir: Folder of results (``result-*.json``), features and unfinished runs.
-        settings: Changes of the published settings.
+    """Evaluates one network by one protocol, or returns its result (``result-*.json``) if ``work_dir`` contains it.
 
     Raises:
         ValueError: If the data or the network cannot be used.

@@ -84,17 +84,10 @@ def read_networks(
     select: Selection | None = None,
     custom_imports: Sequence[str] = (),
 ) -> list[Network]:
-    """Reads all checkpoints, so that a wrong one is reported before hours of work.
+    """Reads all checkpoints, see :func:`read_backbone`, so that a wrong one is reported before hours of work.
 
-    Args:
-        paths: Files of any known format.
-        random: Whether to append the first one's architecture with random weights (of seed 0).
-        allow_pickle: See :func:`read_backbone`.
-        select: See :func:`read_backbone`; the same for all files.
-        custom_imports: Modules that were imported to build them.
-
-    Raises:
-        ValueError: If one can't be read.
+    ``random`` appends the architecture of the first one with random weights; ``custom_imports`` are the modules that
+    were imported to build them.
     """
     networks = []
     for name, path in zip(_short_names(paths), paths, strict=True):
@@ -106,7 +99,7 @@ def read_networks(
 
 
 def random_network(like: BackboneCheckpoint) -> Network:
-    """Returns the architecture of a checkpoint with the weights it would start training from."""
+    """Returns the architecture of a checkpoint with random weights of seed 0."""
     set_random_seed(0)
     network = build_network(like.backbone)
     if isinstance(network, BaseModule):  # others are initialised by their constructor

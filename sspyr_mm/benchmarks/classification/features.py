@@ -126,17 +126,7 @@ def _iterate_features(
 def extract_features(
     encoder: FrozenEncoder, paths: Sequence[str], *, size: int, device: str = "cpu", num_workers: int = 0
 ) -> Tensor:
-    """Computes the features of images.
-
-    Args:
-        encoder: Frozen network.
-        paths: N image files.
-        size: Side of the centre crop in pixels.
-        device: Device of the encoder.
-        num_workers: Number of processes that decode.
-
-    Returns:
-        (N, C) float32 on the CPU.
+    """Computes the features of N image files, (N, C) float32 on the CPU, from centre crops of ``size`` pixels.
 
     Raises:
         UnreadableImageError: If a file cannot be read as an image.
@@ -156,20 +146,10 @@ def cached_features(
     devices: Sequence[str] = ("cpu",),
     num_workers: int = 2,
 ) -> Tensor:
-    """Reads the features of images from disk, and computes missing ones.
+    """Reads the features of N image files from a cache, (N, C) float32 on the CPU, and computes missing ones.
 
-    The key covers the encoder, the transforms, and path, size and modification time of every file.
-
-    Args:
-        encoder: Frozen network.
-        paths: N image files.
-        size: Side of the centre crop in pixels.
-        cache_dir: Folder with one folder of features per key.
-        devices: Devices that share the missing shards, in one process each if there are several.
-        num_workers: Number of processes that decode, per device.
-
-    Returns:
-        (N, C) float32 on the CPU.
+    The cache has a folder per key, which covers the encoder, the transforms, and path, size and modification time of
+    every file. Several devices compute in one process each; ``num_workers`` processes per device decode.
 
     Raises:
         ValueError: If an image can't be decoded.

@@ -149,13 +149,8 @@ def make_config(
 ) -> Config:
     """Fills in the config of a protocol for one run.
 
-    Args:
-        protocol: Protocol with its config.
-        job: Network, data, seed and settings.
-        work_dir: Folder of the run.
-        train_ids: File with the ids of the training images.
-        test: Images to measure, and the file with their ids; None for all.
-        rates: Learning rates of backbone and head; None for those of the config.
+    ``train_ids`` is a file with the ids of the training images, and ``test`` the images to measure with such a file, or
+    None for all. ``rates`` are the learning rates of backbone and head, or None for those of the config.
     """
     settings, num_processes = job.settings, default_processes()
     cfg = load_recipe(protocol.config)

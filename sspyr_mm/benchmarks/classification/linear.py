@@ -71,16 +71,7 @@ def run_linear(
     cache_dir: str,
     devices: Sequence[str],
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Extracts features, chooses the learning rate, trains and scores the test images.
-
-    Args:
-        encoder: Frozen network.
-        data: Training and test images.
-        recipe: Training recipe.
-        size: Side of the centre crop in pixels.
-        seed: Random seed of the initial weights, the order of images and the held-out images.
-        cache_dir: Folder of cached features.
-        devices: Devices that extract features; the first one trains.
+    """Extracts features on all devices, then chooses the learning rate and trains on the first one.
 
     Returns:
         Scores (N, L) of the test images after the last epoch, and further figures: ``learning_rate``;
@@ -136,16 +127,7 @@ def _best_rate(
 
 
 def choose_rate(features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int) -> dict[float, float]:
-    """Measures every learning rate on held-out training images.
-
-    Args:
-        features: (N, C).
-        targets: (N, L).
-        recipe: Training recipe.
-        seed: Random seed of the held-out images and of training.
-
-    Returns:
-        mAP in percent per learning rate; nan if training diverged.
+    """Measures every learning rate on held-out training images: mAP in percent, NaN if training diverges.
 
     Raises:
         ValueError: If there are fewer than five images, or those held out show no class.

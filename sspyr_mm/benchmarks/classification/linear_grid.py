@@ -74,10 +74,8 @@ def train_grid(
         targets: (N, L), 1, 0, or -1 to ignore.
         recipe: Training recipe.
         seed: Random seed of the initial weights and of the order of images, that of mmengine's ``DefaultSampler``.
-        on_epoch: Function called after every epoch with its number, from 1, and the classifiers.
-
-    Returns:
-        The classifiers, in the order of ``recipe.learning_rates``. A diverged one contains infinities or NaN.
+        on_epoch: Function called after every epoch with its number, from 1, and the classifiers. Diverged ones contain
+            infinities or NaN.
     """
     (num_images, channels), classes = features.shape, targets.shape[1]
     rates = torch.tensor(recipe.learning_rates, dtype=features.dtype, device=features.device)

@@ -30,14 +30,9 @@ _ORPHANS = 10.0
 
 
 def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
-    """Trains a config in worker processes, unless its metrics are already there.
+    """Trains a config in one worker process per device, and returns the metrics after the last epoch.
 
-    Args:
-        cfg: Config for :mod:`sspyr_mm.benchmarks.training.worker`; no other run uses its work dir.
-        num_processes: Number of devices to train on, one process each.
-
-    Returns:
-        Metrics after the last epoch.
+    Metrics that its work dir already contains are returned at once.
 
     Raises:
         ValueError: If another run is training in the work dir.

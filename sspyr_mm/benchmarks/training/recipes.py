@@ -61,14 +61,10 @@ def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
 
 
 def rescale_schedule(cfg: Config, length: int) -> None:
-    """Sets the length of a config's training in place; its schedules keep their proportions.
+    """Sets the epochs or iterations of a config in place; its schedules keep their proportions.
 
     In a longer training, a schedule that ends before the training does is unchanged: the 15 000 steps of Mask R-CNN,
     the first ones of the 1x schedule, become the whole 1x schedule with 90 000. Epochs are rounded down, steps up.
-
-    Args:
-        cfg: Config that trains by epochs or by iterations.
-        length: Number of epochs or iterations.
     """
     by_epoch = "max_epochs" in cfg.train_cfg
     unit = "max_epochs" if by_epoch else "max_iters"
@@ -94,12 +90,7 @@ def rescale_schedule(cfg: Config, length: int) -> None:
 
 
 def resize_transforms(transforms: Iterable[Any], factor: float) -> None:
-    """Multiplies the image sides in configs of transforms, in place.
-
-    Args:
-        transforms: Configs of transforms, each once.
-        factor: New side divided by old side.
-    """
+    """Multiplies the image sides in configs of transforms, in place; each config must occur once."""
 
     def scaled(side: Any) -> Any:
         if isinstance(side, int):
