@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from sspyr_mm.benchmarks.training.worker import METRICS_FILE, STARTED_BY
+from sspyr_mm.benchmarks.training.worker import METRICS_FILE
 
 __all__ = ["default_processes", "run_config"]
 
@@ -46,7 +46,7 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
         if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
             cfg.dump(config)
-            command = ["-m", "sspyr_mm.benchmarks.training.worker", str(config)]
+            command = ["-m", "sspyr_mm.benchmarks.training.worker", str(config), "--exit-on-eof"]
             if num_processes > 1:
                 torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
                 command = [*torchrun, *command, "--launcher", "pytorch"]
@@ -108,15 +108,11 @@ def _locked(folder: Path) -> Iterator[int]:
 def _train(folder: Path, command: list[str], lock: int) -> None:
     """Runs a worker and removes its checkpoints, gigabytes in a grid of learning rates."""
     with open(folder / "log.txt", "a+") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[lock],
-            env={**os.environ, STARTED_BY: str(os.getpid())},
-        )
-        status = _wait(process)
+        # The system closes the pipe when this process ends, even if it is killed.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock]
+        ) as process:
+            status = _wait(process)
         if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:

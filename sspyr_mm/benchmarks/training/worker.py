@@ -9,7 +9,6 @@ import math
 import os
 import re
 import threading
-import time
 from pathlib import Path
 
 from mmengine.config import Config
@@ -23,13 +22,11 @@ from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 
-__all__ = ["METRICS_FILE", "NOTHING_FOUND", "STARTED_BY", "main"]
+__all__ = ["METRICS_FILE", "NOTHING_FOUND", "main"]
 
 METRICS_FILE = "metrics.json"
 NOTHING_FOUND = "nothing_found"
 """Replaces all metrics if the network detects no object."""
-STARTED_BY = "SSPYR_MM_STARTED_BY"
-"""Environment variable with the id of the process that waits for the metrics."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,9 +34,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
+    parser.add_argument("--exit-on-eof", action="store_true", help="exit when standard input is closed")
     args = parser.parse_args(arguments)
-    if STARTED_BY in os.environ:
-        threading.Thread(target=_exit_after, args=[int(os.environ[STARTED_BY])], daemon=True).start()
+    if args.exit_on_eof:
+        threading.Thread(target=_exit_on_eof, daemon=True).start()
     # A class or folder may be called {{ anything }}.
     cfg = Config.fromfile(args.config, use_predefined_variables=False)
     cfg.launcher = args.launcher
@@ -67,20 +65,11 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(os.path.join(cfg.work_dir, METRICS_FILE), figures)
 
 
-def _exit_after(parent: int) -> None:
-    """Exits this process when another one has ended, so that the same command can resume the run."""
-    is_child = os.getppid() == parent  # else torchrun is in between
-    while True:
-        time.sleep(1)
-        try:
-            os.kill(parent, 0)
-            gone = is_child and os.getppid() != parent  # a zombie still has an id
-        except ProcessLookupError:
-            gone = True
-        except PermissionError:  # it runs as another user
-            gone = False
-        if gone:
-            os._exit(1)
+def _exit_on_eof() -> None:
+    """Exits when the process that waits for the metrics has ended, so that the same command can resume the run."""
+    while os.read(0, 1):  # not sys.stdin, whose lock would block the end of the interpreter
+        pass
+    os._exit(1)
 
 
 def _repair_last_checkpoint(work_dir: str) -> None:
