@@ -1,4 +1,4 @@
-"""What a protocol is, what it is given and what it returns."""
+"""The base class of protocols, with its inputs and outputs."""
 
 import math
 import re
@@ -16,31 +16,22 @@ if TYPE_CHECKING:
 __all__ = ["DataOptions", "Job", "Outcome", "Protocol", "Settings"]
 
 _KNOWN_DATA = ("voc07", "coco14", "coco17")
-"""Names of data sets that are recognised by their files."""
+"""Data sets that are detected by their files."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What may differ from the paper's protocols.
+    """Changes of a protocol's published settings; None keeps a setting."""
 
-    Args:
-        size: Side of crops in pixels; of Mask R-CNN the shorter side of the images.
-        epochs: Passes over the training images.
-        learning_rates: Grid of linear classifiers.
-        iterations: Steps of detection and segmentation; the schedule keeps its proportions.
-        batch_size: Images per step of detection and segmentation; the learning rate is scaled with it.
-        options: Changes of the protocol's config, which are applied last.
-    """
-
-    size: int | None = None
+    size: int | None = None  # side of crops in pixels; for Mask R-CNN the shorter side of images
     epochs: int | None = None
-    learning_rates: tuple[float, ...] | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-    options: Mapping[str, Any] | None = None
+    learning_rates: tuple[float, ...] | None = None  # grid of the linear classifiers
+    iterations: int | None = None  # steps of detection and segmentation; schedules keep their proportions
+    batch_size: int | None = None  # images per step of detection and segmentation; the learning rate scales with it
+    options: Mapping[str, Any] | None = None  # overrides of the protocol's config, applied last
 
     def __post_init__(self) -> None:
-        """Refuses learning rates that cannot be.
+        """Checks the learning rates.
 
         Raises:
             ValueError: If one is not a number > 0.
@@ -51,102 +42,74 @@ class Settings:
 
     @property
     def changed(self) -> dict[str, Any]:
-        """Settings that differ from the paper's."""
+        """Settings that differ from the published ones."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Data sets, as options of the command line that have the names of these fields.
+    """Paths of data sets, named like the options of the command line."""
 
-    Args:
-        voc: VOC2007, or a folder above it.
-        coco: Folder of COCO.
-        voc_masks: VOC2012 with masks.
-        train: Any labelled set.
-        test: Its test part.
-        train_split: Split of a VOC tree given as ``train``.
-        test_split: Split of a VOC tree given as ``test``.
-        train_images: Folder of the images of ``train``.
-        test_images: Folder of the images of ``test``.
-        name: Name of ``train`` and ``test`` in results.
-    """
-
-    voc: str | None = None
+    voc: str | None = None  # VOC2007 or a parent folder
     coco: str | None = None
-    voc_masks: str | None = None
-    train: str | None = None
-    test: str | None = None
-    train_split: str | None = None
+    voc_masks: str | None = None  # VOC2012 with class masks
+    train: str | None = None  # any labelled set
+    test: str | None = None  # its test set
+    train_split: str | None = None  # split, if `train` is a VOC tree
     test_split: str | None = None
-    train_images: str | None = None
+    train_images: str | None = None  # folder of the images, if not next to `train`
     test_images: str | None = None
-    name: str = "custom"
+    name: str = "custom"  # name of `train` and `test` in results
 
     def __post_init__(self) -> None:
-        """Refuses names that cannot be part of a file's, and those of known data sets.
+        """Checks the name, which becomes part of file names.
 
         Raises:
-            ValueError: If the name is one.
+            ValueError: If it contains other characters or belongs to a known data set.
         """
         if not re.fullmatch(r"[\w.-]+", self.name) or self.name in _KNOWN_DATA:
             raise ValueError(
-                f"--name must be of letters, digits, '-', '_' and '.', and not one of {', '.join(_KNOWN_DATA)}; "
-                f"got {self.name!r}"
+                "--name must consist of letters, digits, '-', '_' and '.', and must not be one of "
+                f"{', '.join(_KNOWN_DATA)}; got {self.name!r}"
             )
 
     def given(self, names: Collection[str]) -> list[str]:
-        """Those of some options that are set."""
+        """Returns the names of those options that are set."""
         return [name for name in names if getattr(self, name)]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One figure to measure.
-
-    Args:
-        network: Network to measure.
-        data: Training and test images.
-        seed: Random seed.
-        work_dir: Folder of results and features, shared by all jobs.
-        folder: Folder of the job's unfinished runs, shared with no other job.
-        settings: What differs from the protocol.
-    """
+    """One evaluation: a network, the data, a seed and settings."""
 
     network: "Network"
     data: Any
     seed: int
-    work_dir: str
-    folder: str
+    work_dir: str  # results and features, shared by all jobs
+    folder: str  # unfinished runs of this job only
     settings: Settings
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a protocol measured.
+    """Figures of one evaluation."""
 
-    Args:
-        figures: Figures of the test images, the protocol's metric among them; in percent.
-        settings: Numbers of the run.
-        further: What was chosen, and other figures.
-    """
-
-    figures: dict[str, Any]
-    settings: dict[str, Any]
-    further: dict[str, Any]
+    figures: dict[str, Any]  # of the test images, in percent, including the protocol's metric
+    settings: dict[str, Any]  # of the run, for its result
+    further: dict[str, Any]  # chosen learning rates and other figures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
-    """How networks are measured.
+    """One way to evaluate networks.
 
     Args:
         name: Name in commands, tables and result files.
-        help: What it is, with the paper's settings, in a few words.
+        help: Description with the paper's settings, in a few words.
         metric: Figure that tables show.
-        config: File below ``configs/benchmarks``; empty if it runs no config.
-        by_default: Whether it runs where no protocol is chosen.
-        default_data: Names of the data sets on which it does; empty: all.
+        config: Config file below ``configs/benchmarks``; empty for a protocol without one.
+        by_default: Whether it runs if no protocol is chosen.
+        default_data: Names of the data sets it then runs on; empty for all.
     """
 
     name: str
@@ -159,47 +122,38 @@ class Protocol(ABC):
     reads: ClassVar[tuple[str, ...]]
     """Fields of :class:`DataOptions`, at least one of which it needs."""
     settings: ClassVar[tuple[str, ...]]
-    """Fields of :class:`Settings` that it has."""
+    """Fields of :class:`Settings` that it supports."""
     packages: ClassVar[tuple[str, ...]] = ()
-    """Packages of others that hold its networks and metrics: another version makes another result."""
+    """Third-party packages of its networks and metrics; results of other versions are not reused."""
     also_shown: ClassVar[tuple[str, ...]] = ()
     """Further figures that tables show next to the metric."""
 
     @abstractmethod
     def load_data(self, options: DataOptions) -> "Sequence[MeasuredData]":
-        """Reads the data that it is measured on.
+        """Reads the data sets to evaluate on.
 
         Args:
-            options: Where the data are.
+            options: Paths of the data sets.
 
         Raises:
-            ImportError: If a package is missing without which the data are of no use.
+            ImportError: If a required package is missing.
             ValueError: If no data are given, or they cannot be used.
         """
 
     @abstractmethod
     def run(self, job: Job) -> Outcome:
-        """Trains and measures.
+        """Trains and evaluates.
 
         Args:
             job: Network, data, seed, folders and settings.
 
         Raises:
-            ValueError: If the network or the data do not allow it, or training diverges.
+            ValueError: If the network or the data cannot be used, or training diverges.
             ChildProcessError: If training fails.
         """
 
-    @property
-    def summary(self) -> str:
-        """Its help, and whether it has to be chosen."""
-        return self.help if self.by_default else f"{self.help}, only if chosen"
-
-    def runs_by_default_on(self, data: "MeasuredData") -> bool:
-        """Whether it runs on a data set where no protocol is chosen."""
-        return self.by_default and (not self.default_data or data.name in self.default_data)
-
     def check_data(self, data: Any, seed: int) -> None:  # noqa: B027
-        """Refuses data of which training would fail.
+        """Checks that the data suffice for training.
 
         Args:
             data: Training and test images.
@@ -210,14 +164,14 @@ class Protocol(ABC):
         """
 
     def check_network(self, network: "Network", settings: Settings) -> None:
-        """Refuses networks that the protocol is not for, and options that its config has no place for.
+        """Checks that the protocol supports the network, and that its config accepts the options.
 
         Args:
-            network: Network to measure.
-            settings: What differs from the paper.
+            network: Network to evaluate.
+            settings: Changes of the published settings.
 
         Raises:
-            ValueError: If there is one.
+            ValueError: If it does not.
         """
         if self.config and settings.options:
             from sspyr_mm.benchmarks.training.recipes import apply_options
@@ -225,10 +179,10 @@ class Protocol(ABC):
             apply_options(self.load_config(network), settings.options)
 
     def load_config(self, network: "Network") -> "Config":
-        """Reads the protocol's config, with what its options are checked against.
+        """Reads the config that options are checked against.
 
         Args:
-            network: Network to measure.
+            network: Network to evaluate.
         """
         from sspyr_mm.benchmarks.training.recipes import load_recipe
 

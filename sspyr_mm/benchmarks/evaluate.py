@@ -1,4 +1,4 @@
-"""From data and checkpoints to results: what `evaluate` does. A result that exists is not measured again."""
+"""Runs protocols on networks and data: the work of ``evaluate``. Existing results are reused."""
 
 import os
 import sys
@@ -17,23 +17,16 @@ from sspyr_mm.compat import find_distribution
 __all__ = ["Run", "evaluate", "evaluate_all", "plan_runs"]
 
 Run: TypeAlias = tuple[Protocol, MeasuredData]
-"""A protocol and the data it is measured on."""
+"""A protocol and the data set it is evaluated on."""
 
 
 def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[int], settings: Settings) -> list[Run]:
-    """Reads the data and checks that they suffice.
+    """Reads the data and pairs each protocol with each of its data sets.
 
-    Args:
-        chosen: Protocols; empty: those that run by default on the data given, as far as there are enough images.
-        options: Where the data are.
-        seeds: Random seeds.
-        settings: What differs from the paper.
-
-    Returns:
-        Each protocol with each of its data sets.
+    Without ``chosen`` protocols, these are the ones that run by default on the given data and have enough images.
 
     Raises:
-        ValueError: If a protocol does not have a setting or lacks data, or no chosen protocol reads a data set.
+        ValueError: If a chosen protocol lacks a setting or data, or none of them reads a given data set.
         ImportError: If a protocol needs compiled ops, and mmcv has none.
     """
     for protocol in chosen:
@@ -42,20 +35,20 @@ def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[
     protocols = chosen or [p for p in PROTOCOLS if p.by_default and options.given(p.reads)]
     if not protocols:
         raise ValueError("No data: give --voc DIR, --coco DIR, --train SET with --test SET, or --voc-masks DIR")
-    readers: dict[Callable, list[Protocol]] = {}  # data of several protocols are read once
+    readers: dict[Callable, list[Protocol]] = {}  # protocols that share data read them once
     for protocol in protocols:
         readers.setdefault(type(protocol).load_data, []).append(protocol)
     runs = []
     for group in readers.values():
         for data in group[0].load_data(options):
             for protocol in group:
-                if chosen or protocol.runs_by_default_on(data):
+                if chosen or not protocol.default_data or data.name in protocol.default_data:
                     runs.append((protocol, data))
-    return [run for run in runs if _is_possible(run, seeds, required=bool(chosen))]
+    return [run for run in runs if _has_enough_data(run, seeds, required=bool(chosen))]
 
 
 def _check_data_is_used(options: DataOptions, chosen: Sequence[Protocol]) -> None:
-    """Refuses data that no chosen protocol reads: a figure of other data than the user meant."""
+    """Refuses data sets that no chosen protocol reads."""
     read = {name for protocol in chosen for name in protocol.reads}
     for name in options.given([name for protocol in PROTOCOLS for name in protocol.reads]):
         if chosen and name not in read:
@@ -64,7 +57,6 @@ def _check_data_is_used(options: DataOptions, chosen: Sequence[Protocol]) -> Non
 
 
 def _check_settings(protocol: Protocol, settings: Settings) -> None:
-    """Refuses settings that a protocol does not have."""
     for name in settings.changed:
         if name not in protocol.settings:
             others = ", ".join(one.name for one in PROTOCOLS if name in one.settings)
@@ -74,12 +66,8 @@ def _check_settings(protocol: Protocol, settings: Settings) -> None:
             )
 
 
-def _is_possible(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
-    """Whether the data suffice.
-
-    Raises:
-        ValueError: If they do not, and the protocol is required.
-    """
+def _has_enough_data(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
+    """Returns whether the data suffice; raises the reason if the protocol is required."""
     protocol, data = run
     try:
         for seed in seeds:
@@ -87,7 +75,7 @@ def _is_possible(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
     except ValueError as error:
         if required:
             raise
-        print(f"{data.name} {protocol.name} is left out: {error}", file=sys.stderr)
+        print(f"{data.name} {protocol.name} is skipped: {error}", file=sys.stderr)
         return False
     return True
 
@@ -95,20 +83,7 @@ def _is_possible(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
 def evaluate_all(
     networks: Sequence[Network], runs: Sequence[Run], seeds: Sequence[int], *, work_dir: str, settings: Settings
 ) -> Iterator[Result]:
-    """Measures every network by every protocol with every seed; see :func:`evaluate`.
-
-    All are checked before the first is trained.
-
-    Args:
-        networks: Networks to measure.
-        runs: Protocols and data.
-        seeds: Random seeds.
-        work_dir: Folder of results, features and unfinished runs.
-        settings: What differs from the paper.
-
-    Yields:
-        Results.
-    """
+    """Evaluates every network by every protocol with every seed, after checking all of them; see :func:`evaluate`."""
     for protocol, data in runs:
         _check_settings(protocol, settings)
         for network in networks:
@@ -122,32 +97,14 @@ def evaluate_all(
 
 
 def evaluate(
-    network: Network,
-    protocol: Protocol,
-    data: MeasuredData,
-    *,
-    seed: int,
-    work_dir: str,
-    settings: Settings | None = None,
+    network: Network, protocol: Protocol, data: MeasuredData, *, seed: int, work_dir: str, settings: Settings
 ) -> Result:
-    """Measures one network by one protocol, unless its result is in ``work_dir`` already.
-
-    Args:
-        network: Network to measure.
-        protocol: How.
-        data: Training and test images.
-        seed: Random seed.
-        work_dir: Folder of results, features and unfinished runs.
-        settings: What differs from the paper.
-
-    Returns:
-        The result, also written to ``work_dir/result-*.json``.
+    """Evaluates one network by one protocol, or returns its result (``result-*.json``) if ``work_dir`` contains it.
 
     Raises:
-        ValueError: If the data or the network do not allow it.
+        ValueError: If the data or the network cannot be used.
         ChildProcessError: If training fails.
     """
-    settings = settings or Settings()
     _check_settings(protocol, settings)
     protocol.check_network(network, settings)
     stem = f"{protocol.name}-{data.name}-{_key(network, protocol, data, seed, settings)}"
@@ -161,7 +118,7 @@ def evaluate(
         identity=network.identity,
         data_sha256=data.labels_digest,
     ):
-        # The file may have been renamed or moved since.
+        # The checkpoint file may have been renamed or moved since.
         return replace(known, network=network.name, checkpoint=network.about)
     job = Job(network, data, seed, work_dir, os.path.join(work_dir, stem), settings)
     result = _make_result(protocol, job, protocol.run(job))
@@ -170,7 +127,6 @@ def evaluate(
 
 
 def _make_result(protocol: Protocol, job: Job, outcome: Outcome) -> Result:
-    """The result of a job, complete enough to be compared later."""
     figures, changed = dict(outcome.figures), job.settings.changed
     return Result(
         network=job.network.name,
@@ -190,13 +146,13 @@ def _make_result(protocol: Protocol, job: Job, outcome: Outcome) -> Result:
 
 
 def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, settings: Settings) -> str:
-    """A hash of all that a result depends on; another order of these would lose the results that exist."""
+    """Returns a hash of everything a result depends on; another order of its parts would invalidate old results."""
     return fingerprint(
         network.identity,
         protocol.name,
         data.name,
         data.digest,
-        # An edited config is another protocol.
+        # An edited config gives other results.
         load_recipe(protocol.config).pretty_text if protocol.config else "",
         seed,
         asdict(settings),
@@ -206,7 +162,7 @@ def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, se
 
 
 def _read_known(path: str) -> Result | None:
-    """The result of an earlier run; None if its file does not exist or is damaged."""
+    """Returns the result of an earlier run; None if its file is missing or damaged."""
     if not os.path.exists(path):
         return None
     try:

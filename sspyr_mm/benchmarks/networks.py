@@ -1,4 +1,4 @@
-"""What is measured: checkpoints of any known format, and their architecture with random weights."""
+"""Networks to evaluate: checkpoints of any known format, and their architecture with random weights."""
 
 import hashlib
 import os
@@ -22,28 +22,21 @@ __all__ = ["Network", "random_network", "read_networks"]
 
 @dataclass(frozen=True)
 class Network:
-    """What is measured.
+    """A network to evaluate."""
 
-    Args:
-        name: As tables call it.
-        checkpoint: Its weights.
-        path: Where they are from; None for random ones.
-        custom_imports: Modules that were imported for it.
-    """
-
-    name: str
+    name: str  # as in tables
     checkpoint: BackboneCheckpoint
-    path: str | None
-    custom_imports: tuple[str, ...] = ()
+    path: str | None  # None for random weights
+    custom_imports: tuple[str, ...] = ()  # modules that were imported to build it
 
     @property
     def modules(self) -> list[str]:
-        """Modules that are no part of the stack, without which the network can't be built."""
+        """The user's modules, without which the network can't be built."""
         return sorted({*self.custom_imports, *custom_modules(self.checkpoint.backbone)})
 
     @property
     def about(self) -> dict[str, Any]:
-        """What a result says of it."""
+        """Description for its results."""
         return {
             "sha256": self.checkpoint.sha256,
             "identity": self.identity,
@@ -56,7 +49,7 @@ class Network:
 
     @property
     def identity(self) -> str:
-        """Fingerprint of all that a result depends on: weights, architecture, and how images become inputs."""
+        """Fingerprint of everything a result depends on: weights, architecture, and image decoding."""
         checkpoint = self.checkpoint
         return fingerprint(
             checkpoint.sha256,
@@ -76,14 +69,10 @@ class Network:
         return self.encoder()(image).shape[1]
 
     def encoder(self) -> FrozenEncoder:
-        """The network as a fixed function from images to features."""
-        checkpoint = self.checkpoint
+        """Builds the network as a frozen function from images to features."""
+        found = self.checkpoint
         return FrozenEncoder(
-            build_backbone(checkpoint),
-            checkpoint.mean,
-            checkpoint.std,
-            identity=self.identity,
-            decoding=checkpoint.decoding,
+            build_backbone(found), found.mean, found.std, identity=self.identity, decoding=found.decoding
         )
 
 
@@ -95,41 +84,25 @@ def read_networks(
     select: Selection | None = None,
     custom_imports: Sequence[str] = (),
 ) -> list[Network]:
-    """Reads all checkpoints, so that a wrong one is reported before the first hour's work.
+    """Reads all checkpoints, see :func:`read_backbone`, so that a wrong one is reported before hours of work.
 
-    Args:
-        paths: Files of any known format.
-        random: Whether to add the first one's architecture with random weights (of seed 0).
-        allow_pickle: See :func:`read_backbone`.
-        select: See :func:`read_backbone`; the same for all files.
-        custom_imports: Modules that were imported to build them.
-
-    Returns:
-        Networks in the order given.
-
-    Raises:
-        ValueError: If one can't be read.
+    ``random`` appends the architecture of the first one with random weights; ``custom_imports`` are the modules that
+    were imported to build them.
     """
-    names = _short_names(paths)
     networks = []
-    for name, path in zip(names, paths, strict=True):
+    for name, path in zip(_short_names(paths), paths, strict=True):
         checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
         networks.append(Network(name, checkpoint, path, tuple(custom_imports)))
     if random:
-        untrained = random_network(networks[0].checkpoint)
-        networks.append(replace(untrained, custom_imports=tuple(custom_imports)))
+        networks.append(replace(random_network(networks[0].checkpoint), custom_imports=tuple(custom_imports)))
     return networks
 
 
 def random_network(like: BackboneCheckpoint) -> Network:
-    """The architecture of a checkpoint as it is before any training.
-
-    Args:
-        like: The checkpoint.
-    """
+    """Returns the architecture of a checkpoint with random weights of seed 0."""
     set_random_seed(0)
     network = build_network(like.backbone)
-    if isinstance(network, BaseModule):  # others are as their constructor leaves them
+    if isinstance(network, BaseModule):  # others are initialised by their constructor
         with quiet_initialisation():
             network.init_weights()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -143,10 +116,9 @@ def random_network(like: BackboneCheckpoint) -> Network:
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """File names, with as many folders before them as it takes to tell them apart."""
-    parts = [os.path.abspath(path).split(os.sep) for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(set(map(tuple, parts))):
-            return names
-    return list(paths)
+    """Returns file names, with as many parent folders as it takes to tell them apart."""
+    parts = [tuple(os.path.abspath(path).split(os.sep)) for path in paths]
+    depth = 1
+    while len({part[-depth:] for part in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]

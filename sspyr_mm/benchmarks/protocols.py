@@ -1,7 +1,6 @@
-"""The protocols of ``evaluate``: a class for each kind, and the one list of them.
+"""The protocols of ``evaluate``: a class per kind, and the only list of them; no other module names a protocol.
 
-No other module names a protocol. What runs one is imported when it runs, so that the command line can list protocols
-without torch.
+Methods import the code they run, so that the command line can list protocols without torch.
 """
 
 import importlib.util
@@ -21,12 +20,12 @@ __all__ = ["PROTOCOLS", "Dense", "Detection", "FineTuning", "Linear", "Segmentat
 
 
 class _Classification(Protocol):
-    """Measured by the labels of whole images."""
+    """Evaluation by image labels."""
 
     reads = ("voc", "coco", "train", "test")
 
     def load_data(self, options: DataOptions) -> "list[BenchmarkData]":
-        """Reads every data set that is given; see :meth:`Protocol.load_data`."""
+        """Reads every given data set; see :meth:`Protocol.load_data`."""
         from sspyr_mm.benchmarks.classification.multi_label_data import load_given
 
         return load_given(options)
@@ -46,35 +45,27 @@ class Linear(_Classification):
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning(_Classification):
-    """Training of the whole network.
+    """Training of the whole network."""
 
-    Args:
-        percent: Part of the training images that is used.
-        head_rates: Learning rates of the last layer to choose from; empty: the config's.
-        backbone_rates: Learning rates of the backbone to choose from.
-        size: Side of crops in pixels, where it is not the config's.
-    """
-
-    percent: int = 100
-    head_rates: tuple[float, ...] = ()
-    backbone_rates: tuple[float, ...] = ()
-    size: int | None = None
+    percent: int = 100  # percentage of the training images to use
+    rates: tuple[float, ...] = ()  # learning rates to try for backbone and head; empty: those of the config
+    size: int | None = None  # side of crops in pixels; None: that of the config
 
     settings = ("size", "epochs", "options")
 
     @property
     def grid(self) -> list[tuple[float, float]]:
         """Pairs of learning rates of backbone and head."""
-        return [(backbone, head) for backbone in self.backbone_rates for head in self.head_rates]
+        return [(backbone, head) for backbone in self.rates for head in self.rates]
 
     def check_data(self, data: "BenchmarkData", seed: int) -> None:
-        """Refuses too few images; see :meth:`Protocol.check_data`."""
+        """Raises for too few images; see :meth:`Protocol.check_data`."""
         from sspyr_mm.benchmarks.classification.finetune import choose_images
 
         choose_images(self, data, seed)
 
     def load_config(self, network: "Network") -> "Config":
-        """Reads the config, with the network's own backbone; see :meth:`Protocol.load_config`."""
+        """Reads the config with the backbone of the network; see :meth:`Protocol.load_config`."""
         cfg = super().load_config(network)
         cfg.model.backbone = dict(network.checkpoint.backbone)
         return cfg
@@ -88,19 +79,15 @@ class FineTuning(_Classification):
 
 @dataclass(frozen=True, kw_only=True)
 class Dense(Protocol):
-    """Training of a detector or segmenter on a ResNet.
+    """Training of a detector or segmenter on a ResNet."""
 
-    Args:
-        scale: Factor from the evaluator's figures to percent.
-    """
-
-    scale: float = 1.0
+    scale: float = 1.0  # factor from the evaluator's figures to percent
 
     settings = ("size", "iterations", "batch_size", "options")
     packages = ("mmdet", "mmseg", "pycocotools")
 
     def check_network(self, network: "Network", settings: Settings) -> None:
-        """Refuses other networks than ResNets; see :meth:`Protocol.check_network`."""
+        """Raises for networks other than ResNets; see :meth:`Protocol.check_network`."""
         from sspyr_mm.benchmarks.dense.transfer import check_backbone
 
         check_backbone(self.name, network.checkpoint.backbone, network.name)
@@ -114,7 +101,7 @@ class Dense(Protocol):
 
 
 class Detection(Dense):
-    """Boxes and masks of objects, by mmdet."""
+    """Object detection and instance segmentation with mmdet."""
 
     reads = ("coco",)
     also_shown = ("bbox_mAP",)
@@ -124,40 +111,32 @@ class Detection(Dense):
         from sspyr_mm.benchmarks.dense.read_coco import read_coco_instances
 
         if options.coco is None:
-            raise ValueError(f"{self.name} is measured on COCO: give --coco DIR")
-        self.check_compiled_ops()
-        return [read_coco_instances(options.coco)]
-
-    def check_compiled_ops(self) -> None:
-        """Refuses detection without mmcv's compiled ops, which mmdet imports.
-
-        Raises:
-            ImportError: If they are missing.
-        """
-        if not importlib.util.find_spec("mmcv._ext"):
+            raise ValueError(f"{self.name} runs on COCO: give --coco DIR")
+        if not importlib.util.find_spec("mmcv._ext"):  # imported by mmdet
             raise ImportError(
                 f"{self.name} needs mmcv's compiled ops, which this environment lacks: `bash tools/setup_env.sh` "
-                "without --no-ops builds them (15 minutes, once; for GPUs with nvcc). Segmentation needs none"
+                "without --no-ops builds them (15 minutes, once; for GPUs with nvcc). Segmentation does not need them"
             )
+        return [read_coco_instances(options.coco)]
 
 
 class Segmentation(Dense):
-    """Classes of pixels, by mmseg."""
+    """Semantic segmentation with mmseg."""
 
     reads = ("voc_masks",)
 
     def load_data(self, options: DataOptions) -> "list[DenseData]":
-        """Reads VOC with masks of classes; see :meth:`Protocol.load_data`."""
+        """Reads VOC with class masks; see :meth:`Protocol.load_data`."""
         from sspyr_mm.benchmarks.dense.read_voc import read_voc_masks
 
         if options.voc_masks is None:
-            raise ValueError(f"{self.name} is measured on VOC with masks: give --voc-masks DIR")
+            raise ValueError(f"{self.name} runs on VOC with masks: give --voc-masks DIR")
         return [read_voc_masks(options.voc_masks)]
 
 
 _COCO = ("coco14", "coco17")
 _RATES = (0.001, 0.01, 0.1)
-"""Source: paper, semi-supervised learning: both rates from a grid in [.001, .1]."""
+"""Source: paper, semi-supervised learning: the rates of backbone and head, from a grid in [.001, .1]."""
 
 
 def _semi(percent: int) -> FineTuning:
@@ -167,8 +146,7 @@ def _semi(percent: int) -> FineTuning:
         config=f"classification/semi_coco14_{percent}pct_20e.py",
         default_data=_COCO,
         percent=percent,
-        head_rates=_RATES,
-        backbone_rates=_RATES,
+        rates=_RATES,
     )
 
 
@@ -202,13 +180,10 @@ PROTOCOLS: tuple[Protocol, ...] = (
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of a name.
-
-    Args:
-        name: One of ``PROTOCOLS``.
+    """Returns the protocol with a name.
 
     Raises:
-        ValueError: If no protocol has the name.
+        ValueError: If there is none.
     """
     for protocol in PROTOCOLS:
         if protocol.name == name:

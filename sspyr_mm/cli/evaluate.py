@@ -16,39 +16,28 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
-_DATA = (
-    ("--voc", "DIR", "VOC2007 or its parent folder"),
-    ("--coco", "DIR", "COCO: annotations/, train2014/, val2014/"),
-    ("--voc-masks", "DIR", "VOC2012 with class masks"),
-    ("--train", "SET", "labelled training set: COCO json, VOC tree, CSV"),
-    ("--test", "SET", "test set of --train, in the same formats"),
-    ("--train-split", "NAME", "split of a VOC tree given as --train"),
-    ("--test-split", "NAME", "split of a VOC tree given as --test"),
-    ("--train-images", "DIR", "images of --train, if not next to it"),
-    ("--test-images", "DIR", "images of --test, if not next to it"),
-)
-_SETTINGS = (
-    ("--size", positive_int, "side of crops in pixels; in detection, shorter side of images"),
-    ("--epochs", positive_int, "passes over the training images"),
-    ("--iterations", positive_int, "steps of detection and segmentation"),
-    ("--batch-size", positive_int, "images per step of detection and segmentation"),
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoints", nargs="+", help="checkpoints of any format `inspect` knows")
+    described = [f"{one.name}: {one.help}{'' if one.by_default else ', only if chosen'}" for one in PROTOCOLS]
     parser.add_argument(
         "--protocol",
         nargs="+",
         choices=[protocol.name for protocol in PROTOCOLS],
         metavar="PROTOCOL",
         help="protocols to run; default: the paper's for the given data, if there are enough images. "
-        + "; ".join(f"{one.name}: {one.summary}" for one in PROTOCOLS).replace("%", "%%"),
+        + "; ".join(described).replace("%", "%%"),
     )
     data = parser.add_argument_group("data, at least one of")
-    for name, metavar, text in _DATA:
-        data.add_argument(name, metavar=metavar, help=text)
+    data.add_argument("--voc", metavar="DIR", help="VOC2007 or its parent folder")
+    data.add_argument("--coco", metavar="DIR", help="COCO: annotations/, train2014/, val2014/")
+    data.add_argument("--voc-masks", metavar="DIR", help="VOC2012 with class masks")
+    data.add_argument("--train", metavar="SET", help="labelled training set: COCO json, VOC tree, CSV")
+    data.add_argument("--test", metavar="SET", help="test set of --train, in the same formats")
+    for part in ("train", "test"):
+        data.add_argument(f"--{part}-split", metavar="NAME", help=f"split of a VOC tree given as --{part}")
+        data.add_argument(f"--{part}-images", metavar="DIR", help=f"images of --{part}, if not next to it")
     data.add_argument("--name", default="custom", help="name of --train and --test in results")
     parser.add_argument("--random", action="store_true", help="also evaluate the first network with random weights")
     parser.add_argument("--seeds", type=_seed, nargs="+", default=[0], help="random seeds (default: 0)")
@@ -61,8 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(group: argparse._ArgumentGroup) -> None:
-    for name, kind, text in _SETTINGS:
-        group.add_argument(name, type=kind, help=text)
+    group.add_argument(
+        "--size", type=positive_int, help="side of crops in pixels; in detection, shorter side of images"
+    )
+    group.add_argument("--epochs", type=positive_int, help="passes over the training images")
+    group.add_argument("--iterations", type=positive_int, help="steps of detection and segmentation")
+    group.add_argument("--batch-size", type=positive_int, help="images per step of detection and segmentation")
     group.add_argument(
         "--learning-rates", type=float, nargs="+", help="learning rates of the linear classifiers to try, each > 0"
     )
@@ -82,14 +75,7 @@ def _seed(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs every protocol on every network and prints the table.
-
-    Returns:
-        0, or 130 after an interrupt.
-
-    Raises:
-        ValueError: If data or checkpoints can't be used.
-    """
+    """Runs every protocol on every network and prints the table; returns 0, or 130 after an interrupt."""
     from sspyr_mm.benchmarks.evaluate import evaluate_all, plan_runs
     from sspyr_mm.benchmarks.networks import read_networks
     from sspyr_mm.benchmarks.results.table import make_rows, to_markdown
@@ -121,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _draw_predictions(results: "Sequence[Result]", work_dir: str) -> None:
-    """Writes a sheet for each protocol that draws predictions, including networks of earlier runs."""
+    """Writes an image of predictions per protocol that draws them, including networks of earlier runs."""
     from sspyr_mm.benchmarks.results.result import find_predictions
     from sspyr_mm.reports.sheets import draw_prediction_sheet, write_image
 

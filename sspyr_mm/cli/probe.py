@@ -37,11 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Probes each network and prints its result on one line.
-
-    Returns:
-        0.
-    """
+    """Probes each network, prints its result on one line, and returns 0."""
     import torch
 
     from sspyr_mm.benchmarks.classification import extract_features, linear_probe
@@ -66,11 +62,11 @@ def run(args: argparse.Namespace) -> int:
     for name, network in networks:
         size = args.size or network.checkpoint.patch or DEFAULT_SIZE
         encoder = network.encoder()
-        features = [
-            extract_features(encoder, part.paths, size=size, device=device, num_workers=num_workers)
+        labelled = [
+            (extract_features(encoder, part.paths, size=size, device=device, num_workers=num_workers), part.targets)
             for part in (train, val)
         ]
-        result = linear_probe((features[0], train.targets), (features[1], val.targets), multi_label=train.multi_label)
+        result = linear_probe(*labelled, multi_label=train.multi_label)
         rows.append({"network": name, "metric": result.metric, "value": result.value, "l2": result.l2, "size": size})
         print(f"{result.metric} {result.value:5.1f}  {name}", flush=True)
     if args.json:

@@ -4,6 +4,8 @@ import pytest
 import torch
 from mmpretrain.models import ResNet
 
+from sspyr_mm.benchmarks.classification.multi_label_data import coco_sources, load_data
+from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.datasets.toy_scenes import generate
 
 
@@ -22,3 +24,14 @@ def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
     torch.save(network.state_dict(), path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def data(scenes):
+    return load_data(*coco_sources(str(scenes)))
+
+
+@pytest.fixture(scope="session")
+def networks(checkpoint):
+    """The checkpoint, and its architecture with random weights."""
+    return read_networks([checkpoint], random=True)

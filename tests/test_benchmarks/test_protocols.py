@@ -1,4 +1,4 @@
-"""The list of protocols, the data each is measured on, and changes of their configs."""
+"""The list of protocols, their data sets, and changes of their configs."""
 
 import ast
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ PACKAGE = ROOT / "sspyr_mm"
 LISTS = ("benchmarks/protocols.py", "benchmarks/results/published.py")
 
 
-def test_names_are_unique_and_unknown_ones_are_refused():
+def test_names_are_unique_and_unknown_names_are_refused():
     names = [protocol.name for protocol in PROTOCOLS]
     assert len(set(names)) == len(names)
     with pytest.raises(ValueError, match=r"no protocol 'semi2': choose one of linear, semi1, "):
@@ -32,7 +32,7 @@ def test_no_other_module_names_a_protocol():
     assert found == set(LISTS)
 
 
-def test_protocols_of_one_kind_share_the_data_and_default_to_the_papers(scenes):
+def test_protocols_of_one_kind_share_data_and_run_by_default_on_the_papers(scenes):
     options = DataOptions(voc=str(scenes), coco=str(scenes), voc_masks=str(scenes))
     runs = plan_runs([], options, [0], Settings())
     assert [(data.name, protocol.name) for protocol, data in runs] == [

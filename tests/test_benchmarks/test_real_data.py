@@ -1,4 +1,4 @@
-"""Every protocol on real photographs, from a clean folder with one command."""
+"""Protocols on real photographs, by one command."""
 
 import json
 
@@ -20,7 +20,7 @@ def torchvision_file(tmp_path_factory):
 
 
 @pytest.mark.parametrize("protocol", ["linear", "semi10", "asl"])
-def test_a_protocol_on_real_files(real_data, torchvision_file, tmp_path, protocol):
+def test_protocol_on_real_images(real_data, torchvision_file, tmp_path, protocol):
     data = ["--coco", str(real_data / "coco_mini")]
     if protocol == "linear":
         data += ["--voc", str(real_data / "voc_mini")]

@@ -1,9 +1,9 @@
-"""The linear protocol: a linear classifier on frozen features, its learning rate chosen on training images alone."""
+"""The linear protocol: a linear classifier on frozen features; training images choose its learning rate."""
 
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,33 +21,25 @@ from sspyr_mm.evaluation.metrics import (
     voc11_average_precision,
 )
 
-__all__ = ["choose_rate", "measure_linear", "recipe_for", "run_linear", "settings_of"]
+__all__ = ["choose_rate", "measure_linear", "run_linear"]
 
 _SIZE = 224
 """Side of the centre crop in pixels. Source: paper, linear multi-label classification."""
-
-HELD_OUT = 5
-"""One in so many training images chooses the learning rate; then all of them train."""
-
-BATCH_SIZES = {"coco14": 128, "coco17": 128}
-"""Images a step, where it is not the 32 of VOC. Source: paper, linear multi-label classification."""
+_HELD_OUT = 5
+"""One in this many training images is held out to choose the learning rate; then all of them train."""
+_BATCH_SIZES = {"coco14": 128, "coco17": 128}
+"""Images per step; 32 for other data. Source: paper, linear multi-label classification."""
 
 
 def measure_linear(job: Job) -> Outcome:
-    """The linear protocol from images to figures.
-
-    Args:
-        job: Network, data, seed, folders and settings.
-
-    Returns:
-        Figures of the test images after the last epoch.
+    """Runs the linear protocol; figures are those of the test images after the last epoch.
 
     Raises:
         ValueError: If there are too few images, or every learning rate diverges.
     """
-    data, settings = job.data, job.settings
-    recipe = recipe_for(data.name, epochs=settings.epochs, learning_rates=settings.learning_rates)
-    size = settings.size or _SIZE
+    data, changed = job.data, dict(job.settings.changed)
+    size = changed.pop("size", _SIZE)
+    recipe = LinearRecipe(batch_size=_BATCH_SIZES.get(data.name, LinearRecipe.batch_size), **changed)
     scores, further = run_linear(
         job.network.encoder(),
         data,
@@ -65,7 +57,8 @@ def measure_linear(job: Job) -> Outcome:
         **classification_counts(scores.sigmoid(), targets),
         "AP_per_class": data.by_class((100 * precision).tolist()),
     }
-    return Outcome(figures, settings_of(recipe, size=size), further)
+    settings = {"size": size, **asdict(recipe), "learning_rates": list(recipe.learning_rates)}
+    return Outcome(figures, settings, further)
 
 
 def run_linear(
@@ -78,16 +71,7 @@ def run_linear(
     cache_dir: str,
     devices: Sequence[str],
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Extracts features, chooses the learning rate, trains and scores the test images.
-
-    Args:
-        encoder: Frozen network.
-        data: Training and test images.
-        recipe: How to train.
-        size: Side of the centre crop in pixels.
-        seed: Of starting point, order of images and held-out part.
-        cache_dir: Where features are kept.
-        devices: Where to compute; training happens on the first.
+    """Extracts features on all devices, then chooses the learning rate and trains on the first one.
 
     Returns:
         Scores (N, L) of the test images after the last epoch, and further figures: ``learning_rate``;
@@ -111,34 +95,17 @@ def run_linear(
         epochs[epoch] = _measure(classifiers.scores(test, index), truth)
 
     classifiers = train_grid(train, labels, recipe, seed=seed, on_epoch=watch)
-    all_rates = _measure_all(classifiers, test, truth, recipe, chosen)
-    further = _further_figures(chosen, held_out, all_rates, epochs)
-    return classifiers.scores(test, index).cpu(), further
-
-
-def _measure_all(
-    classifiers: LinearClassifiers, features: Tensor, targets: Tensor, recipe: LinearRecipe, chosen: float
-) -> dict[float, float]:
-    """The figure of every learning rate, of which the chosen one must not have diverged."""
-    figures = {rate: _measure(classifiers.scores(features, i), targets) for i, rate in enumerate(recipe.learning_rates)}
-    if not math.isfinite(figures[chosen]):
+    all_rates = _measure_all(classifiers, recipe, test, truth)
+    if not math.isfinite(all_rates[chosen]):
         raise ValueError(
             f"Learning rate {chosen}, best on held-out images, diverged on all training images: leave it out with "
             "--learning-rates"
         )
-    return figures
-
-
-def _further_figures(
-    chosen: float, held_out: dict[float, float], all_rates: dict[float, float], epochs: dict[int, float]
-) -> dict[str, Any]:
-    """What was chosen, and what would have been by looking at the test images."""
-    rate = max(all_rates, key=lambda rate: _or_lowest(all_rates[rate]))
-    epoch = max(epochs, key=lambda epoch: _or_lowest(epochs[epoch]))
-    return {
+    rate, epoch = _highest(all_rates), _highest(epochs)
+    return classifiers.scores(test, index).cpu(), {
         "learning_rate": chosen,
-        "held_out_mAP": {str(one): _or_none(value) for one, value in held_out.items()},
-        "mAP_of_all_rates": {str(one): _or_none(value) for one, value in all_rates.items()},
+        "held_out_mAP": _for_json(held_out),
+        "mAP_of_all_rates": _for_json(all_rates),
         "best_rate_on_test": {"learning_rate": rate, "mAP": all_rates[rate]},
         "best_epoch_on_test": {"epoch": epoch, "mAP": epochs[epoch]},
     }
@@ -147,78 +114,54 @@ def _further_figures(
 def _best_rate(
     features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int
 ) -> tuple[float, dict[float, float]]:
-    """The learning rate that is best on held-out images, and the figures of all; a single one is not measured."""
+    """Returns the learning rate that is best on held-out images, and the figures of all rates if there are several."""
     if len(recipe.learning_rates) == 1:
         return recipe.learning_rates[0], {}
     held_out = choose_rate(features, targets, recipe, seed=seed)
-    usable = {rate: value for rate, value in held_out.items() if math.isfinite(value)}
-    if not usable:
+    if not any(map(math.isfinite, held_out.values())):
         raise ValueError(
             f"Every learning rate diverged ({', '.join(map(str, held_out))}): the features' values are too large; give "
             "smaller ones with --learning-rates"
         )
-    return max(usable, key=usable.__getitem__), held_out
+    return _highest(held_out), held_out
 
 
 def choose_rate(features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int) -> dict[float, float]:
-    """Mean average precision of every learning rate on held-out training images.
-
-    Args:
-        features: (N, C).
-        targets: (N, L).
-        recipe: How to train.
-        seed: Of the part that is held out, and of training.
-
-    Returns:
-        Percent per learning rate; nan where training diverged.
+    """Measures every learning rate on held-out training images: mAP in percent, NaN if training diverges.
 
     Raises:
-        ValueError: If there are fewer than five images, or those held out show nothing.
+        ValueError: If there are fewer than five images, or those held out show no class.
     """
     count = len(features)
-    if count < HELD_OUT:
+    if count < _HELD_OUT:
         raise ValueError(
-            f"{count} training images are too few: choosing a learning rate needs {HELD_OUT} or more; give one rate "
+            f"{count} training images are too few: choosing a learning rate needs {_HELD_OUT} or more; give one rate "
             "with --learning-rates"
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(features.device)
-    held, kept = order[: count // HELD_OUT], order[count // HELD_OUT :]
+    held, kept = order[: count // _HELD_OUT], order[count // _HELD_OUT :]
     classifiers = train_grid(features[kept], targets[kept], recipe, seed=seed)
+    return _measure_all(classifiers, recipe, features[held], targets[held])
+
+
+def _measure_all(
+    classifiers: LinearClassifiers, recipe: LinearRecipe, features: Tensor, targets: Tensor
+) -> dict[float, float]:
     return {
-        rate: _measure(classifiers.scores(features[held], index), targets[held])
-        for index, rate in enumerate(recipe.learning_rates)
+        rate: _measure(classifiers.scores(features, index), targets) for index, rate in enumerate(recipe.learning_rates)
     }
-
-
-def recipe_for(data: str, *, epochs: int | None = None, learning_rates: Sequence[float] | None = None) -> LinearRecipe:
-    """The paper's recipe for a data set.
-
-    Args:
-        data: Name of the data.
-        epochs: Other than the paper's.
-        learning_rates: Other than the grid.
-    """
-    recipe = LinearRecipe(batch_size=BATCH_SIZES.get(data, LinearRecipe.batch_size))
-    if epochs is not None:
-        recipe = replace(recipe, epochs=epochs)
-    if learning_rates is not None:
-        recipe = replace(recipe, learning_rates=tuple(learning_rates))
-    return recipe
-
-
-def settings_of(recipe: LinearRecipe, *, size: int) -> dict[str, Any]:
-    """All numbers of a run, for its result."""
-    return {"size": size, **asdict(recipe), "learning_rates": list(recipe.learning_rates)}
 
 
 def _measure(scores: Tensor, targets: Tensor) -> float:
     return mean_average_precision(scores, targets) if scores.isfinite().all() else math.nan
 
 
-def _or_none(value: float) -> float | None:
-    """For JSON, which has no nan."""
-    return value if math.isfinite(value) else None
+def _highest(figures: dict[Any, float]) -> Any:
+    """Returns the key of the highest finite figure."""
+    finite = {key: value for key, value in figures.items() if math.isfinite(value)}
+    return max(finite, key=finite.__getitem__)
 
 
-def _or_lowest(value: float) -> float:
-    return value if math.isfinite(value) else -math.inf
+def _for_json(figures: dict[float, float]) -> dict[str, float | None]:
+    """Replaces NaN, which JSON does not have, by None."""
+    return {str(rate): value if math.isfinite(value) else None for rate, value in figures.items()}

@@ -1,4 +1,4 @@
-"""Linear classifiers on frozen features: a quick measure of what a backbone has learned.
+"""Linear classifiers on frozen features: a quick measure of a backbone.
 
 Dimensions: N images, C channels, L classes.
 """
@@ -16,22 +16,16 @@ from sspyr_mm.evaluation.metrics import mean_average_precision
 __all__ = ["L2_GRID", "ProbeResult", "linear_probe"]
 
 L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Weight penalties that are tried; the best on a held-out fifth of the training images is taken."""
+"""Weight penalties to try; a held-out fifth of the training images chooses the best."""
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Outcome of a probe.
+    """Result of a probe."""
 
-    Args:
-        metric: ``mAP`` (several labels an image) or ``top-1`` (one).
-        value: In percent.
-        l2: The penalty that was chosen.
-    """
-
-    metric: str
-    value: float
-    l2: float
+    metric: str  # mAP for several labels per image, top-1 for one
+    value: float  # in percent
+    l2: float  # chosen penalty
 
 
 def linear_probe(
@@ -42,17 +36,14 @@ def linear_probe(
     l2_grid: Sequence[float] = L2_GRID,
     seed: int = 0,
 ) -> ProbeResult:
-    """Logistic regression on standardised features, by L-BFGS to convergence.
+    """Fits a logistic regression on standardised features by L-BFGS to convergence, and measures it on test images.
 
     Args:
-        train: Features (N, C) and targets (N, L): 1, 0, or -1 where neither is to be learned nor counted.
-        test: Likewise.
-        multi_label: One sigmoid per class, or one softmax.
-        l2_grid: Penalties to choose from, on training images alone.
-        seed: Of the split that chooses.
-
-    Returns:
-        The metric on the test images.
+        train: Features (N, C) and targets (N, L), 1, 0, or -1 to ignore.
+        test: Features and targets of the test images, in the same form.
+        multi_label: Whether to use one sigmoid per class instead of one softmax.
+        l2_grid: Penalties to choose from, on held-out training images.
+        seed: Random seed of the held-out images.
     """
     features, targets = train[0].double(), torch.as_tensor(train[1]).double()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
@@ -68,7 +59,7 @@ def linear_probe(
 
 
 def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tuple[Tensor, ...]:
-    """Mean, standard deviation, weights (C, L) and bias (L,) of a trained classifier."""
+    """Returns mean and standard deviation of the features, and weight (C, L) and bias (L,) of a classifier."""
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     normed = (features - mean) / std
     weight = torch.zeros(features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The data a protocol runs on: the paper's, where they are found, or any labelled set."""
+"""Data sets with image labels: VOC2007, COCO, or any labelled set."""
 
 import hashlib
 import math
@@ -28,30 +28,24 @@ __all__ = [
 ]
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
-"""Images of the training and the test split, as the data sets are published."""
+"""Numbers of training and test images in the published data sets."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where one split is.
+    """Location of one split; see :func:`read_labelled`."""
 
-    Args:
-        source: COCO json, VOC tree, CSV, or folder.
-        split: Of a VOC tree.
-        image_root: Folder of the images, where the source does not tell.
-    """
-
-    source: str
+    source: str  # COCO json, VOC tree, CSV, or folder
     split: str | None = None
     image_root: str | None = None
 
     def read(self) -> LabelledImages:
-        """Reads the labels. Errors as :func:`read_labelled`."""
+        """Reads the labels."""
         return read_labelled(self.source, split=self.split, image_root=self.image_root)
 
 
 class MeasuredData:
-    """What results say of a data set with two parts, ``train`` and ``test``, each with the ``paths`` of its images."""
+    """A data set of two parts, ``train`` and ``test``, each with the ``paths`` of its images, described for results."""
 
     name: str
     train: Any
@@ -61,23 +55,23 @@ class MeasuredData:
 
     @cached_property
     def is_official(self) -> bool:
-        """Whether this is the published data set, all of it, no test image among those that are learned."""
+        """Whether this is the whole published data set, without test images in the training part."""
         counts = len(self.train.paths), len(self.test.paths)
         return _OFFICIAL_COUNTS.get(self.name) == counts and not self.shared_files
 
     @cached_property
     def shared_files(self) -> set[str]:
-        """Images that are in both parts, whatever links lead to them."""
+        """Images that are in both parts, with links resolved."""
         return _files(self.train.paths) & _files(self.test.paths)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images of both splits, and classes."""
+        """Numbers of images and classes."""
         return {"train": len(self.train.paths), "test": len(self.test.paths), "classes": len(self.classes)}
 
     @cached_property
     def digest(self) -> str:
-        """A hash of labels and of place, size and time of change of every image."""
+        """Hash of the labels and of path, size and modification time of every image."""
         result = hashlib.sha256(self.labels_digest.encode())
         for part in (self.train, self.test):
             result.update(file_states(part.paths))
@@ -86,17 +80,9 @@ class MeasuredData:
 
 @dataclass(frozen=True)
 class BenchmarkData(MeasuredData):
-    """A data set with its two splits.
+    """A data set with image labels."""
 
-    Args:
-        name: ``voc07``, ``coco14``, ``coco17``, or what the user calls it.
-        train_source: Where the training split is.
-        test_source: Where the test split is.
-        train: Training images.
-        test: Test images.
-    """
-
-    name: str
+    name: str  # voc07, coco14, coco17, or the user's name
     train_source: Source
     test_source: Source
     train: LabelledImages
@@ -104,21 +90,17 @@ class BenchmarkData(MeasuredData):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the columns."""
+        """Names of the classes, in the order of the target columns."""
         return self.train.classes
 
     def by_class(self, percent: Sequence[float]) -> dict[str, float | None]:
-        """Average precision by name of the class; None where it is not defined, as JSON has no NaN.
-
-        Args:
-            percent: (L,), in the order of the columns.
-        """
+        """Maps names of classes to their average precision; None where it is NaN, which JSON does not have."""
         values = (None if math.isnan(value) else value for value in percent)
         return dict(zip(self.test.classes, values, strict=True))
 
     @cached_property
     def labels_digest(self) -> str:
-        """A hash of classes, images' ids and labels: the same on every machine."""
+        """Hash of classes, image ids and labels, equal on every machine."""
         result = hashlib.sha256()
         for part in (self.train, self.test):
             result.update("\0".join((*part.classes, "", *part.image_ids)).encode())
@@ -127,19 +109,15 @@ class BenchmarkData(MeasuredData):
 
 
 def load_given(options: DataOptions) -> list[BenchmarkData]:
-    """Reads every labelled data set of the command line.
-
-    Args:
-        options: Where the data are.
+    """Reads every data set with image labels that is given on the command line.
 
     Raises:
-        FileNotFoundError: If a data set is not there.
+        FileNotFoundError: If a data set does not exist.
         ValueError: If none is given, a part is missing, or one cannot be used; see :func:`load_data`.
     """
-    of_train = options.given(("train_split", "test_split", "train_images", "test_images"))
-    if of_train and not options.train:
-        flag = of_train[0].replace("_", "-")
-        raise ValueError(f"--{flag} belongs to --train and --test: give both")
+    details = options.given(("train_split", "test_split", "train_images", "test_images"))
+    if details and not options.train:
+        raise ValueError(f"--{details[0].replace('_', '-')} belongs to --train and --test: give both")
     if bool(options.train) != bool(options.test):
         raise ValueError("--train and --test belong together: give both")
     found = []
@@ -157,16 +135,11 @@ def load_given(options: DataOptions) -> list[BenchmarkData]:
 
 
 def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
-    """Reads both splits.
-
-    Args:
-        name: What results call the data.
-        train: Where the training split is.
-        test: Where the test split is.
+    """Reads both splits, and warns if they share images.
 
     Raises:
-        ValueError: If the test split has classes of its own, an image can have one label only, a split shows nothing,
-            or a source can't be read.
+        ValueError: If the test split has other classes, images have one label only, a split has no labels, or a source
+            can't be read.
     """
     learned, measured = train.read(), test.read()
     _check_part("train", train, learned)
@@ -177,39 +150,32 @@ def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
 
 
 def warn_of_shared_files(data: MeasuredData, train: str, test: str) -> None:
-    """Warns where test images are learned.
-
-    Args:
-        data: Both parts.
-        train: Where the training images are from.
-        test: Where the test images are from.
-    """
+    """Warns if test images are also training images; ``train`` and ``test`` name their sources."""
     if shared := data.shared_files:
         warnings.warn(
             f"{len(shared)} of {len(data.test.paths)} test images ({test}) are training images, too ({train}), such as "
-            f"{min(shared)}: what is measured on them says nothing about others. Give two parts that share no image",
+            f"{min(shared)}: figures on them do not apply to other images. Give two parts that share no image",
             stacklevel=3,
         )
 
 
 def _check_part(name: str, source: Source, part: LabelledImages) -> None:
-    """Refuses what would fail, or mean nothing, hours later."""
     where = f"{name}: {source.source}" + (f", split {source.split}," if source.split else "")
     if not part.multi_label:
         raise ValueError(
-            f"{where} is a folder per class: these protocols are for several labels an image; give a COCO json, "
+            f"{where} is a folder per class: these protocols are for several labels per image; give a COCO json, "
             "a VOC tree or a CSV. `probe` measures a folder per class"
         )
     if not (part.targets == 1).any():
         raise ValueError(
-            f"{where} has no label: none of its {len(part.paths)} images shows a class. Give annotations that have "
-            "some (those of COCO's test sets have none)"
+            f"{where} has no label: none of its {len(part.paths)} images shows a class. Give annotations with labels "
+            "(COCO's test sets have none)"
         )
 
 
 def _files(paths: Iterable[str]) -> set[str]:
-    """Where images lie, whatever links lead there."""
-    folder_of = cache(os.path.realpath)  # else every part of every path is looked at
+    """Returns the files that paths lead to, with links resolved."""
+    folder_of = cache(os.path.realpath)  # a system call per part of the path, so only once per folder
     files = set()
     for path in paths:
         folder, name = os.path.split(path)
@@ -219,13 +185,10 @@ def _files(paths: Iterable[str]) -> set[str]:
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:
-    """VOC 2007's trainval and test.
-
-    Args:
-        root: ``VOCdevkit/VOC2007``, or a folder above it.
+    """Finds trainval and test of VOC2007 in ``VOCdevkit/VOC2007`` or a parent folder.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no VOC2007.
     """
     for folder in (root, f"{root}/VOC2007", f"{root}/VOCdevkit/VOC2007"):
         if Path(folder, "Annotations").is_dir():
@@ -237,16 +200,13 @@ def voc07_sources(root: str) -> tuple[Source, Source]:
 
 
 def coco_sources(root: str) -> tuple[str, Source, Source]:
-    """COCO's train and val: 2014 as in the paper if it is there, else 2017.
-
-    Args:
-        root: Folder with ``annotations/``, ``train2014/`` and ``val2014/`` (or 2017).
+    """Finds train and val of COCO in a folder with ``annotations/``: 2014, as in the paper, or else 2017.
 
     Returns:
         ``coco14`` or ``coco17``, and both sources.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no COCO.
     """
     for year in ("2014", "2017"):
         files = [f"{root}/annotations/instances_{part}{year}.json" for part in ("train", "val")]

@@ -1,4 +1,4 @@
-"""Training runs as processes: started, kept apart, waited for, stopped."""
+"""Training runs in their own processes: start, lock, wait, stop."""
 
 import fcntl
 import json
@@ -17,32 +17,27 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from sspyr_mm.benchmarks.training.worker import METRICS_FILE, STARTED_BY
+from sspyr_mm.benchmarks.training.worker import METRICS_FILE
 
 __all__ = ["default_processes", "run_config"]
 
 _STOPPED = 130
-"""Exit status of a worker that has saved because it was told to stop; see :class:`InterruptHook`."""
+"""Exit status of a worker that saved a checkpoint after an interrupt; see :class:`InterruptHook`."""
 _PATIENCE = 60.0
-"""Seconds a worker has for that."""
+"""Seconds a worker has to save that checkpoint."""
 _ORPHANS = 10.0
-"""Seconds within which a worker is gone whose command was killed."""
+"""Seconds within which a worker exits after its command was killed."""
 
 
 def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
-    """Trains in processes of their own, unless that was done.
+    """Trains a config in one worker process per device, and returns the metrics after the last epoch.
 
-    Args:
-        cfg: What :mod:`sspyr_mm.benchmarks.training.worker` runs; its work dir is this run's alone.
-        num_processes: Devices to train on, a process each.
-
-    Returns:
-        Metrics after the last epoch.
+    Metrics that its work dir already contains are returned at once.
 
     Raises:
-        ValueError: If another run is training there.
+        ValueError: If another run is training in the work dir.
         ChildProcessError: If training fails; the message shows the end of its log.
-        KeyboardInterrupt: If it was told to stop; it goes on when it is run again.
+        KeyboardInterrupt: If it was interrupted; the next call resumes it.
     """
     folder = Path(cfg.work_dir)
     metrics = folder / METRICS_FILE
@@ -51,11 +46,10 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
         if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
             cfg.dump(config)
-            command = ["-m", "sspyr_mm.benchmarks.training.worker", str(config)]
+            command = ["-m", "sspyr_mm.benchmarks.training.worker", str(config), "--exit-on-eof"]
             if num_processes > 1:
-                torchrun = ["torch.distributed.run", "--standalone"]
-                command = ["-m", *torchrun, f"--nproc_per_node={num_processes}", *command]
-                command += ["--launcher", "pytorch"]
+                torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
+                command = [*torchrun, *command, "--launcher", "pytorch"]
             _train(folder, [sys.executable, *command], lock)
             known = _read_metrics(metrics)
     if known is None:
@@ -64,23 +58,23 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
 
 
 def default_processes(batch: int = 32) -> int:
-    """A process per GPU, but only as many as divide the batch, or one.
+    """Returns the largest number of processes, at most one per GPU, that divides a batch.
 
     Args:
-        batch: Images a step; default: the smallest one of the classification protocols, which divides their others.
+        batch: Images per step; default: the smallest of the classification protocols, which divides the others.
     """
     devices = max(1, torch.cuda.device_count())
     return max(number for number in range(1, devices + 1) if batch % number == 0)
 
 
 def _read_metrics(path: Path) -> dict[str, float] | None:
-    """Metrics of a run that has ended; None if it has not, or the file is damaged: then it is measured again."""
+    """Returns the metrics of a finished run; None if it has not finished, or the file is damaged."""
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text())
         if not found or not all(isinstance(value, float) for value in found.values()):
-            raise ValueError("it holds no figures")
+            raise ValueError("it contains no figures")
         return found
     except (ValueError, AttributeError) as error:
         print(f"{path} is damaged ({error}): measured again", file=sys.stderr)
@@ -90,7 +84,7 @@ def _read_metrics(path: Path) -> dict[str, float] | None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Keeps a second run out of a folder; the worker has the lock, too, and keeps it if it is left alone."""
+    """Keeps other runs out of a folder; the worker inherits the lock and holds it if this process dies."""
     with open(folder / "lock", "a+") as file:
         give_up = time.monotonic() + _ORPHANS
         while True:
@@ -112,17 +106,13 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def _train(folder: Path, command: list[str], lock: int) -> None:
-    """Runs a worker and removes what only training needed."""
+    """Runs a worker and removes its checkpoints, gigabytes in a grid of learning rates."""
     with open(folder / "log.txt", "a+") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            pass_fds=[lock],
-            env={**os.environ, STARTED_BY: str(os.getpid())},
-        )
-        status = _wait(process)
+        # The system closes the pipe when this process ends, even if it is killed.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock]
+        ) as process:
+            status = _wait(process)
         if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:
@@ -131,18 +121,18 @@ def _train(folder: Path, command: list[str], lock: int) -> None:
             raise ChildProcessError(
                 f"Training failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
             )
-    for checkpoint in folder.glob("*.pth"):  # gigabytes in a grid; the figures are what is wanted
+    for checkpoint in folder.glob("*.pth"):
         checkpoint.unlink()
 
 
 def _wait(process: subprocess.Popen) -> int:
-    """Exit status of a worker; one that is told to stop has a minute to save."""
+    """Returns the exit status of a worker; after an interrupt, it has a minute to save."""
     on_term: Any = signal.SIG_DFL
     if threading.current_thread() is threading.main_thread():
         on_term = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     try:
         return process.wait()
-    except KeyboardInterrupt:  # which terminals send to the worker as well
+    except KeyboardInterrupt:  # terminals send it to the worker as well
         try:
             process.wait(_PATIENCE)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The configs that protocols run, and changes of their length, image size and options."""
+"""Configs of protocols, and changes of their schedule, image size and options."""
 
 import argparse
 import math
@@ -14,28 +14,18 @@ from sspyr_mm.files import configs_dir
 __all__ = ["apply_options", "load_recipe", "parse_options", "rescale_schedule", "resize_transforms"]
 
 _FIXED = ("randomness", "randomness.seed", "work_dir", "load_from", "resume", "launcher")
-"""Options that commands set themselves: seed, network and folder identify a result."""
+"""Options that the command sets itself: seed, network and folder identify a result."""
 _SIDES = ("scale", "size", "crop_size", "shape")
-"""Arguments of transforms that are sides of images, one or (width, height)."""
+"""Arguments of transforms that are image sides: one side or (width, height), in pixels."""
 
 
 def load_recipe(name: str) -> Config:
-    """Reads a config of ``configs/benchmarks``.
-
-    Args:
-        name: Its file below that folder.
-    """
+    """Reads a config, given its path below ``configs/benchmarks``."""
     return Config.fromfile(configs_dir() / "benchmarks" / name)
 
 
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
-    """Reads options as OpenMMLab's tools do: numbers, None, lists and tuples are recognised by how they are written.
-
-    Args:
-        texts: Such as ``model.train_cfg.rcnn.sampler.num=64``.
-
-    Returns:
-        Values by key; None where there are no texts.
+    """Parses ``--cfg-options`` such as ``model.train_cfg.rcnn.sampler.num=64`` like OpenMMLab's tools.
 
     Raises:
         ValueError: If a text has no key.
@@ -51,37 +41,30 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 
 
 def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
-    """Changes a config in place, as :func:`merge_options`.
-
-    Args:
-        cfg: Config to change.
-        options: Such as ``{"model.train_cfg.rcnn.sampler.num": 64}``.
+    """Merges options into a config in place, see :func:`merge_options`.
 
     Raises:
-        ValueError: If nothing reads an option, its value does not fit, or it says what is measured, not how.
+        ValueError: If nothing reads an option, its value does not fit, or the command sets it itself.
     """
-    for key in options or {}:
+    options = options or {}
+    for key in options:
         if key in _FIXED or ".init_cfg" in key:
             raise ValueError(
-                f"--cfg-options {key} would change what is measured, which the command itself says: give another "
+                f"--cfg-options {key} would change what is measured, which the command sets itself: give another "
                 "checkpoint, --seeds or --work-dir"
             )
     try:
-        merge_options(cfg, options or {})
+        merge_options(cfg, options)
     except (TypeError, AssertionError, IndexError) as error:
-        shown = ", ".join(f"{key}={value}" for key, value in (options or {}).items())
+        shown = ", ".join(f"{key}={value}" for key, value in options.items())
         raise ValueError(f"--cfg-options {shown} does not fit the config of the protocol: {error}") from error
 
 
 def rescale_schedule(cfg: Config, length: int) -> None:
-    """Sets how long a config trains; its schedules keep their proportions.
+    """Sets the epochs or iterations of a config in place; its schedules keep their proportions.
 
-    In a longer training, a schedule that ends before the training does stays as it is: the 15 000 steps of Mask R-CNN,
-    which are the first of 1x, become all of 1x with 90 000. Whole epochs are rounded down, steps up.
-
-    Args:
-        cfg: Config that trains by epochs or by iterations. It is changed in place.
-        length: Epochs or iterations.
+    In a longer training, a schedule that ends before the training does is unchanged: the 15 000 steps of Mask R-CNN,
+    the first ones of the 1x schedule, become the whole 1x schedule with 90 000. Epochs are rounded down, steps up.
     """
     by_epoch = "max_epochs" in cfg.train_cfg
     unit = "max_epochs" if by_epoch else "max_iters"
@@ -102,17 +85,12 @@ def rescale_schedule(cfg: Config, length: int) -> None:
         if "milestones" in schedule:
             schedule.milestones = [scaled(milestone) for milestone in schedule.milestones]
     if listed:
-        # A warm-up of one step would never end: a schedule's first value is that of its first step.
+        # A warm-up of one step would never end: a schedule starts with the value of its first step.
         cfg.param_scheduler = [s for s in cfg.param_scheduler if s.get("end", math.inf) - s.get("begin", 0) > 1]
 
 
 def resize_transforms(transforms: Iterable[Any], factor: float) -> None:
-    """Scales the sides of all transforms that have some.
-
-    Args:
-        transforms: Configs of transforms, each once. They are changed in place.
-        factor: New side by old side.
-    """
+    """Multiplies the image sides in configs of transforms, in place; each config must occur once."""
 
     def scaled(side: Any) -> Any:
         if isinstance(side, int):

@@ -1,7 +1,7 @@
-"""One training run in a process of its own: ``python -m sspyr_mm.benchmarks.training.worker CONFIG``.
+"""One training run in its own process: ``python -m sspyr_mm.benchmarks.training.worker CONFIG``.
 
-Trains the config, going on where an earlier process was stopped, and leaves the metrics of the last epoch in
-``metrics.json`` of its work dir. With ``--launcher pytorch``, under torchrun, on several devices.
+Trains the config, resuming an interrupted run, and writes the metrics of the last epoch to ``metrics.json`` in its work
+dir. ``--launcher pytorch`` trains on several devices, under torchrun.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import math
 import os
 import re
 import threading
-import time
 from pathlib import Path
 
 from mmengine.config import Config
@@ -23,34 +22,29 @@ from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 
-__all__ = ["METRICS_FILE", "NOTHING_FOUND", "STARTED_BY", "main"]
+__all__ = ["METRICS_FILE", "NOTHING_FOUND", "main"]
 
 METRICS_FILE = "metrics.json"
 NOTHING_FOUND = "nothing_found"
-"""What stands in place of all metrics where an evaluator was given no object at all."""
-STARTED_BY = "SSPYR_MM_STARTED_BY"
-"""Environment variable with the process that wants the metrics."""
+"""Replaces all metrics if the network detects no object."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Trains and measures.
-
-    Args:
-        arguments: Of the command line.
-    """
+    """Trains and evaluates."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config")
     parser.add_argument("--launcher", choices=["none", "pytorch"], default="none")
+    parser.add_argument("--exit-on-eof", action="store_true", help="exit when standard input is closed")
     args = parser.parse_args(arguments)
-    if STARTED_BY in os.environ:
-        threading.Thread(target=_end_with, args=[int(os.environ[STARTED_BY])], daemon=True).start()
-    # As it is: a class or folder may be called {{ anything }}.
+    if args.exit_on_eof:
+        threading.Thread(target=_exit_on_eof, daemon=True).start()
+    # A class or folder may be called {{ anything }}.
     cfg = Config.fromfile(args.config, use_predefined_variables=False)
     cfg.launcher = args.launcher
     cfg.resume = True
     if os.environ.get("RANK", "0") == "0":
-        _forget_lost_checkpoint(cfg.work_dir)
-    # Measured below, once: a process that is stopped after the last checkpoint would never measure.
+        _repair_last_checkpoint(cfg.work_dir)
+    # Validated below, once: a process that is stopped after the last checkpoint would never validate.
     loop = cfg.train_cfg
     loop.val_begin = 1 + (loop.max_epochs if "max_epochs" in loop else loop.max_iters)
     fill_dataloaders(cfg)
@@ -59,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         runner.register_hook(DivergenceHook())
     try:
         runner.train()
-        # mmdet's COCO metric has no figures for a network that finds nothing.
+        # mmdet's COCO metric returns nothing for a network that detects nothing.
         metrics = runner.val_loop.run() or {NOTHING_FOUND: 0.0}
     except DivergenceError as error:
         if not (isinstance(cfg.val_evaluator, dict) and cfg.val_evaluator.get("diverged_as_nan")):
@@ -71,29 +65,20 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(os.path.join(cfg.work_dir, METRICS_FILE), figures)
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process when another is gone: the same command, given again, is to go on in its place."""
-    is_child = os.getppid() == parent  # else torchrun is in between
-    while True:
-        time.sleep(1)
-        try:
-            os.kill(parent, 0)
-            gone = is_child and os.getppid() != parent  # also one that nobody has waited for yet
-        except ProcessLookupError:
-            gone = True
-        except PermissionError:  # somebody else's: it is there
-            gone = False
-        if gone:
-            os._exit(1)
+def _exit_on_eof() -> None:
+    """Exits when the process that waits for the metrics has ended, so that the same command can resume the run."""
+    while os.read(0, 1):  # not sys.stdin, whose lock would block the end of the interpreter
+        pass
+    os._exit(1)
 
 
-def _forget_lost_checkpoint(work_dir: str) -> None:
-    """A kill while mmengine writes down which checkpoint is the last leaves an empty note: take the last there is."""
+def _repair_last_checkpoint(work_dir: str) -> None:
+    """Repairs ``last_checkpoint``, which is empty if mmengine was killed while it wrote the file."""
     note = Path(work_dir, "last_checkpoint")
     if note.exists() and not Path(note.read_text().strip() or "/").is_file():
         found = [p for p in Path(work_dir).glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+", p.stem)]
         found.sort(key=lambda p: int(p.stem.partition("_")[2]))
-        # The newest may be half written: with several, the one before is whole.
+        # The newest may be incomplete; the one before it is complete.
         if len(found) > 1:
             note.write_text(str(found[-2]))
         else:

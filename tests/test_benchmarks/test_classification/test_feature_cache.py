@@ -1,4 +1,4 @@
-"""Features on disk: the same as without, made once, made anew when something changed, none half-written."""
+"""Cached features: equal to computed ones, computed once, and computed again after a change."""
 
 import os
 
@@ -50,7 +50,7 @@ def shards(tmp_path):
     return sorted((tmp_path / "cache").rglob("*.npy"))
 
 
-def test_equal_to_one_image_after_another(encoder, paths, tmp_path):
+def test_features_equal_those_of_single_images(encoder, paths, tmp_path):
     features = extract(encoder, paths, tmp_path)
     crops = CentreCrops(paths, SIZE)
     alone = torch.cat([encoder(crops[i][None]) for i in range(len(paths))])
@@ -66,7 +66,7 @@ def test_equal_to_one_image_after_another(encoder, paths, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (96, 64)])
-def test_crops_are_torchvisions_with_a_margin(tmp_path, shape):
+def test_crops_equal_torchvision(tmp_path, shape):
     """A side of 28 is the centre of 32, as 224 is of 256."""
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     Image.fromarray(image).save(tmp_path / "image.png")
@@ -75,14 +75,14 @@ def test_crops_are_torchvisions_with_a_margin(tmp_path, shape):
     np.testing.assert_array_equal(crop.permute(1, 2, 0), np.asarray(reference))
 
 
-def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, monkeypatch):
+def test_only_missing_shards_are_extracted(encoder, paths, tmp_path, monkeypatch):
     first = extract(encoder, paths, tmp_path)
     lost = shards(tmp_path)[1]
     lost.unlink()
     left_over = lost.with_name(f"{lost.name}.host.123.ab.partial")
     left_over.write_bytes(b"half")
     os.utime(left_over, (1, 1))
-    living = lost.with_name(f"{lost.name}.other.123.cd.partial")  # another machine's
+    living = lost.with_name(f"{lost.name}.other.123.cd.partial")  # of a concurrent run
     living.write_bytes(b"half")
     calls = []
     original = CentreCrops.__getitem__
@@ -95,14 +95,14 @@ def test_a_second_run_reads_and_a_killed_one_goes_on(encoder, paths, tmp_path, m
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "header", "zeros", "a bit", "no digest", "rows", "dtype", "ndim"])
-def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, capsys):
+def test_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, capsys):
     first = extract(encoder, paths, tmp_path)
     shard = shards(tmp_path)[1]
     content = shard.read_bytes()
     features = np.load(shard)
     others = {"rows": features[:3], "dtype": features.astype(np.float64), "ndim": features[..., None]}
-    if damage in others:  # whole, but not what is asked for
-        feature_store._save(shard, others[damage])
+    if damage in others:  # complete, but of another shape or type
+        feature_store.Shard(shard, range(4, 8)).save(others[damage])
     else:
         middle = len(content) // 2
         damaged = {
@@ -119,7 +119,7 @@ def test_a_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, ca
     assert f"{shard} is damaged (" in capsys.readouterr().err
 
 
-def test_a_shard_is_read_once(encoder, paths, tmp_path, monkeypatch):
+def test_shard_is_read_once(encoder, paths, tmp_path, monkeypatch):
     first = extract(encoder, paths, tmp_path)
     reads = []
     original = type(tmp_path).read_bytes
@@ -128,14 +128,14 @@ def test_a_shard_is_read_once(encoder, paths, tmp_path, monkeypatch):
     assert reads == shards(tmp_path)
 
 
-def test_a_disk_that_loses_what_is_written(encoder, paths, tmp_path, monkeypatch):
-    original = feature_store._write
-    monkeypatch.setattr(feature_store, "_write", lambda path, data: original(path, data[:-1]))
+def test_features_that_cannot_be_read_back_are_an_error(encoder, paths, tmp_path, monkeypatch):
+    original = type(tmp_path).write_bytes
+    monkeypatch.setattr(type(tmp_path), "write_bytes", lambda path, data: original(path, data[:-1]))
     with pytest.raises(OSError, match=r"000000\.npy, .*can't be read back .*: check the disk"):
         extract(encoder, paths, tmp_path)
 
 
-def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_path):
+def test_changed_image_encoder_or_size_gives_other_features(encoder, paths, tmp_path):
     first = extract(encoder, paths, tmp_path)
     cv2.imwrite(paths[3], np.full((48, 64, 3), 255, np.uint8))
     os.utime(paths[3], ns=(1, 1))
@@ -151,7 +151,7 @@ def test_other_features_for_another_image_encoder_or_size(encoder, paths, tmp_pa
 
 
 @pytest.mark.parametrize("change", ["identity", "mean", "std", "version", "decoding"])
-def test_another_encoder_or_version_has_features_of_its_own(encoder, paths, tmp_path, monkeypatch, change):
+def test_changed_encoder_or_version_has_separate_features(encoder, paths, tmp_path, monkeypatch, change):
     first = extract(encoder, paths, tmp_path)
     if change == "version":
         monkeypatch.setattr(features_module, "__version__", "99.0")
@@ -166,7 +166,7 @@ def test_another_encoder_or_version_has_features_of_its_own(encoder, paths, tmp_
     assert torch.equal(first, second) == (change not in ("mean", "std"))
 
 
-def test_another_image_of_equal_size_in_bytes(encoder, paths, tmp_path):
+def test_changed_image_of_equal_file_size_is_extracted_again(encoder, paths, tmp_path):
     first = extract(encoder, paths, tmp_path)
     size = os.path.getsize(paths[3])
     with open(paths[3], "rb+") as file:
@@ -180,7 +180,7 @@ def test_another_image_of_equal_size_in_bytes(encoder, paths, tmp_path):
 
 
 class Counted(torch.nn.Module):
-    """A backbone that writes down how many images it sees, in whatever process."""
+    """A backbone that logs the number of images it computes, in any process."""
 
     def __init__(self, backbone, log):
         super().__init__()
@@ -192,8 +192,8 @@ class Counted(torch.nn.Module):
         return self.backbone(images)
 
 
-def test_several_devices_share_the_work(encoder, paths, tmp_path, monkeypatch):
-    monkeypatch.undo()  # processes of their own know nothing of it
+def test_devices_share_the_shards(encoder, paths, tmp_path, monkeypatch):
+    monkeypatch.undo()  # it does not apply to other processes
     many = paths * 52  # two shards
     alone = extract(encoder, many, tmp_path)
     encoder.backbone = Counted(encoder.backbone, str(tmp_path / "log"))
@@ -208,7 +208,7 @@ def test_several_devices_share_the_work(encoder, paths, tmp_path, monkeypatch):
         cached_features(encoder, many, **options)
 
 
-def test_errors_name_the_file(encoder, paths, tmp_path):
+def test_unreadable_and_missing_files_are_named(encoder, paths, tmp_path):
     features = extract(encoder, paths, tmp_path)
     with open(paths[2], "wb") as file:
         file.write(b"no image")
@@ -220,7 +220,7 @@ def test_errors_name_the_file(encoder, paths, tmp_path):
     assert features.shape == (10, 64)
 
 
-def test_it_stays_in_evaluation_mode(encoder):
+def test_encoder_stays_in_evaluation_mode(encoder):
     encoder.train()
     assert not any(module.training for module in encoder.modules())
     assert not any(p.requires_grad for p in encoder.parameters())

@@ -28,14 +28,14 @@ def write_images(folder, count):
     return paths
 
 
-def test_a_broken_labelled_image_is_an_error(tmp_path):
+def test_broken_labelled_image_is_an_error(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"broken\.jpg: not an image that can be decoded"):
         extract_features(encoder(), [str(tmp_path / "broken.jpg")], size=16)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_features_depend_on_their_own_image_alone(tmp_path, num_workers):
+def test_features_do_not_depend_on_other_images(tmp_path, num_workers):
     paths = write_images(tmp_path, BATCH + 3)
     network = encoder()
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
@@ -48,7 +48,7 @@ def test_features_depend_on_their_own_image_alone(tmp_path, num_workers):
         assert torch.equal(buffer, before[name]), name
 
 
-def test_images_are_decoded_with_the_options_of_the_encoder(tmp_path):
+def test_images_are_decoded_with_the_encoders_options(tmp_path):
     deep = np.full((32, 32, 3), 100, np.uint16)
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
     paths = [str(tmp_path / "deep.png")]

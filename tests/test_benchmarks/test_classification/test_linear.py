@@ -1,10 +1,16 @@
-"""The linear protocol: which training images learn, which choose the learning rate, and what trains in the end."""
+"""The linear protocol: which images train, which choose the learning rate, and how the result is measured."""
+
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from quick_evaluate import quick_evaluate
+from sklearn.metrics import average_precision_score
 
+from sspyr_mm.benchmarks.classification import linear
 from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder
 from sspyr_mm.benchmarks.classification.linear import choose_rate, run_linear
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, train_grid
@@ -17,7 +23,7 @@ ONE_EPOCH = LinearRecipe(epochs=1, learning_rates=(0.1,))
 
 
 def held_out_images(seed):
-    """Images that choose the rate: where they show no class, average precision is not defined."""
+    """Images that choose the rate: average precision is undefined if none of them shows the class."""
     features, held = torch.rand(N, 3), []
     for image in range(N):
         targets = torch.zeros(N, 1)
@@ -31,15 +37,15 @@ def held_out_images(seed):
     return held
 
 
-def test_a_fifth_of_the_images_chooses_the_rate_by_seed():
+def test_a_fifth_of_the_images_is_held_out_by_seed():
     held = [held_out_images(seed) for seed in range(3)]
     assert [len(images) for images in held] == [N // 5] * 3
     assert held[0] != held[1] != held[2]
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_images_that_choose_the_rate_are_not_learned(seed):
-    """Every image has a channel of its own, so that only its own label can teach anything about it."""
+def test_held_out_images_are_not_learned(seed):
+    """Every image has its own channel, so its features are learned only from its own label."""
     held = held_out_images(seed)
     targets = torch.zeros(N, 4)
     targets[held, :] = 1 - torch.eye(4)  # of each class one in four is negative
@@ -68,7 +74,7 @@ def labelled(folder, rng, count):
 
 
 @pytest.mark.parametrize("rates", [(0.01, 0.1), (0.1,)], ids=["grid", "one_rate"])
-def test_all_training_images_train_in_the_end(tmp_path, rates):
+def test_final_classifier_trains_on_all_training_images(tmp_path, rates):
     rng = np.random.default_rng(0)
     train, test = (labelled(tmp_path / part, rng, 30) for part in ("train", "test"))
     data = BenchmarkData("own", Source("train"), Source("test"), train, test)
@@ -86,3 +92,42 @@ def test_all_training_images_train_in_the_end(tmp_path, rates):
     for index, rate in enumerate(rates):
         value = mean_average_precision(wanted.scores(others, index), test.targets)
         assert further["mAP_of_all_rates"][str(rate)] == pytest.approx(value)
+
+
+def test_figure_equals_scikit_learn(networks, data, tmp_path, monkeypatch):
+    kept = {}
+    original = linear.run_linear
+
+    def keep(*args, **kwargs):
+        kept["scores"], further = original(*args, **kwargs)
+        return kept["scores"], further
+
+    monkeypatch.setattr(linear, "run_linear", keep)
+    result = quick_evaluate(networks[0], "linear", data, tmp_path)
+    truth = data.test.targets
+    assert (truth >= 0).all()
+    shown = truth.sum(0) > 0
+    expected = average_precision_score(truth[:, shown], kept["scores"].numpy()[:, shown])
+    assert result.value == pytest.approx(100 * expected, abs=1e-7)
+
+
+def test_rate_is_chosen_without_the_test_images(networks, data, tmp_path):
+    result = quick_evaluate(networks[0], "linear", data, tmp_path)
+    swapped = BenchmarkData(
+        data.name, data.train_source, data.test_source, data.train, replace(data.test, targets=1 - data.test.targets)
+    )
+    other = quick_evaluate(networks[0], "linear", swapped, tmp_path)
+    assert other.further["held_out_mAP"] == result.further["held_out_mAP"]
+    assert other.further["learning_rate"] == result.further["learning_rate"]
+    assert other.value != result.value
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(ValueError, match="3 training images are too few"):
+        choose_rate(torch.rand(3, 2), torch.ones(3, 1), LinearRecipe(), seed=0)
+
+
+def test_diverged_rates_are_nan():
+    features, targets = 1e30 * torch.rand(10, 2), torch.randint(0, 2, (10, 1))
+    recipe = LinearRecipe(epochs=4, learning_rates=(1.0, 3.0))
+    assert all(math.isnan(v) for v in choose_rate(features, targets, recipe, seed=0).values())

@@ -1,4 +1,4 @@
-"""The grid's short way and the plain recipe, mmengine's runner on images, end with the same classifier."""
+"""The grid on cached features trains the same classifier as mmengine's runner on images."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def plain_recipe(checkpoint, scenes, num_classes, work_dir):
     return runner
 
 
-def test_same_classifier_and_same_figure(checkpoint, scenes, tmp_path):
+def test_classifier_and_map_equal_those_of_the_runner(checkpoint, scenes, tmp_path):
     data = load_data("voc07", *voc07_sources(str(scenes)))
     runner = plain_recipe(checkpoint, scenes, len(data.train.classes), tmp_path / "runner")
     (network,) = read_networks([checkpoint])
@@ -67,7 +67,7 @@ def test_same_classifier_and_same_figure(checkpoint, scenes, tmp_path):
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
-def test_the_configs_state_the_recipe():
+def test_configs_equal_the_recipe():
     voc, coco = (load_recipe(f"classification/linear_{name}_50e.py") for name in ("voc07", "coco14"))
     recipe = LinearRecipe()
     for cfg, batch in ((voc, 32), (coco, 128)):

@@ -1,4 +1,4 @@
-"""All learning rates at once equal one plain training each."""
+"""Training all learning rates at once equals training each of them separately."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def problem():
 
 
 def plain_training(features, targets, recipe, lr, seed):
-    """The recipe with torch's own parts: SGD, MultiStepLR, autograd; one image's loss after another."""
+    """The recipe with SGD, MultiStepLR and autograd of torch, and a loss per image."""
     model = torch.nn.Linear(C, L, dtype=features.dtype)
     with torch.no_grad():
         model.weight.copy_(initial_weight(C, L, recipe.init_std, seed=seed).T)
@@ -45,7 +45,7 @@ def plain_training(features, targets, recipe, lr, seed):
     return model
 
 
-def test_equal_to_a_training_each(problem):
+def test_grid_equals_separate_trainings(problem):
     features, targets = problem
     recipe = LinearRecipe(epochs=9, batch_size=10, learning_rates=(0.01, 0.1, 1.0))
     assert recipe.milestones == (2, 4, 6)
@@ -57,7 +57,7 @@ def test_equal_to_a_training_each(problem):
         torch.testing.assert_close(classifiers.scores(features, index), model(features), rtol=1e-9, atol=1e-12)
 
 
-def test_the_grid_covers_the_papers_range():
+def test_default_grid_covers_the_papers_range():
     rates = LinearRecipe().learning_rates
     assert (min(rates), max(rates)) == (0.001, 3.0)
     steps = [after / before for before, after in itertools.pairwise(rates)]
@@ -73,12 +73,12 @@ def test_ignored_labels_change_nothing(problem):
     whole = train_grid(features, targets, recipe, seed=0).weight
     torch.testing.assert_close(weight[:, 0, 0], whole[:, 0, 0])
     start = initial_weight(C, L, recipe.init_std, seed=0)
-    # Without a label only weight decay is left, which draws towards zero.
+    # Without a label, only weight decay acts, which shrinks the weights.
     assert (weight[:, 0, 1].abs() < start[:, 1].abs()).all()
     assert not torch.allclose(whole[:, 0, 1], weight[:, 0, 1])
 
 
-def test_one_that_diverges_leaves_the_others_alone(problem):
+def test_diverged_rate_does_not_affect_the_others(problem):
     features, targets = problem
     recipe = LinearRecipe(epochs=30, batch_size=5, learning_rates=(0.01, 1e30))
     both = train_grid(features.float(), targets, recipe)
@@ -87,7 +87,7 @@ def test_one_that_diverges_leaves_the_others_alone(problem):
     assert both.weight[:, 1].abs().max() > 1e20 or not both.weight[:, 1].isfinite().all()
 
 
-def test_each_epoch_is_told(problem):
+def test_on_epoch_is_called_after_every_epoch(problem):
     features, targets = problem
     seen = []
     recipe = LinearRecipe(epochs=5, batch_size=50, learning_rates=(0.1,))

@@ -1,4 +1,4 @@
-"""Probes of problems with a known answer."""
+"""Linear probes of problems with a known result."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from sspyr_mm.benchmarks.classification import linear_probe
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_probe_finds_a_linear_rule_and_only_that(multi_label):
+def test_probe_learns_a_linear_rule_but_not_noise(multi_label):
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(600, 10, generator=generator) * torch.logspace(-2, 2, 10) + 5
     signal = (features - features.mean(0)) / features.std(0)
@@ -32,7 +32,7 @@ def test_probe_finds_a_linear_rule_and_only_that(multi_label):
 
 
 def noisy_problem(seed, num_channels):
-    """100 images to learn, 300 to measure; the first channels tell a little about the classes."""
+    """100 training and 300 test images; the first channels are weakly related to the classes."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(400, num_channels, generator=generator)
     noise = 2 * torch.randn(400, 3, generator=generator)
@@ -41,8 +41,8 @@ def noisy_problem(seed, num_channels):
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])
 @pytest.mark.parametrize("multi_label", [True, False])
-def test_classifier_is_scikit_learns_on_standardised_features(multi_label, l2):
-    """All training images are learned, whatever the scale of a channel."""
+def test_classifier_equals_scikit_learn_on_standardised_features(multi_label, l2):
+    """The final classifier trains on all training images, and channels may have any scale."""
     features, logits = noisy_problem(0, 20)
     features = features * torch.logspace(-2, 2, 20) + 5
     classes = logits.argmax(1).numpy()
@@ -64,8 +64,8 @@ def test_classifier_is_scikit_learns_on_standardised_features(multi_label, l2):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_penalty_is_chosen_on_images_that_are_not_learned(seed):
-    """More channels than images: a classifier without a penalty fits all that it learns, and nothing else."""
+def test_penalty_is_chosen_on_held_out_images(seed):
+    """With more channels than images, a classifier without a penalty overfits."""
     features, logits = noisy_problem(seed, 150)
     targets = (logits > 0).long().numpy()
     parts = (features[:100], targets[:100]), (features[100:], targets[100:])
@@ -87,7 +87,7 @@ def test_penalty_is_chosen_without_the_test_images():
     assert len(results) == 1
 
 
-def test_ignored_targets_neither_teach_nor_count():
+def test_ignored_targets_affect_neither_training_nor_the_metric():
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(400, 6, generator=generator)
     targets = (features[:, :2] > 0).to(torch.int8).numpy()
