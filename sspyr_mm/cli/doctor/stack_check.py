@@ -37,14 +37,14 @@ def check_stack() -> Iterator[Finding]:
     Yields:
         Finding: One per module.
     """
-    for module, (lowest, too_new) in compat.REQUIRED.items():
+    for module, versions in compat.REQUIRED.items():
         description = _describe(module)
         if description is None:
             yield Finding(module, PROBLEM, "missing", compat.remedy())
         elif compat.fits(module):
             yield Finding(module, OK, description)
         else:
-            remedy = f"{module} >= {lowest}, < {too_new} is needed. {compat.remedy()}"
+            remedy = f"{module} {versions} is needed. {compat.remedy()}"
             yield Finding(module, PROBLEM, description, remedy)
     for module, use in (("mmdet", "detection"), ("mmseg", "segmentation")):
         description = _describe(module)
