@@ -18,18 +18,6 @@ from collections.abc import Iterator
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
-__all__ = [
-    "check_versions",
-    "find_distribution",
-    "fits",
-    "is_importable",
-    "mixed_distributions",
-    "quiet_imports",
-    "quiet_logger",
-    "register_forks",
-    "remedy",
-]
-
 # Import name -> distributions that provide it, originals first.
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "mmcv": ("mmcv", "mmcv-lite", "mmcv-full", "onedl-mmcv"),
@@ -56,7 +44,7 @@ _LOGGED = {
     "Line NMS is not compiled. Most likely when installing the package cuda was not available.\n"
     "This model cannot work without CUDA, therefore you need to recompile the package with CUDA support.\n"
     "To make sure that the package is compiled with CUDA support use FORCE_CUDA=1 mim install -e .\n",
-    # mmengine 0.10, of its own CheckpointHook
+    # mmengine 0.10, from CheckpointHook
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
     *(
         f'"FileClient" will be deprecated in future. Please use io functions in https://{host}.readthedocs.io/en/latest/'
@@ -161,7 +149,7 @@ def remedy() -> str:
 
 
 def register_forks() -> list[str]:
-    """Lets configs inherit ``mmdet::`` and ``mmseg::`` bases of whichever distributions are installed.
+    """Makes ``mmdet::`` and ``mmseg::`` bases resolvable, of the originals or of the forks, whichever are installed.
 
     mmengine looks a base up by the name of the original distribution and reports a fork, whose module has
     the same name, as not installed. The entry is changed only where that distribution is absent and
