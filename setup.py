@@ -14,14 +14,11 @@ MIM_DATA = ("configs", "tools", "model-index.yml")
 
 
 def read_version() -> str:
-    for name in ("version.py", "__init__.py"):
-        path = ROOT / PACKAGE / name
-        match = path.is_file() and re.search(
-            r"^__version__(?:: *\w+)? *= *[\"']([^\"']+)", path.read_text(encoding="utf-8"), re.M
-        )
-        if match:
-            return match.group(1)
-    raise RuntimeError(f"no `__version__ = '...'` in {PACKAGE}/version.py or {PACKAGE}/__init__.py")
+    text = (ROOT / PACKAGE / "version.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"', text, re.M)
+    if match is None:
+        raise RuntimeError(f'{PACKAGE}/version.py has no line __version__ = "..."')
+    return match.group(1)
 
 
 def read_requirements(name: str) -> list[str]:
@@ -30,11 +27,11 @@ def read_requirements(name: str) -> list[str]:
 
 
 class BuildWithMimData(build_py):
-    """Ships ``.mim``: copied into wheels, linked beside the sources of an editable install."""
+    """Ships ``.mim``: copied into wheels, linked next to the sources of an editable install."""
 
     def run(self) -> None:
         if not self.editable_mode:
-            # `build/lib` outlives a build: what was deleted since would be shipped again.
+            # `build/lib` outlives a build: files deleted since then would be shipped again.
             shutil.rmtree(Path(self.build_lib) / PACKAGE, ignore_errors=True)
         super().run()
         if self.editable_mode:
@@ -65,16 +62,11 @@ class BuildWithMimData(build_py):
                 shutil.copy2(source, target)
 
 
-def read_readme() -> str:
-    path = ROOT / "README.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
 setup(
     name=PACKAGE,
     version=read_version(),
     description="SS-PRL pre-training of vision backbones without labels, as an OpenMMLab plugin",
-    long_description=read_readme(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=(PACKAGE, f"{PACKAGE}.*")),

@@ -15,20 +15,8 @@ import sys
 import warnings
 from collections.abc import Iterator
 
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-
-__all__ = [
-    "check_versions",
-    "find_distribution",
-    "fits",
-    "has_originals",
-    "is_importable",
-    "mixed_distributions",
-    "quiet_imports",
-    "quiet_logger",
-    "register_forks",
-    "remedy",
-]
 
 # Import name -> distributions that provide it, originals first.
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
@@ -41,13 +29,13 @@ DISTRIBUTIONS: dict[str, tuple[str, ...]] = {
     "torchvision": ("torchvision",),
 }
 
-# Module -> (lowest supported version, first unsupported version). Pre-training needs all of these.
-REQUIRED: dict[str, tuple[str, str]] = {
-    "torch": ("2.1", "3"),
-    "torchvision": ("0.16", "1"),
-    "mmengine": ("0.8.3", "1"),
-    "mmcv": ("2.0", "3"),
-    "mmpretrain": ("1.0", "2"),
+# Supported versions of the modules that pre-training needs.
+REQUIRED: dict[str, str] = {
+    "torch": ">= 2.1, < 3",
+    "torchvision": ">= 0.16, < 1",
+    "mmengine": ">= 0.8.3, < 1",
+    "mmcv": ">= 2.0, < 3",
+    "mmpretrain": ">= 1.0, < 2",
 }
 
 # Full texts of the stack's warnings about parts that this package does not use; all other warnings stay visible.
@@ -56,7 +44,7 @@ _LOGGED = {
     "Line NMS is not compiled. Most likely when installing the package cuda was not available.\n"
     "This model cannot work without CUDA, therefore you need to recompile the package with CUDA support.\n"
     "To make sure that the package is compiled with CUDA support use FORCE_CUDA=1 mim install -e .\n",
-    # mmengine 0.10, of its own CheckpointHook
+    # mmengine 0.10, from CheckpointHook
     '"HardDiskBackend" is the alias of "LocalBackend" and the former will be deprecated in future.',
     *(
         f'"FileClient" will be deprecated in future. Please use io functions in https://{host}.readthedocs.io/en/latest/'
@@ -64,46 +52,67 @@ _LOGGED = {
         for host in ("mmengine", "onedl-mmengine")
     ),
 }
+# mmcv 2 without compiled ops, on import
 _WARNED = (
-    # mmcv 2 without compiled ops, on import
     "Fail to import ``MultiScaleDeformableAttention`` from ``mmcv.ops.multi_scale_deform_attn``, You should install "
-    "``mmcv`` rather than ``mmcv-lite`` if you need this module. ",
+    "``mmcv`` rather than ``mmcv-lite`` if you need this module. "
 )
 
-_REMEDY = (
-    "`bash tools/setup_env.sh --no-ops` in the repository creates an environment with tested versions; "
-    "in your own environment "
-)
+
+def check_versions() -> None:
+    """Checks that the dependencies of pre-training are installed in supported versions.
+
+    Raises:
+        ImportError: If a module is missing, too old or too new. The message names the installed version, the
+            required range and the remedy.
+    """
+    problems = []
+    for module, versions in REQUIRED.items():
+        if not fits(module):
+            found = find_distribution(module)
+            state = f"{' '.join(found)} is not supported" if found else f"{module} is missing"
+            problems.append(f"{state} (required: {module} {versions})")
+    if mixed := mixed_distributions():
+        problems.append(mixed)
+    if problems:
+        raise ImportError(f"sspyr_mm cannot run: {'; '.join(problems)}. {remedy()}")
+
+
+def fits(module: str) -> bool:
+    """Returns whether a module of ``REQUIRED`` can be imported and has a supported version.
+
+    A module from a source tree has no metadata; its version is not checked.
+    """
+    found = find_distribution(module)
+    if found is None or not is_importable(module):
+        return found is None and is_importable(module)
+    # Without pre-release and local parts: 2.1rc1 and 2.1+cu121 count as 2.1.
+    return Version(found[1]).base_version in SpecifierSet(REQUIRED[module])
 
 
 def find_distribution(module: str) -> tuple[str, str] | None:
     """Finds the installed distribution that provides a module, without importing it.
 
     Args:
-        module (str): Import name, one of ``DISTRIBUTIONS``.
+        module: Import name, or name of a distribution.
 
     Returns:
-        tuple[str, str] | None: Name and version of the first distribution found; None without one (the module
-        may still be importable, from a source tree on ``PYTHONPATH``).
+        Name and version of the first distribution found; None without one (the module may still be importable, from a
+        source tree on ``PYTHONPATH``).
     """
+    return next(iter(_find_distributions(module)), None)
+
+
+def _find_distributions(module: str) -> list[tuple[str, str]]:
+    found = []
     for name in DISTRIBUTIONS.get(module, (module,)):
-        try:
-            return name, importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append((name, importlib.metadata.version(name)))
+    return found
 
 
 def is_importable(module: str) -> bool:
-    """Returns whether a top-level module can be found, without importing it.
-
-    Args:
-        module (str): Import name without dots.
-
-    Returns:
-        bool: True when the import system finds a regular package or module of that name (a bare folder, which
-        Python would take as a namespace package, does not count).
-    """
+    """Returns whether a top-level module can be found, without importing it; a folder without code does not count."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -111,15 +120,43 @@ def is_importable(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
+def mixed_distributions() -> str | None:
+    """Describes originals and forks installed over one another; None without a conflict."""
+    for module in DISTRIBUTIONS:
+        names = [name for name, _ in _find_distributions(module)]
+        if len(names) > 1:
+            return (
+                f"{' and '.join(names)} are both installed and overwrite each other's files "
+                f"(run `pip uninstall {' '.join(names)}`, then install one of them)"
+            )
+    return None
+
+
+def remedy() -> str:
+    """Describes how to install a supported stack: the originals if one of them is installed, otherwise the forks."""
+    installed = [name for module in DISTRIBUTIONS for name, _ in _find_distributions(module)]
+    if any(name.startswith("mm") for name in installed):
+        own = (
+            "with the original OpenMMLab distributions, run "
+            "`pip install -U openmim && mim install mmengine mmcv mmpretrain`."
+        )
+    else:
+        own = "run `pip install torch torchvision && pip install -r requirements/mminstall.txt`."
+    return (
+        "`bash tools/setup_env.sh --no-ops` in the repository creates an environment with tested versions; "
+        f"in your own environment {own}"
+    )
+
+
 def register_forks() -> list[str]:
-    """Lets configs inherit ``mmdet::`` and ``mmseg::`` bases of whichever distributions are installed.
+    """Makes ``mmdet::`` and ``mmseg::`` bases resolvable, of the originals or of the forks, whichever are installed.
 
     mmengine looks a base up by the name of the original distribution and reports a fork, whose module has
     the same name, as not installed. The entry is changed only where that distribution is absent and
     the module importable; mmengine then finds the module itself. ``sspyr_mm::`` bases also work.
 
     Returns:
-        list[str]: Modules whose entry this call changed.
+        Modules whose entry this call changed.
     """
     if not is_importable("mmengine"):  # reported by check_versions(), with the remedy
         return []
@@ -130,7 +167,7 @@ def register_forks() -> list[str]:
         distribution = MODULE2PACKAGE.get(module)
         if distribution == module or not is_importable(module):
             continue
-        if distribution is not None and _is_installed(distribution):
+        if distribution is not None and find_distribution(distribution):
             continue
         MODULE2PACKAGE[module] = module
         changed.append(module)
@@ -147,8 +184,7 @@ def quiet_imports() -> Iterator[None]:
     from mmengine.logging import MMLogger
 
     quiet_logger(MMLogger.get_current_instance())
-    for text in _WARNED:
-        warnings.filterwarnings("ignore", f"{re.escape(text)}$", UserWarning)
+    warnings.filterwarnings("ignore", f"{re.escape(_WARNED)}$", UserWarning)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         yield
     for line in printed.getvalue().splitlines():
@@ -157,107 +193,9 @@ def quiet_imports() -> Iterator[None]:
 
 
 def quiet_logger(logger: logging.Logger) -> None:
-    """Drops the stack's warnings about parts that this package does not use from a logger.
-
-    Args:
-        logger: Logger of a run, or the root logger of mmengine.
-    """
+    """Drops the stack's warnings about parts that this package does not use from a logger."""
     logger.addFilter(_is_needed)
 
 
 def _is_needed(record: logging.LogRecord) -> bool:
     return record.getMessage() not in _LOGGED
-
-
-def check_versions() -> None:
-    """Checks that the dependencies of pre-training are installed in supported versions.
-
-    Raises:
-        ImportError: If a module is missing, too old or too new. The message names the installed version, the
-            required range and the remedy.
-    """
-    problems = []
-    for module, (lowest, too_new) in REQUIRED.items():
-        wanted = f"{module} >= {lowest}, < {too_new}"
-        found = find_distribution(module)
-        if found is None:
-            if not is_importable(module):
-                problems.append(f"{module} is missing (required: {wanted})")
-            continue
-        if not fits(module):
-            problems.append(f"{found[0]} {found[1]} is not supported (required: {wanted})")
-    mixed = mixed_distributions()
-    if mixed:
-        problems.append(mixed)
-    if problems:
-        raise ImportError(f"sspyr_mm cannot run: {'; '.join(problems)}. {remedy()}")
-
-
-def remedy() -> str:
-    """Describes how to install a supported stack.
-
-    Returns:
-        str: One or two sentences for the end of an error message.
-    """
-    if has_originals():
-        return (
-            _REMEDY + "with the original OpenMMLab distributions, run "
-            "`pip install -U openmim && mim install mmengine mmcv mmpretrain`."
-        )
-    return _REMEDY + "run `pip install torch torchvision && pip install -r requirements/mminstall.txt`."
-
-
-def fits(module: str) -> bool:
-    """Returns whether an installed module has a supported version.
-
-    Args:
-        module (str): Import name, one of ``REQUIRED``.
-
-    Returns:
-        bool: True also for a module without metadata (from a source tree), whose version is unknown; False
-        when there is no such module.
-    """
-    found = find_distribution(module)
-    if found is None or not is_importable(module):
-        return found is None and is_importable(module)
-    lowest, too_new = REQUIRED[module]
-    # Without pre-release and local parts: 2.1rc1 and 2.1+cu121 count as 2.1.
-    return Version(lowest).release <= Version(found[1]).release < Version(too_new).release
-
-
-def has_originals() -> bool:
-    """Returns whether an original OpenMMLab distribution (not a fork) is installed.
-
-    Returns:
-        bool: True when at least one is.
-    """
-    return any(_is_installed(name) for name in _original_names())
-
-
-def mixed_distributions() -> str | None:
-    """Detects originals and forks installed over one another.
-
-    Returns:
-        str | None: The conflict in one sentence; None without a conflict.
-    """
-    for names in DISTRIBUTIONS.values():
-        there = [name for name in names if _is_installed(name)]
-        if len(there) > 1:
-            return (
-                f"{' and '.join(there)} are both installed and overwrite each other's files "
-                f"(run `pip uninstall {' '.join(there)}`, then install one of them)"
-            )
-    return None
-
-
-def _original_names() -> list[str]:
-    names = (name for group in DISTRIBUTIONS.values() for name in group)
-    return [name for name in names if name.startswith("mm")]
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

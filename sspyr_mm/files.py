@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LEFT_OVER_AFTER = 3600.0
+"""Age of an abandoned partial file, in seconds; no write takes as long."""
+
 
 def configs_dir() -> Path:
     """Returns the folder of configs: inside an installed package, next to the package in a clone."""
@@ -18,40 +21,23 @@ def configs_dir() -> Path:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """Escapes bytes that are not UTF-8, line breaks and the like in a path, for messages.
-
-    Args:
-        path: Any path. Names that are not UTF-8 can be opened, but neither printed nor logged.
-    """
+    """Escapes bytes that are not UTF-8, line breaks and the like in a path, which cannot be printed or logged."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in os.fspath(path))
 
 
 def shortened(names: Iterable[object], limit: int = 5) -> str:
-    """Returns the first names of a list and the number of the others, for a message.
-
-    Args:
-        names: Any objects.
-        limit: Number of names to show.
-    """
+    """Returns the first names of a list and the number of the others, for a message."""
     texts = [str(name) for name in names]
     rest = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + rest
 
 
-_LEFT_OVER_AFTER = 3600.0
-"""Age of an abandoned partial file, in seconds; no write takes as long."""
-
-
 @contextmanager
 def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a file to write; it replaces its target when the block ends, and is removed if the block fails.
+    """Yields a path to write to; the file replaces the target when the block ends, and is removed if the block fails.
 
-    Args:
-        target: Output file; its folder is created.
-
-    Yields:
-        Path in the same folder, ending in ``.partial`` and unique to this call: processes of several machines or
-        containers that share a disk may have the same id.
+    The path is in the target's folder, which is created, ends in ``.partial`` and is unique to the call: processes of
+    several machines or containers that share a disk may have the same id.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,12 +53,7 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(target: str | os.PathLike[str], value: object) -> None:
-    """Writes a value as indented JSON, atomically.
-
-    Args:
-        target: Output file; its folder is created.
-        value: Value that :mod:`json` can write.
-    """
+    """Writes a value as indented JSON, atomically; creates the folder."""
     with whole_file(target) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n")
 
@@ -80,8 +61,7 @@ def write_json(target: str | os.PathLike[str], value: object) -> None:
 def remove_left_over(folder: Path) -> None:
     """Removes the partial files of killed runs from a folder, and keeps those of concurrent runs.
 
-    Args:
-        folder: Folder with outputs of :func:`whole_file`. Age decides: processes of other machines are not visible.
+    The age decides, since processes of other machines are not visible.
     """
     for partial in folder.glob("*.partial"):
         try:

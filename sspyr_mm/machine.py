@@ -23,10 +23,7 @@ def limit_threads(num_workers: int) -> int:
     """Sets the threads of torch's operators in this process, so that it and its workers do not exceed the cores.
 
     OpenMP threads that share a core spin while they wait for one another. ``OMP_NUM_THREADS`` takes precedence;
-    ``SSPYR_MM_THREADS``, a number or auto, takes precedence over both.
-
-    Args:
-        num_workers: Number of data loader workers; each runs one thread.
+    ``SSPYR_MM_THREADS``, a number or auto, takes precedence over both. A worker runs one thread.
 
     Returns:
         Number of threads.

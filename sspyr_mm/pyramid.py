@@ -75,12 +75,12 @@ class ScaleSpec(_Gridded):
         alpha: Weight of the swapped prediction at this scale, >= 0. A config must state it.
         beta: Weight of the cross-scale term, >= 0. A config must state it for scales >= 1; 0 at scale 0, which is the
             target of the others.
-        grid: Cells per side, so ``num_patches = grid ** 2``. Defaults to 1.
+        grid: Cells per side, so ``num_patches = grid ** 2``.
         area: Least and greatest share of the image's area a region covers, in (0, 1].
         aspect: Least and greatest ratio of width to height of a region.
         shared_region: Whether both views cut their patches from the same region, so that patch m of V and patch m of
             V' show the same cell. Defaults to True for scales >= 1 and False for scale 0.
-        queue_length: Embeddings of earlier steps that join Sinkhorn, per view, over all ranks. Defaults to 0: none.
+        queue_length: Embeddings of earlier steps that join Sinkhorn, per view, over all ranks; 0 for none.
         multi_crop: Extra crops; scale 0 only.
     """
 
@@ -110,13 +110,13 @@ class GroupSpec(_Gridded):
 
     Args:
         name: Key of the group in a batch.
-        scale: The scale whose projector and prototypes it uses.
-        num_views: V, 2 or the number of multi-crops.
+        scale: Scale whose projector and prototypes the group uses.
+        num_views: Number of views: 2, or the number of multi-crops.
         num_regions: Regions cut per image: ``num_views``, or 1 when the views share it.
         grid: Cells per side of a region.
         region: Side of a region in pixels.
         patch: Side of a patch in pixels.
-        area: Share of the image's area covered by a region.
+        area: Least and greatest share of the image's area a region covers.
     """
 
     name: str
@@ -137,8 +137,7 @@ class PyramidSpec:
         scales: At least one :class:`ScaleSpec`, ``scales[i].scale_idx == i``.
 
     Raises:
-        ValueError: If the geometry or a number is impossible; the message names the scale, what came, what is wanted
-            and how to fix it.
+        ValueError: If the geometry or a number is impossible.
     """
 
     scales: tuple[ScaleSpec, ...]
@@ -196,9 +195,6 @@ class PyramidSpec:
             pyramid: ``dict(s0=dict(...), s1=dict(...), ...)`` with the fields of :class:`ScaleSpec` except ``name`` and
                 ``scale_idx``; ``s2=None`` leaves out that scale (which must be the last one), so that a variant can
                 shorten an inherited pyramid. A :class:`PyramidSpec` is returned unchanged.
-
-        Returns:
-            The spec.
 
         Raises:
             TypeError: If the pyramid or one of its scales is not a mapping.

@@ -1,4 +1,4 @@
-"""Checks of a pyramid's numbers."""
+"""Checks of the numbers of a pyramid."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_scale(s: ScaleSpec) -> None:
-    """Checks the geometry and the numbers of a scale.
-
-    Raises:
-        ValueError: If a field is wrong; the message names it, the value, the values allowed and the remedy.
-    """
+    """Raises ValueError if the geometry or a number of a scale is impossible."""
     where = f"pyramid.{s.name}"
     for field in ("grid", "region", "patch"):
         _check_count(f"{where}.{field}", getattr(s, field))
@@ -61,7 +57,6 @@ def _is_number(value: Any) -> bool:
 
 def _check_range(where: str, value: Any, *, upper: float = float("inf")) -> None:
     pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
-    ok = pair and 0 < value[0] <= value[1] <= upper
-    if not ok:
+    if not (pair and 0 < value[0] <= value[1] <= upper):
         bound = f" <= {upper:g}" if upper != float("inf") else ""
         raise ValueError(f"{where} must be (low, high) with 0 < low <= high{bound}, got {value!r}")

@@ -1,4 +1,4 @@
-"""What import time checks and changes, seen through pretended sets of installed distributions."""
+"""Version checks and fork registration, with simulated sets of installed distributions."""
 
 import importlib.metadata
 
@@ -18,7 +18,7 @@ GOOD = {
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Replaces what is installed: pretend(distributions, modules)."""
+    """Returns pretend(distributions, modules), which replaces the installed ones."""
 
     def replace(distributions, modules):
         def version(name):
@@ -38,11 +38,11 @@ MODULES = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "m
 @pytest.mark.parametrize(
     ("distributions", "modules", "before", "after"),
     [
-        # forks: the module itself is looked up
+        # a fork: mmengine looks up the module itself
         ({**GOOD, "onedl-mmsegmentation": "1.4.2"}, MODULES, "mmsegmentation", "mmseg"),
-        # the original is there: mmengine finds it by itself
+        # the original is installed: mmengine finds it
         ({**GOOD, "mmsegmentation": "1.2.2"}, MODULES, "mmsegmentation", "mmsegmentation"),
-        # nothing is there: mmengine's own "not installed" stays
+        # nothing is installed: mmengine reports it
         (GOOD, MODULES - {"mmseg"}, "mmsegmentation", "mmsegmentation"),
     ],
 )
@@ -54,19 +54,17 @@ def test_register_forks(pretend, monkeypatch, distributions, modules, before, af
     assert ("mmseg" in changed) == (before != after)
 
 
-def test_good_stack_passes(pretend):
-    pretend(GOOD, MODULES)
-    compat.check_versions()
-    pretend(
-        {"torch": "2.1.2", "torchvision": "0.16.2", "mmengine": "0.10.7", "mmcv": "2.1.0", "mmpretrain": "1.2.0"},
-        MODULES,
-    )
-    compat.check_versions()
-
-
-def test_oldest_stack_passes(pretend):
-    oldest = {"torch": "2.1.0", "torchvision": "0.16.0", "mmengine": "0.8.3rc1", "mmcv": "2.0.0", "mmpretrain": "1.0.0"}
-    pretend(oldest, MODULES)
+@pytest.mark.parametrize(
+    "versions",
+    [
+        GOOD,
+        dict(torch="2.1.2", torchvision="0.16.2", mmengine="0.10.7", mmcv="2.1.0", mmpretrain="1.2.0"),
+        dict(torch="2.1.0", torchvision="0.16.0", mmengine="0.8.3rc1", mmcv="2.0.0", mmpretrain="1.0.0"),  # the oldest
+    ],
+    ids=["forks", "originals", "oldest"],
+)
+def test_supported_stack_is_accepted(pretend, versions):
+    pretend(versions, MODULES)
     compat.check_versions()
 
 
@@ -83,7 +81,7 @@ def test_oldest_stack_passes(pretend):
         ({"mmcv": "2.1.0"}, r"mmcv and onedl-mmcv are both installed.*uninstall"),
     ],
 )
-def test_bad_stack_is_refused_with_a_remedy(pretend, change, message):
+def test_unsupported_stack_is_rejected_with_a_remedy(pretend, change, message):
     distributions = {k: v for k, v in {**GOOD, **change}.items() if v is not None}
     missing = {name.removeprefix("onedl-") for name, version in change.items() if version is None}
     pretend(distributions, MODULES - missing)

@@ -1,4 +1,4 @@
-"""Files that appear only when they are whole."""
+"""Atomic file writes."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import pytest
 from sspyr_mm.files import remove_left_over, whole_file, write_json
 
 
-def test_two_writers_of_one_process_id_do_not_meet(tmp_path, monkeypatch):
-    """Containers on a shared disk: every one's first process has the same id."""
+def test_writers_with_the_same_process_id_use_different_files(tmp_path, monkeypatch):
+    """The first processes of containers have the same id and may share a disk."""
     monkeypatch.setattr(os, "getpid", lambda: 1)
     target = tmp_path / "deep" / "a.json"
     with whole_file(target) as one:
@@ -23,7 +23,7 @@ def test_two_writers_of_one_process_id_do_not_meet(tmp_path, monkeypatch):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_the_name_says_whose_it_is(tmp_path):
+def test_partial_name_contains_host_and_process(tmp_path):
     with whole_file(tmp_path / "a.json") as partial:
         partial.touch()
         assert partial.name.startswith(f"a.json.{platform.node()}.{os.getpid()}.")
@@ -31,7 +31,7 @@ def test_the_name_says_whose_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_the_mode_is_that_of_any_new_file(tmp_path, mask):
+def test_mode_follows_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
         with whole_file(tmp_path / "a") as partial:
@@ -41,7 +41,7 @@ def test_the_mode_is_that_of_any_new_file(tmp_path, mask):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
+def test_content_is_synced_before_the_rename(tmp_path, monkeypatch):
     """A power failure in between must not leave an empty file under the name."""
     calls = []
     fsync, replace = os.fsync, os.replace
@@ -61,7 +61,7 @@ def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     assert calls == [("fsync", inode), ("replace", inode)]
 
 
-def test_nothing_is_left_of_a_block_that_fails(tmp_path):
+def test_failed_block_leaves_no_file(tmp_path):
     (tmp_path / "a").write_text("before")
     with pytest.raises(KeyError, match="stop"), whole_file(tmp_path / "a") as partial:
         partial.write_text("half")
@@ -70,7 +70,7 @@ def test_nothing_is_left_of_a_block_that_fails(tmp_path):
     assert (tmp_path / "a").read_text() == "before"
 
 
-def test_old_left_overs_go_and_a_living_run_keeps_its_file(tmp_path):
+def test_only_old_partial_files_are_removed(tmp_path):
     old = tmp_path / "b.host.7.ab.partial"
     old.write_text("half")
     os.utime(old, (1, 1))
@@ -81,7 +81,7 @@ def test_old_left_overs_go_and_a_living_run_keeps_its_file(tmp_path):
     assert (tmp_path / "a").read_text() == "a"
 
 
-def test_json_appears_whole_or_not_at_all(tmp_path):
+def test_json_is_written_atomically(tmp_path):
     write_json(tmp_path / "new/a.json", {"b": [1, None]})
     assert json.loads((tmp_path / "new/a.json").read_text()) == {"b": [1, None]}
     with pytest.raises(TypeError):

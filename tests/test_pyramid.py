@@ -1,4 +1,4 @@
-"""The one description of the pyramid: what it derives, and what it refuses."""
+"""Specification of the pyramid: derived values, and rejected configs."""
 
 import math
 import re
@@ -23,7 +23,7 @@ def two(**fields):
     return dict(s0=S0, s1={**SCALE, "grid": 2, "patch": 4, **fields})
 
 
-def test_the_papers_pyramid():
+def test_pyramid_of_the_paper():
     spec = PyramidSpec.from_config(Config.fromfile(THREE_SCALES).model.pyramid)
     assert spec.num_scales == 3
     assert [s.num_patches for s in spec.scales] == [1, 4, 9]
@@ -49,7 +49,7 @@ def test_groups_of_a_plain_pyramid_are_its_scales():
         assert (group.cell, group.num_patches, group.area) == (scale.cell, scale.num_patches, scale.area)
 
 
-def test_multi_crops_are_a_group_of_scale_0_also_at_the_size_of_another_scale():
+def test_multi_crops_are_a_group_of_scale_0():
     config = two()
     config["s0"] = {**S0, "multi_crop": dict(num_views=5, patch=4, area=[0.05, 0.14])}
     spec = PyramidSpec.from_config(config)
@@ -61,7 +61,7 @@ def test_multi_crops_are_a_group_of_scale_0_also_at_the_size_of_another_scale():
     assert PyramidSpec.from_config(one(multi_crop={})).scales[0].multi_crop == MultiCropSpec()
 
 
-def test_a_config_that_was_dumped_and_read_gives_the_same_spec(tmp_path):
+def test_dumped_config_gives_the_same_spec(tmp_path):
     pyramid = Config.fromfile(THREE_SCALES).model.pyramid.to_dict()
     pyramid["s0"]["multi_crop"] = dict(num_views=6, patch=96, area=(0.05, 0.14))
     pyramid["s1"].update(shared_region=False, queue_length=50, aspect=(0.5, 2.0))
@@ -79,13 +79,13 @@ def test_defaults():
     scale = PyramidSpec.from_config(two()).scales[0]
     assert (scale.area, scale.aspect, scale.grid) == ((0.6, 1.0), (3 / 4, 4 / 3), 1)
     assert (scale.queue_length, scale.multi_crop, scale.beta) == (0, None, 0)
-    # The authors' code's: six crops of 96 px.
+    # Official code: six crops of 96 px.
     assert MultiCropSpec() == MultiCropSpec(num_views=6, patch=96, area=(0.05, 0.14))
 
 
 @pytest.mark.parametrize("aspect", [(3 / 4, 4 / 3), (0.9, 4.0), (0.25, 1.1), (1.0, 1.0)])
-def test_images_shrink_as_far_as_no_crop_is_enlarged(aspect):
-    """The narrowest crop of least area has a pixel for every pixel of its region, and at the next scale it has not."""
+def test_reduction_enlarges_no_crop(aspect):
+    """The narrowest crop of least area has as many pixels as its region, but not at the next scale."""
     config = two(region=12, area=(0.3, 1.0), aspect=aspect)
     config["s0"] = {**S0, "area": (0.14, 1.0), "multi_crop": dict(patch=4, area=(0.05, 0.14))}
     spec = PyramidSpec.from_config(config)
@@ -106,13 +106,13 @@ def test_images_shrink_as_far_as_no_crop_is_enlarged(aspect):
     assert set(found) == {1, 2, 4, 8}
 
 
-def test_from_config_leaves_the_config_alone():
+def test_from_config_does_not_change_the_config():
     config = one(multi_crop=dict(area=[0.1, 0.2]), area=[0.5, 1.0])
     PyramidSpec.from_config(config)
     assert config == one(multi_crop=dict(area=[0.1, 0.2]), area=[0.5, 1.0])
 
 
-def test_the_last_scales_can_be_left_out_and_order_does_not_matter():
+def test_last_scales_can_be_left_out_and_order_does_not_matter():
     full = dict(s2=SCALE, s0=S0, s1=SCALE)
     assert [s.name for s in PyramidSpec.from_config(full).scales] == ["s0", "s1", "s2"]
     assert PyramidSpec.from_config({**full, "s2": None}).num_scales == 2
@@ -125,7 +125,7 @@ def test_shared_region_can_be_chosen_per_scale():
     assert [s.num_regions for s in PyramidSpec.from_config(config).scales] == [1, 2]
 
 
-def test_a_spec_can_be_compared_hashed_and_not_changed():
+def test_spec_is_comparable_hashable_and_frozen():
     spec = PyramidSpec.from_config(two())
     assert spec == PyramidSpec.from_config(two())
     assert hash(spec) == hash(PyramidSpec.from_config(two()))
@@ -134,8 +134,7 @@ def test_a_spec_can_be_compared_hashed_and_not_changed():
         spec.scales[0].patch = 4
 
 
-# The smallest that fits, and one pixel more.
-def test_a_patch_may_fill_its_cell_but_no_more():
+def test_patch_larger_than_its_cell_is_rejected():
     spec = PyramidSpec.from_config(two(region=11, grid=3, patch=3))
     assert spec.scales[1].cell == spec.scales[1].patch == 3
     message = (
@@ -146,7 +145,7 @@ def test_a_patch_may_fill_its_cell_but_no_more():
         PyramidSpec.from_config(two(region=11, grid=3, patch=4))
 
 
-def test_a_grid_finer_than_its_region():
+def test_grid_finer_than_its_region_is_rejected():
     with pytest.raises(ValueError, match=r"a patch of 1 px does not fit its cell of 0 px"):
         PyramidSpec.from_config(two(region=3, grid=4, patch=1))
 
@@ -188,7 +187,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("fields", "message"), REFUSED, ids=lambda value: str(value)[:60])
-def test_impossible_scales_are_refused(fields, message):
+def test_impossible_scales_are_rejected(fields, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         PyramidSpec.from_config(two(**fields))
 
@@ -204,12 +203,12 @@ def test_impossible_scales_are_refused(fields, message):
         (6, TypeError, "pyramid.s0.multi_crop must be a dict such as dict(num_views=6, patch=96)"),
     ],
 )
-def test_impossible_multi_crops_are_refused(crops, error, message):
+def test_impossible_multi_crops_are_rejected(crops, error, message):
     with pytest.raises(error, match=re.escape(message)):
         PyramidSpec.from_config(one(multi_crop=crops))
 
 
-def test_scale_0_is_the_target_and_has_no_beta():
+def test_beta_at_scale_0_is_rejected():
     with pytest.raises(ValueError, match=r"pyramid\.s0\.beta must be 0, got 0\.25: scale 0 is the target"):
         PyramidSpec.from_config(one(beta=0.25))
 
@@ -223,18 +222,18 @@ def test_scale_0_is_the_target_and_has_no_beta():
         ("s1", ["alpha", "beta"], "does not state alpha and beta, the weight of its loss: write s1=dict(alpha=0.25"),
     ],
 )  # fmt: skip
-def test_no_weight_of_a_loss_goes_unsaid(scale, lacks, message):
+def test_loss_weights_must_be_stated(scale, lacks, message):
     config = dict(s0=S0, s1=SCALE)
     config[scale] = {k: v for k, v in config[scale].items() if k not in lacks}
     with pytest.raises(ValueError, match=re.escape(message)):
         PyramidSpec.from_config(config)
-    config[scale].update(dict.fromkeys(lacks, 0))  # said, and left out
+    config[scale].update(dict.fromkeys(lacks, 0))  # stated, so that the term is left out
     spec = PyramidSpec.from_config(config).scales[int(scale[1])]
     assert [getattr(spec, name) for name in lacks] == [0] * len(lacks)
 
 
 @pytest.mark.parametrize("field", ["region", "patch", "num_prototypes"])
-def test_missing_fields_are_named(field):
+def test_missing_fields_are_reported(field):
     config = {k: v for k, v in S0.items() if k != field}
     with pytest.raises(ValueError, match=rf"pyramid\.s0 lacks \['{field}'\]: add them"):
         PyramidSpec.from_config(dict(s0=config))
@@ -256,6 +255,6 @@ def test_missing_fields_are_named(field):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_pyramids_that_are_none(config, error, message):
+def test_invalid_pyramids_are_rejected(config, error, message):
     with pytest.raises(error, match=re.escape(message)):
         PyramidSpec.from_config(config)

@@ -22,13 +22,13 @@ def set_data_root(cfg: Config, data_root: str) -> None:
     """Sets the path of the training data in a config.
 
     Args:
-        cfg (Config): A config with a ``train_dataloader``. It is changed in place.
-        data_root (str): ``data_root`` of the dataset: a folder, a list file or an annotation file. For packed shards
-            or a URL, ``StreamedImages`` replaces ``UnlabelledImages``.
+        cfg: Config with a ``train_dataloader``, changed in place.
+        data_root: Path for the data set: a folder, a list file or an annotation file. For packed shards or a URL,
+            ``StreamedImages`` replaces ``UnlabelledImages``.
 
     Raises:
-        FileNotFoundError: ``data_root`` does not exist.
-        ValueError: The config has no training dataset, or one of labelled images, which also needs a validation set.
+        FileNotFoundError: If ``data_root`` does not exist.
+        ValueError: If the config has no training set, or labelled images, which also need a validation set.
     """
     if not is_url(data_root) and not Path(data_root).exists():
         raise FileNotFoundError(
@@ -53,7 +53,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 
 
 def _stream(cfg: Config, dataset: dict) -> None:
-    """Replaces files by shards: a different data set that orders its images itself, and needs no sampler."""
+    """Replaces files by shards, whose data set orders its images itself and needs no sampler."""
     name = plain_name(str(dataset.get("type")))
     if name not in ("UnlabelledImages", "StreamedImages"):
         raise ValueError(
@@ -68,11 +68,9 @@ def _stream(cfg: Config, dataset: dict) -> None:
 def fill_dataloaders(cfg: Config) -> None:
     """Sets the defaults of mmpretrain's train.py, which its base configs rely on, in the data loaders of a config.
 
-    Configs of mmdet and mmseg are unchanged: their images differ in size, and they rely on mmengine's defaults.
-
-    Args:
-        cfg (Config): A config, changed in place. Its own values of ``collate_fn``, ``pin_memory`` and
-            ``persistent_workers`` take precedence.
+    Changes the config in place; its own values of ``collate_fn``, ``pin_memory`` and ``persistent_workers`` take
+    precedence. Configs of mmdet and mmseg are unchanged: their images differ in size, and they rely on mmengine's
+    defaults.
     """
     if cfg.get("default_scope", "mmpretrain") != "mmpretrain":
         return

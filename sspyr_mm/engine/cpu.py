@@ -39,15 +39,14 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
     collective, as for every DistributedDataParallel.
 
     Args:
-        module (nn.Module): The model, on the CPU.
-        device_ids (Any): Ignored: mmengine's runner passes the local rank, which DistributedDataParallel
-            rejects for a module on the CPU.
+        module: Model, on the CPU.
+        device_ids: Ignored: mmengine's runner passes the local rank, which DistributedDataParallel rejects for a
+            module on the CPU.
         **kwargs: Arguments of ``MMDistributedDataParallel``.
     """
 
     def __init__(self, module: nn.Module, device_ids: Any = None, **kwargs: Any) -> None:
-        module = revert_sync_batchnorm(module)
-        super().__init__(module=module, device_ids=None, **kwargs)
+        super().__init__(module=revert_sync_batchnorm(module), device_ids=None, **kwargs)
 
 
 def prepare_config(cfg: Config, launcher: str = "none") -> Config:
@@ -55,34 +54,32 @@ def prepare_config(cfg: Config, launcher: str = "none") -> Config:
 
     On a machine without one:
 
-    - the process group is created with gloo, before mmengine's runner would ask for CUDA devices. Collective: every
+    - the process group is created with gloo, before mmengine's runner would select CUDA devices. Collective: every
       rank calls this;
     - ``CPUDistributedDataParallel`` wraps the model, and ``MMSyncBN`` (a compiled op) and `sync_bn` are removed;
     - ``AmpOptimWrapper`` becomes ``AutocastOptimWrapper`` in bfloat16.
 
     Args:
-        cfg (Config): A complete training or test config. It is changed in place.
-        launcher (str): Launcher of the processes: 'none', 'pytorch', 'slurm' or 'mpi'. Defaults to 'none'.
+        cfg: Complete training or test config, changed in place.
+        launcher: Launcher of the processes: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        Config: ``cfg``.
+        ``cfg``.
 
     Raises:
-        ValueError: The launcher is unknown.
-        RuntimeError: A variable that the launcher sets is missing from the environment.
+        ValueError: If the launcher is unknown.
+        RuntimeError: If a variable that the launcher sets is missing from the environment.
     """
     if launcher != "none" and launcher not in _PLACE:
         raise ValueError(f"launcher must be one of none, {', '.join(_PLACE)}; got {launcher!r}")
     _drop_collate_scope(cfg)
     if _has_accelerator():
         return cfg
-
     notices = _use_autocast(cfg)
     if launcher != "none":
         cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
         init_gloo(launcher, timeout=cfg.env_cfg.dist_cfg.get("timeout"))
-        notices += _use_cpu_wrapper(cfg)
-        notices += _replace_sync_bn(cfg)
+        notices += _use_cpu_wrapper(cfg) + _replace_sync_bn(cfg)
     if not torch_dist.is_initialized() or torch_dist.get_rank() == 0:
         for notice in notices:
             print_log(f"No GPU: {notice}", logger="current", level=logging.WARNING)
@@ -93,18 +90,18 @@ def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
     """Creates the default process group with gloo, unless one exists. Collective.
 
     Args:
-        launcher (str): 'pytorch', 'slurm' or 'mpi'.
-        timeout (float, optional): Timeout of a collective call in seconds. Defaults to None: torch's own.
+        launcher: 'pytorch', 'slurm' or 'mpi'.
+        timeout: Timeout of a collective call in seconds; default: torch's own.
 
     Raises:
-        RuntimeError: A variable that the launcher sets is missing from the environment.
+        RuntimeError: If a variable that the launcher sets is missing from the environment.
     """
     if torch_dist.is_initialized():
         return
     rank, world_size, local_rank = (_read_variable(name, launcher) for name in _PLACE[launcher])
-    if launcher == "slurm" and "MASTER_ADDR" not in os.environ:
-        os.environ["MASTER_ADDR"] = _first_slurm_host()
     if launcher == "slurm":
+        if "MASTER_ADDR" not in os.environ:
+            os.environ["MASTER_ADDR"] = _first_slurm_host()
         os.environ.setdefault("MASTER_PORT", "29500")
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         _read_variable(name, launcher)
@@ -116,7 +113,7 @@ def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
 
 
 def _leave_group() -> None:
-    """Ends gloo's threads: a thread that asks for the interpreter's lock during finalisation aborts the process."""
+    """Ends gloo's threads: a thread that takes the interpreter's lock during finalisation aborts the process."""
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
         gc.collect()  # a wrapped model in a reference cycle keeps the group alive
@@ -137,8 +134,7 @@ def _read_variable(name: str, launcher: str) -> str:
 
 
 def _first_slurm_host() -> str:
-    nodes = _read_variable("SLURM_NODELIST", "slurm")
-    command = ["scontrol", "show", "hostnames", nodes]
+    command = ["scontrol", "show", "hostnames", _read_variable("SLURM_NODELIST", "slurm")]
     try:
         result = subprocess.run(command, capture_output=True, check=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -159,29 +155,25 @@ def _drop_collate_scope(cfg: Config) -> None:
 def _use_autocast(cfg: Config) -> list[str]:
     notices: set[str] = set()
     for wrapper in dicts_of_type(cfg.get("optim_wrapper"), lambda name: name == "AmpOptimWrapper"):
-        dtype = wrapper.pop("dtype", None)
+        change = "" if wrapper.get("dtype") in ("bfloat16", torch.bfloat16) else " instead of float16"
+        notices.add(f"AmpOptimWrapper runs as AutocastOptimWrapper, bfloat16{change}")
         for option in ("loss_scale", "use_fsdp"):
             wrapper.pop(option, None)
-        # With its scope, since the config's own may be mmdet or mmseg.
-        wrapper["type"] = f"mmpretrain.{AutocastOptimWrapper.__name__}"
-        wrapper["dtype"] = "bfloat16"
-        came = "" if dtype in ("bfloat16", torch.bfloat16) else " instead of float16"
-        notices.add(f"AmpOptimWrapper runs as AutocastOptimWrapper, bfloat16{came}")
+        # With its scope, since the default scope of the config may be mmdet or mmseg.
+        wrapper.update(type=f"mmpretrain.{AutocastOptimWrapper.__name__}", dtype="bfloat16")
     return sorted(notices)
 
 
 def _use_cpu_wrapper(cfg: Config) -> list[str]:
-    wrapper = cfg.get("model_wrapper_cfg")
-    if wrapper is None:
-        # The default of mmengine's runner.
-        wrapper = dict(broadcast_buffers=False, find_unused_parameters=cfg.get("find_unused_parameters", False))
-        cfg["model_wrapper_cfg"] = wrapper
+    if cfg.get("model_wrapper_cfg") is None:  # the default of mmengine's runner
+        unused = cfg.get("find_unused_parameters", False)
+        cfg.model_wrapper_cfg = dict(broadcast_buffers=False, find_unused_parameters=unused)
     default = (None, "MMDistributedDataParallel", MMDistributedDataParallel)
-    name = wrapper.get("type")
+    name = cfg.model_wrapper_cfg.get("type")
     if (plain_name(name) if isinstance(name, str) else name) in default:
-        cfg["model_wrapper_cfg"]["type"] = f"mmengine.{CPUDistributedDataParallel.__name__}"
+        cfg.model_wrapper_cfg.type = f"mmengine.{CPUDistributedDataParallel.__name__}"
         return []
-    cfg["model_wrapper_cfg"]["device_ids"] = None
+    cfg.model_wrapper_cfg.device_ids = None
     return [f"model_wrapper_cfg.type={name} is kept, with device_ids=None"]
 
 

@@ -18,17 +18,15 @@ __all__ = ["AutocastOptimWrapper"]
 class AutocastOptimWrapper(OptimWrapper):
     """Runs the forward pass in bfloat16, on a GPU or on a CPU, without loss scaling.
 
-    mmengine's ``AmpOptimWrapper`` cannot be built without a GPU. bfloat16 has float32's exponent range, so that
+    mmengine's ``AmpOptimWrapper`` cannot be built without a GPU. bfloat16 has the exponent range of float32, so that
     only the autocast context is needed. Stateless beyond ``OptimWrapper``.
 
     Args:
-        dtype (str | torch.dtype): Type of the autocast regions; only bfloat16 works everywhere and without
-            loss scaling. Defaults to ``'bfloat16'``.
-        **kwargs: Arguments of ``mmengine.optim.OptimWrapper`` (``optimizer``, ``accumulative_counts``,
-            ``clip_grad``).
+        dtype: Type of the autocast regions; only bfloat16 works everywhere and without loss scaling.
+        **kwargs: Arguments of ``mmengine.optim.OptimWrapper`` (``optimizer``, ``accumulative_counts``, ``clip_grad``).
 
     Raises:
-        ValueError: ``dtype`` is not bfloat16.
+        ValueError: If ``dtype`` is not bfloat16.
     """
 
     def __init__(self, *, dtype: str | dtype = "bfloat16", **kwargs: Any) -> None:
@@ -41,13 +39,6 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Enters autocast and the gradient accumulation context of ``OptimWrapper``.
-
-        Args:
-            model (nn.Module): The model that is trained, wrapped or not.
-
-        Yields:
-            None: For one forward pass.
-        """
+        """Enters autocast and the gradient accumulation context of ``OptimWrapper``, for one forward pass."""
         with super().optim_context(model), autocast(dtype=bfloat16):
             yield

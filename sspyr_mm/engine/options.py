@@ -4,13 +4,14 @@ import contextlib
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import mmengine.registry
 from mmengine.config import Config
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner
 from torch import nn
@@ -29,7 +30,6 @@ _ALSO_READ = {
     "runner_type",
     "sync_bn",
 }
-_LOOPS = ("train_cfg", "val_cfg", "test_cfg")
 # Names of settings in other tools -> names here.
 _ALIASES = {
     "bs": "batch_size",
@@ -45,6 +45,7 @@ _ALIASES = {
 }
 _RUNNER_HOOKS = {*("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")}
 _IN_ANY_TYPE = {"_delete_", "_scope_", "type"}
+# Settings of dicts without a type.
 _KEYS: dict[str, set[str]] = {
     "auto_scale_lr": {"base_batch_size", "enable"},
     "env_cfg": {"cudnn_benchmark", "dist_cfg", "mp_cfg", "resource_limit"},
@@ -53,7 +54,24 @@ _KEYS: dict[str, set[str]] = {
         *("dwconv_decay_mult", "flat_decay_mult", "norm_decay_mult"),
     },
 }
-"""Settings of dicts without a type."""
+# Types that mmengine builds from dicts without a type.
+_DEFAULT_TYPES: dict[str, list[Any]] = {
+    "log_processor": [LogProcessor],
+    "optim_wrapper": [OptimWrapper],
+    "train_cfg": [EpochBasedTrainLoop, IterBasedTrainLoop],
+}
+# Settings that mmengine reads from a dict besides the arguments of its type, and those of all dicts inside one.
+_READ_BY_RUNNER: dict[str, set[str]] = {
+    "train_cfg": {"by_epoch"},
+    "val_cfg": {"by_epoch"},
+    "test_cfg": {"by_epoch"},
+    "optim_wrapper": {"constructor", "optimizer", "paramwise_cfg"},
+}
+_READ_INSIDE: dict[str, set[str]] = {
+    "custom_hooks": {"priority"},
+    "default_hooks": {"priority"},
+    "param_scheduler": {"convert_to_iter_based"},
+}
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -71,7 +89,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     """
     values = {key: _with_none(value) for key, value in options.items()}
     for key, value in values.items():
-        _check(cfg, key, value, values)
+        _Option(cfg, key, value, values).check()
     try:
         cfg.merge_from_dict(values)
     except KeyError as error:  # an index beyond the end of a list
@@ -82,15 +100,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def check_names(cfg: Config) -> None:
-    """Checks a config for misspelt top-level names.
+    """Raises ValueError if a top-level name of a config is misspelt.
 
     A name counts as misspelt if it is close to one that is read, and the config files do not use it themselves.
-
-    Args:
-        cfg: Complete config, as read from its file.
-
-    Raises:
-        ValueError: If a name is misspelt.
     """
     known = _top_level(cfg)
     for name in cfg:
@@ -105,87 +117,107 @@ def _with_none(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() in ("none", "null") else value
 
 
-def _check(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> None:
-    """Follows a setting into the config, up to the first new part."""
-    parts = key.split(".")
-    if parts[0] not in (known := _top_level(cfg)) and (
-        not isinstance(cfg.get(parts[0]), Mapping) or _is_used(cfg, parts[0])
-    ):
-        reason = f"nothing reads `{parts[0]}`"
-        if parts[0] in cfg:
-            reason += " once the config file is loaded"
-        raise _unread(cfg, key, value, 0, known, reason)
-    node: Any = cfg
-    for place, part in enumerate(parts):
-        if isinstance(node, (list, tuple)) and part.isdecimal() and int(part) < len(node):
-            node = node[int(part)]
-        elif node is cfg or isinstance(node, dict):
-            if part not in node:
-                _check_new(cfg, node, key, value, place, options)
+@dataclass
+class _Option:
+    """One setting of the command line; ``options`` are all of them."""
+
+    cfg: Config
+    key: str
+    value: Any
+    options: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Follows the setting into the config, up to the first new part."""
+        cfg, parts = self.cfg, self.key.split(".")
+        known = _top_level(cfg)
+        if parts[0] not in known and (not isinstance(cfg.get(parts[0]), Mapping) or _is_used(cfg, parts[0])):
+            when = " once the config file is loaded" if parts[0] in cfg else ""
+            raise self._unread(0, known, f"nothing reads `{parts[0]}`{when}")
+        node: Any = cfg
+        for place, part in enumerate(parts):
+            if isinstance(node, (list, tuple)) and part.isdecimal() and int(part) < len(node):
+                node = node[int(part)]
+            elif node is cfg or isinstance(node, dict):
+                if part not in node:
+                    self._check_new(node, place)
+                    return
+                if node[part] is None and place + 1 < len(parts):
+                    del node[part]  # mmengine merges a dict into a missing entry, but not into None
+                    return
+                node = node[part]
+            else:
                 return
-            if node[part] is None and place + 1 < len(parts):
-                del node[part]  # mmengine merges a dict into a missing entry, but not into None
+
+    def _check_new(self, node: Any, place: int) -> None:
+        parts = self.key.split(".")
+        part, parent = parts[place], ".".join(parts[:place])
+        if place == 0 or part == "_delete_":
+            return
+        if parent == "default_hooks":
+            has_type = isinstance(self.value, Mapping) and "type" in self.value
+            is_removed = place + 1 == len(parts) and self.value is None
+            if f"{parent}.{part}.type" in self.options or has_type or is_removed:
                 return
-            node = node[part]
-        else:
-            return
+            raise self._unread(place, set(node), f"there is no hook `{part}`, and a new one needs {parent}.{part}.type")
+        known = self._known_keys([p for p in parts[:place] if not p.isdecimal()], node)
+        if known is not None and part not in known:
+            kind = node.get("type")
+            name = f"{parent} ({getattr(kind, '__name__', kind)})" if kind else parent
+            raise self._unread(place, known, f"{name} has no setting `{part}`")
+
+    def _known_keys(self, path: list[str], node: Mapping[str, Any]) -> set[str] | None:
+        """Returns the settings that a dict of the config may hold; None if they are unknown."""
+        name = ".".join(path)
+        if name in LOADERS:
+            return {"disable_subprocess_warning", "num_batch_per_epoch"} | (_parameters(DataLoader) or set())
+        if name == "randomness":
+            return _parameters(Runner.set_randomness)
+        if name in _KEYS:
+            default = DefaultOptimWrapperConstructor.__name__
+            has_own_keys = "." in name and self.cfg.optim_wrapper.get("constructor", default) != default
+            return None if has_own_keys else _KEYS[name]
+        if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders accept additional keys
+            return None
+        kind = self.options.get(f"{name}.type", node.get("type"))
+        types = _DEFAULT_TYPES.get(name, []) if kind is None else _types(self.cfg, kind)
+        known = _IN_ANY_TYPE | _READ_BY_RUNNER.get(name, set()) | _READ_INSIDE.get(path[0], set())
+        for one in types:
+            names = _parameters(one)
+            if names is None:
+                return None
+            known |= names
+        return known if types else None
+
+    def _unread(self, place: int, known: set[str], reason: str) -> ValueError:
+        """Returns the error for a setting that nothing reads, with a suggestion."""
+        meant = next(self._meant(place, known), None)
+        advice = f"{meant}={self.value}" if meant else f"one of {', '.join(sorted(known - _IN_ANY_TYPE))}"
+        return ValueError(f"--cfg-options {self.key}={self.value}: {reason}; use {advice}")
+
+    def _meant(self, place: int, known: set[str]) -> Iterator[str]:
+        """Returns likely names: a close spelling, the same name elsewhere in the config, a less close spelling."""
+        parts = self.key.split(".")
+
+        def near(cutoff: float) -> Iterator[str]:
+            for one in get_close_matches(parts[place], known - _IN_ANY_TYPE, n=1, cutoff=cutoff):
+                yield ".".join([*parts[:place], one, *parts[place + 1 :]])
+
+        yield from near(0.8)
+        tail = [*parts[:-1], _ALIASES.get(parts[-1], parts[-1])]
+        paths = [p for name in _top_level(self.cfg) & set(self.cfg) for p in _paths(self.cfg[name], name)]
+        for start in range(len(tail)):
+            wanted = ".".join(tail[start:])
+            places = [path for path in paths if f".{path}".endswith(f".{wanted}") and path != self.key]
+            yield from sorted(places, key=lambda path: (not path.startswith("train_"), path.count(".")))
+        yield from near(0.7)
 
 
-def _check_new(cfg: Config, node: Any, key: str, value: Any, place: int, options: Mapping[str, Any]) -> None:
-    parts = key.split(".")
-    if place == 0 or parts[place] == "_delete_":
-        return
-    parent = ".".join(parts[:place])
-    if parent == "default_hooks":
-        new = f"{parent}.{parts[place]}"
-        if f"{new}.type" in options or (isinstance(value, Mapping) and "type" in value):
-            return
-        if place + 1 == len(parts) and value is None:
-            return
-        reason = f"there is no hook `{parts[place]}`, and a new one needs {new}.type"
-        raise _unread(cfg, key, value, place, set(node), reason)
-    known = _known_keys(cfg, [p for p in parts[:place] if not p.isdecimal()], node, options)
-    if known is not None and parts[place] not in known:
-        kind = node.get("type")
-        name = f"{parent} ({getattr(kind, '__name__', kind)})" if kind else parent
-        raise _unread(cfg, key, value, place, known, f"{name} has no setting `{parts[place]}`")
-
-
-def _known_keys(
-    cfg: Config, path: Sequence[str], node: Mapping[str, Any], options: Mapping[str, Any]
-) -> set[str] | None:
-    """Returns the settings that a dict of the config may hold; None if they are unknown."""
-    name = ".".join(path)
-    if name in LOADERS:
-        own = {"disable_subprocess_warning", "num_batch_per_epoch"}
-        return own | (_parameters(DataLoader) or set())
-    if name == "randomness":
-        return _parameters(Runner.set_randomness)
-    if name == "optim_wrapper.paramwise_cfg":
-        default = cfg.optim_wrapper.get("constructor", DefaultOptimWrapperConstructor.__name__)
-        return _KEYS[name] if default == DefaultOptimWrapperConstructor.__name__ else None
-    if name in _KEYS:
-        return _KEYS[name]
-    if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders accept additional keys
-        return None
-    kind = options.get(f"{name}.type", node.get("type"))
-    found = [LogProcessor] if name == "log_processor" and kind is None else _types(cfg, kind)
-    own = set(_IN_ANY_TYPE)
-    if name == "train_cfg" and kind is None:
-        found = [EpochBasedTrainLoop, IterBasedTrainLoop]
-    if name in _LOOPS:
-        own |= {"by_epoch"}
-    elif name == "optim_wrapper":
-        own |= {"constructor", "optimizer", "paramwise_cfg"}
-        found = found or _types(cfg, "OptimWrapper")
-    elif path[0] == "param_scheduler":
-        own |= {"convert_to_iter_based"}
-    elif path[0] in ("default_hooks", "custom_hooks"):
-        own |= {"priority"}
-    known = [_parameters(one) for one in found]
-    if not known or any(names is None for names in known):
-        return None
-    return own.union(*(names for names in known if names is not None))
+def _paths(node: Any, name: str) -> Iterator[str]:
+    """Returns the dotted names of a part of the config and of all settings in it, except those in lists."""
+    yield name
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _paths(value, f"{name}.{key}")
 
 
 def _top_level(cfg: Config) -> set[str]:
@@ -203,7 +235,7 @@ def _is_used(cfg: Config, name: str) -> bool:
 
 
 def _types(cfg: Config, kind: Any) -> list[Any]:
-    """Returns what a ``type`` may name: classes and functions of all registries."""
+    """Returns the classes and functions of all registries that a ``type`` may name."""
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
     scope, found = cfg.get("default_scope", "mmengine"), []
@@ -247,38 +279,3 @@ def _only_passes_on(function: Any, rest: str) -> bool:
         return False
     passed = re.search(rf"super\([^()]*\)\.__init__\([^()]*\*\*{rest}\b", source)
     return passed is not None and len(re.findall(rf"\b{rest}\b", source)) == 2
-
-
-def _unread(cfg: Config, key: str, value: Any, place: int, known: set[str], reason: str) -> ValueError:
-    """Returns the error for a setting that nothing reads, with a suggestion."""
-    meant = next(_meant(cfg, key, place, known), None)
-    if meant:
-        return ValueError(f"--cfg-options {key}={value}: {reason}; use {meant}={value}")
-    names = ", ".join(sorted(known - _IN_ANY_TYPE))
-    return ValueError(f"--cfg-options {key}={value}: {reason}; use one of {names}")
-
-
-def _meant(cfg: Config, key: str, place: int, known: set[str]) -> Iterator[str]:
-    """Returns likely names: a close spelling, the same name elsewhere in the config, a less close spelling."""
-    parts = key.split(".")
-
-    def near(cutoff: float) -> Iterator[str]:
-        for one in get_close_matches(parts[place], known - _IN_ANY_TYPE, n=1, cutoff=cutoff):
-            yield ".".join([*parts[:place], one, *parts[place + 1 :]])
-
-    yield from near(0.8)
-    tail = [*parts[:-1], _ALIASES.get(parts[-1], parts[-1])]
-    paths = [p for name in _top_level(cfg) & set(cfg) for p in _paths(cfg[name], name)]
-    for start in range(len(tail)):
-        wanted = ".".join(tail[start:])
-        places = [path for path in paths if f".{path}".endswith(f".{wanted}") and path != key]
-        yield from sorted(places, key=lambda path: (not path.startswith("train_"), path.count(".")))
-    yield from near(0.7)
-
-
-def _paths(node: Any, name: str) -> Iterator[str]:
-    """Returns the dotted names of a part of the config and of all settings in it, except those in lists."""
-    yield name
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _paths(value, f"{name}.{key}")

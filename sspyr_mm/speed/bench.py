@@ -27,9 +27,9 @@ _VERSIONED = (
     *("torch", "torchvision", "mmcv", "mmengine", "mmpretrain", "numpy"),
     *("opencv-python", "opencv-python-headless", "pillow", "litdata", "lightly", "simplejpeg"),
 )
-_ROWS = {  # key: what it is, unit
+_ROWS = {  # key: (description, unit)
     "worker_ms": ("worker: decode, cut regions, pack, per image", "ms"),
-    "decode_ms": ("decoding alone", "ms"),
+    "decode_ms": ("decoding only", "ms"),
     "pil_worker_ms": ("Pillow pipeline, the same views", "ms"),
     "worker_ratio_vs_pil": ("Pillow / ours", "x"),
     "worker_bytes": ("data from worker to device, per image", "bytes"),
@@ -37,12 +37,12 @@ _ROWS = {  # key: what it is, unit
     "pil_augment_ms": ("Pillow on one core, the same patches", "ms"),
     "augment_ratio_vs_pil": ("Pillow / ours", "x"),
     "images_per_s": ("training from files", "images/s"),
-    "step_images_per_s": ("a step alone, from regions in memory", "images/s"),
+    "step_images_per_s": ("step only, from regions in memory", "images/s"),
     "bound_images_per_s": ("bound: from patches on the device", "images/s"),
     "step_ms": ("step", "ms"),
-    "augment_share": ("augmentation", "of a step"),
-    "sinkhorn_share": ("codes", "of a step"),
-    "optimizer_share": ("optimizer", "of a step"),
+    "augment_share": ("augmentation", "of the step"),
+    "sinkhorn_share": ("codes", "of the step"),
+    "optimizer_share": ("optimizer", "of the step"),
     "recompute_ratio": ("step with recompute='scale' / without", "x"),
     "sync_warnings_per_step": ("waits of the host for the GPU", "per step"),
     "peak_memory_gib": ("peak GPU memory of a step", "GiB"),
@@ -50,14 +50,9 @@ _ROWS = {  # key: what it is, unit
 
 
 def run_bench(setting: Setting, *, num_augmented: int = 8) -> dict[str, Any]:
-    """Measures workers, augmentation and training on this machine.
+    """Measures workers, augmentation (of ``num_augmented`` images together) and training on this machine.
 
-    Args:
-        setting: Training setting, as from :func:`open_setting`.
-        num_augmented: Number of images whose augmentation is timed together.
-
-    Returns:
-        Plain values. Workers and augmentation are measured on the paper's views, training on the config's.
+    Workers and augmentation are measured on the views of the paper, training on those of the config.
     """
     spec = paper_pyramid()
     return {
@@ -77,17 +72,9 @@ def run_bench(setting: Setting, *, num_augmented: int = 8) -> dict[str, Any]:
 def open_setting(
     *, config: str | None, images: str | None, batch_size: int | None, num_workers: int | None, quick: bool
 ) -> Iterator[Setting]:
-    """Reads a config and finds or generates images, which exist inside the block.
+    """Reads a config and finds or generates images, which exist inside the block; None means the default of ``bench``.
 
-    Args:
-        config: Pre-training config; default: the paper's on a GPU, otherwise the CPU-size one.
-        images: Path for ``UnlabelledImages``; default: generated images.
-        batch_size: Images per step; default: the config's.
-        num_workers: Workers of a loader; default: all cores but one.
-        quick: Whether to measure few images and steps.
-
-    Raises:
-        ValueError: If no image can be read, or the config is not one of pre-training.
+    Raises ValueError if no image can be read or the config is not a pre-training config.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     name = "r50_coco_200e" if device.type == "cuda" else "r18_small_50e"
@@ -106,7 +93,7 @@ def open_setting(
 
 
 def _read_config(path: Path) -> Config:
-    """Reads a pre-training config; every step updates weights, and the neck states the embedding size."""
+    """Reads a pre-training config, without accumulation of gradients and with the embedding size in the neck."""
     cfg = Config.fromfile(path)
     problems = [f"no {n}" for n in ("train_dataloader", "optim_wrapper") if n not in cfg]
     if cfg.get("model", {}).get("type") != "SSPRL":
@@ -129,7 +116,7 @@ def paper_pyramid() -> PyramidSpec:
 
 
 def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
-    """Measures the CPU time of an image in a worker of one core, ours and Pillow's."""
+    """Measures the CPU time per image in a worker, ours and Pillow's."""
     ours = PyramidPipeline(spec)
     ms = cpu_ms({"decode": ours.decode, "ours": ours, "pil": PillowPipeline(spec)}, paths)
     return {
@@ -158,11 +145,7 @@ def measure_augmentation(spec: PyramidSpec, setting: Setting, count: int) -> dic
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Returns the name of the device, and versions of the packages that speed depends on.
-
-    Args:
-        device: Device.
-    """
+    """Returns the name of the device, and versions of the packages that speed depends on."""
     cpu = platform.processor() or platform.machine()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     versions = dict(filter(None, map(find_distribution, _VERSIONED)))
@@ -170,18 +153,14 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def to_table(found: Mapping[str, Any]) -> str:
-    """Formats figures, one per line.
-
-    Args:
-        found: Output of :func:`run_bench`.
-    """
+    """Formats the output of :func:`run_bench`, one figure per line."""
     head = (
         f"{found['device']}, {found['num_threads']} thread(s), {found['num_workers']} worker(s), "
         f"{found['num_images']} images\nworker and augmentation: the paper's views; "
         f"training: {found['config']}, {found['batch_size']} images per step"
     )
-    return "\n".join([head, *(_line(*_ROWS[key], found[key]) for key in _ROWS if found[key] is not None)])
-
-
-def _line(what: str, unit: str, value: float) -> str:
-    return f"{what:46} {value:12,.{0 if isinstance(value, int) else 3}f} {unit}"
+    lines = [head]
+    for key, (description, unit) in _ROWS.items():
+        if (value := found[key]) is not None:
+            lines.append(f"{description:46} {value:12,.{0 if isinstance(value, int) else 3}f} {unit}")
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Images to measure with: a user's, or generated ones that take as long to decode as photographs."""
+"""Images to measure with: given ones, or generated ones that take as long to decode as photographs."""
 
 import sys
 from pathlib import Path
@@ -16,14 +16,9 @@ SIZE = (640, 480)
 
 
 def find_images(place: str, count: int) -> list[str]:
-    """Lists images that OpenCV and Pillow can read; reports how many it skipped.
+    """Lists up to ``count`` images of ``UnlabelledImages`` that OpenCV and Pillow can read; reports skipped ones.
 
-    Args:
-        place: Path for ``UnlabelledImages``.
-        count: Maximum number of images.
-
-    Raises:
-        ValueError: If no image can be read.
+    Raises ValueError if no image can be read.
     """
     found: list[str] = []
     skipped: list[str] = []
@@ -48,15 +43,7 @@ def _is_readable(path: str) -> bool:
 
 
 def make_images(folder: Path, count: int) -> list[str]:
-    """Writes JPEGs of noise at all scales over a gradient, with about as many bytes as COCO's.
-
-    Args:
-        folder: Output folder.
-        count: Number of images.
-
-    Returns:
-        Paths of the images.
-    """
+    """Writes JPEGs of noise at all scales over a gradient, about as large as those of COCO; returns their paths."""
     rng = np.random.default_rng(0)
     width, height = SIZE
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90]

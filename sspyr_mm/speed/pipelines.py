@@ -1,14 +1,16 @@
 """Pipelines from a file to views: that of the shipped configs, and one with Pillow for the same views."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import Compose
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.utils.data import default_collate
 from torchvision import transforms
+from torchvision.transforms.functional import to_pil_image, to_tensor
 
 from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_MEAN, IMAGENET_STD
@@ -18,47 +20,31 @@ __all__ = ["PillowAugment", "PillowPipeline", "PyramidPipeline", "collate"]
 
 
 class PyramidPipeline:
-    """The pipeline of the shipped configs: decode, cut regions, pack.
-
-    Args:
-        spec: Pyramid.
-    """
+    """The pipeline of the shipped configs: decode, cut regions, pack."""
 
     def __init__(self, spec: PyramidSpec) -> None:
-        load = LoadRGBImage(skip_broken=False)
-        load.set_pyramid(spec)  # as PyramidLinkHook does
-        self.steps: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
-            load,
-            PyramidViewTransform(spec),
-            PackPyramidInputs(),
-        ]
+        self.load = LoadRGBImage(skip_broken=False)
+        self.load.set_pyramid(spec)  # as PyramidLinkHook does
+        self.transforms = Compose([self.load, PyramidViewTransform(spec), PackPyramidInputs()])
 
     def decode(self, path: str) -> np.ndarray:
-        """Runs the first step only; returns (H, W, 3) uint8."""
-        return self.steps[0]({"img_path": path})["img"]
+        """Returns one image, (H, W, 3) uint8."""
+        return self.load({"img_path": path})["img"]
 
     def __call__(self, path: str) -> dict[str, Any]:
         """Returns the packed regions of one image."""
-        results: dict[str, Any] = {"img_path": path}
-        for step in self.steps:
-            results = step(results)
-        return results
+        return self.transforms({"img_path": path})
 
 
 class PillowPipeline:
     """The same views made in the worker, patch by patch with Pillow and torchvision, as the official code does.
 
     A region that the views share becomes a tensor, and each of its cells an image again. Written for comparison, from
-    a description of the official code.
-
-    Args:
-        spec: Pyramid without multi-crops.
+    a description of the official code. Multi-crops are ignored.
     """
 
     def __init__(self, spec: PyramidSpec) -> None:
         self.spec = spec
-        self.to_tensor = transforms.ToTensor()
-        self.to_image = transforms.ToPILImage()
         self.augment = PillowAugment()
 
     def __call__(self, path: str) -> list[Tensor]:
@@ -72,10 +58,10 @@ class PillowPipeline:
         if scale.num_regions == NUM_VIEWS and scale.grid == 1:
             return [self.augment(cut(image)) for _ in range(NUM_VIEWS)]
         crop, side = transforms.RandomCrop(scale.patch), scale.cell
-        regions = [self.to_tensor(cut(image)) for _ in range(scale.num_regions)]
+        regions = [to_tensor(cut(image)) for _ in range(scale.num_regions)]
         corners = [(y * side, x * side) for y in range(scale.grid) for x in range(scale.grid)]
         return [
-            self.augment(crop(self.to_image(region[:, y : y + side, x : x + side])))
+            self.augment(crop(to_pil_image(region[:, y : y + side, x : x + side])))
             for region in regions * (NUM_VIEWS // scale.num_regions)
             for y, x in corners
         ]
@@ -100,9 +86,5 @@ class PillowAugment:
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stacks the regions of several images.
-
-    Args:
-        samples: Outputs of :class:`PyramidPipeline`.
-    """
+    """Stacks the regions of several images, as :class:`PyramidPipeline` returns them."""
     return {"inputs": default_collate([sample["inputs"] for sample in samples])}

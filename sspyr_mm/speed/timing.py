@@ -1,4 +1,4 @@
-"""Times of several functions, taken in turn, so that a busy machine slows all of them alike."""
+"""Times of several functions, measured in turn, so that a busy machine slows all of them equally."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ __all__ = ["cpu_ms", "wall_ms"]
 
 T = TypeVar("T")
 _BLOCK = 8
-"""Items a function processes in a row."""
+"""Items per measurement."""
 
 
 def wall_ms(
@@ -27,17 +27,10 @@ def wall_ms(
     num_threads: int | None = None,
     **timer: Any,
 ) -> dict[str, float]:
-    """Measures calls with torch's ``Timer``, which waits for the GPU and calls a function twice before it measures.
+    """Returns the median milliseconds of a call of each function, over ``rounds`` measurements.
 
-    Args:
-        functions: Functions by name.
-        rounds: Number of measurements of each function.
-        calls: Calls per measurement.
-        num_threads: Threads of torch's operators; default: those of this process.
-        **timer: Other arguments of ``Timer``.
-
-    Returns:
-        Median milliseconds of a call, by name.
+    torch's ``Timer``, which receives the other arguments, waits for the GPU and calls a function twice before it
+    measures. Its operators use the threads of this process by default.
     """
     timer["num_threads"] = num_threads or torch.get_num_threads()
     timers = {name: Timer("call()", globals={"call": call}, **timer) for name, call in functions.items()}
@@ -49,14 +42,9 @@ def wall_ms(
 
 
 def cpu_ms(functions: Mapping[str, Callable[[T], object]], items: Sequence[T]) -> dict[str, float]:
-    """Measures the CPU time of functions of one argument on one core, as in a worker of a loader.
+    """Returns the median CPU milliseconds of each function per item, on one core, like in a worker of a loader.
 
-    Args:
-        functions: Functions by name; all are called with the same items.
-        items: Arguments, repeated as needed.
-
-    Returns:
-        Median milliseconds per item, by name.
+    All functions are called with the same items, which are repeated as needed.
     """
     calls = min(_BLOCK, len(items))
     rounds = math.ceil(len(items) / calls)

@@ -1,4 +1,4 @@
-"""A training step: images per second, the share of its parts, its upper bound; on a GPU also its memory and waits."""
+"""Speed of training: images per second, the parts of a step, an upper bound; on a GPU also memory and waits."""
 
 import copy
 import itertools
@@ -28,24 +28,14 @@ from sspyr_mm.speed.timing import wall_ms
 __all__ = ["Setting", "make_step", "measure_training"]
 
 _PREFETCHED = 2
-"""Batches that a worker makes ahead."""
+"""Batches that a worker prefetches."""
 _PRECISION = ("type", "dtype", "loss_scale")
 """Keys of an optimizer wrapper that set the precision."""
 
 
 @dataclass
 class Setting:
-    """Model, images and device of the measured training.
-
-    Args:
-        cfg: Pre-training config.
-        device: Device.
-        batch_size: Images per step.
-        num_workers: Workers of a loader.
-        paths: Images.
-        rounds: Measurements of each part of a step.
-        calls: Steps per measurement.
-    """
+    """Config, images and device of the measured training: ``rounds`` measurements of ``calls`` steps."""
 
     cfg: Config
     device: torch.device
@@ -61,11 +51,7 @@ class Setting:
         return PyramidSpec.from_config(self.cfg.model.pyramid)
 
     def build(self, **changes: Any) -> SSPRL:
-        """Builds the network in training mode.
-
-        Args:
-            **changes: Changes of the model's config.
-        """
+        """Builds the network of the config, with changes, in training mode."""
         torch.manual_seed(0)
         level = logging.root.manager.disable
         logging.disable(logging.INFO)  # a line per initialised parameter
@@ -77,12 +63,7 @@ class Setting:
         return model.to(self.device).train()
 
     def wrap(self, model: nn.Module, optimizer: dict) -> OptimWrapper:
-        """Builds an optimizer in the config's precision.
-
-        Args:
-            model: Network whose parameters it updates.
-            optimizer: Config of the optimizer.
-        """
+        """Builds an optimizer from its config, in the precision of the training config."""
         precision = {n: v for n, v in self.cfg.optim_wrapper.items() if n in _PRECISION}
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             return build_optim_wrapper(model, {**precision, "optimizer": copy.deepcopy(optimizer)})
@@ -90,20 +71,15 @@ class Setting:
     def images_per_s(self, pipeline: Callable[[str], object], collate_fn: Any, step: Callable[[Any], object]) -> float:
         """Measures training from files to updated weights, at the steady pace of the workers.
 
-        The first steps, which consume what the workers made ahead, do not count. More batches follow the last timed
-        one, so that the workers stay busy until then.
-
-        Args:
-            pipeline: Function of an image's path, run in a worker.
-            collate_fn: Function of the outputs of a batch's images.
-            step: Function that trains on a batch.
+        A worker runs ``pipeline`` on the path of each image and ``collate_fn`` on the results of a batch; ``step``
+        trains on a batch. The first steps, which consume prefetched batches, do not count. More batches follow the last
+        timed one, so that the workers stay busy until then.
         """
-        at_once = max(1, self.num_workers)
-        ahead = (1 + _PREFETCHED) * at_once
+        workers = max(1, self.num_workers)
+        ahead = (1 + _PREFETCHED) * workers
         # Workers that start together also end together: whole rounds of them are timed, at least two.
-        timed = max(2, math.ceil(self.rounds * self.calls / at_once)) * at_once
-        # torch's Timer takes two batches before it measures.
-        num_batches = ahead + 2 + timed + ahead
+        timed = max(2, math.ceil(self.rounds * self.calls / workers)) * workers
+        num_batches = ahead + 2 + timed + ahead  # torch's Timer takes two batches before it measures
         batches = iter(self.loader(pipeline, collate_fn, num_batches))
         for batch in itertools.islice(batches, ahead):
             step(batch)
@@ -111,9 +87,8 @@ class Setting:
         return 1e3 * self.batch_size / ms["step"]
 
     def loader(self, pipeline: Callable[[str], object], collate_fn: Any, num_batches: int) -> DataLoader:
-        """Builds a loader of a pipeline's outputs."""
-        paths = itertools.islice(itertools.cycle(self.paths), num_batches * self.batch_size)
-        dataset: Any = list(paths)
+        """Builds a loader of the outputs of a pipeline."""
+        dataset: Any = list(itertools.islice(itertools.cycle(self.paths), num_batches * self.batch_size))
         return DataLoader(
             dataset,
             self.batch_size,
@@ -129,11 +104,7 @@ def _load(pipeline: Callable[[str], object], collate_fn: Any, paths: Sequence[st
 
 
 def make_step(setting: Setting) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[str, Any]], None]]:
-    """Builds the config's network and optimizer, and a function that trains on a batch of regions.
-
-    Args:
-        setting: Training setting.
-    """
+    """Builds network and optimizer of the config, and a function that trains on a batch of regions."""
     cfg = prepare_config(copy.deepcopy(setting.cfg))
     model = setting.build()
     wrapper = setting.wrap(model, cfg.optim_wrapper.optimizer)
@@ -146,17 +117,10 @@ def make_step(setting: Setting) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[
 
 
 def measure_training(setting: Setting) -> dict[str, Any]:
-    """Measures speed and parts of a step.
+    """Measures training from files, a step from regions in memory, and the parts of the step.
 
-    Args:
-        setting: Training setting.
-
-    Returns:
-        ``images_per_s`` from files; ``step_ms`` and ``step_images_per_s`` from regions in memory;
-        ``bound_images_per_s`` from patches on the device; ``recompute_ratio``, the time of a step with
-        ``recompute='scale'`` by that of one without (None if the config recomputes); ``augment_share``,
-        ``sinkhorn_share`` and ``optimizer_share`` of a step; ``sync_warnings_per_step`` and ``peak_memory_gib``, None
-        without a GPU.
+    ``bound_images_per_s`` counts images whose patches are on the device already; ``recompute_ratio`` compares steps
+    with ``recompute='scale'`` and without (None if the config recomputes). Figures of the GPU are None without one.
     """
     model, wrapper, step = make_step(setting)
     pipeline = PyramidPipeline(setting.spec)
@@ -180,7 +144,7 @@ def measure_training(setting: Setting) -> dict[str, Any]:
 
 
 def _parts(model: SSPRL, wrapper: OptimWrapper, batch: Mapping[str, Any]) -> dict[str, Callable[[], object]]:
-    """Parts of a step that can run separately."""
+    """Returns the parts of a step that can run separately."""
     patches = model.data_preprocessor(batch, True)["inputs"]
     embeddings = {name: z.detach() for name, z in model.embed(patches).items()}
     gradients = [torch.full_like(param, 1e-6) for param in model.parameters()]
@@ -209,7 +173,7 @@ def _parts(model: SSPRL, wrapper: OptimWrapper, batch: Mapping[str, Any]) -> dic
 
 
 def _inspect_gpu(step: Callable[[], object], device: torch.device) -> dict[str, Any]:
-    """Counts waits of the host and measures peak memory with torch's own means."""
+    """Counts waits of the host and measures the peak memory of a step."""
     if device.type != "cuda":
         return {"sync_warnings_per_step": None, "peak_memory_gib": None}
     torch.cuda.reset_peak_memory_stats(device)

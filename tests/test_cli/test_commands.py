@@ -1,4 +1,4 @@
-"""Commands, as a user gives them, on a checkpoint the program has trained."""
+"""Commands on a checkpoint that tools/train.py has saved."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_help_lists_every_command_without_importing_the_stack():
     assert "HEAVY []" in done.stdout
 
 
-def test_imports_print_nothing_where_commands_answer(tmp_path):
+def test_imports_print_nothing_to_stdout(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert run("-c", "import sspyr_mm").stdout == ""
     done = run("-m", "sspyr_mm", "doctor", "--quick", "--json", "--data", tmp_path)
@@ -59,7 +59,7 @@ def test_probe_of_a_voc_tree_by_splits(checkpoint, scenes):
     assert 5 < float(lines[0].split()[1]) < 100
 
 
-def test_probe_refuses_sets_of_other_classes(checkpoint, scenes, tmp_path):
+def test_probe_rejects_sets_with_different_classes(checkpoint, scenes, tmp_path):
     for name in ("a/1.jpg", "b/1.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).symlink_to(next((scenes / "val2017").iterdir()))
@@ -72,7 +72,7 @@ def test_probe_refuses_sets_of_other_classes(checkpoint, scenes, tmp_path):
     assert "--val has 12 classes that --train lacks: " in done.stderr
 
 
-def test_health_has_a_line_per_scale(checkpoint):
+def test_health_prints_a_line_per_scale(checkpoint):
     done = run("-m", "sspyr_mm", "health", checkpoint, "--num-images", "32", check=False)
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("s")}
     assert "/ 12" in lines["s0"] and "/ 60" in lines["s1"]
@@ -117,13 +117,13 @@ def test_browse_views_writes_an_image(scenes, tmp_path):
         (["health", "nowhere.pth", "--num-images", "0"], "must be an integer >= 1, got '0'"),
     ],
 )
-def test_wrong_checkpoints(args, message):
+def test_invalid_checkpoints_are_reported(args, message):
     done = run("-m", "sspyr_mm", *args, check=False)
     assert done.returncode == 2
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_probe_names_a_broken_image_in_one_line(checkpoint, tmp_path):
+def test_probe_reports_a_broken_image_in_one_line(checkpoint, tmp_path):
     for index, name in enumerate(("a/1.png", "b/2.png", "b/3.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (16, 16), (index, 9, 9)).save(tmp_path / name)

@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm doctor`` as a process of its own, on this environment and on broken ones."""
+"""``python -m sspyr_mm doctor`` in a separate process, with this environment and with broken ones."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_bad_data_is_a_problem(tmp_path, images):
     assert found[str(images)]["level"] == "ok"
 
 
-def test_some_broken_images_are_a_note_and_only_broken_ones_a_problem(tmp_path, images):
+def test_some_broken_images_are_a_note_and_all_a_problem(tmp_path, images):
     files = sorted(images.rglob("*.jpg"))
     files[0].write_bytes(files[0].read_bytes()[:200])
     ready, found = report("--data", images, cwd=tmp_path)
@@ -106,18 +106,18 @@ def shadow_metadata(folder, distribution, version):
     return folder
 
 
-def test_a_torch_that_cannot_be_imported(tmp_path):
+def test_torch_that_cannot_be_imported_is_a_problem(tmp_path):
     shadow = shadow_module(tmp_path / "shadow", "torch", "raise ImportError('libcudart.so.13: gone')")
     ready, found = report(cwd=tmp_path, shadow=shadow)
     assert not ready
     assert found["torch import"]["level"] == "problem"
     assert "libcudart.so.13: gone" in found["torch import"]["found"]
     assert found["torch import"]["remedy"] == "bash tools/setup_env.sh"
-    # the doctor goes on to the end all the same
+    # the remaining checks still run
     assert "cores" in found
 
 
-def test_an_opencv_without_its_libraries(tmp_path):
+def test_opencv_without_its_libraries_is_a_problem(tmp_path):
     code = "raise ImportError('libGL.so.1: cannot open shared object file')"
     shadow = shadow_module(tmp_path / "shadow", "cv2", code)
     ready, found = report(cwd=tmp_path, shadow=shadow)
@@ -125,7 +125,7 @@ def test_an_opencv_without_its_libraries(tmp_path):
     assert "apt-get install libgl1" in found["OpenCV"]["remedy"]
 
 
-def test_originals_over_forks_and_an_old_mmpretrain(tmp_path):
+def test_mixed_stack_and_old_mmpretrain_are_problems(tmp_path):
     shadow = shadow_metadata(tmp_path / "shadow", "mmcv", "2.1.0")
     shadow_metadata(shadow, "onedl-mmpretrain", "0.25.0")
     ready, found = report(cwd=tmp_path, shadow=shadow)
@@ -135,21 +135,21 @@ def test_originals_over_forks_and_an_old_mmpretrain(tmp_path):
     assert found["mmpretrain"]["remedy"].startswith("mmpretrain >= 1.0, < 2 is needed")
 
 
-def test_two_versions_of_opencv_are_named(tmp_path):
+def test_two_versions_of_opencv_are_a_note(tmp_path):
     shadow = shadow_metadata(tmp_path / "shadow", "opencv-python", "4.9.0.80")
     ready, found = report(cwd=tmp_path, shadow=shadow)
     assert ready  # they may work; the user should know
     assert found["OpenCV"]["level"] == "note" and "opencv-python==4." in found["OpenCV"]["remedy"]
 
 
-def test_pure_mmcv_is_enough(tmp_path):
+def test_mmcv_without_ops_is_a_note(tmp_path):
     shadow = shadow_module(tmp_path / "shadow", "mmcv", "")
     ready, found = report(cwd=tmp_path, shadow=shadow)
     assert ready
     assert found["mmcv ops"]["level"] == "note" and found["mmcv ops"]["found"] == "not compiled"
 
 
-def test_ops_of_another_torch(tmp_path):
+def test_ops_for_another_torch_are_a_note(tmp_path):
     shadow = shadow_module(tmp_path / "shadow", "mmcv", "")
     (shadow / "mmcv" / "_ext.cpython-311-x86_64-linux-gnu.so").write_bytes(b"\x7fELF not really")
     ready, found = report(cwd=tmp_path, shadow=shadow)
@@ -158,7 +158,7 @@ def test_ops_of_another_torch(tmp_path):
     assert "bash tools/setup_env.sh" in found["mmcv ops"]["remedy"]
 
 
-def test_components_that_do_not_import(tmp_path):
+def test_components_that_cannot_be_imported_are_a_problem(tmp_path):
     shadow = shadow_module(tmp_path / "shadow", "mmpretrain", "raise RuntimeError('broken on purpose')")
     code, out, _ = doctor(cwd=tmp_path, shadow=shadow)
     assert code == 1
@@ -180,7 +180,7 @@ def test_help_does_not_import_torch(tmp_path):
     assert "--data" in result.stdout
 
 
-def test_gpu_that_torch_does_not_see(monkeypatch):
+def test_gpu_that_torch_does_not_detect_is_a_note(monkeypatch):
     monkeypatch.setattr(machine_check, "_nvidia_driver", lambda: "470.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -192,7 +192,7 @@ def test_gpu_that_torch_does_not_see(monkeypatch):
     assert finding.remedy == "unset CUDA_VISIBLE_DEVICES to use it"
 
 
-def test_little_shared_memory(monkeypatch):
+def test_little_shared_memory_is_a_note(monkeypatch):
     usage = machine_check.shutil.disk_usage("/")._replace(free=2**26)
     monkeypatch.setattr(machine_check.shutil, "disk_usage", lambda path: usage)
     findings = {finding.name: finding for finding in machine_check.check_machine()}

@@ -1,4 +1,4 @@
-"""Fixtures of tests that run."""
+"""Fixtures of tests that train."""
 
 import itertools
 import logging
@@ -57,7 +57,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def uninterrupted(config, tmp_path_factory):
-    """Three epochs in one go: where its checkpoints are, and what came out."""
+    """Three uninterrupted epochs: work dir, losses and final state."""
     work_dir = tmp_path_factory.mktemp("uninterrupted")
     losses = []
 
@@ -71,7 +71,7 @@ def uninterrupted(config, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Runs that fail leave theirs behind."""
+    """Restores signal handlers, which failed runs do not."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield before
     for number, handler in before.items():
@@ -80,7 +80,7 @@ def handlers():
 
 @pytest.fixture
 def listens_to_ctrl_c():
-    """A process as a terminal starts it; those of pytest-xdist ignore SIGINT."""
+    """Handles SIGINT as in a terminal; processes of pytest-xdist ignore it."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""--data-root on configs of labelled images, which have a test part that it would not reach."""
+"""--data-root with configs of labelled images, which also have a validation set."""
 
 import pytest
 from mmengine.config import Config
@@ -8,7 +8,7 @@ from sspyr_mm.engine.config import set_data_root
 
 @pytest.mark.parametrize("kind", ["MultiLabelImages", "mmpretrain.MultiLabelImages"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_labelled_images_are_refused(tmp_path, kind, wrapped):
+def test_data_root_of_labelled_images_is_rejected(tmp_path, kind, wrapped):
     dataset = dict(type=kind, data_root="old")
     if wrapped:
         dataset = dict(type="ConcatDataset", datasets=[dataset])

@@ -1,4 +1,4 @@
-"""tools/train.py on machines without a GPU: one process, and several with gloo."""
+"""tools/train.py on machines without a GPU: one process, and several processes with gloo."""
 
 import contextlib
 import os
@@ -111,7 +111,7 @@ def test_two_gloo_processes_train_a_config_made_for_gpus(config, tmp_path):
     losses = [float(loss) for loss in re.findall(r"loss: (\S+)", output)]
     assert len(losses) == 2 and np.isfinite(losses).all()
     assert "bfloat16 instead of float16" in output
-    assert output.count("SyncBN layers run as BN") == 1  # one process says it, once
+    assert output.count("SyncBN layers run as BN") == 1  # by one process, once
     # 16 images, 2 ranks of 4: two iterations are an epoch
     assert re.search(r"Epoch\(train\) +\[1\]\[2/2\]|Iter\(train\) \[2/2\]", output), output[-2000:]
     assert (work / "iter_2.pth").is_file()
@@ -154,7 +154,7 @@ def on_cpu(monkeypatch):
 
 @pytest.fixture
 def gloo(on_cpu, monkeypatch, tmp_path):
-    """A world of one."""
+    """Process group with one process."""
     monkeypatch.setattr(cpu, "init_gloo", lambda *args, **kwargs: None)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     monkeypatch.setenv("LOCAL_RANK", "0")
@@ -162,7 +162,7 @@ def gloo(on_cpu, monkeypatch, tmp_path):
     torch.distributed.destroy_process_group()
 
 
-def test_a_machine_with_a_gpu_keeps_its_config(monkeypatch):
+def test_config_is_unchanged_on_a_gpu(monkeypatch):
     monkeypatch.setattr(cpu, "_has_accelerator", lambda: True)
     cfg = Config(
         dict(
@@ -175,7 +175,7 @@ def test_a_machine_with_a_gpu_keeps_its_config(monkeypatch):
     assert cpu.prepare_config(cfg, "pytorch").to_dict() == before
 
 
-def test_the_scope_of_a_base_does_not_reach_the_collate_function(on_cpu):
+def test_scope_is_removed_from_the_collate_function(on_cpu):
     cfg = Config(
         dict(
             train_dataloader=dict(collate_fn=dict(type="default_collate", _scope_="mmpretrain")),
@@ -215,7 +215,7 @@ def test_config_of_a_distributed_run_on_the_cpu(gloo):
     assert cfg.optim_wrapper.b.type == "OptimWrapper"
 
 
-def test_a_wrapper_of_ones_own_is_kept(gloo):
+def test_custom_model_wrapper_is_kept(gloo):
     cfg = Config(dict(model=dict(), model_wrapper_cfg=dict(type="MMSeparateDistributedDataParallel")))
     cpu.prepare_config(cfg, "pytorch")
     expected = dict(type="MMSeparateDistributedDataParallel", device_ids=None)
@@ -264,7 +264,7 @@ def test_data_root_reaches_the_innermost_dataset(tmp_path, wrapped):
         set_data_root(Config(dict(train_dataloader=None)), str(tmp_path))
 
 
-def test_dataloader_defaults_leave_what_is_said(monkeypatch):
+def test_dataloader_defaults_keep_given_values(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cfg = Config(
         dict(
@@ -282,7 +282,7 @@ def test_dataloader_defaults_leave_what_is_said(monkeypatch):
     assert cfg.test_dataloader is None
 
 
-def test_settings_of_workers_do_no_harm_without_workers():
+def test_worker_settings_are_dropped_without_workers():
     workers = dict(num_workers=0, prefetch_factor=4, persistent_workers=True)
     cfg = Config(dict(default_scope="mmpretrain", train_dataloader=dict(**workers)))
     fill_dataloaders(cfg)
@@ -303,7 +303,7 @@ def test_autocast_wrapper_computes_in_bfloat16_and_updates_float32_weights():
     with wrapper.optim_context(model):
         output = model(images)
     assert output.dtype == torch.bfloat16
-    assert model(images).dtype == torch.float32  # the context is left again
+    assert model(images).dtype == torch.float32  # outside of the context
     wrapper.update_params(output.float().sum())
     assert model.weight.dtype == torch.float32
     # d(sum)/dW is the sum of the inputs, in every row; bfloat16 has 8 bits
@@ -346,7 +346,7 @@ def test_autocast_wrapper_synchronises_gradients_only_when_it_steps():
     assert model.skipped == 2
 
 
-def test_autocast_wrapper_refuses_float16():
+def test_autocast_wrapper_rejects_float16():
     optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
     with pytest.raises(ValueError, match=r"dtype must be 'bfloat16', got 'float16'; .*AmpOptimWrapper"):
         AutocastOptimWrapper(optimizer=optimizer, dtype="float16")
@@ -358,12 +358,12 @@ def test_dist_train_usage(arguments):
     assert code == 2 and "usage: bash tools/dist_train.sh CONFIG GPUS" in output
 
 
-def test_dist_train_asks_for_an_address(config):
+def test_dist_train_requires_an_address(config):
     code, output = run(["bash", "tools/dist_train.sh", config, 2], NNODES="2", MASTER_ADDR="")
     assert code == 2 and "needs MASTER_ADDR" in output
 
 
-def test_slurm_train_hands_everything_to_srun(tmp_path):
+def test_slurm_train_passes_all_arguments_to_srun(tmp_path):
     fake = tmp_path / "srun"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
@@ -380,5 +380,5 @@ def test_slurm_train_hands_everything_to_srun(tmp_path):
     assert lines[lines.index("--time") :][:3] == ["--time", "1:00", "--exclusive"]
     assert lines[-2:] == ["--cfg-options", "a=b c"]
     assert lines[lines.index("--launcher") + 1] == "slurm"
-    # In time to save a checkpoint; options of one's own come later and win.
+    # In time to save a checkpoint; the user's options come later and take precedence.
     assert lines.index("--signal=TERM@120") < lines.index("--time")

@@ -1,4 +1,4 @@
-"""Settings of the command line that nothing reads are errors; those that something reads are set."""
+"""Settings of the command line are set if something reads them, and rejected otherwise."""
 
 import re
 
@@ -52,7 +52,7 @@ def cfg():
         ("train_dataloader.dataset.max_mising=0.5", "dataset.max_missing=0.5"),
     ],
 )
-def test_a_setting_that_nothing_reads_names_the_nearest(cfg, given, meant):
+def test_unread_setting_is_rejected_with_the_nearest_name(cfg, given, meant):
     cfg.merge_from_dict({"optim_wrapper.paramwise_cfg": {}, "auto_scale_lr": {}, "log_processor": {}})
     before = cfg.to_dict()
     key, value = given.split("=")
@@ -92,7 +92,7 @@ def test_a_setting_that_nothing_reads_names_the_nearest(cfg, given, meant):
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_a_new_setting_that_is_read_is_set(cfg, options):
+def test_new_setting_that_is_read_is_set(cfg, options):
     merge_options(cfg, options)
     for key, value in options.items():
         node = cfg
@@ -101,13 +101,13 @@ def test_a_new_setting_that_is_read_is_set(cfg, options):
         assert node == value
 
 
-def test_none_removes_a_hook_that_mmengine_does_not_define(cfg):
+def test_none_removes_a_hook(cfg):
     merge_options(cfg, {"default_hooks.divergence": None, "default_hooks.logger": "none"})
     assert "divergence" not in cfg.default_hooks
-    assert cfg.default_hooks.logger is None  # mmengine's own hooks: it leaves them out
+    assert cfg.default_hooks.logger is None  # mmengine skips its own hooks if they are None
 
 
-def test_a_variable_left_in_a_dumped_config_is_not_a_setting(tmp_path):
+def test_variable_of_a_dumped_config_is_not_a_setting(tmp_path):
     (tmp_path / "config.py").write_text("batch = 7\ntrain_dataloader = dict(batch_size=batch)\n")
     Config.fromfile(tmp_path / "config.py").dump(tmp_path / "dumped.py")
     for name in ("config.py", "dumped.py"):
@@ -115,7 +115,7 @@ def test_a_variable_left_in_a_dumped_config_is_not_a_setting(tmp_path):
             merge_options(Config.fromfile(tmp_path / name), {"batch": 3})
 
 
-def test_a_type_is_not_suggested_for_another_setting(cfg):
+def test_type_is_not_suggested_for_another_setting(cfg):
     with pytest.raises(ValueError, match=r"has no setting `dtype`; use one of .*clip_grad"):
         merge_options(cfg, {"optim_wrapper.dtype": "bfloat16"})
 
@@ -127,25 +127,25 @@ def test_null_and_none_mean_None(cfg):
     assert cfg.custom_hooks == [None, "nullify"]
 
 
-def test_a_dict_takes_the_place_of_none(cfg):
+def test_dict_replaces_none(cfg):
     cfg.optim_wrapper.clip_grad = None
     merge_options(cfg, {"optim_wrapper.clip_grad.max_norm": 35, "optim_wrapper.clip_grad.norm_type": 2})
     assert cfg.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
 
 
-def test_an_index_beyond_a_list(cfg):
+def test_index_beyond_a_list_is_rejected(cfg):
     with pytest.raises(ValueError, match=r"--cfg-options: Index 7 exceeds the length of list"):
         merge_options(cfg, {"param_scheduler.7.end": 1})
 
 
-def test_a_variable_of_the_file_is_no_setting(tmp_path):
+def test_variable_of_the_file_is_not_a_setting(tmp_path):
     path = tmp_path / "config.py"
     path.write_text(f'_base_ = "{SMALL}"\nsize = 8\nmine = dict(a=1)\ntrain_dataloader = dict(batch_size=size)\n')
     cfg = Config.fromfile(path)
     check_names(cfg)
     with pytest.raises(ValueError, match="nothing reads `size` once the config file is loaded"):
         merge_options(cfg, {"size": 4})
-    merge_options(cfg, {"mine.a": 2})  # code of one's own may read runner.cfg.mine
+    merge_options(cfg, {"mine.a": 2})  # a user's code may read runner.cfg.mine
     assert cfg.mine == dict(a=2)
 
 
@@ -153,7 +153,7 @@ def test_a_variable_of_the_file_is_no_setting(tmp_path):
     ("wrong", "right"),
     [("optim_wraper", "optim_wrapper"), ("trainer_cfg", "train_cfg"), ("default_hook", "default_hooks")],
 )
-def test_a_misspelt_name_in_a_file(tmp_path, wrong, right):
+def test_misspelt_name_in_a_file_is_rejected(tmp_path, wrong, right):
     path = tmp_path / "config.py"
     path.write_text(f'_base_ = "{SMALL}"\n{wrong} = dict(a=1)\n')
     with pytest.raises(ValueError, match=f"config.py: nothing reads `{wrong}`; rename it to `{right}`"):
@@ -161,7 +161,7 @@ def test_a_misspelt_name_in_a_file(tmp_path, wrong, right):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[!_]*/**/*.py")), ids=lambda p: p.stem)
-def test_shipped_configs_hold_no_misspelt_name(path):
+def test_shipped_configs_have_no_misspelt_names(path):
     cfg = Config.fromfile(path)
     check_names(cfg)
     merge_options(cfg, {"model.backbone.init_cfg": "none", "train_dataloader.batch_size": 2})

@@ -39,8 +39,8 @@ def test_fromfile_dump_and_reload(inherited, tmp_path):
     assert Config.fromfile(tmp_path / "dumped.py").model.to_dict() == cfg.model.to_dict()
 
 
-def test_the_first_base_alone_makes_forks_known(inherited):
-    """As under `mim train` or mmseg's own train.py: nobody has imported sspyr_mm before the config is read."""
+def test_forks_are_found_through_the_first_base(inherited):
+    """`mim train` and train.py of mmseg do not import sspyr_mm before they read the config."""
     path, model = inherited
     code = f"from mmengine.config import Config; print(Config.fromfile({str(path)!r}).model.type)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -50,7 +50,7 @@ def test_the_first_base_alone_makes_forks_known(inherited):
 
 def test_train_py_reads_them(inherited, tmp_path):
     path, _ = inherited
-    # It gets as far as the data, which are not there: the config was read and the runner built.
+    # The error about missing data shows that the config was read.
     command = [sys.executable, "tools/train.py", str(path), "--work-dir", str(tmp_path / "work")]
     missing = str(tmp_path / "nothing")
     result = subprocess.run([*command, "--data-root", missing], capture_output=True, text=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""What a config can name, Python can import from the folder's package."""
+"""Components that a config can name can be imported from the package of their folder."""
 
 import importlib
 

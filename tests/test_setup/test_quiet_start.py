@@ -36,7 +36,7 @@ def test_training_starts_without_warnings_of_the_stack(tmp_path):
     assert line.startswith("epoch 1/1 ")
 
 
-def test_only_whole_texts_are_dropped():
+def test_only_exact_texts_are_dropped():
     logger, seen = MMLogger("quiet_start"), []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append(record.getMessage())

@@ -1,4 +1,4 @@
-"""What is imported is declared in requirements/, and what is declared is imported."""
+"""Imported packages are declared in requirements/, and declared packages are imported."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 PACKAGE = ("runtime", "mminstall", "torch", "streaming")
-OPTIONAL = {"lightly"}  # compared with where it is installed
+OPTIONAL = {"lightly"}  # compared with if it is installed
 # moto's server imports flask; the others are plugins of pytest.
 NOT_IMPORTED = {"flask", "flask-cors", "pytest-timeout", "pytest-xdist"}
 
@@ -68,12 +68,12 @@ def imported(folder):
 @pytest.mark.parametrize(
     ("folder", "files"), [("sspyr_mm", PACKAGE), ("tools", PACKAGE), ("tests", (*PACKAGE, "tests", "build"))]
 )
-def test_what_is_imported_is_declared(folder, files):
+def test_imported_packages_are_declared(folder, files):
     missing = {name: path for name, path in imported(folder).items() if name not in modules(*files) | OPTIONAL}
     assert not missing
 
 
-def test_what_is_declared_is_imported():
+def test_declared_packages_are_imported():
     assert modules("runtime") <= set(imported("sspyr_mm"))
     used = set(imported("tests"))
     assert {n for n in declared("tests") if MODULES.get(n, n) not in used} == NOT_IMPORTED

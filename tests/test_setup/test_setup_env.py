@@ -1,4 +1,4 @@
-"""tools/setup_env.sh as it is, in real environments whose uv and pip are fake_pip.py."""
+"""tools/setup_env.sh in real environments whose uv and pip are fake_pip.py."""
 
 import json
 import os
@@ -20,7 +20,7 @@ UV = '#!/bin/sh\n[ -z "$FAKE_UV_FAILS" ] || exit 2\npython=$4; shift 4; exec "$p
 
 
 class Setup:
-    """A copy of the script and of what it reads, and environments for it."""
+    """A copy of the script and of the files that it reads, with environments for it."""
 
     def __init__(self, folder):
         self.folder, self.repo, self.venv = folder, folder / "repo", folder / "env"
@@ -147,7 +147,7 @@ def test_failed_install_keeps_the_environment(setup):
     assert "creating" not in setup.run("--no-ops")
 
 
-def test_pip_takes_over_where_uv_fails(setup):
+def test_pip_is_used_if_uv_fails(setup):
     assert "using pip" in setup.run("--no-ops", FAKE_UV_FAILS="1")
     assert list(setup.site().glob("onedl_mmpretrain-*"))
 

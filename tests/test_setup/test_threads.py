@@ -25,7 +25,7 @@ def test_cores_are_shared_with_workers_and_processes(monkeypatch, workers, proce
     assert machine.limit_threads(workers) == threads == torch.get_num_threads()
 
 
-def test_the_users_number_stays(monkeypatch):
+def test_number_from_the_environment_takes_precedence(monkeypatch):
     torch.set_num_threads(2)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     assert machine.limit_threads(1) == 2 == torch.get_num_threads()
@@ -38,6 +38,6 @@ def test_the_users_number_stays(monkeypatch):
         machine.limit_threads(1)
 
 
-def test_a_slurm_allocation_alone_is_no_launcher(monkeypatch):
+def test_slurm_allocation_without_a_launcher_is_one_process(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "8")
     assert machine.limit_threads(2) == 6

@@ -1,4 +1,4 @@
-"""The wheel: what it carries, that it neither brings nor replaces a stack, and that it runs away from the sources."""
+"""The wheel: its contents, its requirements without torch and OpenMMLab, and its commands outside of the sources."""
 
 import email
 import os
@@ -22,11 +22,11 @@ def run(*command, cwd, **variables):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy of the sources, so that nothing of a build stays in the repository."""
+    """Built from a copy of the sources, so that the build leaves no files in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     ignore = shutil.ignore_patterns(".*", "work_dirs", "data", "build", "dist", "*.egg-info", "__pycache__", "tests")
     shutil.copytree(ROOT, folder / "source", ignore=ignore)
-    # what an earlier build left behind is not shipped again
+    # a file that an earlier build left must not be shipped
     stale = folder / "source/build/lib/sspyr_mm/removed_long_ago.py"
     stale.parent.mkdir(parents=True)
     stale.touch()

@@ -27,7 +27,7 @@ POSITIVE = {
 
 
 def test_figures_of_a_config_and_a_folder(tmp_path):
-    """In a process of its own, where no runner has set mmengine's scope; one of two images is unreadable."""
+    """In a separate process, where no runner has set the scope of mmengine; one of two images is unreadable."""
     path, out, images = tmp_path / "small.py", tmp_path / "new/bench.json", tmp_path / "images"
     images.mkdir()
     make_images(images, 1)
@@ -71,7 +71,7 @@ def test_counts_of_a_step_do_not_grow(setting):
     assert 20 < counter.counts.allocated / 2**20 < 46
 
 
-def test_a_config_that_recomputes_has_no_recompute_ratio(setting):
+def test_recompute_ratio_is_none_if_the_config_recomputes(setting):
     setting.cfg.model.recompute = "scale"
     setting.batch_size = 2
     found = measure_training(setting)
@@ -92,17 +92,17 @@ def test_wrong_arguments_are_reported_before_anything_is_measured(arguments, mes
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_without_images_is_reported(tmp_path, capsys):
+def test_folder_without_images_is_reported(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     given = ["--images", str(tmp_path / "none"), "--json", str(tmp_path / "new/deep/bench.json")]
     assert main(["bench", "--quick", *given]) == 2
     reported = capsys.readouterr().err
     assert "No image" in reported and "--json" not in reported
-    # Writing the result was tried, and left nothing behind.
+    # The check that the result can be written has left no folder.
     assert not (tmp_path / "new").exists()
 
 
-def test_checking_that_a_result_can_be_written_leaves_nothing_behind(tmp_path):
+def test_check_writable_leaves_no_files(tmp_path):
     (tmp_path / "empty").mkdir()
     for path in ("empty/a.json", "new/../empty/a.json", "new/a.json"):
         check_writable("--json", str(tmp_path / path))

@@ -1,4 +1,4 @@
-"""Our pipeline and Pillow's make the same views."""
+"""Both pipelines return the same views."""
 
 import numpy as np
 import pytest
@@ -34,14 +34,14 @@ def test_both_pipelines_make_the_same_views(ramp):
     assert {k: tuple(v.shape) for k, v in ours.items() if k != "seed"} == dict(
         s0=(2, 32, 32, 3), s1=(1, 45, 45, 3), s2=(1, 50, 50, 3)
     )
-    # Without colours and flips: patch m of both views comes from the same cell, left of the next one's.
+    # Without colours and flips: patch m of both views comes from the same cell, left of the next cell.
     augment = pillow.augment
     augment.jitter = augment.gray = augment.flip = lambda patch: patch
     red = [float(p[0].mean()) for p in pillow(ramp)[2:10]]
     assert max(red[0::2]) < min(red[1::2])
 
 
-def test_images_of_a_user(tmp_path):
+def test_given_images_are_found(tmp_path):
     for index in range(3):
         Image.fromarray(np.full((48, 64, 3), 99, np.uint8)).save(tmp_path / f"{index}.jpg")
     assert len(find_images(str(tmp_path), 2)) == 2
@@ -49,7 +49,7 @@ def test_images_of_a_user(tmp_path):
         find_images(str(tmp_path / "nothing"), 2)
 
 
-def test_generated_images_are_as_large_as_those_of_coco(tmp_path):
+def test_generated_images_are_as_large_as_coco_images(tmp_path):
     paths = make_images(tmp_path, 2)
     assert [Image.open(path).size for path in paths] == [(640, 480)] * 2
     sizes = [(tmp_path / name).stat().st_size for name in ("0000.jpg", "0001.jpg")]
@@ -57,7 +57,7 @@ def test_generated_images_are_as_large_as_those_of_coco(tmp_path):
 
 
 def test_large_photographs_are_decoded_as_in_training(tmp_path):
-    """At a quarter of their size, where regions have no use for more."""
+    """At a quarter of their size, which is enough for all regions."""
     pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     path = str(tmp_path / "large.jpg")
     Image.fromarray(pixels).resize((4000, 3000)).save(path)

@@ -1,4 +1,4 @@
-"""Functions are timed in turn, after calls that do not count."""
+"""Functions are timed in turn, after warm-up calls."""
 
 import cv2
 import pytest
@@ -7,7 +7,7 @@ from sspyr_mm.speed.timing import cpu_ms, wall_ms
 
 
 def test_functions_are_timed_in_turn_and_the_first_calls_do_not_count():
-    """Each measurement reads the clock twice, before and after it: so do torch's two calls ahead of it."""
+    """The clock is read before and after each measurement, and before and after the warm-up calls."""
     calls = []
     lengths = iter([99, 1, 99, 4, 99, 2, 99, 5, 99, 9, 99, 9])
     clock = iter(time for length in lengths for time in (0, length))
@@ -19,7 +19,7 @@ def test_functions_are_timed_in_turn_and_the_first_calls_do_not_count():
 
 @pytest.fixture
 def four_threads():
-    """OpenCV has four threads."""
+    """Sets four threads in OpenCV."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(4)
     yield

@@ -12,11 +12,7 @@ from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command.
-
-    Args:
-        parser (argparse.ArgumentParser): Parser of ``doctor``.
-    """
+    """Declares the arguments of the command."""
     parser.add_argument(
         "--data",
         nargs="+",
@@ -31,11 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs all checks and prints their findings.
 
-    Args:
-        args (argparse.Namespace): ``data`` (list[str]), ``json`` (bool), ``quick`` (bool).
-
     Returns:
-        int: 0 when pre-training can run (on the data given), 1 when it can't.
+        0 if pre-training can run, also on the data of ``--data``; otherwise 1.
     """
     findings = []
     for finding in _examine(args):
@@ -65,7 +58,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     if not args.quick:
         yield from stack_check.check_package()
     for path in args.data:
-        yield from image_check.check_data(path)
+        yield image_check.check_data(path)
 
 
 def _show(finding: Finding) -> None:

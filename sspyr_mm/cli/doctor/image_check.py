@@ -19,19 +19,14 @@ NUM_DECODED = 8
 
 
 def check_links() -> Iterator[Finding]:
-    """Checks the data sets of the shipped configs below the working directory.
-
-    Yields:
-        Finding: One per data set.
-    """
+    """Checks the data sets of the shipped configs below the working directory."""
     for name, use in DATA_LINKS.items():
         path = Path(name)
         if path.is_symlink() and not path.exists():
             found = f"link to {os.readlink(path)}, which does not exist"
             yield Finding(name, NOTE, found, f"ln -sfn /path/to/{path.name} {name}")
         elif not path.exists():
-            remedy = f"needed by {use}: ln -s /path/to/{path.name} {name}"
-            yield Finding(name, NOTE, "missing", remedy)
+            yield Finding(name, NOTE, "missing", f"needed by {use}: ln -s /path/to/{path.name} {name}")
         elif path.is_dir() and not any(path.iterdir()):
             yield Finding(name, NOTE, "empty", f"needed by {use}: fill it, or replace it by a link")
         elif not os.access(path, os.R_OK | os.X_OK):
@@ -40,34 +35,24 @@ def check_links() -> Iterator[Finding]:
             yield Finding(name, OK, str(path.resolve()))
 
 
-def check_data(path: str) -> Iterator[Finding]:
-    """Lists images like training does, and decodes some of them.
-
-    Args:
-        path (str): Folder, list file or COCO annotation file.
-
-    Yields:
-        Finding: The number of images, and the tried ones that can't be decoded.
-    """
+def check_data(path: str) -> Finding:
+    """Lists images like training does, and decodes some of them."""
     try:
         from sspyr_mm.datasets.unlabelled import UnlabelledImages
     except Exception as error:
-        yield Finding(path, PROBLEM, f"not checked: {last_line(str(error))}", "fix the installed packages first")
-        return
+        return Finding(path, PROBLEM, f"not checked: {last_line(error)}", "fix the installed packages first")
     try:
         paths = UnlabelledImages(path, lazy_init=True).list_images()
     except (OSError, ValueError) as error:
-        yield Finding(path, PROBLEM, str(error), "see the message")
-        return
+        return Finding(path, PROBLEM, str(error), "see the message")
     step = max(1, len(paths) // NUM_DECODED)
     tried = paths[::step][:NUM_DECODED]
     bad = [f"{image} ({why})" for image in tried if (why := _decode_error(image))]
     if not bad:
-        yield Finding(path, OK, f"{len(paths)} images, {len(tried)} tried and decoded")
-        return
+        return Finding(path, OK, f"{len(paths)} images, {len(tried)} tried and decoded")
     found = f"{len(paths)} images; {len(bad)} of {len(tried)} tried can't be decoded: {bad[0]}"
     remedy = "check that the copy is complete; remove or replace such files (training skips each of them)"
-    yield Finding(path, PROBLEM if len(bad) == len(tried) else NOTE, found, remedy)
+    return Finding(path, PROBLEM if len(bad) == len(tried) else NOTE, found, remedy)
 
 
 def _decode_error(path: str) -> str | None:
@@ -77,5 +62,5 @@ def _decode_error(path: str) -> str | None:
         with Image.open(path) as image:
             image.load()
     except Exception as error:  # Pillow's decoders can raise anything
-        return f"{type(error).__name__}: {last_line(str(error))}"
+        return f"{type(error).__name__}: {last_line(error)}"
     return None

@@ -13,31 +13,28 @@ from sspyr_mm import compat
 from sspyr_mm.cli.doctor.finding import NOTE, OK, PROBLEM, SETUP, Finding, last_line
 from sspyr_mm.machine import num_cores
 
+GIB = 2**30
+
 
 def check_torch() -> Iterator[Finding]:
-    """Imports torch and lists the GPUs that it detects, and reports those that it does not.
-
-    Yields:
-        Finding: Whether torch can be imported; the GPUs.
-    """
+    """Imports torch, lists the GPUs that it detects, and reports a GPU that it does not."""
     if not compat.is_importable("torch"):
         return  # reported by check_stack()
     try:
         import torch
     except Exception as error:
-        yield Finding("torch import", PROBLEM, f"fails: {last_line(str(error))}", SETUP)
+        yield Finding("torch import", PROBLEM, f"fails: {last_line(error)}", SETUP)
         return
     driver = _nvidia_driver()
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             gpu = torch.cuda.get_device_properties(index)
             half = "bfloat16" if torch.cuda.is_bf16_supported() else "float16 only"
-            found = f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, {half}, driver {driver or '?'}"
+            found = f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB, {half}, driver {driver or '?'}"
             yield Finding(f"GPU {index}", OK, f"{found}, CUDA {torch.version.cuda}")
         return
     if driver is None:
-        found = "none: training runs on the CPU (several processes with gloo)"
-        yield Finding("GPU", OK, found)
+        yield Finding("GPU", OK, "none: training runs on the CPU (several processes with gloo)")
         return
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         remedy = "unset CUDA_VISIBLE_DEVICES to use it"
@@ -52,32 +49,26 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_machine() -> Iterator[Finding]:
-    """Checks cores, memory, and the shared memory through which data loader workers pass batches.
-
-    Yields:
-        Finding: One per resource.
-    """
-    cores = num_cores()
-    yield Finding("cores", OK, str(cores))
+    """Checks cores, memory, and the shared memory through which data loader workers pass batches."""
+    yield Finding("cores", OK, str(num_cores()))
     memory = _memory_limit()
     if memory is not None:
-        found = f"{memory / 2**30:.1f} GiB"
-        if memory < 4 * 2**30:
-            remedy = "use smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
-            yield Finding("memory", NOTE, found, remedy + "train_dataloader.num_workers=1")
-        else:
-            yield Finding("memory", OK, found)
+        remedy = (
+            "use smaller batches and fewer workers: --cfg-options train_dataloader.batch_size=16 "
+            "train_dataloader.num_workers=1"
+        )
+        yield _enough("memory", f"{memory / GIB:.1f} GiB", memory >= 4 * GIB, remedy)
     if Path("/dev/shm").is_dir():
         free = shutil.disk_usage("/dev/shm").free
-        found = f"{free / 2**30:.1f} GiB free"
-        if free < 2**29:
-            remedy = (
-                "workers may die with 'Bus error': docker run --shm-size=8g (or --ipc=host), or "
-                "--cfg-options train_dataloader.num_workers=0"
-            )
-            yield Finding("/dev/shm", NOTE, found, remedy)
-        else:
-            yield Finding("/dev/shm", OK, found)
+        remedy = (
+            "workers may die with 'Bus error': docker run --shm-size=8g (or --ipc=host), or "
+            "--cfg-options train_dataloader.num_workers=0"
+        )
+        yield _enough("/dev/shm", f"{free / GIB:.1f} GiB free", free >= GIB / 2, remedy)
+
+
+def _enough(name: str, found: str, is_enough: bool, remedy: str) -> Finding:
+    return Finding(name, OK, found) if is_enough else Finding(name, NOTE, found, remedy)
 
 
 def _nvidia_driver() -> str | None:
@@ -96,8 +87,6 @@ def _memory_limit() -> int | None:
     with contextlib.suppress(AttributeError, OSError, ValueError):
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
+        with contextlib.suppress(OSError, ValueError):  # 'max', or no such file
             limits.append(int(Path(name).read_text()))
-        except (OSError, ValueError):  # 'max', or no such file
-            continue
     return min(limits, default=None)

@@ -21,19 +21,14 @@ _RUN = "ssprl_run"
 class DataCheckHook(Hook):
     """Rejects a run without a full batch; reports unused files and images without content.
 
-    It also reports prototypes, queues and batch sizes that do not match the data.
-
-    Each message names the setting to change.
+    It also reports prototypes, queues and batch sizes that do not match the data. Each message names the setting to
+    change.
     """
 
     priority = "VERY_HIGH"
 
     def before_train(self, runner: Runner) -> None:
-        """Runs the checks.
-
-        Raises:
-            ValueError: If the data does not fill one batch, or the resumed run has another length or batch size.
-        """
+        """Runs the checks; raises ValueError if there is no full batch or the resumed run has another schedule."""
         loader = runner.train_dataloader
         check_full_batch(loader)
         num_images, batch = count_images(loader), loader.batch_size * get_world_size()
@@ -46,11 +41,7 @@ class DataCheckHook(Hook):
 
 
 def check_batch(runner: Runner) -> None:
-    """Warns if the learning rate is for another number of images per step.
-
-    Args:
-        runner: Runner that is about to train.
-    """
+    """Warns if the learning rate is for another number of images per step."""
     loader = runner.train_dataloader
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
     scale = runner.cfg.get("auto_scale_lr") or {}
@@ -65,21 +56,14 @@ def count_images(loader: DataLoader) -> int:
 
 
 def check_full_batch(loader: DataLoader) -> None:
-    """Checks that an epoch has at least one iteration.
+    """Raises ValueError if an epoch has no iteration.
 
     mmengine's schedulers that count iterations reject an empty epoch before any hook runs, and their message does not
     mention the data. Therefore tools/train.py calls this before training.
-
-    Args:
-        loader: Loader of the training data.
-
-    Raises:
-        ValueError: If there are fewer images than in a batch.
     """
-    num_images = count_images(loader)
     if len(loader) == 0:
         raise ValueError(
-            f"{num_images} images do not fill one batch of {loader.batch_size} on each of {get_world_size()} "
+            f"{count_images(loader)} images do not fill one batch of {loader.batch_size} on each of {get_world_size()} "
             "process(es): set train_dataloader.batch_size lower (--cfg-options train_dataloader.batch_size=N)"
         )
 
@@ -100,12 +84,12 @@ def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated
     """Compares the images per optimizer step with the batch size that the learning rate is for.
 
     Args:
-        auto_scale_lr: The config's: ``base_batch_size``, in images per step, and ``enable``.
+        auto_scale_lr: Dict of the config: ``base_batch_size``, in images per step, and ``enable``.
         batch_size: Images per process and iteration.
         accumulated: Iterations whose gradients are accumulated for a step.
 
     Returns:
-        One sentence with the setting to change; None if both are equal, or the rate is scaled.
+        Message with the setting to change; None if both are equal, or the rate is scaled.
     """
     processes, base = get_world_size(), auto_scale_lr.get("base_batch_size")
     batch = batch_size * processes * accumulated
@@ -134,15 +118,7 @@ def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated
 
 
 def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:
-    """Lists the settings that are too large for the data.
-
-    Args:
-        spec: Pyramid.
-        num_images: Images of the data set.
-
-    Returns:
-        One message per finding, with the setting to change.
-    """
+    """Reports settings that are too large for the number of images, one message per setting."""
     messages = []
     for scale in spec.scales:
         patches = num_images * scale.num_patches

@@ -41,15 +41,14 @@ class ViewSeedHook(Hook):
     priority = "LOW"
 
     def before_train(self, runner: Runner) -> None:
-        """Checks that the loop counts epochs, and that there is one data set.
+        """Raises ValueError if the loop counts iterations or the data set wraps others.
 
-        Raises:
-            ValueError: If the loop counts iterations, since it calls hooks for its first epoch only; or if the data
-                set wraps others, since an image's views depend on its index, which repeats in them.
+        A loop of iterations calls hooks for its first epoch only; the views of an image depend on its index, which
+        repeats in wrapped data sets.
         """
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
-                "ViewSeedHook needs epochs, and every one of an IterBasedTrainLoop would show the same views: set "
+                "ViewSeedHook needs epochs; all epochs of an IterBasedTrainLoop would show the same views: set "
                 "train_cfg=dict(by_epoch=True, max_epochs=N)"
             )
         if inner_datasets(dataset := runner.train_dataloader.dataset):
@@ -64,13 +63,8 @@ class ViewSeedHook(Hook):
         loader, hub = runner.train_dataloader, runner.message_hub
         started = tuple(hub.runtime_info.get(_EPOCH_START, (-1, 0)))
         done = max(0, runner.iter - started[1]) if started[0] == runner.epoch else 0
-        begun = start_epoch(
-            loader,
-            runner.epoch,
-            seed=_run_seed(runner),
-            done=done,
-            begun=hub.runtime_info.get(_STREAM) if done else None,
-        )
+        begun = hub.runtime_info.get(_STREAM) if done else None
+        begun = start_epoch(loader, runner.epoch, seed=_run_seed(runner), done=done, begun=begun)
         if begun is not None:
             hub.update_info(_STREAM, begun)
         if done:
@@ -86,5 +80,5 @@ class ViewSeedHook(Hook):
 
 def _run_seed(runner: Runner) -> int:
     """Returns the run's seed, equal on all ranks; once a resumed run trains, it is the checkpoint's seed."""
-    apart = (runner.cfg.get("randomness") or {}).get("diff_rank_seed", False)
-    return runner.seed - get_rank() if apart else runner.seed
+    differs = (runner.cfg.get("randomness") or {}).get("diff_rank_seed", False)
+    return runner.seed - get_rank() if differs else runner.seed

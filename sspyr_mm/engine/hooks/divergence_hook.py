@@ -14,10 +14,10 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
-from sspyr_mm.engine.hooks.model_access import log_interval
+from sspyr_mm.engine.hooks.model_access import is_line_due
 from sspyr_mm.files import shortened
 
-_MOST_SKIPS = 20
+_MAX_SKIPS = 20
 """Consecutive steps without a finite loss after which loss scaling no longer recovers."""
 
 
@@ -48,24 +48,18 @@ class DivergenceHook(Hook):
     Where losses are scaled (float16), a step with infinite gradients is skipped and the scale reduced: a loss that is
     not finite counts only once the weights are affected, or after 20 consecutive such steps.
 
-    Collective: all ranks check at the same iterations and stop together.
+    Collective: all ranks check at the same iterations and stop together, with a :class:`DivergenceError`.
     """
 
     # After RuntimeInfoHook and LoggerHook, before CheckpointHook and InterruptHook.
     priority = "LOW"
 
     def __init__(self) -> None:
-        self._interval = 1
         self._checked = 0
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Checks the state that training starts from.
-
-        Raises:
-            DivergenceError: If a weight, a buffer or the optimizer's state is not finite.
-        """
-        self._interval = log_interval(runner)
+        """Checks the state that training starts from."""
         self._checked, self._training = runner.iter, True
         if names := non_finite_state(runner):
             raise DivergenceError(
@@ -73,37 +67,19 @@ class DivergenceHook(Hook):
                 "its run had diverged; use an earlier one: --resume CHECKPOINT, or --cfg-options load_from=CHECKPOINT"
             )
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
-        """Checks the losses since the last log line when the next one is due, and the state before it is saved.
-
-        Raises:
-            DivergenceError: If a value is not finite.
-        """
-        if (
-            self.every_n_inner_iters(batch_idx, self._interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-            or self.is_last_train_iter(runner)
-        ):
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Checks the losses since the last log line when the next one is due, and the state before it is saved."""
+        if is_line_due(runner, batch_idx) or self.is_last_train_iter(runner):
             self._check_losses(runner)
         if any(isinstance(hook, CheckpointHook) and _saves_now(hook, runner) for hook in runner.hooks):
             check_state(runner, runner.iter + 1)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Checks the state, before ``CheckpointHook`` saves it.
-
-        Raises:
-            DivergenceError: If a value is not finite.
-        """
+        """Checks the state, before ``CheckpointHook`` saves it."""
         check_state(runner, runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Checks the state during training, before ``CheckpointHook`` saves it as the best.
-
-        Raises:
-            DivergenceError: If a value is not finite.
-        """
+        """Checks the state during training, before ``CheckpointHook`` saves it as the best."""
         if self._training:
             check_state(runner, runner.iter)
 
@@ -127,20 +103,12 @@ class DivergenceHook(Hook):
             details.append(f"learning rate {first.lr:.3g}")
         if first.last_finite is not None:
             details.append(f"last finite value {first.last_finite:.4g}")
-        what = f"{first.name} became {first.value} at iteration {first.iteration}{rank} ({', '.join(details)})"
-        _stop(runner, f"{what}; {_some(names)} not finite now" if names else what)
+        reason = f"{first.name} became {first.value} at iteration {first.iteration}{rank} ({', '.join(details)})"
+        _stop(runner, f"{reason}; {_some(names)} not finite now" if names else reason)
 
 
 def check_state(runner: Runner, iteration: int) -> None:
-    """Checks weights, buffers and optimizer state. Collective; waits for the device.
-
-    Args:
-        runner: Runner whose model is trained.
-        iteration: Number of iterations so far, for the message.
-
-    Raises:
-        DivergenceError: If a value is not finite.
-    """
+    """Raises :class:`DivergenceError` if a weight, buffer or optimizer state is not finite on any rank. Collective."""
     if names := non_finite_state(runner):
         _stop(runner, f"after iteration {iteration} {_some(names)} not finite")
 
@@ -148,11 +116,7 @@ def check_state(runner: Runner, iteration: int) -> None:
 def non_finite_state(runner: Runner) -> list[str]:
     """Lists the tensors of a checkpoint that are not finite on any rank. Collective; waits for the device.
 
-    Args:
-        runner: Runner whose model is trained.
-
-    Returns:
-        Names, in the model's order. Buffers count only if they are NaN: some hold infinity on purpose.
+    Buffers count only if they are NaN: some hold infinity on purpose.
     """
     tests: dict[torch.device, list[tuple[str, Tensor]]] = {}
     for name, tensor, may_be_inf in _state(runner):
@@ -228,12 +192,12 @@ def _first_bad_loss(runner: Runner, count: int) -> _BadLoss | None:
         value=float(history[place]),
         lr=float(rates[place]) if len(rates) >= -place else None,
         last_finite=float(finite[-1]) if finite.size else None,
-        persists=len(history) >= _MOST_SKIPS and not np.isfinite(history[-_MOST_SKIPS:]).any(),
+        persists=len(history) >= _MAX_SKIPS and not np.isfinite(history[-_MAX_SKIPS:]).any(),
         rank=get_rank(),
     )
 
 
-def _stop(runner: Runner, what: str) -> NoReturn:
+def _stop(runner: Runner, reason: str) -> NoReturn:
     """Ends the run with the reason and the remedies."""
     last = runner.message_hub.runtime_info.get("last_ckpt")
     if not (last and os.path.exists(last)) and runner._resume:
@@ -244,7 +208,7 @@ def _stop(runner: Runner, what: str) -> NoReturn:
     rate = f" from its weights (another --work-dir, --cfg-options load_from={good})" if good else ""
     runner.call_hook("after_run")  # closes a progress bar
     raise DivergenceError(
-        f"Training has diverged: {what}. {where}; nothing was saved since. Clip gradients ({again} "
+        f"Training has diverged: {reason}. {where}; nothing was saved since. Clip gradients ({again} "
         "optim_wrapper.clip_grad.max_norm=35), use bfloat16 if the run uses float16 (no --amp, but --cfg-options "
         "optim_wrapper.type=AutocastOptimWrapper), or "
         f"start a new run{rate} with a lower optim_wrapper.optimizer.lr or a longer warm-up: a resumed run keeps the "

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -21,7 +22,7 @@ from sspyr_mm.files import whole_file
 _FILE = "interrupted.pth"
 _EARLIER = "interrupted_earlier.pth"
 _POINTER = "last_checkpoint"
-_MOST_STEPS = 100
+_MAX_STEPS = 100
 """Maximum steps between two checks, however fast the steps are: the next ones may take longer."""
 
 
@@ -52,7 +53,7 @@ class InterruptHook(Hook):
         self.seconds = seconds
         self._requested = False
         self._interval = self._steps_left = 1  # in steps, the same on every rank
-        self._last_look: float | None = None
+        self._last_check: float | None = None
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
 
@@ -73,22 +74,16 @@ class InterruptHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Removes the checkpoint of an earlier stop once the epoch has saved a later one."""
-        stale = os.path.join(runner.work_dir, _FILE)
-        if is_main_process() and os.path.isfile(stale) and not _is_latest(runner.work_dir):
-            os.remove(stale)
+        stale = Path(runner.work_dir, _FILE)
+        if is_main_process() and stale.is_file() and not _is_latest(runner.work_dir):
+            stale.unlink()
 
     def after_train(self, runner: Runner) -> None:
         """Restores the previous signal handlers."""
         self._restore()
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
-        """Saves a checkpoint and exits after a signal.
-
-        Raises:
-            DivergenceError: If a weight, a buffer or the optimizer's state is not finite; nothing is saved then.
-        """
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Saves a checkpoint and exits after a signal; a state that is not finite is reported instead of saved."""
         # Checkpoints do not contain accumulated gradients: stop only after a full step.
         mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):
@@ -109,26 +104,26 @@ class InterruptHook(Hook):
         sys.exit(130)
 
     def _agreed(self, runner: Runner) -> bool:
+        """Returns whether to stop, the same on every rank. Collective at intervals that all ranks know."""
         if get_world_size() == 1:
             return self._requested
         self._steps_left -= 1
         if self._steps_left > 0:
             return False
-        device = next(runner.model.parameters()).device
         # One collective for both: whether to stop, and the number of steps to the next check by rank 0's clock.
-        told = [int(self._requested), self._steps_by_the_clock() if is_main_process() else 0]
-        answer = torch.tensor(told, device=device)
-        all_reduce(answer, "max")
-        stop, self._interval = answer.tolist()
+        sent = [int(self._requested), self._next_interval() if is_main_process() else 0]
+        message = torch.tensor(sent, device=next(runner.model.parameters()).device)
+        all_reduce(message, "max")
+        stop, self._interval = message.tolist()
         self._steps_left = self._interval
         return bool(stop)
 
-    def _steps_by_the_clock(self) -> int:
-        now, last = time.monotonic(), self._last_look
-        self._last_look = now
+    def _next_interval(self) -> int:
+        now, last = time.monotonic(), self._last_check
+        self._last_check = now
         if last is None:
             return 1
-        return int(min(max(self.seconds * self._interval / max(now - last, 1e-6), 1), _MOST_STEPS))
+        return int(min(max(self.seconds * self._interval / max(now - last, 1e-6), 1), _MAX_STEPS))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a process forked from this one, such as a loader's worker
@@ -148,22 +143,18 @@ class InterruptHook(Hook):
 
 def _is_latest(work_dir: str) -> bool:
     """Returns whether ``--resume`` would use the checkpoint of a stop."""
-    try:
-        with open(os.path.join(work_dir, _POINTER)) as file:
-            return os.path.basename(file.read().strip()) == _FILE
-    except FileNotFoundError:
-        return False
+    pointer = Path(work_dir, _POINTER)
+    return pointer.is_file() and os.path.basename(pointer.read_text().strip()) == _FILE
 
 
 def _set_aside(runner: Runner) -> None:
     """Protects the checkpoint of an earlier run from being overwritten, or resumed in place of this run's."""
-    target = os.path.join(runner.work_dir, _FILE)
-    if not os.path.isfile(target):
+    target = Path(runner.work_dir, _FILE)
+    if not target.is_file():
         return
     if _is_latest(runner.work_dir):
-        os.remove(os.path.join(runner.work_dir, _POINTER))
-    earlier = os.path.join(runner.work_dir, _EARLIER)
-    os.replace(target, earlier)
+        Path(runner.work_dir, _POINTER).unlink()
+    earlier = target.replace(target.with_name(_EARLIER))
     runner.logger.warning(
         f"This run starts from scratch; the checkpoint of an earlier, stopped run is now {earlier}. To continue that "
         f"run instead: --resume {earlier}"

@@ -1,7 +1,6 @@
 """Hooks that log a run: losses without waiting for the device, throughput, and a progress bar."""
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from sspyr_mm.engine.hooks.model_access import log_interval
+from sspyr_mm.engine.hooks.model_access import is_line_due, log_interval
 from sspyr_mm.machine import local_processes, num_cores
 
 __all__ = ["DeferredRuntimeInfoHook", "ProgressBarHook", "ThroughputHook"]
@@ -36,16 +35,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def __init__(self) -> None:
         self._names: tuple[str, ...] = ()
         self._pending: list[Tensor] = []
-        self._interval = 1
 
-    def before_train(self, runner: Runner) -> None:
-        """Looks up the log interval."""
-        super().before_train(runner)
-        self._interval = log_interval(runner)
-
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keeps the losses of the step; reads all of them if a line is due."""
         if outputs:
             names = tuple(outputs)
@@ -53,11 +44,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
                 self.flush(runner)
                 self._names = names
             self._pending.append(torch.stack([value.detach() for value in outputs.values()]))
-        if (
-            self.every_n_inner_iters(batch_idx, self._interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-            or self.is_last_train_iter(runner)
-        ):
+        if is_line_due(runner, batch_idx) or self.is_last_train_iter(runner):
             self.flush(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -95,55 +82,37 @@ class ThroughputHook(Hook):
         if not 0 < max_wait <= 100:
             raise ValueError(f"max_wait must be in (0, 100] percent, got {max_wait}")
         self.max_wait = max_wait
-        self._interval = 1
         self._reported_in_epoch = -1
         self._first_epoch = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Looks up the log interval."""
-        self._interval = log_interval(runner)
+        """Stores the epoch in which the workers start."""
         self._first_epoch = runner.epoch
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Adds both values when a line is due."""
-        last = self.end_of_epoch(runner.train_dataloader, batch_idx)
-        if not (last or self.every_n_inner_iters(batch_idx, self._interval)):
+        if not is_line_due(runner, batch_idx):
             return
-        hub = runner.message_hub
-        count = batch_idx % self._interval + 1
+        hub, loader, interval = runner.message_hub, runner.train_dataloader, log_interval(runner)
+        count = batch_idx % interval + 1
         seconds = hub.get_scalar("train/time").mean(count)
         waited = 100 * hub.get_scalar("train/data_time").mean(count) / seconds
-        hub.update_scalar("train/images_per_s", _images_per_step(runner) / seconds)
+        num_images = (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
+        hub.update_scalar("train/images_per_s", num_images / seconds)
         hub.update_scalar("train/data_wait", waited)
-        if (
-            waited > self.max_wait
-            and not self._workers_started(runner, batch_idx)
-            and self._reported_in_epoch != runner.epoch
-        ):
+        has_other_lines = len(loader) > interval
+        workers_started = batch_idx < interval and (has_other_lines or runner.epoch == self._first_epoch)
+        if waited > self.max_wait and not workers_started and self._reported_in_epoch != runner.epoch:
             self._reported_in_epoch = runner.epoch
-            runner.logger.warning(_remedy(runner, waited))
-
-    def _workers_started(self, runner: Runner, batch_idx: int) -> bool:
-        """Returns whether a log line measures the start of workers rather than their speed."""
-        has_others = len(runner.train_dataloader) > self._interval
-        return batch_idx < self._interval and (has_others or runner.epoch == self._first_epoch)
+            runner.logger.warning(_remedy(loader.num_workers, waited))
 
 
-def _images_per_step(runner: Runner) -> int:
-    loader = runner.train_dataloader
-    return (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
-
-
-def _remedy(runner: Runner, waited: float) -> str:
-    workers = runner.train_dataloader.num_workers
+def _remedy(num_workers: int, waited: float) -> str:
     return (
-        f"Training waits for images {waited:.0f} % of the time. Workers: {workers}, cores of this machine: "
-        f"{num_cores()} "
-        f"for {local_processes()} process(es). Raise train_dataloader.num_workers as long as there are cores; then "
-        "reduce photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
-        "measures a worker's time per image). If more workers do not help, storage is slow: copy the "
+        f"Training waits for images {waited:.0f} % of the time. Workers: {num_workers}, cores of this machine: "
+        f"{num_cores()} for {local_processes()} process(es). Raise train_dataloader.num_workers as long as there are "
+        "cores; then reduce photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench "
+        "--images DIR` measures a worker's time per image). If more workers do not help, storage is slow: copy the "
         "images to a local disk, or pack them into shards and stream those (`python -m sspyr_mm pack`)."
     )
 
@@ -165,41 +134,35 @@ class ProgressBarHook(Hook):
         console = Console()
         if not is_main_process() or not console.is_terminal:
             return
-        columns = (
+        self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[ratios]}"),
+            console=console,
         )
-        self._bar = Progress(*columns, console=console)
         self._bar.start()
         self._task = self._bar.add_task("", total=runner.max_iters, completed=runner.iter, epoch="", ratios="")
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Starts the epoch's clock."""
+        """Starts the clock of the epoch."""
         self._since = time.monotonic()
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Advances the bar."""
         if self._bar is not None:
             epoch = f"{runner.epoch + 1}/{runner.max_epochs}"
             self._bar.update(self._task, completed=runner.iter + 1, epoch=epoch, ratios=_ratios(runner))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Prints the epoch's line if there is no bar."""
+        """Prints the line of the epoch if there is no bar."""
         if self._bar is None and is_main_process():
             seconds = time.monotonic() - self._since
             print(f"epoch {runner.epoch + 1}/{runner.max_epochs}  {seconds:.0f} s  {_ratios(runner)}", flush=True)
 
     def after_run(self, runner: Runner) -> None:
-        """Closes the bar."""
-        self.close()
-
-    def close(self) -> None:
-        """Releases the terminal; also called when training is interrupted."""
+        """Closes the bar and releases the terminal; also called when training is interrupted."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -29,17 +29,15 @@ class LossWatchHook(Hook):
         self.interval = interval
         self._stuck_since: dict[str, int] = {}
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
-        """Checks the ratios."""
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Checks the ratio of every scale."""
         if not self.every_n_train_iters(runner, self.interval):
             return
         for name, value in (outputs or {}).items():
             if name.startswith("ce_ratio_"):
-                self._look(runner, name.removeprefix("ce_ratio_"), float(value))
+                self._check(runner, name.removeprefix("ce_ratio_"), float(value))
 
-    def _look(self, runner: Runner, scale: str, ratio: float) -> None:
+    def _check(self, runner: Runner, scale: str, ratio: float) -> None:
         # DivergenceHook handles ratios that are not finite: loss scaling may skip the step.
         if not abs(ratio - 1) <= 1 - self.threshold:
             self._stuck_since.pop(scale, None)

@@ -8,11 +8,7 @@ from sspyr_mm.models import SSPRL, SSPRLHead
 
 
 def model_of(runner: Runner) -> SSPRL:
-    """Returns the runner's model without wrappers.
-
-    Raises:
-        TypeError: If it is not :class:`SSPRL`.
-    """
+    """Returns the runner's model without wrappers; raises TypeError if it is not :class:`SSPRL`."""
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     if not isinstance(model, SSPRL):
         raise TypeError(f"This hook requires an SSPRL model, got {type(model).__name__}: remove it from the config")
@@ -33,3 +29,8 @@ def accumulative_counts(runner: Runner) -> int:
 def log_interval(runner: Runner) -> int:
     """Returns the number of iterations between log lines; 1 if nothing is logged."""
     return min((h.interval for h in runner.hooks if isinstance(h, LoggerHook)), default=1)
+
+
+def is_line_due(runner: Runner, batch_idx: int) -> bool:
+    """Returns whether ``LoggerHook`` may write a line after this iteration."""
+    return (batch_idx + 1) % log_interval(runner) == 0 or batch_idx + 1 == len(runner.train_dataloader)

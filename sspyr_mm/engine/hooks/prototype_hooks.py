@@ -1,4 +1,4 @@
-"""Hooks on the head: normalisation, freezing, queues. All of them depend on the runner's counters alone."""
+"""Hooks on the head: normalisation, freezing, queues. Their only state is the counters of the runner."""
 
 from typing import Any
 
@@ -20,9 +20,7 @@ class NormalizePrototypesHook(Hook):
     since they are also initialised with unit length.
     """
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Normalises."""
         # Frozen rows already have unit length; normalising again would change their last bits.
         if not any(isinstance(h, FreezePrototypesHook) and h.is_active(runner) for h in runner.hooks):

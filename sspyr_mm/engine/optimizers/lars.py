@@ -1,4 +1,4 @@
-"""Layer-wise adaptive rate scaling, multi-tensor, without waiting for the device."""
+"""Layer-wise adaptive rate scaling with multi-tensor operators, without waiting for the device."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -58,25 +58,12 @@ class ForeachLARS(Optimizer):
                 "weight_decay must be >= 0, trust_coefficient and eps > 0, "
                 f"got {weight_decay}, {trust_coefficient} and {eps}"
             )
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient,
-            "eps": eps,
-        }
-        super().__init__(params, defaults)
+        numbers = dict(momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, eps=eps)
+        super().__init__(params, dict(lr=lr, **numbers))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Performs one step.
-
-        Args:
-            closure: Function that recomputes the loss, as for every torch optimizer.
-
-        Returns:
-            The closure's loss, if there is a closure.
-        """
+        """Performs one step and returns the loss of the closure, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Data that does not fit, and the way of the pyramid into the transforms."""
+"""Data that does not match the config, and the pyramid of the transforms."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from sspyr_mm.engine.hooks.data_check_hook import batch_message, size_messages
 from sspyr_mm.pyramid import PyramidSpec
 
 
-def test_what_is_too_large_for_the_data():
+def test_sizes_too_large_for_the_data_are_reported():
     spec = PyramidSpec.from_config(
         dict(
             s0=dict(region=8, patch=8, num_prototypes=21, alpha=1.0, queue_length=20),
@@ -35,7 +35,7 @@ def test_what_is_too_large_for_the_data():
     assert size_messages(spec, 21) == []
 
 
-def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_path, log):
+def test_mismatch_with_the_data_is_reported_before_the_first_step(config, tmp_path, log):
     options = {
         "train_cfg.max_epochs": 1,
         "model.pyramid.s0.num_prototypes": NUM_IMAGES + 1,
@@ -56,7 +56,7 @@ def test_data_that_does_not_fit_is_reported_before_the_first_step(config, tmp_pa
 
 
 @pytest.mark.parametrize("scaling", [None, dict(base_batch_size=BATCH), dict(base_batch_size=128, enable=True)])
-def test_data_that_fits_is_not_reported(config, tmp_path, log, scaling):
+def test_matching_data_is_not_reported(config, tmp_path, log, scaling):
     options = {"train_cfg.max_epochs": 1, "auto_scale_lr": scaling}
     train(config, tmp_path, options)
     assert not [m for m in warnings_of(log) if "batch" in m or "prototypes" in m or "queue" in m]
@@ -78,8 +78,8 @@ def test_accumulated_gradients_count_in_the_batch():
     assert batch_message({}, 16, 4) is None
 
 
-def test_one_message_about_the_batch(tmp_path):
-    """A run of labelled images, through tools/train.py, whose gradients are accumulated."""
+def test_batch_size_is_reported_once(tmp_path):
+    """A run on labelled images with accumulated gradients, through tools/train.py."""
     generate(str(tmp_path), num_train=8, num_val=2, size=64)
     data = [
         f"{part}_dataloader.dataset.data_root={tmp_path}/annotations/instances_{part}2017.json"
@@ -105,8 +105,8 @@ def test_one_message_about_the_batch(tmp_path):
         assert (done.stdout + done.stderr).count("The learning rate is ") == count
 
 
-def test_no_full_batch(config, tmp_path):
-    # Without schedulers: mmengine's own refuse an epoch of no iterations before any hook is asked.
+def test_data_smaller_than_a_batch_is_rejected(config, tmp_path):
+    # Without schedulers: those of mmengine reject an empty epoch before any hook runs.
     options = {"train_dataloader.batch_size": NUM_IMAGES + 1, "param_scheduler": None}
     message = (
         f"{NUM_IMAGES} images do not fill one batch of {NUM_IMAGES + 1} on each of 1 process(es): "
@@ -116,10 +116,10 @@ def test_no_full_batch(config, tmp_path):
         train(config, tmp_path, options)
 
 
-# ---- the pyramid's way to the transforms
+# ---- pyramid of the transforms
 
 
-def test_the_models_pyramid_reaches_the_transform(config, tmp_path):
+def test_pyramid_of_the_model_is_set_in_the_transform(config, tmp_path):
     runner = train(config, tmp_path, {"train_cfg.max_epochs": 1})
     transform = runner.train_dataloader.dataset.pipeline.transforms[1]
     assert isinstance(transform, PyramidViewTransform)
@@ -137,18 +137,18 @@ def set_transform(cfg_options, **transform):
     }
 
 
-def test_a_transform_with_another_pyramid_is_refused(config, tmp_path):
+def test_transform_with_a_different_pyramid_is_rejected(config, tmp_path):
     other = dict(s0=dict(region=32, patch=32, num_prototypes=7, alpha=1.0))
     with pytest.raises(ValueError, match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove "):
         train(config, tmp_path, set_transform({}, pyramid=other))
 
 
-def test_a_transform_with_the_same_pyramid_is_fine(config, tmp_path):
+def test_transform_with_the_same_pyramid_is_accepted(config, tmp_path):
     same = Config.fromfile(config).model.pyramid.to_dict()
     train(config, tmp_path, set_transform({"train_cfg.max_epochs": 1}, pyramid=same))
 
 
-def test_a_transform_without_a_pyramid_needs_the_hook(config, tmp_path):
+def test_transform_without_a_pyramid_requires_the_hook(config, tmp_path):
     with pytest.raises(ValueError, match=r"PyramidViewTransform has no pyramid: set pyramid="):
         train(config, tmp_path, without="pyramid_link")
 
@@ -163,7 +163,7 @@ def test_transforms_of_wrapped_data_sets_are_found(images):
         _ = transforms[3].spec
     set_epoch(RepeatDataset(inner[0], 2), 3, seed=5)
     assert [t._clock.tolist() for t in transforms[:2]] == [[5, 3], [-1, -1]]
-    set_epoch(torch.arange(3), 3, seed=5)  # nothing to tell
+    set_epoch(torch.arange(3), 3, seed=5)  # no transforms
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_transforms_of_wrapped_data_sets_are_found(images):
         lambda inner: dict(type="ConcatDataset", datasets=[inner, inner]),
     ],
 )
-def test_repeats_of_an_image_within_an_epoch_are_refused(config, tmp_path, wrapper):
-    """Their views would be the same: all that tells them apart is the index within the inner data set."""
+def test_wrapped_data_sets_are_rejected(config, tmp_path, wrapper):
+    """Views depend on the index within the inner data set, so repeats of an image would have the same views."""
     inner = Config.fromfile(config).train_dataloader.dataset.to_dict()
     options = {"train_dataloader.dataset": dict(wrapper(inner), _delete_=True)}
     message = (
@@ -183,6 +183,3 @@ def test_repeats_of_an_image_within_an_epoch_are_refused(config, tmp_path, wrapp
     )
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path, options)
-
-
-# ---- resuming

@@ -1,4 +1,4 @@
-"""A run that diverges stops with its reason, and its good checkpoints stay."""
+"""A run that diverges stops with the reason and keeps its finite checkpoints."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
 
 
 def poison(name, at):
-    """A function of the runner that makes a tensor NaN after an iteration, counted from 1."""
+    """Returns a function of the runner that sets a value of a tensor to NaN after an iteration, counted from 1."""
 
     def function(runner):
         if runner.iter + 1 != at:
@@ -37,7 +37,7 @@ def is_finite(path):
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def test_a_learning_rate_that_explodes_late(config, tmp_path):
+def test_diverged_run_stops_and_keeps_its_finite_checkpoints(config, tmp_path):
     options = {
         "train_cfg.max_epochs": 8,
         "default_hooks.checkpoint.max_keep_ckpts": 2,
@@ -84,7 +84,7 @@ def test_state_is_checked_before_an_iteration_is_saved(config, tmp_path):
     assert path.name == "iter_6.pth" and is_finite(path)
 
 
-def test_a_stop_saves_no_checkpoint_that_is_not_finite(config, tmp_path):
+def test_interrupt_saves_no_checkpoint_that_is_not_finite(config, tmp_path):
     def stop(runner):
         poison("backbone.conv1.weight", 2)(runner)
         for hook in runner.hooks:
@@ -97,7 +97,7 @@ def test_a_stop_saves_no_checkpoint_that_is_not_finite(config, tmp_path):
     assert not list(tmp_path.glob("*.pth"))
 
 
-def test_a_checkpoint_that_is_not_finite_is_not_resumed(config, tmp_path):
+def test_checkpoint_that_is_not_finite_is_not_resumed(config, tmp_path):
     train(config, tmp_path, {"train_cfg.max_epochs": 1})
     path, name = tmp_path / "epoch_1.pth", "backbone.conv1.weight"
     checkpoint = torch.load(path, weights_only=False)
@@ -123,7 +123,7 @@ class ScaledWrapper(AutocastOptimWrapper):
 
 
 def overflow(iterations):
-    """Makes a loss infinite in some iterations, and its gradients with it."""
+    """Makes a loss and its gradients infinite in some iterations."""
 
     def attach(runner):
         def multiply(module, args, losses):
@@ -137,7 +137,7 @@ def overflow(iterations):
     return attach
 
 
-def test_a_step_that_loss_scaling_skips_is_not_divergence(config, tmp_path):
+def test_steps_skipped_by_loss_scaling_do_not_stop_the_run(config, tmp_path):
     options = {"optim_wrapper.type": "ScaledWrapper"}
     runner = train(config, tmp_path, options, before_train_epoch=overflow({1, 2, 6}))
     history = runner.message_hub.log_scalars["train/loss"].data[0]
@@ -145,7 +145,7 @@ def test_a_step_that_loss_scaling_skips_is_not_divergence(config, tmp_path):
     assert is_finite(tmp_path / "epoch_3.pth")
 
 
-def test_loss_scaling_that_skips_every_step_is_divergence(config, tmp_path):
+def test_loss_scaling_that_skips_every_step_stops_the_run(config, tmp_path):
     options = {"optim_wrapper.type": "ScaledWrapper", "train_cfg.max_epochs": 9}
     with pytest.raises(DivergenceError, match=r"loss_pyr_s0 became inf at iteration 23 \(epoch 5"):
         train(config, tmp_path, options, before_train_epoch=overflow(range(3, 100)))

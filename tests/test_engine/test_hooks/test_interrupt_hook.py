@@ -1,4 +1,4 @@
-"""Signals, and the checkpoints they leave."""
+"""Signals, and the checkpoints that are saved after them."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from sspyr_mm.engine.hooks import InterruptHook
 
 @pytest.mark.usefixtures("listens_to_ctrl_c")
 @pytest.mark.parametrize("after_a_failed_run", [False, True])
-def test_a_second_signal_ends_at_once(config, tmp_path, after_a_failed_run):
+def test_second_signal_ends_the_program_at_once(config, tmp_path, after_a_failed_run):
     if after_a_failed_run:
         for _ in range(2):
             with pytest.raises(ZeroDivisionError, match="division by zero"):
@@ -33,7 +33,7 @@ def test_a_second_signal_ends_at_once(config, tmp_path, after_a_failed_run):
     assert not (tmp_path / "interrupted.pth").exists()
 
 
-def test_the_checkpoint_of_a_stop_goes_once_there_is_a_later_one(config, tmp_path, log):
+def test_interrupted_checkpoint_is_removed_after_a_later_one(config, tmp_path, log):
     def stop(runner):
         if runner.iter == ITERS + 1:
             signal.raise_signal(signal.SIGINT)
@@ -45,12 +45,12 @@ def test_the_checkpoint_of_a_stop_goes_once_there_is_a_later_one(config, tmp_pat
     there = []
     options = {"resume": True, "default_hooks.checkpoint.interval": 3, "train_cfg.max_epochs": 3}
     train(config, tmp_path, options, before_train_epoch=lambda _: there.append(stale.is_file()))
-    assert there == [True, True]  # epoch 2 has left none
+    assert there == [True, True]  # epoch 2 saves no checkpoint
     assert not stale.exists()
     assert pointer.read_text() == str(tmp_path / "epoch_3.pth")
 
 
-def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_left(config, tmp_path, log):
+def test_new_run_keeps_the_interrupted_checkpoint_of_an_earlier_one(config, tmp_path, log):
     def stop_at(iteration):
         def stop(runner):
             seen.append((stale.exists(), (tmp_path / "last_checkpoint").exists()))
@@ -66,13 +66,13 @@ def test_a_run_begun_anew_neither_resumes_nor_overwrites_what_an_earlier_one_lef
     seen.clear()
     with pytest.raises(SystemExit, match=r"^130$"):
         train(config, tmp_path, before_train_iter=stop_at(1))
-    # Until it has one of its own, --resume finds none.
+    # --resume finds no checkpoint until the new run has saved one.
     assert seen == [(False, False)] * 2
     assert earlier.read_bytes() == kept and stale.read_bytes() != kept
     assert any(m.endswith(f"To continue that run instead: --resume {earlier}") for _, m in log)
 
 
-def test_an_interrupt_hook_needs_a_time():
+def test_interval_of_zero_seconds_is_rejected():
     with pytest.raises(ValueError, match=r"seconds must be > 0, got 0; the default is 2"):
         InterruptHook(seconds=0)
 
@@ -87,11 +87,11 @@ def start(config, work_dir, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # Ctrl-C reaches the whole group: the loader's workers, too
+        start_new_session=True,  # Ctrl-C reaches the whole group, also the workers
     )
 
 
-def test_too_few_images_are_named_before_a_schedule_of_nothing_is_built(config, tmp_path):
+def test_too_few_images_are_reported_before_the_schedule_is_built(config, tmp_path):
     process = start(config, tmp_path, "--cfg-options", f"train_dataloader.batch_size={NUM_IMAGES + 1}")
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and "Traceback" not in said
@@ -104,9 +104,7 @@ def test_too_few_images_are_named_before_a_schedule_of_nothing_is_built(config, 
     ("number", "num_workers"),
     [(signal.SIGINT, 2), (signal.SIGTERM, 2), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)],
 )
-def test_a_signal_to_all_processes_and_resume_from_the_command_line(
-    config, tmp_path, uninterrupted, number, num_workers
-):
+def test_signal_to_all_processes_and_resume_from_the_command_line(config, tmp_path, uninterrupted, number, num_workers):
     options = ["--cfg-options", f"train_dataloader.num_workers={num_workers}"]
     process = start(config, tmp_path, *options)
     output = []

@@ -1,4 +1,4 @@
-"""What the log says: read from the device once a line, with figures of speed and waiting."""
+"""The log: losses are read from the device once per line; throughput and waiting are reported."""
 
 import time
 
@@ -20,7 +20,7 @@ def histories(runner):
     return {name: scalars[f"train/{name}"].data[0].tolist() for name in NAMES}
 
 
-def test_the_history_of_losses_is_mmengines(config, tmp_path):
+def test_history_of_losses_equals_mmengine(config, tmp_path):
     found = []
     for kind in ("DeferredRuntimeInfoHook", "RuntimeInfoHook"):
         options = {"default_hooks.runtime_info.type": kind, "default_hooks.logger.interval": INTERVAL}
@@ -29,7 +29,7 @@ def test_the_history_of_losses_is_mmengines(config, tmp_path):
     assert {len(values) for values in found[0].values()} == {3 * ITERS}
 
 
-def test_a_checkpoint_between_two_lines_holds_the_whole_history(config, tmp_path):
+def test_checkpoint_between_two_lines_contains_the_whole_history(config, tmp_path):
     def save(runner):
         if runner.iter == 1:
             runner.save_checkpoint(str(tmp_path), "between.pth")
@@ -42,11 +42,11 @@ def test_a_checkpoint_between_two_lines_holds_the_whole_history(config, tmp_path
 
 @pytest.mark.parametrize(("kind", "reads"), [("DeferredRuntimeInfoHook", 0), ("RuntimeInfoHook", len(NAMES))])
 def test_no_step_waits_for_the_device(config, tmp_path, kind, reads):
-    """Everything a runner does from one step to the next, with the shipped hooks."""
+    """All that a runner does from one step to the next, with the shipped hooks."""
     counter, waits = OperatorCounter(), []
 
     def begin(runner):
-        if runner.iter == ITERS + 1:  # the second epoch: buffers of the optimiser are there
+        if runner.iter == ITERS + 1:  # in the second epoch, when the optimizer has its buffers
             counter.__enter__()
 
     def end(runner):
@@ -57,17 +57,17 @@ def test_no_step_waits_for_the_device(config, tmp_path, kind, reads):
     options = {
         "default_hooks.runtime_info.type": kind,
         "default_hooks.logger.interval": INTERVAL,
-        # Off a GPU, torch's own optimisers read their step counts from tensors: no device waits for that.
+        # On a CPU, torch's optimizers read their step counts from tensors; no device waits for them.
         "optim_wrapper.optimizer.type": "ForeachLARS",
     }
     train(config, tmp_path, options, before_train_iter=begin, after_train_iter=end)
     (counts,) = waits
-    assert counts.operators["aten.convolution"] > 30  # the step was seen
+    assert counts.operators["aten.convolution"] > 30  # the step was counted
     assert counts.host_syncs.total() == reads
 
 
 class SlowTransform(BaseTransform):
-    """Takes a while over every image."""
+    """Takes 0.1 s per image."""
 
     def transform(self, results):
         time.sleep(0.1)
@@ -75,27 +75,27 @@ class SlowTransform(BaseTransform):
 
 
 @pytest.mark.parametrize(("interval", "times"), [(2, 3), (50, 2)])
-def test_waiting_for_data_is_told_with_its_remedies(config, tmp_path, log, interval, times):
-    """Once an epoch; where a line is an epoch, not in the first, in which workers are started."""
+def test_waiting_for_data_is_reported(config, tmp_path, log, interval, times):
+    """Once per epoch; if an epoch has one line only, not in the first epoch, in which workers start."""
     runner = make_runner(config, tmp_path, {"default_hooks.logger.interval": interval})
     runner.train_dataloader.dataset.pipeline.transforms.insert(1, SlowTransform())
     runner.train()
-    told = [text for text in warnings_of(log) if "Training waits for images" in text]
-    assert len(told) == times
-    assert "Workers: 0, cores of this machine:" in told[0] and "num_workers" in told[0]
+    warned = [text for text in warnings_of(log) if "Training waits for images" in text]
+    assert len(warned) == times
+    assert "Workers: 0, cores of this machine:" in warned[0] and "num_workers" in warned[0]
     scalars = runner.message_hub.log_scalars
     assert scalars["train/data_wait"].current() > 10
-    per_step = scalars["train/time"].mean(ITERS % interval)  # those of the last line
+    per_step = scalars["train/time"].mean(ITERS % interval)  # of the last line
     assert scalars["train/images_per_s"].current() == pytest.approx(BATCH / per_step)
 
 
-def test_training_that_does_not_wait_is_not_bothered(config, tmp_path, log):
+def test_training_that_does_not_wait_is_not_reported(config, tmp_path, log):
     options = {"default_hooks.logger.interval": 2}
     runner = train(config, tmp_path, options, before_train_iter=lambda runner: time.sleep(0.5))
     assert not [text for text in warnings_of(log) if "waits for images" in text]
     assert 0 < runner.message_hub.get_scalar("train/data_wait").current() < 10
 
 
-def test_a_share_is_a_percentage():
+def test_max_wait_out_of_range_is_rejected():
     with pytest.raises(ValueError, match=r"max_wait must be in \(0, 100\] percent, got 0"):
         ThroughputHook(max_wait=0)

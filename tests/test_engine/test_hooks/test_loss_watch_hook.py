@@ -1,4 +1,4 @@
-"""A loss that stands still is reported."""
+"""A loss that stays at ln K is reported."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from small_runs import train, warnings_of
 from sspyr_mm.engine.hooks import LossWatchHook, loss_watch_hook
 
 
-def test_a_run_stuck_at_ln_k_is_reported_with_the_remedy(config, tmp_path, log):
+def test_loss_stuck_at_ln_k_is_reported(config, tmp_path, log):
     options = {
         "train_cfg.max_epochs": 2,
         "model.head.assigner.epsilon": 50.0,  # codes are uniform
@@ -29,7 +29,7 @@ def test_a_run_stuck_at_ln_k_is_reported_with_the_remedy(config, tmp_path, log):
     )
 
 
-def test_a_run_that_is_not_stuck_is_not_reported(config, tmp_path, log):
+def test_falling_loss_is_not_reported(config, tmp_path, log):
     options = {
         "train_cfg.max_epochs": 3,
         "default_hooks.loss_watch": dict(type="LossWatchHook", patience=4, interval=1),
@@ -39,7 +39,7 @@ def test_a_run_that_is_not_stuck_is_not_reported(config, tmp_path, log):
 
 
 def watched(ratios, monkeypatch, **arguments):
-    """Iterations (from 1) at whose end a warning was given."""
+    """Returns the iterations, from 1, after which a warning was logged."""
     hook = LossWatchHook(**{"interval": 1, **arguments})
     warned = []
     head = SimpleNamespace(assigner=SimpleNamespace(epsilon=0.05))
@@ -52,19 +52,19 @@ def watched(ratios, monkeypatch, **arguments):
     return warned
 
 
-def test_when_a_stuck_loss_is_reported(monkeypatch):
+def test_iterations_at_which_a_stuck_loss_is_reported(monkeypatch):
     assert watched([1.0] * 12, monkeypatch, patience=5) == [5, 10]
     assert watched([0.98] * 12, monkeypatch, patience=5) == []
-    # One look below the threshold starts the count anew.
+    # A single ratio below the threshold restarts the count.
     assert watched([1.0] * 4 + [0.9] + [1.0] * 7, monkeypatch, patience=5) == [10]
     assert watched([0.5] * 6 + [0.995] * 6, monkeypatch, patience=5) == [11]
     assert watched([0.95] * 5, monkeypatch, patience=5, threshold=0.9) == [5]
-    # Confident and wrong, as at the start: not at ln K, and a lower epsilon is not the remedy.
+    # Confident and wrong, as at the start: above ln K, and a lower epsilon does not help.
     assert watched([2.5] * 8, monkeypatch, patience=5) == []
     assert watched([1.5, 1.2, 1.05] + [1.005] * 6, monkeypatch, patience=5) == [8]
     assert watched([1.0] * 12, monkeypatch, patience=6, interval=3) == [6, 12]
 
 
-def test_a_loss_that_is_not_finite_is_not_stuck(monkeypatch):
+def test_loss_that_is_not_finite_is_not_stuck(monkeypatch):
     assert watched([1.0] * 3 + [math.nan] + [1.0] * 4, monkeypatch, patience=5) == []
     assert watched([math.inf] * 9, monkeypatch, patience=5) == []

@@ -1,4 +1,4 @@
-"""What holds prototypes and queues, in real runs."""
+"""Hooks on prototypes and queues, in real runs."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from sspyr_mm.engine.hooks import FreezePrototypesHook, QueueHook
 
 
 @pytest.mark.parametrize(("variant", "num_frozen"), [("paper", 5), ("official", 2)])
-def test_frozen_targets_do_not_move_by_a_bit_and_then_do(config, tmp_path, variant, num_frozen):
+def test_frozen_targets_are_bit_equal_until_the_freeze_ends(config, tmp_path, variant, num_frozen):
     seen = []
 
     def look(runner):
@@ -27,7 +27,7 @@ def test_frozen_targets_do_not_move_by_a_bit_and_then_do(config, tmp_path, varia
 
     def start(runner):
         if runner.iter == 0:
-            # Run after the freeze's: torch forbids hooks to come and go while they are run.
+            # Runs after the hook of the freeze; torch allows no changes of hooks while they run.
             runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: steps.append(1))
         look(runner)
 
@@ -38,10 +38,10 @@ def test_frozen_targets_do_not_move_by_a_bit_and_then_do(config, tmp_path, varia
         before, after = seen[2 * iteration], seen[2 * iteration + 1]
         assert torch.equal(before[0], after[0]) == (iteration < num_frozen), iteration
         moved = [not torch.equal(a, b) for a, b in zip(before[1], after[1], strict=True)]
-        assert all(moved) or iteration == 0  # the warm-up starts at almost nothing
+        assert all(moved) or iteration == 0  # the warm-up starts near zero
 
 
-def test_a_freeze_counts_steps_where_gradients_are_accumulated(config, tmp_path):
+def test_freeze_counts_optimizer_steps(config, tmp_path):
     seen = []
 
     def look(runner):
@@ -59,7 +59,7 @@ def test_a_freeze_counts_steps_where_gradients_are_accumulated(config, tmp_path)
 
 
 @pytest.mark.parametrize("num_frozen", [0, 20])
-def test_frozen_gradients_do_not_count_in_the_norm_that_is_clipped(config, tmp_path, num_frozen):
+def test_frozen_gradients_do_not_count_in_the_clipped_norm(config, tmp_path, num_frozen):
     norms = []
 
     def attach(runner):
@@ -75,7 +75,7 @@ def test_frozen_gradients_do_not_count_in_the_norm_that_is_clipped(config, tmp_p
 
     options = {
         "train_cfg.max_epochs": 1,
-        "optim_wrapper.clip_grad": dict(max_norm=1e9),  # measures, and leaves them as they are
+        "optim_wrapper.clip_grad": dict(max_norm=1e9),  # measures the norm without clipping
         "default_hooks.freeze": dict(type="FreezePrototypesHook", num_iters=num_frozen),
     }
     train(config, tmp_path, options, before_train_iter=attach)
@@ -84,14 +84,14 @@ def test_frozen_gradients_do_not_count_in_the_norm_that_is_clipped(config, tmp_p
         assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_nothing_is_frozen_by_default_and_not_less(config, tmp_path):
+def test_nothing_is_frozen_by_default_and_negative_counts_are_rejected(config, tmp_path):
     assert FreezePrototypesHook().num_iters == 0
     with pytest.raises(ValueError, match=r"num_iters must be >= 0, got -1; 0 freezes nothing"):
         FreezePrototypesHook(-1)
 
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
-def test_prototypes_are_of_unit_length_after_every_step(config, tmp_path, variant):
+def test_prototypes_have_unit_length_after_every_step(config, tmp_path, variant):
     norms = {"C": [], "g": []}
 
     def look(runner):
@@ -103,7 +103,7 @@ def test_prototypes_are_of_unit_length_after_every_step(config, tmp_path, varian
     train(config, tmp_path / "with", options, after_train_iter=look)
     assert torch.cat(norms["C"]).abs().max() < 1e-6
     g = torch.cat(norms["g"]).abs().max()
-    assert g < 1e-6 if variant == "official" else g > 0.01  # the paper's g is a plain linear layer
+    assert g < 1e-6 if variant == "official" else g > 0.01  # g of the paper is a plain linear layer
     norms["C"].clear()
     train(config, tmp_path / "off", options, without="normalize_prototypes", after_train_iter=look)
     assert torch.cat(norms["C"]).abs().max() > 1e-4  # the hook does something
@@ -131,6 +131,3 @@ def test_queues_start_at_once_without_the_hook(config, tmp_path):
     runner = train(config, tmp_path, {"train_cfg.max_epochs": 1})
     assert runner.model.head.queues["s0"].num_pushed == BATCH * ITERS
     assert QueueHook().start_epoch == 0
-
-
-# ---- the watch on the losses

@@ -14,7 +14,7 @@ SHAPES = [(4, 3), (5,), (2, 3, 3, 3), (1,), (6, 2)]
 
 
 class NoReadBack(TorchDispatchMode):
-    """Raises where a tensor's value goes to the host."""
+    """Raises if a value of a tensor is copied to the host."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten._local_scalar_dense.default:
@@ -63,7 +63,7 @@ def test_equals_the_reference(dtype, rtol, weight_decay, trust_coefficient):
 
 
 def test_equals_torch_sgd_on_scaled_gradients():
-    """The composition the authors' code trains with: gradients scaled first, then plain SGD."""
+    """The composition in the official code: gradients are scaled first, then plain SGD."""
     ours = make_params(torch.float64)
     theirs = copy.deepcopy(ours)
     optimizer = ForeachLARS(ours, lr=0.6, momentum=0.9, weight_decay=0.01)
@@ -81,7 +81,7 @@ def test_equals_torch_sgd_on_scaled_gradients():
         torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
 
 
-def test_the_learning_rate_is_not_in_the_momentum_buffer():
+def test_learning_rate_is_not_in_the_momentum_buffer():
     params = make_params(torch.float64)
     optimizer = ForeachLARS(params, lr=0.6)
     for param, grad in zip(params, make_grads(0, torch.float64), strict=True):
@@ -90,7 +90,7 @@ def test_the_learning_rate_is_not_in_the_momentum_buffer():
     before = [p.detach().clone() for p in params]
     optimizer.param_groups[0]["lr"] = 0.0
     optimizer.step()
-    # With the rate inside of the buffer the first step's rate would go on moving the weights.
+    # If the rate were inside of the buffer, the rate of the first step would still move the weights.
     assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
 
 
@@ -127,7 +127,7 @@ def test_groups_keep_their_own_settings():
             np.testing.assert_allclose(params[i].detach().numpy(), expected, rtol=1e-12)
 
 
-def test_gradients_are_left_as_they_are():
+def test_gradients_are_unchanged():
     params = make_params(torch.float32)
     grads = make_grads(0, torch.float32)
     for param, grad in zip(params, grads, strict=True):

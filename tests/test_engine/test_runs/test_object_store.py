@@ -1,4 +1,4 @@
-"""Shards in an object store: packed there, read and trained from, over HTTP from a server of its own."""
+"""Shards in an object store: packing, reading and training over HTTP, with a local server."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from sspyr_mm.datasets.streaming.shards import pack
 
 
 class Store:
-    """A server that speaks S3; ``refuse`` is a part of the names of objects that nobody may write."""
+    """S3 server that rejects writes of objects whose names contain ``refuse``."""
 
     def __init__(self):
         self.refuse = None
@@ -79,7 +79,7 @@ def item(results):
     return results
 
 
-def test_what_is_packed_there_is_what_is_packed_on_a_disk(store, bucket, images, tmp_path):
+def test_shards_in_a_store_equal_shards_on_a_disk(store, bucket, images, tmp_path):
     options = {"endpoint_url": store.url}
     paths = UnlabelledImages(str(images)).list_images()
     url = f"s3://{bucket}/deep/shards"
@@ -94,32 +94,31 @@ def test_what_is_packed_there_is_what_is_packed_on_a_disk(store, bucket, images,
         assert (images / name).read_bytes() == data
 
 
-def test_a_shard_that_does_not_arrive_is_told(store, bucket, images, capfd):
-    """litdata writes the error to its log and ends well."""
-    store.refuse = "chunk-0-0"
+@pytest.mark.parametrize(
+    ("refused", "facts"),
+    [
+        ("chunk-0-0", ["1 of 1 shards are missing at s3://", "chunk-0-0.bin"]),  # litdata only logs the error
+        ("index.json", ["check that the store's keys allow writing"]),
+    ],
+)
+def test_missing_object_is_reported(store, bucket, images, capfd, refused, facts):
+    store.refuse = refused
     arguments = ["pack", str(images), f"s3://{bucket}/shards", "--num-workers", "1"]
     assert main([*arguments, "--storage-options", json.dumps({"endpoint_url": store.url})]) == 2
-    told = capfd.readouterr().err
-    assert "1 of 1 shards are missing at s3://" in told and "chunk-0-0.bin" in told
+    reported = capfd.readouterr().err
+    assert all(fact in reported for fact in facts)
 
 
-def test_an_index_that_does_not_arrive_is_told(store, bucket, images, capfd):
-    store.refuse = "index.json"
-    arguments = ["pack", str(images), f"s3://{bucket}/shards", "--num-workers", "1"]
-    assert main([*arguments, "--storage-options", json.dumps({"endpoint_url": store.url})]) == 2
-    assert "check that the store's keys allow writing" in capfd.readouterr().err
-
-
-def test_stores_that_can_only_be_read_are_named(images, capsys):
+def test_read_only_store_is_rejected(images, capsys):
     assert main(["pack", str(images), "azure://container/shards"]) == 2
     assert "OUT must be a folder or start with s3://, gs://, r2://" in capsys.readouterr().err
 
 
-def test_training_from_it(store, bucket, config, images, tmp_path):
-    """The command of the documentation: every epoch its iterations, and a checkpoint at the end."""
+def test_training_from_a_store(store, bucket, config, images, tmp_path):
+    """The command of the documentation: every epoch is complete, and a checkpoint is saved at the end."""
     url = f"s3://{bucket}/shards"
-    told = json.dumps({"endpoint_url": store.url})
-    assert main(["pack", str(images), url, "--num-workers", "1", "--storage-options", told]) == 0
+    storage = json.dumps({"endpoint_url": store.url})
+    assert main(["pack", str(images), url, "--num-workers", "1", "--storage-options", storage]) == 0
     options = [
         "train_cfg.max_epochs=2",
         "train_dataloader.num_workers=2",

@@ -52,4 +52,4 @@ def test_run_trains_with_losses_of_the_users_module(config, tmp_path, monkeypatc
         "loss_pyr_s1": 1.5,
         "loss_own_s1": 4.0,
     }
-    assert log["ce_ratio_s0"] > 0  # of the predictions, whatever the loss
+    assert log["ce_ratio_s0"] > 0  # computed from the predictions, for any loss

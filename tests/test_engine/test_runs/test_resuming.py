@@ -1,4 +1,4 @@
-"""Runs that are stopped and go on, equal to those that were not."""
+"""Runs that are interrupted and resumed equal uninterrupted runs."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ def head_counts(runner):
     return {name: q.num_pushed for name, q in runner.model.head.queues.items()}
 
 
-def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted):
+def test_resuming_after_an_epoch_equals_an_uninterrupted_run(config, tmp_path, uninterrupted):
     losses = []
     runner = train(
         config,
@@ -32,7 +32,7 @@ def test_resuming_after_an_epoch_equals_going_on(config, tmp_path, uninterrupted
     ("number", "num_workers", "iteration"),
     [(signal.SIGINT, 2, ITERS + 2), (signal.SIGTERM, 0, ITERS + 2), (signal.SIGINT, 0, 2 * ITERS - 1)],
 )
-def test_resuming_within_an_epoch_equals_going_on(
+def test_resuming_within_an_epoch_equals_an_uninterrupted_run(
     config, tmp_path, uninterrupted, log, handlers, number, num_workers, iteration
 ):
     """Also when the signal came in the last iteration of an epoch."""
@@ -67,8 +67,8 @@ def test_resuming_within_an_epoch_equals_going_on(
 
 
 @pytest.mark.parametrize("seed", [0, None])
-def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(config, tmp_path, seed):
-    """Drop path draws from torch's generator; a seed that mmengine draws is the checkpoint's."""
+def test_resuming_a_network_with_drop_path_equals_an_uninterrupted_run(config, tmp_path, seed):
+    """Drop path draws from torch's generator; a seed drawn by mmengine is saved in the checkpoint."""
     options = {"model.backbone.drop_path_rate": 0.5, "train_cfg.max_epochs": 2, "randomness.seed": seed}
 
     def stop(runner):
@@ -85,7 +85,7 @@ def test_resuming_equals_going_on_for_a_network_with_random_numbers_of_its_own(c
     assert_equal(state(resumed), state(whole))
 
 
-def test_ranks_share_the_seed_of_views_and_not_that_of_the_network(monkeypatch):
+def test_ranks_share_the_seed_of_views_but_not_of_the_network(monkeypatch):
     drawn = []
     for rank in range(3):
         monkeypatch.setattr(data_hooks, "get_rank", lambda rank=rank: rank)
@@ -98,7 +98,7 @@ def test_ranks_share_the_seed_of_views_and_not_that_of_the_network(monkeypatch):
     assert len(set(drawn)) == 3
 
 
-def test_resuming_within_an_epoch_needs_a_sampler_that_can(config, tmp_path):
+def test_resuming_within_an_epoch_requires_a_resumable_sampler(config, tmp_path):
     options = {"train_dataloader.sampler": dict(type="DefaultSampler", shuffle=True)}
 
     def stop(runner):
@@ -111,22 +111,22 @@ def test_resuming_within_an_epoch_needs_a_sampler_that_can(config, tmp_path):
         train(config, tmp_path, {**options, "resume": True})
 
 
-def test_a_loop_without_epochs_is_refused(config, tmp_path):
+def test_iteration_based_loop_is_rejected(config, tmp_path):
     options = {"train_cfg": dict(_delete_=True, by_epoch=False, max_iters=20)}
-    message = "every one of an IterBasedTrainLoop would show the same views: set train_cfg=dict(by_"
+    message = "all epochs of an IterBasedTrainLoop would show the same views: set train_cfg=dict(by_"
     with pytest.raises(ValueError, match=re.escape(message)):
         train(config, tmp_path, options)
 
 
-def test_without_the_seed_hook_it_would_not_be_equal(config, tmp_path, uninterrupted):
-    """The equality above is not a matter of course."""
+def test_resuming_without_the_seed_hook_differs(config, tmp_path, uninterrupted):
+    """The equality tests above can fail."""
     options = {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")}
     weights = state(train(config, tmp_path, options, without="view_seed"))
     assert any(not torch.equal(weights[k], v) for k, v in uninterrupted.state.items())
 
 
 @pytest.mark.parametrize("options", [{"model.pyramid.s0.num_prototypes": 7}, {"model.pyramid.s1": None}])
-def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrupted, options):
+def test_checkpoint_with_a_different_pyramid_is_rejected(config, tmp_path, uninterrupted, options):
     key = next(iter(options))
     line = {
         "model.pyramid.s0.num_prototypes": (
@@ -145,10 +145,7 @@ def test_a_checkpoint_of_another_pyramid_is_refused(config, tmp_path, uninterrup
 
 
 @pytest.mark.parametrize("options", [{"train_cfg.max_epochs": 5}, {"train_dataloader.batch_size": BATCH // 2}])
-def test_resuming_a_run_of_another_schedule_is_refused(config, tmp_path, uninterrupted, options):
+def test_resuming_with_a_different_schedule_is_rejected(config, tmp_path, uninterrupted, options):
     checkpoint = str(uninterrupted.work_dir / "epoch_1.pth")
     with pytest.raises(ValueError, match=r"the schedules differ. Resume with the old settings"):
         train(config, tmp_path, {**options, "resume": True, "load_from": checkpoint})
-
-
-# ---- the program as a user starts and stops it

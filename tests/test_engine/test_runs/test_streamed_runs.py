@@ -1,4 +1,4 @@
-"""Training from shards with a real Runner: switched to by --data-root, stopped and gone on with."""
+"""Training from shards with a real Runner: selected by --data-root, interrupted and resumed."""
 
 import signal
 
@@ -28,8 +28,8 @@ def streamed(config, images, tmp_path_factory):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("iteration", [ITERS + 2, 2 * ITERS - 1])
-def test_resuming_within_an_epoch_equals_going_on(streamed, tmp_path, log, num_workers, iteration):
-    """As many workers as before; an uninterrupted run of as many is what it is compared with."""
+def test_resuming_within_an_epoch_equals_an_uninterrupted_run(streamed, tmp_path, log, num_workers, iteration):
+    """Compared with an uninterrupted run with the same number of workers."""
     options = {"train_dataloader.num_workers": num_workers, "train_dataloader.persistent_workers": num_workers > 0}
 
     def stop(runner):
@@ -47,21 +47,21 @@ def test_resuming_within_an_epoch_equals_going_on(streamed, tmp_path, log, num_w
     assert_equal(state(resumed), state(whole))
 
 
-def test_a_data_set_smaller_than_a_batch_is_reported(streamed):
+def test_data_set_smaller_than_a_batch_is_rejected(streamed):
     cfg = Config.fromfile(streamed).train_dataloader
     loader = Runner.build_dataloader({**cfg, "batch_size": 23})
     with pytest.raises(ValueError, match=r"22 images do not fill one batch of 23"):
         check_full_batch(loader)
 
 
-def test_labels_are_not_streamed(streamed):
+def test_packed_shards_are_rejected_for_labelled_images(streamed):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type="CocoMultiLabel"))))
     shards = Config.fromfile(streamed).train_dataloader.dataset.data_root
     with pytest.raises(ValueError, match="images without labels, but the config uses CocoMultiLabel"):
         set_data_root(cfg, shards)
 
 
-def test_a_url_is_not_looked_for_on_the_disk():
+def test_url_is_accepted_as_data_root():
     dataset = dict(type="UnlabelledImages", data_root="old", pipeline=[1], data_prefix=dict(a=1))
     cfg = Config(dict(train_dataloader=dict(batch_size=BATCH, sampler=dict(type="A"), dataset=dataset)))
     set_data_root(cfg, "s3://bucket/images")
