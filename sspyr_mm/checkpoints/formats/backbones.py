@@ -137,9 +137,7 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
     }
 
 
-def require_defaults(
-    backbone: Mapping[str, Any], cls: type[nn.Module], target: str, handled: Iterable[str] = ()
-) -> None:
+def require_defaults(backbone: Mapping[str, Any], cls: type[nn.Module], target: str, handled: Iterable[str]) -> None:
     """Raises ValueError if a backbone has a setting that its weights depend on and that a target lacks.
 
     Args:

@@ -14,16 +14,12 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
-# Name of a module in mmpretrain, mmdet (and mmseg), timm.
-_DEEP_STEM = (
-    ("stem.0.conv", "stem.0", "conv1.0"),
-    ("stem.0.bn", "stem.1", "conv1.1"),
-    ("stem.1.conv", "stem.3", "conv1.3"),
-    ("stem.1.bn", "stem.4", "conv1.4"),
-    ("stem.2.conv", "stem.6", "conv1.6"),
-    ("stem.2.bn", "stem.7", "bn1"),
-)
-_SPELLINGS = {"mmpretrain": 0, "mmdet": 1, "timm": 2}
+_DEEP_STEM = ("stem.0.conv", "stem.0.bn", "stem.1.conv", "stem.1.bn", "stem.2.conv", "stem.2.bn")
+_SPELLINGS = {
+    "mmdet": ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"),  # and mmseg
+    "timm": ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"),
+}
+"""Modules of the deep stem in other programs, in the order of mmpretrain's."""
 # A shortcut that averages begins with its pooling. layer1 needs no pooling: there mmpretrain omits that index, and the
 # others fill it with a module without weights.
 _SHORTCUT = {f"layer1.0.downsample.{i}": f"layer1.0.downsample.{i + 1}" for i in (0, 1)}
@@ -46,19 +42,20 @@ def to_canonical(state: State) -> dict[str, Tensor]:
         ValueError: If two tensors get the same name.
     """
     names: dict[str, str] = {}
-    for spelling in (1, 2):
-        if f"{_DEEP_STEM[0][spelling]}.weight" in state:
-            names.update({row[spelling]: row[0] for row in _DEEP_STEM})
+    for modules in _SPELLINGS.values():
+        if f"{modules[0]}.weight" in state:
+            names.update(zip(modules, _DEEP_STEM, strict=True))
     if "layer1.0.downsample.2.weight" in state:
         names.update({theirs: ours for ours, theirs in _SHORTCUT.items()})
     return _rename(state, names)
 
 
 def from_canonical(state: State, spelling: str) -> dict[str, Tensor]:
-    """Inverts :func:`to_canonical`, to names of ``mmpretrain``, ``mmdet`` (and mmseg) or ``timm`` (and torchvision)."""
-    column = _SPELLINGS[spelling]
-    names = {row[0]: row[column] for row in _DEEP_STEM} if "stem.0.conv.weight" in state else {}
-    if column and averages(state):
+    """Inverts :func:`to_canonical`, to names of ``mmdet`` (and mmseg) or ``timm`` (and torchvision)."""
+    names: dict[str, str] = {}
+    if "stem.0.conv.weight" in state:
+        names.update(zip(_DEEP_STEM, _SPELLINGS[spelling], strict=True))
+    if averages(state):
         names.update(_SHORTCUT)
     return _rename(state, names)
 
