@@ -14,7 +14,6 @@ import torch
 from backbone_checks import assert_identical
 from layouts import Call
 from mmengine.logging import HistoryBuffer, MessageHub
-from project import ROOT
 from safetensors.torch import save_file
 
 from sspyr_mm.checkpoints import inspect_checkpoint, read_backbone, read_checkpoint
@@ -109,11 +108,11 @@ def test_checkpoints_without_weights_are_rejected(content, message, tmp_path):
         read_backbone(tmp_path / "x")
 
 
-def test_missing_file_is_reported():
+def test_missing_file_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No checkpoint at nowhere.pth: pass a .pth file"):
         read_backbone("nowhere.pth")
-    with pytest.raises(FileNotFoundError, match=r"tests is a folder: pass a \.pth file"):
-        read_backbone(ROOT)
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path.name} is a folder: pass a \.pth file"):
+        read_backbone(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
