@@ -1,12 +1,7 @@
 """Reading and writing of checkpoints."""
 
-from sspyr_mm.checkpoints.backbone import (
-    BackboneCheckpoint,
-    build_backbone,
-    export_backbone,
-    read_backbone,
-    write_backbone,
-)
+from sspyr_mm.checkpoints.backbone import build_backbone, export_backbone, read_backbone, write_backbone
+from sspyr_mm.checkpoints.formats.locate import BackboneCheckpoint
 from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
 from sspyr_mm.checkpoints.official import convert_official

@@ -15,11 +15,7 @@ _DTYPE = re.compile(r"[<>=|]?(?:[?bBhHiIlLqQefdg]|b1|[iu][1248]|f[248])")
 def read_arrays(path: Any) -> Any:
     """Reads a pickle of dicts, lists, plain values and numpy arrays of numbers; nothing in it is executed.
 
-    Args:
-        path: File, written by Python 2 or 3.
-
-    Returns:
-        The content.
+    Files of Python 2 and 3 are supported.
 
     Raises:
         pickle.UnpicklingError: If the file needs another class or function; the message names it as ``GLOBAL m.name``.
@@ -30,18 +26,13 @@ def read_arrays(path: Any) -> Any:
 
 
 def write_arrays(content: Any, file: BinaryIO) -> None:
-    """Writes a pickle that ``pickle.load(file, encoding="latin1")`` reads with any version of numpy.
-
-    Args:
-        content: Dicts, lists, plain values and numpy arrays.
-        file: Open file.
-    """
+    """Writes a pickle that ``pickle.load(file, encoding="latin1")`` reads with any version of numpy."""
     # Protocol 4: from protocol 5 on, numpy uses functions that older versions lack.
     _ArrayPickler(file, protocol=4).dump(content)
 
 
 class _ArrayPickler(pickle.Pickler):
-    """Uses one module for numpy's pickling function, whose place differs between numpy 1 and 2."""
+    """Writes arrays as calls of ``numpy.ndarray``; numpy's own function is in another module since numpy 2."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -63,43 +54,41 @@ class _DType:
 
 
 class _Array:
-    """Replaces numpy's array while a file is read: called with (shape, dtype, bytes), or filled by its state."""
+    """Replaces numpy's array while a file is read."""
 
-    def __init__(self, shape: Any = (), dtype: Any = "", data: Any = b"", *_: Any) -> None:
-        self.content = (shape, dtype, data, False)
+    def __init__(self, shape: Any = (), dtype: Any = "", data: Any = b"", *_: Any, order: Any = "C") -> None:
+        self.content = shape, dtype, data, order
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
-        self.content = (shape, dtype, data, fortran)
+        self.content = shape, dtype, data, "F" if fortran else "C"
 
     def array(self) -> np.ndarray:
-        shape, dtype, data, fortran = self.content
+        shape, dtype, data, order = self.content
         if not _DTYPE.fullmatch(str(dtype)):
             raise ValueError(f"an array has the dtype {str(dtype)!r}, which is not numeric")
         data = data.encode("latin1") if isinstance(data, str) else data  # from Python 2
         flat = np.frombuffer(data, np.dtype(str(dtype)))
         if flat.size != math.prod(shape):
             raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
-        return flat.reshape(shape, order="F" if fortran else "C").copy()
+        return flat.reshape(shape, order=order).copy()
 
 
 def _reconstruct(*_: Any) -> _Array:
-    return _Array()
+    return _Array()  # filled by its state
 
 
 def _scalar(dtype: Any, data: Any = b"") -> _Array:
     return _Array((), dtype, data)
 
 
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: str = "C", *_: Any) -> _Array:
+    return _Array(shape, dtype, data, order="F" if order == "F" else "C")
+
+
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """Replaces ``_codecs.encode``, with which protocol 2 writes bytes, always in this encoding."""
     return text.encode("latin1")
-
-
-def _frombuffer(data: Any, dtype: Any, shape: Any, order: str = "C", *_: Any) -> _Array:
-    array = _Array()
-    array.content = (shape, dtype, data, order == "F")
-    return array
 
 
 _KNOWN: dict[tuple[str, str], Any] = {
@@ -108,16 +97,11 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "bytearray"): bytearray,
     ("_codecs", "encode"): _encode,
-    **{
-        (f"numpy.{core}.{module}", name): function
-        for core in ("core", "_core")
-        for module, name, function in (
-            ("multiarray", "_reconstruct", _reconstruct),
-            ("multiarray", "scalar", _scalar),
-            ("numeric", "_frombuffer", _frombuffer),  # protocol 5
-        )
-    },
 }
+for _core in ("numpy.core", "numpy._core"):
+    _KNOWN[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _KNOWN[f"{_core}.multiarray", "scalar"] = _scalar
+    _KNOWN[f"{_core}.numeric", "_frombuffer"] = _frombuffer  # protocol 5
 
 
 class _ArrayUnpickler(pickle.Unpickler):

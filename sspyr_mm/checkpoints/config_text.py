@@ -11,18 +11,9 @@ _REGISTERED = re.compile(r"[A-Za-z]\w*|(mm\w+|sspyr_mm)\.[A-Z]\w*")
 
 
 def parse_config(text: str) -> Config:
-    """Reads a config dumped by mmengine: assignments of literals, nested with ``dict(...)``.
+    """Reads a config dumped by mmengine; raises as :func:`parse_plain` and :func:`check_types`.
 
     ``Config.fromstring`` executes the text, which is unsafe for checkpoints of unknown origin.
-
-    Args:
-        text: ``Config.pretty_text``, the ``meta.cfg`` of a checkpoint.
-
-    Returns:
-        The config.
-
-    Raises:
-        ValueError: As :func:`parse_plain` and :func:`check_types`.
     """
     values = parse_plain(text)
     check_types(values)
@@ -30,16 +21,10 @@ def parse_config(text: str) -> Config:
 
 
 def parse_plain(text: str) -> dict[str, Any]:
-    """Reads a config from which nothing is built; its types may be import paths, as in pure Python configs.
+    """Reads assignments of literals, nested with ``dict(...)``; raises ValueError for anything else.
 
-    Args:
-        text: As of :func:`parse_config`.
-
-    Returns:
-        The config's values.
-
-    Raises:
-        ValueError: If the text contains anything but literals.
+    Types may be import paths, as in pure Python configs: nothing may be built from the result without
+    :func:`check_types`.
     """
     try:
         statements = ast.parse(text).body
@@ -54,14 +39,7 @@ def parse_plain(text: str) -> dict[str, Any]:
 
 
 def check_types(config: Any) -> None:
-    """Rejects types that a registry would import and call, such as ``os.system``.
-
-    Args:
-        config: Part of a config from a checkpoint, of dicts, lists and plain values.
-
-    Raises:
-        ValueError: If a ``type`` in it is an import path instead of a registered name.
-    """
+    """Raises ValueError for a ``type`` that a registry would import and call, such as ``os.system``."""
     if isinstance(config, dict):
         name = config.get("type")
         if isinstance(name, str) and not _REGISTERED.fullmatch(name):
@@ -69,14 +47,17 @@ def check_types(config: Any) -> None:
                 f"The config inside the checkpoint asks for type={name!r}, which is not a registered name such as "
                 "'ResNet' or 'mmpretrain.ResNet'; nothing was executed"
             )
-    if isinstance(config, (dict, list, tuple)):
-        for value in config.values() if isinstance(config, dict) else config:
+        config = tuple(config.values())
+    if isinstance(config, (list, tuple)):
+        for value in config:
             check_types(value)
 
 
 def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
-        return {_key(keyword): _literal(keyword.value) for keyword in node.keywords}
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise _refusal(node)
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
         return {_literal(key): _literal(value) for key, value in pairs if key is not None}
@@ -90,14 +71,8 @@ def _literal(node: ast.expr) -> Any:
         raise _refusal(node) from error
 
 
-def _key(keyword: ast.keyword) -> str:
-    if keyword.arg is None:
-        raise _refusal(keyword.value)
-    return keyword.arg
-
-
-def _refusal(node: ast.AST) -> ValueError:
+def _refusal(node: ast.stmt | ast.expr) -> ValueError:
     return ValueError(
-        f"The config inside the checkpoint is not plain data, line {getattr(node, 'lineno', '?')}: "
-        f"{ast.unparse(node)[:80]!r}; nothing was executed"
+        f"The config inside the checkpoint is not plain data, line {node.lineno}: {ast.unparse(node)[:80]!r}; "
+        "nothing was executed"
     )

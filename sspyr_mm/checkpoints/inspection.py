@@ -3,9 +3,9 @@
 from collections import Counter
 from typing import Any
 
-from sspyr_mm.checkpoints.backbone import describe, recognise
+from sspyr_mm.checkpoints.backbone import completed, describe
 from sspyr_mm.checkpoints.formats.locate import locate
-from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
+from sspyr_mm.checkpoints.formats.weights import Selection, Weights, find_weights
 from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 
 
@@ -22,17 +22,17 @@ def inspect_checkpoint(
     Returns:
         Plain values: ``file``, ``format``, ``architecture``, ``backbone`` (config), ``key``, ``prefix`` and ``place``
         (a description, with decisions about other networks), ``num_tensors`` and ``num_parameters`` of the backbone,
-        ``mean``, ``std``, ``patch``, ``other_tensors`` (number by module, without the backbone),
+        ``mean``, ``std``, ``decoding``, ``patch``, ``other_tensors`` (number by module, without the backbone),
         ``other_entries`` of the file, ``epoch``, ``iter`` and ``sha256``.
 
     Raises:
         ValueError: As :func:`read_backbone`.
     """
-    raw = read_checkpoint(path, allow_pickle=allow_pickle)
-    weights = find_weights(raw, where=str(path), select=select)
-    checkpoint = recognise(path, weights, select)
+    weights = find_weights(read_checkpoint(path, allow_pickle=allow_pickle), path, select)
+    found = locate(weights)
+    checkpoint = completed(found, weights)
     state = checkpoint.state_dict
-    taken = {id(tensor) for tensor in locate(str(path), weights, select).state.values()}
+    taken = {id(tensor) for tensor in found.state_dict.values()}
     rest = [name for name, tensor in weights.tensors.items() if id(tensor) not in taken]
     buffers = ("running_mean", "running_var", "num_batches_tracked", "relative_position_index")
     return {
@@ -51,8 +51,8 @@ def inspect_checkpoint(
         "patch": checkpoint.patch,
         "other_tensors": dict(Counter(map(_module, rest))),
         "other_entries": sorted(map(str, weights.entries)),
-        "epoch": _number(weights.entries.get("epoch", weights.meta.get("epoch"))),
-        "iter": _number(weights.entries.get("iter", weights.meta.get("iter"))),
+        "epoch": _number("epoch", weights),
+        "iter": _number("iter", weights),
         "sha256": checkpoint.sha256,
     }
 
@@ -64,5 +64,6 @@ def _module(name: str) -> str:
     return name.rpartition(".")[0].split(".")[0] or name
 
 
-def _number(value: Any) -> int | None:
+def _number(key: str, weights: Weights) -> int | None:
+    value = weights.entries.get(key, weights.meta.get(key))
     return value if isinstance(value, int) else None

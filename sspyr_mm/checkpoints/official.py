@@ -1,18 +1,18 @@
-"""Converts checkpoints of the official code to checkpoints of this project, including heads."""
+"""Conversion of the official code's checkpoints to ours, including heads."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from sspyr_mm.checkpoints.backbone import recognise
+from sspyr_mm.checkpoints.backbone import completed, open_output
 from sspyr_mm.checkpoints.formats.backbones import complete
+from sspyr_mm.checkpoints.formats.locate import locate
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.pretraining import build_model
 from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
-from sspyr_mm.checkpoints.write import write_whole
 from sspyr_mm.files import configs_dir
 
 OFFICIAL_CONFIG = "ssprl/r50_coco_200e_official.py"
@@ -42,20 +42,18 @@ def convert_official(
     Raises:
         ValueError: If the file is not such a checkpoint, or is incomplete.
 
-    Source: official code, ``src/resnet50.py``: head i of a list over local levels; with ``--grid_perside 2 3`` the
-        first level is the 2x2 and the second the 3x3 patches, which are our scales 1 and 2.
+    Source: official code, ``src/resnet50.py``: head i of a list over local levels. With ``--grid_perside 2 3`` the
+        levels are the 2x2 and the 3x3 patches, our scales 1 and 2.
     """
-    content = read_checkpoint(path, allow_pickle=allow_pickle)
-    weights = find_weights(content, where=str(path), select=select)
-    checkpoint = recognise(path, weights, select)
+    weights = find_weights(read_checkpoint(path, allow_pickle=allow_pickle), path, select)
+    checkpoint = completed(locate(weights), weights)
     if checkpoint.source != "ssprl_official":
         raise ValueError(
             f"{path} has the format {checkpoint.source}: only checkpoints of the official SS-PRL code can be converted "
             "to whole pre-training checkpoints. Export the backbone of others, e.g. with --to mmpretrain"
         )
-    tensors = under(checkpoint.prefix, weights.tensors)
-    renamed = {_ours(name): tensor for name, tensor in tensors.items()}
-    cfg = _config(renamed, checkpoint.backbone, where=str(path))
+    renamed = {_ours(name): tensor for name, tensor in under(checkpoint.prefix, weights.tensors).items()}
+    cfg = _config(renamed, checkpoint.backbone, path)
     model = build_model(cfg)
     queues = {k: v for k, v in model.state_dict().items() if k.startswith("head.queues.")}
     heads = {k: v for k, v in renamed.items() if k.startswith(("neck.", "head."))}
@@ -65,14 +63,15 @@ def convert_official(
     model.load_state_dict(state)
     model.head.normalize_()
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    meta = {"cfg": cfg.pretty_text, "source": Path(path).name, "format": checkpoint.source}
+    meta = {"cfg": cfg.pretty_text, "source": os.path.basename(path), "format": checkpoint.source}
     meta["sha256"] = checkpoint.sha256
-    write_whole(out, lambda file: torch.save({"state_dict": state, "meta": meta}, file), source=path)
+    with open_output(out, path) as file:
+        torch.save({"state_dict": state, "meta": meta}, file)
     return len(state)
 
 
 def _ours(name: str) -> str:
-    """Converts a name of the official heads to ours; their local levels count from 0, our scales from 1."""
+    """Converts a name of the official heads to ours: their local level 0 is our scale 1."""
     module, _, rest = name.partition(".")
     if module == "projection_head":
         return f"neck.projectors.s0.{rest}"
@@ -89,7 +88,7 @@ def _ours(name: str) -> str:
     return name
 
 
-def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str) -> Config:
+def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], path: FilePath) -> Config:
     cfg = Config.fromfile(configs_dir() / OFFICIAL_CONFIG)
     scales = list(cfg.model.pyramid)
     prototypes = {s: tensors.get(f"head.prototypes.{s}.weight") for s in scales}
@@ -97,14 +96,15 @@ def _config(tensors: dict[str, Tensor], backbone: dict[str, Any], *, where: str)
     last = tensors.get("neck.projectors.s0.3.weight")
     if any(t is None or t.ndim != 2 for t in (hidden, last, prototypes["s0"])):
         raise ValueError(
-            f"{where} lacks projection_head.0, projection_head.3 or ptypes: only checkpoints with two-layer projectors "
+            f"{path} lacks projection_head.0, projection_head.3 or ptypes: only checkpoints with two-layer projectors "
             "and prototypes are supported"
         )
     assert hidden is not None and last is not None
     for scale, weight in prototypes.items():
-        cfg.model.pyramid[scale] = (
-            None if weight is None else {**cfg.model.pyramid[scale], "num_prototypes": len(weight)}
-        )
+        if weight is None:
+            cfg.model.pyramid[scale] = None
+        else:
+            cfg.model.pyramid[scale].num_prototypes = len(weight)
     sizes = {"in_channels": hidden.shape[1], "hid_channels": hidden.shape[0]}
     cfg.model.neck.update(**sizes, out_channels=last.shape[0])
     cfg.model.head.embed_dims = last.shape[0]

@@ -20,7 +20,7 @@ from sspyr_mm.models import SSPRL
 
 @contextmanager
 def quiet_initialisation() -> Iterator[None]:
-    """Silences mmengine's log message about every initialised parameter."""
+    """Silences mmengine's log messages about initialised parameters."""
     logging.disable(logging.INFO)
     try:
         yield
@@ -63,13 +63,12 @@ def load_pretraining(
         ValueError: If the file has no config, one that :func:`check_offline` rejects, or weights that do not match
             it completely.
     """
-    checkpoint, select = read_checkpoint(path, allow_pickle=allow_pickle), select or Selection()
+    checkpoint = read_checkpoint(path, allow_pickle=allow_pickle)
     text = (checkpoint.get("meta") or {}).get("cfg")
     if not text or "state_dict" not in checkpoint:
         raise ValueError(f"{path} was not written by pre-training: it has no meta.cfg or no state_dict")
-    weights = find_weights(checkpoint, where=str(path), select=select)
-    prefix = full_prefix(select)
-    check_ema(select, weights.averaged, where=str(path))
+    weights = find_weights(checkpoint, path, select)
+    check_ema(weights, weights.choice.averaged)
     cfg = parse_config(text)
     parts = plain_config(cfg.get("model", {}))
     check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
@@ -82,11 +81,7 @@ def load_pretraining(
     except TypeError as error:
         raise ValueError(f"{path}: the config inside does not match this version of sspyr_mm: {error}") from error
     try:
-        result = model.load_state_dict(under(prefix, weights.tensors), strict=False)
-    except RuntimeError as error:  # different shapes
+        model.load_state_dict(under(full_prefix(weights), weights.tensors))
+    except RuntimeError as error:
         raise ValueError(f"{path} does not match its own config: {error}") from error
-    if result.missing_keys or result.unexpected_keys:
-        raise ValueError(
-            f"{path} does not match its own config: missing {result.missing_keys}, unexpected {result.unexpected_keys}"
-        )
     return cfg, model

@@ -1,4 +1,4 @@
-"""Reads files of tensors without executing anything in them."""
+"""Files of tensors, read without executing anything in them."""
 
 import codecs
 import hashlib
@@ -45,7 +45,6 @@ _KINDS = (
 SAFETENSORS_META = "sspyr_mm"
 """Key of our metadata, as JSON, in the header of a ``.safetensors`` file."""
 
-
 _DAMAGE = (
     *(RuntimeError, EOFError, LookupError, OSError, AttributeError, ImportError),
     *(TypeError, ValueError, MemoryError),
@@ -66,12 +65,12 @@ def read_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
 
     Args:
         path: File of ``torch.save``, ``.safetensors`` file or pickle of numpy arrays, detected by content. The message
-            hub of mmengine's checkpoints is dropped, and so are the values of argparse namespaces and paths.
+            hub of mmengine's checkpoints and the values of argparse namespaces and paths are dropped.
         allow_pickle: Whether the file may contain objects of any class. Risk: unpickling can run any code with the
             rights of the user. Only for files from a trusted source.
 
     Returns:
-        The checkpoint; of a ``.safetensors`` file ``dict(state_dict=..., meta=...)``.
+        The checkpoint; for a ``.safetensors`` file ``dict(state_dict=..., meta=...)``.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -106,14 +105,7 @@ def read_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
 
 
 def file_sha256(path: FilePath) -> str:
-    """Hashes a file.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """Returns the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -128,11 +120,9 @@ def _load(path: FilePath, allow_pickle: bool) -> Any:
         raise ValueError(
             f"Reading checkpoints safely needs torch >= 2.6, but torch {torch.__version__} is installed: update torch"
         )
-    arrays = _globals_of_arrays()
-    known = {name for _, name in arrays}
-    names = {*_SETTINGS, *_globals_of_log(path)} - known
-    inert = [(_Inert, name) for name in sorted(names)]
-    with torch.serialization.safe_globals([*inert, *arrays]):
+    inert = {name: _Inert for name in (*_SETTINGS, *_globals_of_log(path))}
+    known = {**inert, **_globals_of_arrays()}
+    with torch.serialization.safe_globals([(cls, name) for name, cls in known.items()]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -143,15 +133,14 @@ def _load_pickle(path: FilePath, allow_pickle: bool) -> Any:
         return pickle.load(file, encoding="latin1")
 
 
-def _globals_of_arrays() -> list[tuple[Any, str]]:
-    """Returns the globals with which numpy arrays and numbers are pickled, under the names of numpy 1 and 2."""
-    reconstruct, scalar = (x.__reduce__()[0] for x in (np.zeros(1), np.float64(1)))
-    found: list[tuple[Any, str]] = []
+def _globals_of_arrays() -> dict[str, Any]:
+    """Returns the globals with which numpy arrays and numbers are pickled, by their names in numpy 1 and 2."""
+    classes: list[type] = [np.ndarray, np.dtype, *(type(np.dtype(c)) for c in "?bBhHiIlLqQefdFDOSU")]
+    found: dict[str, Any] = {f"{cls.__module__}.{cls.__qualname__}": cls for cls in classes}
     for core in ("core", "_core"):
-        found.append((reconstruct, f"numpy.{core}.multiarray._reconstruct"))
-        found.append((scalar, f"numpy.{core}.multiarray.scalar"))
-    classes: list[type] = [np.ndarray, np.dtype, *{type(np.dtype(c)) for c in "?bBhHiIlLqQefdFDOSU"}]
-    return found + [(cls, f"{cls.__module__}.{cls.__qualname__}") for cls in classes]
+        found[f"numpy.{core}.multiarray._reconstruct"] = np.zeros(1).__reduce__()[0]
+        found[f"numpy.{core}.multiarray.scalar"] = np.float64(1).__reduce__()[0]
+    return found
 
 
 def _globals_of_log(path: FilePath) -> list[str]:
@@ -163,7 +152,7 @@ def _globals_of_log(path: FilePath) -> list[str]:
 
 
 def _refusal(path: FilePath, error: str) -> str:
-    # Parses torch's message, which alone names the class also for files older than the zip format.
+    # For files older than the zip format, only torch's message names the class.
     if "GLOBAL" in error or "is blocked" in error or "Unsupported class" in error:
         wanted = error.split("GLOBAL ")[-1].split()[0] if "GLOBAL " in error else "other classes"
         return (
@@ -174,7 +163,7 @@ def _refusal(path: FilePath, error: str) -> str:
 
 
 def _damaged(path: FilePath, error: str) -> str:
-    # torch's messages recommend disabling its protection.
+    # torch's own messages recommend weights_only=False.
     detail = "" if not error or "weights_only" in error else f": {error.splitlines()[0]}"
     return (
         f"{path} is not a checkpoint of tensors and plain values, or it is damaged{detail}. Copy or download it again, "

@@ -9,26 +9,14 @@ from typing import Any
 
 
 def positive_int(text: str) -> int:
-    """Parses an integer >= 1.
-
-    Raises:
-        argparse.ArgumentTypeError: If the text is anything else.
-    """
+    """Parses an integer >= 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
     return int(text)
 
 
 def check_writable(option: str, path: str) -> None:
-    """Checks, before hours of work, that their result can be written; leaves nothing behind.
-
-    Args:
-        option: Option of the command line, for the message.
-        path: Output file.
-
-    Raises:
-        OSError: If the file can't be written.
-    """
+    """Raises OSError if a file can't be written, before the work for it; leaves nothing behind."""
     folder = Path(path).absolute().parent
     made: list[Path] = []
     try:
@@ -52,7 +40,7 @@ def check_writable(option: str, path: str) -> None:
 
 
 def require_writable(parser: argparse.ArgumentParser, option: str, path: Path) -> None:
-    """Exits like the script's parser if a result can't be written; see :func:`check_writable`."""
+    """Exits with a usage message if a result can't be written; see :func:`check_writable`."""
     try:
         check_writable(option, str(path))
     except OSError as error:
@@ -60,11 +48,7 @@ def require_writable(parser: argparse.ArgumentParser, option: str, path: Path) -
 
 
 def json_object(text: str) -> dict:
-    """Parses a JSON object.
-
-    Raises:
-        argparse.ArgumentTypeError: If the text is anything else.
-    """
+    """Parses a JSON object."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -77,7 +61,7 @@ def json_object(text: str) -> dict:
 
 
 def add_custom_import(parser: argparse.ArgumentParser) -> None:
-    """Declares ``--custom-import`` for commands that build networks; the modules are imported before the run."""
+    """Declares ``--custom-import`` for commands that build networks."""
     parser.add_argument(
         "--custom-import",
         action="append",

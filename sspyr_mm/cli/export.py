@@ -42,14 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports and prints the usage of the file.
-
-    Returns:
-        0.
-    """
+    """Writes the file and prints its usage."""
     from sspyr_mm.checkpoints import convert_official, read_backbone, write_backbone
-    from sspyr_mm.checkpoints.backbone import check_target
-    from sspyr_mm.checkpoints.formats.targets import check_ending, timm_call
+    from sspyr_mm.checkpoints.formats.targets import check_ending, check_target, timm_call
 
     timm = network = ""
     if args.to == "sspyr_mm":

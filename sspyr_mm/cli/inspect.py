@@ -14,16 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the contents of the file.
-
-    Returns:
-        0.
-    """
+    """Prints the contents of the file."""
     import contextlib
     import json
     import sys
 
-    # OpenMMLab prints warnings to stdout, about missing ops for instance, which would break the JSON.
+    # OpenMMLab prints warnings to stdout, e.g. about missing ops, which would break the JSON.
     with contextlib.redirect_stdout(sys.stderr):
         from sspyr_mm.checkpoints import inspect_checkpoint
 

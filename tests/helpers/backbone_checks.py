@@ -1,11 +1,11 @@
-"""Random weights in which every exchange of two tensors shows, and comparisons of backbones."""
+"""Random weights that reveal exchanged tensors, and comparisons of backbones."""
 
 import torch
 from torch import nn
 
 
 def scatter(network, seed=0):
-    """Random weights and, in every batch norm, random statistics: no two tensors can be exchanged unseen."""
+    """Sets random weights and random statistics of batch norm, so that no two tensors are equal."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
@@ -26,7 +26,7 @@ def scatter(network, seed=0):
 
 @torch.no_grad()
 def map_of(network, image):
-    """Last feature map of a ResNet with torchvision's attributes."""
+    """Returns the last feature map of a ResNet with torchvision's attributes."""
     x = network.maxpool(network.relu(network.bn1(network.conv1(image))))
     return network.layer4(network.layer3(network.layer2(network.layer1(x))))
 

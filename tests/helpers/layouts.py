@@ -1,11 +1,11 @@
-"""Files as other programs write them, around a real ResNet-50, with everything in them that could be taken for it."""
+"""Checkpoints of other programs around a ResNet-50, with other tensors that could be mistaken for it."""
 
 import numpy as np
 import torch
 
 
 def decoy(state, seed):
-    """Tensors of the same names and shapes and other numbers: a key encoder, a target network."""
+    """Tensors with the same names and shapes and other values, as of a key encoder or target network."""
     generator = torch.Generator().manual_seed(seed)
     return {
         k: torch.rand(v.shape, generator=generator) + 0.5 if v.is_floating_point() else v + 1 for k, v in state.items()
@@ -17,7 +17,7 @@ def prefixed(prefix, state):
 
 
 def mlp(name, *sizes):
-    """Linear, BN, ReLU, Linear."""
+    """Tensors of Linear, BN, ReLU, Linear."""
     wide, hidden, out = sizes
     return {
         f"{name}.0.weight": torch.randn(hidden, wide),
@@ -51,7 +51,7 @@ def ssprl_official(state):
 
 
 def ssprl_official_global(state):
-    """Trained without local scales."""
+    """A checkpoint trained without local scales."""
     heads = {k: v for k, v in official_heads().items() if k.startswith(("projection_head", "ptypes"))}
     return {"state_dict": prefixed("module.", {**state, **heads})}
 
@@ -76,7 +76,7 @@ def moco_openselfsup(state, **extra):
     both = {**prefixed("encoder_k.0.", decoy(state, 1)), **prefixed("encoder_q.0.", state)}
     heads = {**linear("mlp.0", 64, 2048), **linear("mlp.2", 16, 64)}
     both |= {**prefixed("encoder_q.1.", heads), **prefixed("encoder_k.1.", decoy(heads, 2))}
-    both |= prefixed("backbone.", state)  # there once more: an attribute of the model, too
+    both |= prefixed("backbone.", state)  # a second reference to the query encoder
     both |= {"queue": torch.randn(16, 64), "queue_ptr": torch.tensor([8]), **extra}
     return {"meta": {"epoch": 200, "iter": 4000}, "state_dict": both}
 
@@ -97,7 +97,7 @@ def byol_openselfsup(state):
 
 
 def byol_sequential(state):
-    """``Sequential(*resnet.children())`` without fc, written by torch itself."""
+    """A checkpoint of ``Sequential(*resnet.children())`` without fc."""
     numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
     online = {}
     for name, tensor in state.items():
@@ -133,7 +133,7 @@ def insloc_c4(state):
 
 
 def detectron2_tensors(network):
-    """Detectron2's names, read off the modules."""
+    """Arrays under the names of Detectron2."""
     norms = ("weight", "bias", "running_mean", "running_var")
 
     def conv(theirs, conv, norm):
@@ -209,3 +209,13 @@ LAYOUTS = {
     "mmseg": mmseg,
     "mmpretrain": mmpretrain,
 }
+
+
+class Call:
+    """Calls a function when unpickled."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call

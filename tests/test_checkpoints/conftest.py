@@ -1,4 +1,4 @@
-"""A real network with numbers in which every mix-up shows, and a real photograph."""
+"""A ResNet-50 and a photograph that reveal exchanged tensors."""
 
 import pytest
 import torchvision
@@ -23,7 +23,7 @@ def resnet50():
 
 @pytest.fixture(scope="session")
 def backbone50(resnet50):
-    """Its tensors without fc: what every reader of the ResNet-50 layouts must find."""
+    """Tensors without fc, which must be found in every layout."""
     return {k: v for k, v in resnet50.state_dict().items() if not k.startswith("fc.")}
 
 
@@ -34,7 +34,7 @@ def features50(resnet50, photograph):
 
 @pytest.fixture(scope="session")
 def small():
-    """Tensors of a narrow ResNet-18, quick to write and read."""
+    """Tensors of a narrow ResNet-18."""
     from mmpretrain.models import ResNet
 
     return dict(scatter(ResNet(18, stem_channels=8, base_channels=8), seed=9).state_dict())

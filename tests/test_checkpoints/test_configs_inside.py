@@ -1,4 +1,4 @@
-"""What the config inside of a foreign checkpoint says is heard; nothing in it is run, and nothing fetched for it."""
+"""Settings in the config of a foreign checkpoint are used; nothing in it is executed or downloaded."""
 
 import re
 
@@ -26,13 +26,13 @@ def read(content, path):
         "img_norm_cfg=dict(mean=[1,2,3], std=[4,5,6], to_rgb=True)",
     ],
 )
-def test_normalisation_comes_from_the_config_inside(text, backbone50, tmp_path):
+def test_normalisation_is_read_from_the_config(text, backbone50, tmp_path):
     content = {**layouts.mmpretrain(backbone50), "meta": {"cfg": text}}
     checkpoint = read(content, tmp_path / "x.pth")
     assert (checkpoint.mean, checkpoint.std) == ((1, 2, 3), (4, 5, 6))
 
 
-def test_networks_of_bgr_inputs_are_refused(backbone50, tmp_path):
+def test_networks_of_bgr_inputs_are_rejected(backbone50, tmp_path):
     text = "data_preprocessor=dict(mean=[103.53,116.28,123.675],std=[1,1,1],bgr_to_rgb=False)"
     content = {**layouts.mmdet(backbone50), "meta": {"cfg": text}}
     with pytest.raises(ValueError, match=r"trained on BGR inputs .*only networks of RGB inputs"):
@@ -47,7 +47,7 @@ optim_wrapper = dict(optimizer=dict(lr=0.1, type='torch.optim.SGD'), type='Optim
 """
 
 
-def test_types_by_module_do_not_hide_the_config_inside(backbone50, tmp_path):
+def test_config_with_types_by_module_is_read(backbone50, tmp_path):
     content = {**layouts.mmdet(backbone50), "meta": {"cfg": NEW_STYLE % "bgr_to_rgb=True"}}
     checkpoint = read(content, tmp_path / "x.pth")
     assert (checkpoint.mean, checkpoint.std) == ((1, 2, 3), (4, 5, 6))
@@ -57,14 +57,14 @@ def test_types_by_module_do_not_hide_the_config_inside(backbone50, tmp_path):
         read(content, tmp_path / "x.pth")
 
 
-def test_a_config_inside_that_is_no_data_is_told(backbone50, tmp_path):
+def test_config_that_is_not_plain_data_causes_a_warning(backbone50, tmp_path):
     content = {**layouts.mmdet(backbone50), "meta": {"cfg": "import os\nmodel = dict()"}}
     with pytest.warns(UserWarning, match=r"x.pth: .*not plain data, line 1.*check that the training used none of them"):
         assert read(content, tmp_path / "x.pth").std == (58.395, 57.12, 57.375)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_our_classification_recipes_see_rgb(path, backbone50, tmp_path):
+def test_classification_configs_use_rgb(path, backbone50, tmp_path):
     cfg = Config.fromfile(path)
     content = {**layouts.mmpretrain(backbone50), "meta": {"cfg": cfg.pretty_text}}
     checkpoint = read(content, tmp_path / "x.pth")
@@ -75,15 +75,15 @@ def test_our_classification_recipes_see_rgb(path, backbone50, tmp_path):
         read(content, tmp_path / "x.pth")
 
 
-def test_caffe_style_is_kept(backbone50, photograph, features50, tmp_path):
+def test_caffe_style_is_read_from_the_config(backbone50, photograph, features50, tmp_path):
     text = "model=dict(backbone=dict(type='ResNet', depth=50, style='caffe'))"
     checkpoint = read({**layouts.mmdet(backbone50), "meta": {"cfg": text}}, tmp_path / "x.pth")
     assert checkpoint.backbone == {"type": "ResNet", "depth": 50, "style": "caffe"}
     assert not torch.allclose(build_backbone(checkpoint)(photograph)[0], features50)
 
 
-def test_config_inside_is_not_run(backbone50, tmp_path):
-    """A registry takes the path of any function for a type."""
+def test_config_is_not_executed(backbone50, tmp_path):
+    """A registry accepts the import path of any function as a type."""
     marker = tmp_path / "ran"
     for kind in ("os.mkdir", "os.system"):
         meta = {"backbone": {"type": kind, "path": str(marker), "command": f"touch {marker}"}}
@@ -115,9 +115,9 @@ HUB = {"model_name": "hf-hub:nobody/nothing"}
     ],
     ids=str,
 )
-def test_nothing_is_fetched_for_a_config_inside(backbone, backbone50, tmp_path, monkeypatch):
+def test_nothing_is_downloaded_for_a_config(backbone, backbone50, tmp_path, monkeypatch):
     def connect(*_):
-        raise AssertionError("reached for the network")
+        raise AssertionError("opened a connection")
 
     monkeypatch.setattr("socket.socket.connect", connect)
     with pytest.raises(ValueError, match=r"asks for type=.* may download data"):

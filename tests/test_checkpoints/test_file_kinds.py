@@ -1,4 +1,4 @@
-"""Files that are no file of torch.save: pickles of numpy arrays are read, others are named."""
+"""Files of other programs: pickles of numpy arrays are read, other kinds are named in the error."""
 
 import bz2
 import gzip
@@ -13,84 +13,65 @@ import numpy as np
 import pytest
 import torch
 from backbone_checks import assert_identical
+from layouts import Call
 
 from sspyr_mm.checkpoints import export_backbone, read_backbone, read_checkpoint
 
-STATE = {"conv1.weight": torch.ones(4, 3)}
 
-
-def npz():
+def written(write):
+    """Returns the bytes that a function writes to a file."""
     buffer = io.BytesIO()
-    np.savez(buffer, **{"conv1.weight": np.ones((4, 3))})
+    write(buffer)
     return buffer.getvalue()
 
 
-def zipped():
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+def zipped(file):
+    with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("readme.txt", "hello")
         archive.writestr("weights/model.pth", b"\x80")
-    return buffer.getvalue()
 
 
-def tarred():
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+def tarred(file):
+    with tarfile.open(fileobj=file, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("model.pth"), io.BytesIO())
-    return buffer.getvalue()
 
 
-def saved():
-    buffer = io.BytesIO()
-    torch.save(STATE, buffer)
-    return buffer.getvalue()
+def scripted(file):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), file)
 
 
-def scripted():
-    buffer = io.BytesIO()
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
-    return buffer.getvalue()
-
-
-def array():
-    buffer = io.BytesIO()
-    np.save(buffer, np.ones(3))
-    return buffer.getvalue()
-
-
+SAVED = written(lambda file: torch.save({"conv1.weight": torch.ones(4, 3)}, file))
+# Kind of file -> content, message.
 KINDS = {
-    "html": (lambda: b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>", r"web page .*raw content"),
-    "xml": (lambda: b"<?xml version='1.0'?><Error>AccessDenied</Error>", r"web page .*raw content"),
-    "lfs": (
-        lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 45\n",
-        "Git LFS pointer, .*git lfs pull",
-    ),
-    "json": (lambda: b'{"message": "Not Found"}', r'text file, .*begins with \'{"message": "Not F'),
-    "torchscript": (scripted, r"TorchScript program, which contains code.*torch.jit.load"),
-    "npz": (npz, r"numpy arrays \(\.npz\).*torch.from_numpy"),
-    "npy": (array, "single numpy array"),
-    "zip": (zipped, r"zip archive of readme.txt, weights/model.pth: extract"),
-    "half a zip": (lambda: saved()[:300], "truncated zip archive.*download it again"),
-    "tar": (tarred, "tar archive: extract"),
-    "gzip": (lambda: gzip.compress(saved()), "compressed by gzip: extract"),
-    "bzip2": (lambda: bz2.compress(saved()), "compressed by bzip2: extract"),
-    "xz": (lambda: lzma.compress(saved()), "compressed by xz: extract"),
-    "hdf5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5 file, .*PyTorch"),
-    "noise": (lambda: bytes(range(255, 127, -1)), "damaged.*download it again"),
+    "html": (b"\xef\xbb\xbf\n<!DOCTYPE html><html>Sign in</html>", r"web page .*raw content"),
+    "xml": (b"<?xml version='1.0'?><Error>AccessDenied</Error>", r"web page .*raw content"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 45\n", "Git LFS pointer, .*git lfs pull"),
+    "json": (b'{"message": "Not Found"}', r'text file, .*begins with \'{"message": "Not F'),
+    "torchscript": (written(scripted), r"TorchScript program, which contains code.*torch.jit.load"),
+    "npz": (written(lambda file: np.savez(file, a=np.ones(3))), r"numpy arrays \(\.npz\).*torch.from_numpy"),
+    "npy": (written(lambda file: np.save(file, np.ones(3))), "single numpy array"),
+    "zip": (written(zipped), r"zip archive of readme.txt, weights/model.pth: extract"),
+    "half a zip": (SAVED[:300], "truncated zip archive.*download it again"),
+    "tar": (written(tarred), "tar archive: extract"),
+    "gzip": (gzip.compress(SAVED), "compressed by gzip: extract"),
+    "bzip2": (bz2.compress(SAVED), "compressed by bzip2: extract"),
+    "xz": (lzma.compress(SAVED), "compressed by xz: extract"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5 file, .*PyTorch"),
+    "noise": (bytes(range(255, 127, -1)), "damaged.*download it again"),
 }
 
 
 @pytest.mark.parametrize("allow_pickle", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_files_are_named(kind, allow_pickle, tmp_path):
+def test_kind_of_file_is_reported(kind, allow_pickle, tmp_path):
     content, message = KINDS[kind]
-    (tmp_path / "x.pth").write_bytes(content())
+    (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ValueError, match=rf"x\.pth is .*{message}") as error:
         read_checkpoint(tmp_path / "x.pth", allow_pickle=allow_pickle)
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_whole_model_is_read_once_it_is_trusted(tmp_path):
+def test_pickled_module_needs_allow_pickle(tmp_path):
     torch.save({"net": torch.nn.Linear(2, 2)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"needs arbitrary pickle \(torch\.nn\.modules\.linear"):
         read_checkpoint(tmp_path / "x.pth")
@@ -126,16 +107,6 @@ def test_pickled_arrays_are_read(protocol, core, tmp_path):
         assert (actual == expected).all(), name
 
 
-class Call:
-    """Unpickled, it calls a function."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize(
     ("payload", "name"),
@@ -146,7 +117,7 @@ class Call:
         (lambda folder: np.array([{}, Call(os.mkdir, folder)], dtype=object), r"(os|posix|nt)\.mkdir"),
     ],
 )
-def test_code_in_pickles_is_refused_and_not_run(payload, name, protocol, tmp_path):
+def test_code_in_pickles_is_rejected_and_not_executed(payload, name, protocol, tmp_path):
     content = {"model": {"a": np.ones(2)}, "extra": payload(str(tmp_path / "ran"))}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
     match = rf"x.pkl needs arbitrary pickle \({name}\).*nothing was executed"
@@ -156,7 +127,7 @@ def test_code_in_pickles_is_refused_and_not_run(payload, name, protocol, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_trusted_pickle_is_run(tmp_path):
+def test_allow_pickle_executes_code(tmp_path):
     content = {"model": {"a": np.ones(2)}, "extra": Call(os.mkdir, str(tmp_path / "ran"))}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
     read_checkpoint(tmp_path / "x.pkl", allow_pickle=True)
@@ -164,22 +135,22 @@ def test_a_trusted_pickle_is_run(tmp_path):
 
 
 class Bytes(Call):
-    """Unpickled, an array whose memory is bytes of the file."""
+    """Becomes an array over bytes of the file when unpickled."""
 
     def __init__(self, dtype, shape=(1,)):
         super().__init__(np.ndarray, shape, dtype, bytearray(8))
 
 
 @pytest.mark.parametrize("dtype", ["O", "S8", "V8", "M8[s]", "O,O"])
-def test_arrays_of_other_than_numbers_are_refused(dtype, tmp_path):
-    """Bytes of a file must not become pointers."""
+def test_non_numeric_arrays_are_rejected(dtype, tmp_path):
+    """Bytes of a file must not be used as pointers."""
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": {"a": Bytes(dtype)}}, protocol=4))
     with pytest.raises(ValueError, match="which is not numeric"):
         read_checkpoint(tmp_path / "x.pkl")
 
 
 @pytest.mark.parametrize("shape", [(3,), (10**15,), (-5,)])
-def test_bytes_must_fit_the_shape(shape, tmp_path):
+def test_bytes_must_match_the_shape(shape, tmp_path):
     content = {"model": {"a": Bytes("f4", shape)}}
     (tmp_path / "x.pkl").write_bytes(pickle.dumps(content, protocol=4))
     with pytest.raises(ValueError, match="it is damaged"):
@@ -187,7 +158,7 @@ def test_bytes_must_fit_the_shape(shape, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_detectron2_reads_what_is_written_for_it(dtype, small, tmp_path):
+def test_detectron2_export_is_a_pickle_of_numpy_arrays(dtype, small, tmp_path):
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in small.items()}
     torch.save(state, tmp_path / "x.pth")
     export_backbone(tmp_path / "x.pth", tmp_path / "d2.pkl", target="detectron2")
@@ -206,7 +177,7 @@ def test_detectron2_reads_what_is_written_for_it(dtype, small, tmp_path):
     assert_identical(back.state_dict, expected)
 
 
-def test_models_of_the_zoo_of_detectron2_may_take_bgr(small, tmp_path):
+def test_model_zoo_of_detectron2_causes_a_warning_about_bgr(small, tmp_path):
     torch.save(small, tmp_path / "x.pth")
     export_backbone(tmp_path / "x.pth", tmp_path / "d2.pkl", target="detectron2")
     content = pickle.loads((tmp_path / "d2.pkl").read_bytes())

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' code become checkpoints that training goes on from."""
+"""Official checkpoints are converted to checkpoints from which training continues."""
 
 import pytest
 import torch
@@ -21,14 +21,14 @@ def official(backbone50, tmp_path):
 
 
 def mlp(state, name, x):
-    """The authors' projector on embeddings x, from its tensors."""
+    """Returns the outputs of an official projector, computed from its tensors."""
     x = F.linear(x, state[f"{name}.0.weight"], state[f"{name}.0.bias"])
     norm = [state[f"{name}.1.{k}"] for k in ("running_mean", "running_var", "weight", "bias")]
     x = F.relu(F.batch_norm(x, *norm))
     return F.normalize(F.linear(x, state[f"{name}.3.weight"], state[f"{name}.3.bias"]), dim=1)
 
 
-def test_the_whole_model_computes_what_the_authors_one_does(official, resnet50, photograph, tmp_path):
+def test_converted_model_equals_the_official_one(official, resnet50, photograph, tmp_path):
     path, state = official
     out = tmp_path / "ours.pth"
     number = convert_official(path, out)
@@ -41,7 +41,7 @@ def test_the_whole_model_computes_what_the_authors_one_does(official, resnet50, 
         for scale in model.pyramid.scales:
             z = mlp(state, names[scale.name], feats)
             torch.testing.assert_close(model.neck(feats, scale.name), z, atol=1e-6, rtol=1e-5)
-            # Their prototypes are brought to unit length before each forward pass.
+            # The official code normalises prototypes before each forward pass.
             unit = F.normalize(state[f"{prototypes[scale.name]}.weight"], dim=1)
             assert scale.num_prototypes == len(unit)
             torch.testing.assert_close(model.head.prototypes_of(scale)(z), z @ unit.T)
@@ -55,7 +55,7 @@ def test_the_whole_model_computes_what_the_authors_one_does(official, resnet50, 
     assert_identical(dict(model.backbone.state_dict()), read_backbone(path).state_dict)
 
 
-def test_the_converted_file_is_one_of_ours(official, tmp_path):
+def test_converted_file_has_our_format(official, tmp_path):
     path, _ = official
     convert_official(path, tmp_path / "ours.pth")
     checkpoint = read_backbone(tmp_path / "ours.pth")
@@ -65,17 +65,20 @@ def test_the_converted_file_is_one_of_ours(official, tmp_path):
     assert_identical(torch.load(tmp_path / "out.pth"), read_backbone(path).state_dict)
 
 
-def test_training_goes_on_from_it(official, tmp_path):
-    """What ``--cfg-options load_from=OUT`` does: every tensor, the head's check included."""
+def test_training_continues_from_it(official, tmp_path):
+    """``--cfg-options load_from=OUT`` loads every tensor, and the head accepts them."""
     path, _ = official
     convert_official(path, tmp_path / "ours.pth")
     cfg, model = load_pretraining(tmp_path / "ours.pth")
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     training = Config(
         {
-            **{"model": cfg.model.to_dict(), "work_dir": str(tmp_path / "work")},
-            **{"load_from": str(tmp_path / "ours.pth"), "default_scope": "mmpretrain"},
-            **{"custom_imports": {"imports": ["sspyr_mm"]}, "experiment_name": "official"},
+            "model": cfg.model.to_dict(),
+            "load_from": str(tmp_path / "ours.pth"),
+            "default_scope": "mmpretrain",
+            "work_dir": str(tmp_path / "work"),
+            "custom_imports": {"imports": ["sspyr_mm"]},
+            "experiment_name": "official",
         }
     )
     runner = Runner.from_cfg(training)
@@ -105,7 +108,7 @@ def test_one_local_level_is_two_scales(backbone50, tmp_path):
         (lambda s: s.pop("layer1.0.bn2.bias"), "missing: layer1.0.bn2.bias"),
     ],
 )
-def test_incomplete_checkpoints(change, message, backbone50, tmp_path):
+def test_incomplete_checkpoints_are_rejected(change, message, backbone50, tmp_path):
     state = {**backbone50, **official_heads()}
     change(state)
     torch.save({"state_dict": state}, tmp_path / "x.pth")
@@ -114,7 +117,7 @@ def test_incomplete_checkpoints(change, message, backbone50, tmp_path):
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_other_formats_have_no_heads_to_convert(backbone50, tmp_path):
+def test_other_formats_are_rejected(backbone50, tmp_path):
     torch.save(backbone50, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="has the format plain: only checkpoints of the official SS-PRL"):
         convert_official(tmp_path / "x.pth", tmp_path / "out.pth")

@@ -1,7 +1,8 @@
-"""Whole models of our pre-training, read from their checkpoints, and the same networks at random."""
+"""Pre-training checkpoints: whole models, backbones with decoding options, and random networks of the same kind."""
 
 import math
 import re
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,37 +14,50 @@ from sspyr_mm.benchmarks.networks import Network, random_network
 from sspyr_mm.checkpoints import Selection, export_backbone, inspect_checkpoint, load_pretraining, read_backbone
 
 
-def test_whole_models_are_still_loaded(tmp_path):
+@contextmanager
+def changed(path):
+    """Yields the content of a checkpoint, and writes it back."""
+    content = torch.load(path)
+    yield content
+    torch.save(content, path)
+
+
+@contextmanager
+def changed_config(path):
+    """Yields the config inside a checkpoint, and writes it back."""
+    with changed(path) as content:
+        cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+        yield cfg
+        content["meta"]["cfg"] = cfg.pretty_text
+
+
+def test_model_is_loaded(tmp_path):
     model = pretrain(tmp_path / "x.pth", NARROW, 64)
     assert_identical(load_pretraining(tmp_path / "x.pth")[1].state_dict(), model.state_dict())
 
 
 @pytest.mark.parametrize("module", ["backbone.layer4.1.bn2", "neck.projectors.s0.0", "head.prototypes.s1"])
 @pytest.mark.parametrize("wrong", ["missing", "unexpected"])
-def test_whole_models_must_be_complete(module, wrong, tmp_path):
-    """What is missing would stay as random as the network was made."""
+def test_mismatched_tensor_is_reported(module, wrong, tmp_path):
+    """A missing tensor would keep its random initial values."""
     pretrain(tmp_path / "x.pth", NARROW, 64)
-    content = torch.load(tmp_path / "x.pth")
-    state = content["state_dict"]
-    if wrong == "missing":
-        del state[f"{module}.weight"]
-    else:
-        state[f"{module}.extra"] = torch.ones(1)
-    torch.save(content, tmp_path / "x.pth")
     name = f"{module}.{'weight' if wrong == 'missing' else 'extra'}"
+    with changed(tmp_path / "x.pth") as content:
+        if wrong == "missing":
+            del content["state_dict"][name]
+        else:
+            content["state_dict"][name] = torch.ones(1)
     with pytest.raises(ValueError, match=re.escape(name)):
         load_pretraining(tmp_path / "x.pth")
 
 
-def test_whole_models_are_read_through_wrappers_and_averages(tmp_path):
+def test_wrapped_and_averaged_models_are_loaded(tmp_path):
     model = pretrain(tmp_path / "x.pth", NARROW, 64)
-    content = torch.load(tmp_path / "x.pth")
-    averaged, raw = content["state_dict"], {}
-    for name, tensor in averaged.items():
-        raw[f"module.{name}"] = tensor + 1
-    content["ema_state_dict"] = {"steps": torch.tensor(3), **raw}
-    content["state_dict"] = {f"_orig_mod.{k}": v for k, v in averaged.items()}
-    torch.save(content, tmp_path / "x.pth")
+    with changed(tmp_path / "x.pth") as content:
+        averaged = content["state_dict"]
+        raw = {f"module.{name}": tensor + 1 for name, tensor in averaged.items()}
+        content["ema_state_dict"] = {"steps": torch.tensor(3), **raw}
+        content["state_dict"] = {f"_orig_mod.{name}": tensor for name, tensor in averaged.items()}
     for ema in (None, True):
         _, found = load_pretraining(tmp_path / "x.pth", select=Selection(ema=ema))
         assert_identical(found.state_dict(), model.state_dict())
@@ -56,12 +70,9 @@ def test_whole_models_are_read_through_wrappers_and_averages(tmp_path):
 
 def test_weight_of_the_cross_scale_loss_is_read_under_its_former_name(tmp_path):
     model = pretrain(tmp_path / "x.pth", NARROW, 64)
-    content = torch.load(tmp_path / "x.pth")
-    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
-    cfg.model.head.pop("cross_scale_loss", None)
-    cfg.model.head.cross_weight = 0.7
-    content["meta"]["cfg"] = cfg.pretty_text
-    torch.save(content, tmp_path / "x.pth")
+    with changed_config(tmp_path / "x.pth") as cfg:
+        cfg.model.head.pop("cross_scale_loss", None)
+        cfg.model.head.cross_weight = 0.7
     _, found = load_pretraining(tmp_path / "x.pth")
     assert found.head.cross_scale_loss.loss_weight == 0.7
     assert_identical(found.state_dict(), model.state_dict())
@@ -69,17 +80,14 @@ def test_weight_of_the_cross_scale_loss_is_read_under_its_former_name(tmp_path):
 
 def test_config_of_another_version_is_reported(tmp_path):
     pretrain(tmp_path / "x.pth", NARROW, 64)
-    content = torch.load(tmp_path / "x.pth")
-    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
-    cfg.model.head.sharpness = 1
-    content["meta"]["cfg"] = cfg.pretty_text
-    torch.save(content, tmp_path / "x.pth")
+    with changed_config(tmp_path / "x.pth") as cfg:
+        cfg.model.head.sharpness = 1
     with pytest.raises(ValueError, match=r"does not match this version of sspyr_mm: .*sharpness"):
         load_pretraining(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("where", ["pretrained", "model", "backbone"])
-def test_a_random_network_starts_from_no_file(where, tmp_path):
+def test_random_network_ignores_pretrained_weights(where, tmp_path):
     start = tmp_path / "start.pth"
     pretrain(start, NARROW, 64)
     init = {"type": "Pretrained", "checkpoint": str(start), "prefix": "backbone."}
@@ -90,7 +98,7 @@ def test_a_random_network_starts_from_no_file(where, tmp_path):
         pretrain(tmp_path / "x.pth", NARROW, 64, **options)
     checkpoint = read_backbone(tmp_path / "x.pth")
     random = random_network(checkpoint).checkpoint
-    # The file's statistics are random, those of a new network are not.
+    # Running means are random in the file, and 0 in a new network.
     state = random.state_dict
     assert state["bn1.running_mean"].eq(0).all()
     assert not checkpoint.state_dict["bn1.running_mean"].eq(0).any()
@@ -136,17 +144,16 @@ def test_decoding_options_of_parts_that_differ_are_reported(tmp_path):
         "value_range=(0,4095)",
     ],
 )
-def test_decoding_options_of_wrong_types_are_refused(options, tmp_path):
+def test_decoding_options_of_wrong_types_are_rejected(options, tmp_path):
     pretrain(tmp_path / "x.pth", NARROW, 64)
     export_backbone(tmp_path / "x.pth", tmp_path / "out.pth")
-    content = torch.load(tmp_path / "out.pth")
-    content["meta"]["decoding"] = options
-    torch.save(content, tmp_path / "out.pth")
+    with changed(tmp_path / "out.pth") as content:
+        content["meta"]["decoding"] = options
     with pytest.raises(ValueError, match=r"out\.pth: .* must be .*, got"):
         read_backbone(tmp_path / "out.pth", allow_pickle=True)
 
 
-def test_a_prefix_without_a_network_is_refused(tmp_path):
+def test_prefix_without_a_network_is_rejected(tmp_path):
     pretrain(tmp_path / "x.pth", NARROW, 64)
     with pytest.raises(ValueError, match=r"no ResNet under --prefix neck\.; .* backbone\. \("):
         read_backbone(tmp_path / "x.pth", select=Selection(prefix="neck"))

@@ -1,4 +1,4 @@
-"""``export`` and ``inspect``, as a user gives them, on foreign checkpoints and ours."""
+"""The commands ``export`` and ``inspect`` on foreign checkpoints and ours."""
 
 import json
 import types
@@ -32,7 +32,7 @@ def test_export_from_moco_to_timm(foreign, tmp_path):
     timm.create_model("resnet18", num_classes=0).load_state_dict(torch.load(out), strict=True)
 
 
-def test_inspect_says_what_is_in_a_file(foreign, checkpoint):
+def test_inspect_summarises_a_file(foreign, checkpoint):
     done = run("-m", "sspyr_mm", "inspect", foreign, "--allow-pickle", "--json")
     found = json.loads(done.stdout)
     assert (found["format"], found["epoch"]) == ("moco_v2", 200)
@@ -44,14 +44,14 @@ def test_inspect_says_what_is_in_a_file(foreign, checkpoint):
     assert "head" in lines["also"] and "neck" in lines["also"]
 
 
-def test_full_prefix(checkpoint, tmp_path):
+def test_full_prefix_is_written(checkpoint, tmp_path):
     out = tmp_path / "out.pth"
     done = run("-m", "sspyr_mm", "export", checkpoint, out, "--to", "mmseg", "--full-prefix")
     assert "model.init_cfg=dict(type='Pretrained'" in done.stdout
     assert all(name.startswith("backbone.") for name in torch.load(out)["state_dict"])
 
 
-def test_what_export_offers_is_what_there_is():
+def test_every_target_has_a_usage():
     assert set(_USE) == {*TARGETS, "sspyr_mm"}
 
 
@@ -65,10 +65,10 @@ def test_what_export_offers_is_what_there_is():
         (["--to", "timm"], "timm has no ResNet with"),
     ],
 )
-def test_what_can_not_be_written(args, message, checkpoint, tmp_path, capsys):
+def test_unsupported_exports_are_rejected(args, message, checkpoint, tmp_path, capsys):
     try:
         status = main(["export", str(checkpoint), str(tmp_path / "o.pth"), *args])
-    except SystemExit as error:  # argparse's own
+    except SystemExit as error:  # from argparse
         status = error.code
     assert status == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

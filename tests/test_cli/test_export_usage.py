@@ -1,4 +1,4 @@
-"""What ``export`` prints can be copied, whatever the file is called."""
+"""The usage that ``export`` prints can be copied, for any file name."""
 
 import ast
 import shlex
@@ -13,7 +13,7 @@ NAME = 'anna\'s "best" {one}'
 
 @pytest.mark.parametrize("full_prefix", [False, True])
 @pytest.mark.parametrize(("target", "ending"), [("mmdet", ".pth"), ("safetensors", ".safetensors")])
-def test_python_that_is_printed_is_python(target, ending, full_prefix, checkpoint, tmp_path, capsys):
+def test_printed_python_is_valid(target, ending, full_prefix, checkpoint, tmp_path, capsys):
     out = str(tmp_path / f"{NAME}{ending}")
     assert main(["export", str(checkpoint), out, "--to", target, *["--full-prefix"] * full_prefix]) == 0
     printed = capsys.readouterr().out.partition("Use it with ")[2].strip()
@@ -22,24 +22,24 @@ def test_python_that_is_printed_is_python(target, ending, full_prefix, checkpoin
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm"])
-def test_python_of_other_targets(target):
+def test_file_name_is_quoted_for_python(target):
     text = _usage(target, NAME, full_prefix=False, timm="timm.create_model('x')", backbone="")
     assert f"torch.load({NAME!r})" in text
 
 
-def test_command_lines_are_quoted_for_the_shell():
+def test_file_name_is_quoted_for_the_shell():
     text = _usage("detectron2", NAME, full_prefix=False, timm="", backbone="")
     assert shlex.split(text.partition(", with")[0]) == ["MODEL.WEIGHTS", NAME]
     text = _usage("sspyr_mm", "a$b.pth", full_prefix=False, timm="", backbone="")
     assert shlex.split(text)[-1] == "load_from=a$b.pth"
 
 
-def test_what_cfg_options_would_change_goes_into_the_config():
+def test_names_that_cfg_options_would_change_go_into_the_config():
     text = _usage("sspyr_mm", NAME, full_prefix=False, timm="", backbone="")
     assert text.startswith(f"load_from={NAME!r} in CONFIG") and "--cfg-options" not in text
 
 
-def test_endings_are_checked_before_anything_is_read(tmp_path, capsys):
+def test_endings_are_checked_before_reading(tmp_path, capsys):
     for target, name in (("safetensors", "o.pth"), ("sspyr_mm", "o.safetensors")):
         assert main(["export", "no such file", str(tmp_path / name), "--to", target]) == 2
         assert ".safetensors" in capsys.readouterr().err

@@ -1,10 +1,10 @@
 """Builds backbones from configs and checks that tensors are complete."""
 
 import hashlib
+import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from inspect import isclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from sspyr_mm.files import shortened
 from sspyr_mm.models.state_check import compare_states
 
 _TRAINING_ONLY = ("init_cfg", "pretrained", "frozen_stages", "norm_eval", "with_cp")
+_WITHOUT_WEIGHTS = ("type", "out_indices", "drop_rate", "drop_path_rate", "zero_init_residual", *_TRAINING_ONLY)
+"""Settings on which neither the tensors nor the last feature map in evaluation mode depend."""
 
 _OFFLINE = (
     *("torch.nn.", "mmcv.cnn.", "mmcv.ops.", "mmengine.model.", "mmengine.utils."),
@@ -25,29 +27,14 @@ _OFFLINE = (
 )
 """Modules whose classes download nothing."""
 _STACK = (
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "mmengine",
-    "mmcv",
-    "mmpretrain",
-    "mmdet",
-    "mmseg",
-    "sspyr_mm",
+    *("torch", "torchvision", "timm", "transformers"),
+    *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg", "sspyr_mm"),
 )
 """Packages of which only those modules are allowed. Classes of other packages were imported by the user."""
 
 
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a backbone's config without settings of its training.
-
-    Args:
-        backbone: Config of the backbone in a training config.
-
-    Returns:
-        A copy without initialisation and freezing, with BN in place of SyncBN.
-    """
+    """Returns a backbone's config without initialisation and freezing, with BN in place of SyncBN."""
     cfg = {key: value for key, value in backbone.items() if key not in _TRAINING_ONLY}
     if isinstance(cfg.get("type"), str):
         cfg["type"] = cfg["type"].removeprefix("mmpretrain.")
@@ -58,21 +45,16 @@ def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_offline(config: Mapping[str, Any]) -> None:
-    """Rejects types that may download weights or code when built, as timm's and HuggingFace's networks do.
+    """Raises ValueError for types that may download weights or code when built, like timm's and HuggingFace's networks.
 
-    Args:
-        config: Part of a config from a checkpoint, for a backbone or a model.
-
-    Raises:
-        ValueError: If a ``type`` in it is not one of mmpretrain's own backbones, of this package's modules, of the
-            layers of torch and mmcv, or of another imported module; or as :func:`check_types`.
+    Allowed are mmpretrain's own backbones, this package's modules, the layers of torch and mmcv, and other modules
+    that the user has imported.
     """
     check_types(dict(config))
     for name, found in _types(config):
-        online = name.rpartition(".")[2] in ("TIMMBackbone", "Pretrained", "PretrainedInit")
-        if found is not None and not (_is_custom(found) or found.__module__.startswith(_OFFLINE)):
-            online = True
-        if online or (found is not None and not isclass(found)):
+        known = found is None or _is_custom(found) or found.__module__.startswith(_OFFLINE)
+        is_function = found is not None and not inspect.isclass(found)
+        if not known or is_function or name.rpartition(".")[2] in ("TIMMBackbone", "Pretrained", "PretrainedInit"):
             raise ValueError(
                 f"The config inside the checkpoint asks for type={name!r}, which may download data: only "
                 "mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv, "
@@ -81,23 +63,12 @@ def check_offline(config: Mapping[str, Any]) -> None:
 
 
 def custom_modules(config: Mapping[str, Any]) -> list[str]:
-    """Lists the user's modules that a config needs; other processes have to import them as well.
-
-    Args:
-        config: See :func:`check_offline`.
-    """
+    """Returns the user's modules that a config needs; other processes have to import them as well."""
     return sorted({found.__module__ for _, found in _types(config) if found and _is_custom(found)})
 
 
 def code_digests(modules: Iterable[str]) -> dict[str, str]:
-    """Hashes the code of imported modules, since results depend on it.
-
-    Args:
-        modules: Names of modules.
-
-    Returns:
-        SHA-256 of the source file of each; '' for modules without one.
-    """
+    """Returns the SHA-256 of each module's source file, since results depend on it; '' for modules without one."""
     digests = {}
     for name in modules:
         file = getattr(sys.modules[name], "__file__", None)
@@ -121,18 +92,11 @@ def _types(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_custom(found: Any) -> bool:
-    package = found.__module__.partition(".")[0]
-    return package not in _STACK and not found.__module__.startswith(_OFFLINE)
+    return found.__module__.partition(".")[0] not in _STACK
 
 
 def build_network(backbone: Mapping[str, Any]) -> nn.Module:
-    """Builds a backbone without loading or initialising weights.
-
-    Args:
-        backbone: Config of a backbone of mmpretrain.
-
-    Returns:
-        The network in evaluation mode on the CPU, with plain batch norm.
+    """Builds a backbone without loading or initialising weights, in evaluation mode on the CPU, with plain batch norm.
 
     Raises:
         ValueError: If mmpretrain can't build it, or as :func:`check_offline`.
@@ -141,8 +105,8 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
     try:
         network = MODELS.build({**backbone, "_scope_": "mmpretrain"})
     except Exception as error:  # constructors can raise anything on wrong arguments
-        own = [name for name, found in _types(backbone) if found is None]
-        hint = f". {shortened(own, 3)}: import your module with --custom-import MODULE" if own else ""
+        unknown = [name for name, found in _types(backbone) if found is None]
+        hint = f". {shortened(unknown, 3)}: import your module with --custom-import MODULE" if unknown else ""
         raise ValueError(f"mmpretrain can't build the backbone {dict(backbone)}: {error}{hint}") from error
     network = revert_sync_batchnorm(network)
     network.eval()  # eval() of mmpretrain's backbones returns None
@@ -150,36 +114,44 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
 
 
 def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> dict[str, Tensor]:
-    """Checks that tensors match those of a network exactly.
-
-    Args:
-        state: Tensors under the network's names. Counters of batch norm may be missing and become 0.
-        network: The network.
-        what: The file and its detected format, for messages.
-
-    Returns:
-        The tensors in the network's order, contiguous, without shared memory.
+    """Returns a network's tensors in its order, contiguous, without shared memory; missing batch counters become 0.
 
     Raises:
-        ValueError: If tensors are missing, unexpected, of another shape, or contain NaN or infinity.
+        ValueError: If tensors are missing, unexpected, of another shape, or contain NaN or infinity. The message
+            begins with ``what``, the file and its detected format.
     """
     wanted = network.state_dict()
     missing, unexpected, sizes = compare_states(state, wanted)
-    shapes = [f"{name} {given}, expected {ours}" for name, given, ours in sizes]
-    broken = [name for name in wanted if name in state and not state[name].isfinite().all()]
-    if missing or unexpected or shapes or broken:
-        lines = [
-            f"{len(names)} tensors {text}: {shortened(names, 3)}"
-            for names, text in (
-                (missing, f"of {len(wanted)} missing"),
-                (unexpected, "unexpected"),
-                (shapes, "of another shape"),
-                (broken, "with NaN or infinity"),
-            )
-            if names
-        ]
+    faults = {
+        f"of {len(wanted)} missing": missing,
+        "unexpected": unexpected,
+        "of another shape": [f"{name} {given}, expected {ours}" for name, given, ours in sizes],
+        "with NaN or infinity": [name for name in wanted if name in state and not state[name].isfinite().all()],
+    }
+    lines = [f"{len(names)} tensors {text}: {shortened(names, 3)}" for text, names in faults.items() if names]
+    if lines:
         raise ValueError(f"{what} is not a complete backbone: " + "; ".join(lines))
     return {
         name: state[name].clone().contiguous() if name in state else tensor.new_zeros(())
         for name, tensor in wanted.items()
     }
+
+
+def require_defaults(backbone: Mapping[str, Any], cls: type[nn.Module], target: str, handled: Iterable[str]) -> None:
+    """Raises ValueError if a backbone has a setting that its weights depend on and that a target lacks.
+
+    Args:
+        backbone: Settings of a ``cls`` of mmpretrain.
+        cls: Class whose defaults the target shares.
+        target: Name of the target, for the message.
+        handled: Settings that the target supports.
+    """
+    parameters = inspect.signature(cls).parameters
+    for key, value in backbone.items():
+        default = parameters[key].default if key in parameters else None
+        if key not in (*_WITHOUT_WEIGHTS, *handled) and _as_list(value) != _as_list(default):
+            raise ValueError(f"{target} has no {cls.__name__} with {key}={value!r}, only with {default!r}")
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

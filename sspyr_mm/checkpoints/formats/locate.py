@@ -12,85 +12,90 @@ from sspyr_mm.checkpoints.formats import sources, training_settings
 from sspyr_mm.checkpoints.formats.backbones import build_network, complete, plain_config
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes, infer_config, to_canonical
 from sspyr_mm.checkpoints.formats.training_settings import Normalisation, triple
-from sspyr_mm.checkpoints.formats.weights import (
-    Choice,
-    Selection,
-    Weights,
-    choose,
-    counts,
-    is_averaged,
-    under,
-    unwrapped,
-)
+from sspyr_mm.checkpoints.formats.weights import Choice, Weights, choose, counts, is_averaged, under, unwrapped
 from sspyr_mm.pyramid import PyramidSpec
 
 _PREFIX = "backbone."
 
 
 @dataclass(frozen=True)
-class Located:
-    """Unchecked backbone; see :class:`BackboneCheckpoint`."""
+class BackboneCheckpoint:
+    """Complete backbone under mmpretrain's tensor names, whatever the format of its file.
+
+    Args:
+        source: Name of the detected format, e.g. ``moco_v2``.
+        backbone: Config of mmpretrain's backbone, e.g. ``dict(type="ResNet", depth=50)``. For files without a config
+            it is inferred from names and shapes; see :func:`infer_config` for the limits.
+        state_dict: All tensors of that backbone, under its names.
+        mean: Mean per channel of RGB inputs in 0-255; ImageNet's unless the checkpoint states another one.
+            Detectron2's BGR models (MSRA) are not supported: their files do not state the channel order.
+        std: Standard deviation per channel, likewise; .228, .224, .225 times 255 for SwAV and the official code.
+        patch: Side of the patches of scale 0 in pixels, for our own pre-training checkpoints.
+        sha256: Hash of the file.
+        key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.
+        prefix: Prefix of the backbone's names in that entry.
+        notes: Decisions about other networks in the file, and the options that change them.
+        decoding: Options of ``LoadRGBImage`` in pre-training: ``value_range``, ``background``.
+    """
 
     source: str
     backbone: dict[str, Any]
-    state: dict[str, Tensor]
-    norm: Normalisation
-    patch: int | None = None
+    state_dict: dict[str, Tensor]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    patch: int | None
+    sha256: str
+    key: str | None = None
     prefix: str = ""
-    averaged: bool = False
     notes: tuple[str, ...] = ()
     decoding: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def place(self) -> str:
+        """Description of the backbone's place in the file, and of the decisions about other networks."""
+        where = f"entry {self.key}" if self.key else "the file itself"
+        prefix = f"prefix {self.prefix}" if self.prefix else "no prefix"
+        return "; ".join((f"{where}, {prefix}", *self.notes))
 
-def locate(where: str, weights: Weights, select: Selection | None = None) -> Located:
-    """Finds the backbone among the tensors of a file, complete or not.
 
-    Args:
-        where: The file, for messages.
-        weights: Its tensors.
-        select: Network to read if there are several.
+def locate(weights: Weights) -> BackboneCheckpoint:
+    """Finds the backbone among the tensors of a file; it may be incomplete, and lacks hash, key and their notes.
 
-    Returns:
-        The backbone; its tensors are those of ``weights``, not copies.
+    The result shares its tensors with ``weights``.
 
     Raises:
         ValueError: If the format is unknown, or there are several networks and the choice is ambiguous.
     """
-    select = select or Selection()
     found = None
-    asked = None if select.prefix is None else full_prefix(select).removeprefix("module.")
+    asked = None if weights.select.prefix is None else full_prefix(weights).removeprefix("module.")
     if asked in (None, "", _PREFIX):
-        found = _pretraining(weights, where)
-        if found is None and isinstance(weights.meta.get("backbone"), dict):
-            found = _exported(weights, where)
+        found = _pretraining(weights) or _exported(weights)
     if found is None or asked not in (None, found.prefix):
-        found = _foreign(weights, where, select)
-    check_ema(select, weights.averaged or found.averaged, where=where)
+        return _foreign(weights)
+    check_ema(weights, weights.choice.averaged)
     return found
 
 
-def check_ema(select: Selection, averaged: bool, *, where: str) -> None:
-    """Rejects weights that are not of the requested kind.
-
-    Args:
-        select: Requested network.
-        averaged: Whether the weights are averages over training steps.
-        where: The file, for messages.
-
-    Raises:
-        ValueError: If they are raw and averaged ones were requested, or the reverse.
-    """
-    if select.ema is not None and select.ema is not averaged:
-        asked, there = ("averaged", "raw") if select.ema else ("raw", "averaged")
-        option = "--ema" if select.ema else "--no-ema"
+def check_ema(weights: Weights, averaged: bool) -> None:
+    """Raises ValueError if weights are raw and averaged ones were requested, or the reverse."""
+    ema = weights.select.ema
+    if ema is not None and ema is not averaged:
+        asked, there = ("averaged", "raw") if ema else ("raw", "averaged")
+        option = "--ema" if ema else "--no-ema"
         raise ValueError(
-            f"{where} has no {asked} weights recognised as such, only {there} ones: remove {option}, or name "
+            f"{weights.path} has no {asked} weights recognised as such, only {there} ones: remove {option}, or name "
             "the network with --key or --prefix"
         )
 
 
-def _pretraining(weights: Weights, where: str) -> Located | None:
-    text = weights.meta.get("cfg")
+def full_prefix(weights: Weights) -> str:
+    """Returns the requested prefix in the form used in names: with a final dot, and without wrappers."""
+    prefix = weights.select.prefix
+    return unwrapped(f"{prefix}.".replace("..", ".")) if prefix else ""
+
+
+def _pretraining(weights: Weights) -> BackboneCheckpoint | None:
+    text, where = weights.meta.get("cfg"), str(weights.path)
     ours = any(name.startswith("head.prototypes.") for name in weights.tensors)
     if not isinstance(text, str) or not ours:
         return None
@@ -106,30 +111,32 @@ def _pretraining(weights: Weights, where: str) -> Located | None:
     norm = training_settings.read_normalisation(cfg, where=where)
     decoding = training_settings.training_decoding(cfg, where=where)
     state = under(_PREFIX, weights.tensors)
-    return Located("sspyr_mm", backbone, state, norm, patch, prefix=_PREFIX, decoding=decoding)
+    return BackboneCheckpoint("sspyr_mm", backbone, state, *norm, patch, "", prefix=_PREFIX, decoding=decoding)
 
 
-def _exported(weights: Weights, where: str) -> Located:
-    backbone, state, prefix = plain_config(weights.meta["backbone"]), weights.tensors, ""
+def _exported(weights: Weights) -> BackboneCheckpoint | None:
+    meta, state, prefix, where = weights.meta, weights.tensors, "", str(weights.path)
+    if not isinstance(meta.get("backbone"), dict):
+        return None
+    backbone = plain_config(meta["backbone"])
     if all(name.startswith(_PREFIX) for name in state):
         state, prefix = under(_PREFIX, state), _PREFIX
     if str(backbone.get("type", "")).startswith("ResNet"):
         state = to_canonical(state)
-    given = {k: triple(weights.meta[k], where=where) for k in ("mean", "std") if k in weights.meta}
-    norm = Normalisation(**given)
-    decoding = training_settings.read_decoding(weights.meta.get("decoding"), where=where)
-    return Located("sspyr_mm_backbone", backbone, state, norm, prefix=prefix, decoding=decoding)
+    norm = Normalisation(**{k: triple(meta[k], where=where) for k in ("mean", "std") if k in meta})
+    decoding = training_settings.read_decoding(meta.get("decoding"), where=where)
+    return BackboneCheckpoint("sspyr_mm_backbone", backbone, state, *norm, None, "", prefix=prefix, decoding=decoding)
 
 
-def _foreign(weights: Weights, where: str, select: Selection) -> Located:
-    tensors = weights.tensors
-    row, choice = sources.detect(tensors, weights.container), Choice("", averaged=False)
+def _foreign(weights: Weights) -> BackboneCheckpoint:
+    tensors, where = weights.tensors, str(weights.path)
+    row, choice = sources.detect(tensors, weights.choice.name), Choice("", averaged=False)
     unclear = (row is None or row.general) and find_prefixes(tensors)
-    if unclear or select.prefix is not None:
-        choice = _choose_prefix(tensors, where, select)
+    if unclear or weights.select.prefix is not None:
+        choice = _choose_prefix(weights)
         if row is None or not re.fullmatch(row.prefix, choice.name):
             tensors = under(choice.name, tensors)
-            row = sources.detect(tensors, None, bare=True)
+            row = sources.detect(tensors, "", bare=True)
     if row is None:
         raise sources.unknown(tensors, where=where)
     if weights.entries.get("__author__") == "Detectron2 Model Zoo":
@@ -148,36 +155,31 @@ def _foreign(weights: Weights, where: str, select: Selection) -> Located:
             backbone["style"] = "caffe"
     # The prefix of a row that is not general is a pattern without alternatives, except for C4 detectors.
     prefix = choice.name or next((m.group() for n in tensors if (m := re.match(row.prefix, n))), "")
-    return Located(row.name, backbone, state, norm, None, prefix, choice.averaged, choice.notes, decoding)
+    check_ema(weights, weights.choice.averaged or choice.averaged)
+    return BackboneCheckpoint(row.name, backbone, state, *norm, None, "", None, prefix, choice.notes, decoding)
 
 
-def _choose_prefix(tensors: dict[str, Tensor], where: str, select: Selection) -> Choice:
-    found = {prefix: under(prefix, tensors) for prefix in find_prefixes(tensors)}
-    if select.prefix is None:
+def _choose_prefix(weights: Weights) -> Choice:
+    found = {prefix: under(prefix, weights.tensors) for prefix in find_prefixes(weights.tensors)}
+    if weights.select.prefix is None:
         return choose(
             {prefix: _trunk(state) for prefix, state in found.items()},
-            where=where,
+            path=weights.path,
             option="--prefix",
-            ema=select.ema,
+            ema=weights.select.ema,
             is_whole=lambda prefix: _is_whole(found[prefix]),
         )
-    wanted = full_prefix(select)
+    wanted = full_prefix(weights)
     while wanted not in found and wanted.startswith("module."):
         wanted = wanted.removeprefix("module.")
     if wanted not in found:
         networks = f"ResNets are under {counts(found)}" if found else "the file has no ResNet"
-        raise ValueError(f"{where} has no ResNet under --prefix {wanted or repr('')}; {networks}")
+        raise ValueError(f"{weights.path} has no ResNet under --prefix {wanted or repr('')}; {networks}")
     return Choice(wanted, averaged=is_averaged(wanted))
 
 
-def full_prefix(select: Selection) -> str:
-    """Returns the prefix as used in names: with a final dot, and without wrappers."""
-    prefix = f"{select.prefix}.".replace("..", ".") if select.prefix else ""
-    return unwrapped(prefix)
-
-
 def _trunk(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    row = sources.detect(state, None, bare=True)
+    row = sources.detect(state, "", bare=True)
     return sources.select(row, state) if row else state
 
 

@@ -14,18 +14,14 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
-# Name of a module in mmpretrain, mmdet (and mmseg), timm.
-_DEEP_STEM = (
-    ("stem.0.conv", "stem.0", "conv1.0"),
-    ("stem.0.bn", "stem.1", "conv1.1"),
-    ("stem.1.conv", "stem.3", "conv1.3"),
-    ("stem.1.bn", "stem.4", "conv1.4"),
-    ("stem.2.conv", "stem.6", "conv1.6"),
-    ("stem.2.bn", "stem.7", "bn1"),
-)
-_SPELLINGS = {"mmpretrain": 0, "mmdet": 1, "timm": 2}
-# A shortcut that averages begins with its pooling. In layer1, which has nothing to average, mmpretrain omits that
-# index, and the others fill it with a module without weights.
+_DEEP_STEM = ("stem.0.conv", "stem.0.bn", "stem.1.conv", "stem.1.bn", "stem.2.conv", "stem.2.bn")
+_SPELLINGS = {
+    "mmdet": ("stem.0", "stem.1", "stem.3", "stem.4", "stem.6", "stem.7"),  # and mmseg
+    "timm": ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1"),
+}
+"""Modules of the deep stem in other programs, in the order of mmpretrain's."""
+# A shortcut that averages begins with its pooling. layer1 needs no pooling: there mmpretrain omits that index, and the
+# others fill it with a module without weights.
 _SHORTCUT = {f"layer1.0.downsample.{i}": f"layer1.0.downsample.{i + 1}" for i in (0, 1)}
 _AVG_DOWN = re.compile(r"layer[2-4]\.0\.downsample\.2\.")
 _FIRST_BLOCK = re.compile(r"((?:.*\.)?)(?:layer1|res2|4)\.0\.conv1\.weight")
@@ -34,52 +30,32 @@ _STEMS = ("conv1", "conv1.0", "stem.0", "stem.0.conv", "stem.conv1", "0", "0.0")
 
 
 def find_prefixes(names: Collection[str]) -> list[str]:
-    """Finds the prefixes of ResNets, complete or not.
-
-    Args:
-        names: Names of tensors.
-
-    Returns:
-        Prefixes, with the final dot or empty, under which there are a stem and a first block.
-    """
+    """Returns the prefixes, with the final dot or empty, under which there are a ResNet's stem and first block."""
     starts = [match[1] for match in map(_FIRST_BLOCK.fullmatch, names) if match]
     return [p for p in starts if any(f"{p}{stem}.weight" in names for stem in _STEMS)]
 
 
 def to_canonical(state: State) -> dict[str, Tensor]:
-    """Converts the names of deep stems and averaging shortcuts to mmpretrain's.
-
-    Args:
-        state: Tensors under names of torchvision, timm, mmdet, mmseg or mmpretrain.
-
-    Returns:
-        The same tensors under mmpretrain's names.
+    """Converts deep stems and averaging shortcuts from torchvision's, timm's, mmdet's or mmseg's names to mmpretrain's.
 
     Raises:
         ValueError: If two tensors get the same name.
     """
     names: dict[str, str] = {}
-    for spelling in (1, 2):
-        if f"{_DEEP_STEM[0][spelling]}.weight" in state:
-            names.update({row[spelling]: row[0] for row in _DEEP_STEM})
+    for modules in _SPELLINGS.values():
+        if f"{modules[0]}.weight" in state:
+            names.update(zip(modules, _DEEP_STEM, strict=True))
     if "layer1.0.downsample.2.weight" in state:
         names.update({theirs: ours for ours, theirs in _SHORTCUT.items()})
     return _rename(state, names)
 
 
 def from_canonical(state: State, spelling: str) -> dict[str, Tensor]:
-    """Inverse of :func:`to_canonical`.
-
-    Args:
-        state: Tensors under mmpretrain's names.
-        spelling: ``mmpretrain``, ``mmdet`` (and mmseg) or ``timm`` (and torchvision).
-
-    Returns:
-        The same tensors under the other names.
-    """
-    column = _SPELLINGS[spelling]
-    names = {row[0]: row[column] for row in _DEEP_STEM} if "stem.0.conv.weight" in state else {}
-    if column and averages(state):
+    """Inverts :func:`to_canonical`, to names of ``mmdet`` (and mmseg) or ``timm`` (and torchvision)."""
+    names: dict[str, str] = {}
+    if "stem.0.conv.weight" in state:
+        names.update(zip(_DEEP_STEM, _SPELLINGS[spelling], strict=True))
+    if averages(state):
         names.update(_SHORTCUT)
     return _rename(state, names)
 
@@ -107,16 +83,10 @@ def to_detectron2(name: str) -> str:
 
 
 def infer_config(state: State) -> dict[str, Any]:
-    """Infers the architecture from names and shapes; the closest one if tensors are missing.
+    """Infers a ``ResNet`` of mmpretrain from tensors under its names; the closest one if tensors are missing.
 
     torchvision's conventions are assumed for everything else: the stride of a bottleneck in its 3x3 convolution, RGB
-    inputs, no anti-aliasing.
-
-    Args:
-        state: Tensors under mmpretrain's names.
-
-    Returns:
-        ``dict(type="ResNet", depth=...)`` and the settings that differ from mmpretrain's defaults.
+    inputs, no anti-aliasing. Settings that equal mmpretrain's defaults are left out.
     """
     bottleneck = any(re.match(r"layer\d\.\d+\.conv3\.", name) for name in state)
     counts = [_num_blocks(state, f"layer{i}") for i in (1, 2, 3, 4)]
@@ -126,8 +96,8 @@ def infer_config(state: State) -> dict[str, Any]:
         if (block.__name__ == "Bottleneck") is bottleneck
     }
     deep_stem = "stem.0.conv.weight" in state
-    # A file can state any shape without data. The smallest of these networks, ResNet-18, has 2,700 numbers per squared
-    # width; a network that the data cannot fill is not built.
+    # A file can state any shape without data, and networks that the data can't fill must not be built. The smallest
+    # one, ResNet-18, has 2,700 numbers per squared width.
     bound = max(64, math.isqrt(sum(tensor.numel() for tensor in state.values()) // 2000))
     found = {
         "stem_channels": _width(state, bound, "stem.2.conv.weight" if deep_stem else "conv1.weight"),

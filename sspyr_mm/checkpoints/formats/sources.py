@@ -29,7 +29,7 @@ def _from_sequential(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """Row of the table of formats.
+    """Source format.
 
     Args:
         name: Name of the method or program.
@@ -167,16 +167,13 @@ FORMATS = (
 """The first matching row wins: specific rows come before general ones."""
 
 
-def detect(tensors: Collection[str], container: str | None, *, bare: bool = False) -> SourceFormat | None:
-    """Finds the format of a file from the names of its tensors.
+def detect(tensors: Collection[str], container: str, *, bare: bool = False) -> SourceFormat | None:
+    """Returns the first matching format, or None.
 
     Args:
         tensors: Names of tensors.
-        container: Entry of the file that holds them.
+        container: Entry of the file that holds them; '' for the file itself.
         bare: Whether only formats without a prefix are considered.
-
-    Returns:
-        Row of :data:`FORMATS`, or None.
     """
     for row in FORMATS:
         if row.container not in (None, container) or (bare and row.prefix):
@@ -187,15 +184,7 @@ def detect(tensors: Collection[str], container: str | None, *, bare: bool = Fals
 
 
 def unknown(tensors: Collection[str], *, where: str) -> ValueError:
-    """Returns the error for a file of an unknown format.
-
-    Args:
-        tensors: Names of tensors.
-        where: The file, for messages.
-
-    Returns:
-        Error that lists the formats and the first names in the file.
-    """
+    """Returns the error for a file of an unknown format, with all formats and the first names in the file."""
     known = "\n".join(f"  {row.name}: {row.layout}" for row in FORMATS)
     return ValueError(
         f"{where} holds no ResNet in a known format. Its first tensors are {shortened(tensors, 6)}. Other "
@@ -205,18 +194,7 @@ def unknown(tensors: Collection[str], *, where: str) -> ValueError:
 
 
 def select(row: SourceFormat, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Selects the backbone's tensors.
-
-    Args:
-        row: Format of the file.
-        tensors: All tensors of the file.
-
-    Returns:
-        The backbone's tensors under torchvision's names (deep stems: timm's or mmdet's), complete or not.
-
-    Raises:
-        ValueError: If two tensors map to the same name.
-    """
+    """Selects the backbone's tensors, complete or not, under torchvision's names (deep stems: timm's or mmdet's)."""
     chosen: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         match = re.match(row.prefix, name)

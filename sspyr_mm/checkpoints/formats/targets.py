@@ -1,6 +1,5 @@
 """Target formats."""
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -12,13 +11,13 @@ from mmpretrain.models import ResNet
 from torch import Tensor
 
 from sspyr_mm.checkpoints.array_pickle import write_arrays
+from sspyr_mm.checkpoints.formats.backbones import require_defaults
 from sspyr_mm.checkpoints.formats.resnet import from_canonical, to_detectron2
 from sspyr_mm.checkpoints.formats.timm_names import TimmModel, to_timm
 from sspyr_mm.checkpoints.read import SAFETENSORS_META
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
-Translation = Callable[[Config, State], dict[str, Tensor]]
 
 RESNET_VARIANTS: dict[str, dict[str, Any]] = {
     "ResNet": {},
@@ -26,10 +25,6 @@ RESNET_VARIANTS: dict[str, dict[str, Any]] = {
     "ResNetV1d": {"deep_stem": True, "avg_down": True},
 }
 """ResNets with separate types in configs, and the settings that those types imply."""
-_WITHOUT_WEIGHTS = {
-    *("type", "depth", "zero_init_residual", "out_indices", "drop_path_rate", "init_cfg"),
-    *("frozen_stages", "norm_eval", "with_cp"),
-}
 
 
 @dataclass(frozen=True)
@@ -37,17 +32,15 @@ class Target:
     """Target format.
 
     Args:
-        description: Description of the file, for help and README.
-        translate: Function from mmpretrain's names to the target's; raises ValueError for a backbone that the target
-            can't express.
-        write: Function that writes the tensors and our metadata, always as the same bytes. It writes to an open file,
-            since torch.save stores a path in the archive, and the name of a partial file contains the process id.
+        translate: Function from a backbone's config and its tensors under mmpretrain's names to tensors under the
+            target's names; raises ValueError for a backbone that the target can't express.
+        write: Function that writes the tensors and our metadata, always as the same bytes. It writes to an open file:
+            with a path, torch.save would store the file's temporary name in the archive.
         prefixable: Whether names may have the prefix ``backbone.``.
         ending: File ending by which programs detect the format; empty if they ignore it.
     """
 
-    description: str
-    translate: Translation
+    translate: Callable[[Config, State], dict[str, Tensor]]
     write: Callable[[dict[str, Tensor], dict[str, Any], BinaryIO], None]
     prefixable: bool = False
     ending: str = ""
@@ -58,7 +51,7 @@ def _unchanged(backbone: Config, state: State) -> dict[str, Tensor]:
 
 
 def _mmdet(backbone: Config, state: State) -> dict[str, Tensor]:
-    """Converts ResNets only: other backbones are used there as ``type='mmpretrain.X'``, with mmpretrain's names."""
+    # Other backbones are used as type='mmpretrain.X', with mmpretrain's names.
     return from_canonical(state, "mmdet") if backbone["type"] in RESNET_VARIANTS else dict(state)
 
 
@@ -80,17 +73,7 @@ def _timm(backbone: Config, state: State) -> dict[str, Tensor]:
 
 
 def timm_call(backbone: Config) -> str:
-    """Returns the call that creates the timm model for a backbone.
-
-    Args:
-        backbone: Config of the backbone.
-
-    Returns:
-        ``timm.create_model(...)``.
-
-    Raises:
-        ValueError: If timm has no such model.
-    """
+    """Returns ``timm.create_model(...)`` for a backbone; raises ValueError if timm has no such model."""
     if backbone["type"] in RESNET_VARIANTS:
         settings = {**RESNET_VARIANTS[backbone["type"]], **backbone}
         letter = ("c", "d")[bool(settings.get("avg_down"))] if settings.get("deep_stem") else ""
@@ -107,13 +90,8 @@ def _require_resnet(backbone: Config, target: str, *expressible: str) -> None:
     norm = backbone.get("norm_cfg", {}).get("type", "BN")
     if norm not in ("BN", "SyncBN", "MMSyncBN"):
         raise ValueError(f"{target} supports only ResNets with batch norm, got {norm}")
-    defaults = inspect.signature(ResNet).parameters
     settings = {**RESNET_VARIANTS[backbone["type"]], **backbone}
-    for key in settings.keys() - _WITHOUT_WEIGHTS - {"norm_cfg", *expressible}:
-        value = settings[key]
-        default = defaults[key].default if key in defaults else None
-        if (tuple(value) if isinstance(value, list) else value) != default:
-            raise ValueError(f"{target} has no ResNet with {key}={value!r}, only with {default!r}")
+    require_defaults(settings, ResNet, target, ("depth", "norm_cfg", *expressible))
 
 
 def _write_openmmlab(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
@@ -126,12 +104,12 @@ def _write_bare(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) 
 
 def _write_detectron2(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
     arrays = {k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in state.items()}
-    # With heuristics it finds `stem` in a model's `backbone.bottom_up.stem` by itself.
+    # With heuristics, Detectron2 maps `stem` to the model's `backbone.bottom_up.stem`.
     write_arrays({"model": arrays, "__author__": "sspyr_mm", "matching_heuristics": True}, file)
 
 
 def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: BinaryIO) -> None:
-    # Not save_file, whose files only their owner can read, whatever the umask.
+    # save_file ignores the umask: only the owner could read its files.
     from safetensors.torch import save
 
     content = save(state, metadata={"format": "pt", SAFETENSORS_META: json.dumps(meta)})
@@ -146,27 +124,27 @@ def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: Bin
 
 
 TARGETS = {
-    "mmpretrain": Target("for init_cfg in mmpretrain", _unchanged, _write_openmmlab, True),
-    "mmdet": Target("for init_cfg in mmdet", _mmdet, _write_openmmlab, True),
-    "mmseg": Target("for init_cfg in mmseg", _mmdet, _write_openmmlab, True),
-    "torchvision": Target("dict of tensors for a torchvision ResNet", _torchvision, _write_bare),
-    "timm": Target("dict of tensors for a timm model", _timm, _write_bare),
-    "detectron2": Target("file for MODEL.WEIGHTS of Detectron2", _detectron2, _write_detectron2, ending=".pkl"),
-    "safetensors": Target("mmpretrain's names in .safetensors", _unchanged, _write_safetensors, True, ".safetensors"),
+    "mmpretrain": Target(_unchanged, _write_openmmlab, prefixable=True),
+    "mmdet": Target(_mmdet, _write_openmmlab, prefixable=True),
+    "mmseg": Target(_mmdet, _write_openmmlab, prefixable=True),
+    "torchvision": Target(_torchvision, _write_bare),
+    "timm": Target(_timm, _write_bare),
+    "detectron2": Target(_detectron2, _write_detectron2, ending=".pkl"),
+    "safetensors": Target(_unchanged, _write_safetensors, prefixable=True, ending=".safetensors"),
 }
 
 
+def check_target(target: str, file: str | os.PathLike[str], *, full_prefix: bool = False) -> None:
+    """Raises ValueError if a target is unknown, has no prefix, or requires another file ending."""
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+    if full_prefix and not TARGETS[target].prefixable:
+        raise ValueError(f"names of {target} have no prefix: remove --full-prefix (full_prefix)")
+    check_ending(target, file)
+
+
 def check_ending(target: str, file: str | os.PathLike[str]) -> None:
-    """Rejects file names that programs would read as another format.
-
-    Args:
-        target: One of :data:`TARGETS`, or ``sspyr_mm``.
-        file: Output file.
-
-    Raises:
-        ValueError: If the file lacks the ending of its format, or ends in ``.safetensors`` without being such a
-            file.
-    """
+    """Raises ValueError if programs would read the file as another format than that of a target, or ``sspyr_mm``."""
     name = os.fspath(file).lower()
     ending = TARGETS[target].ending if target in TARGETS else ""
     if not name.endswith(ending):

@@ -1,36 +1,28 @@
-"""Conversion of mmpretrain's ViT, ConvNeXt and Swin to timm's names, if timm has the model.
+"""Conversion of mmpretrain's ViT, ConvNeXt and Swin to timm's names.
 
-The model determines more than names, such as whether its pointwise layers are convolutions. So a backbone is first
-matched with a model of timm, and rejected without a match.
+Each model of timm has its own layout, e.g. pointwise layers that are convolutions. A backbone is therefore matched
+with a model of timm first, and rejected without a match.
 """
 
-import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import torch
 from mmpretrain.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torch import Tensor
+
+from sspyr_mm.checkpoints.formats.backbones import require_defaults
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
 
-# (channels, layers, heads, hidden channels) -> name
+# (channels, layers, heads, hidden channels) -> name, patch sizes that timm has
 _VITS = {
-    (192, 12, 3, 768): "vit_tiny",
-    (384, 12, 6, 1536): "vit_small",
-    (768, 12, 12, 3072): "vit_base",
-    (1024, 24, 16, 4096): "vit_large",
-    (1280, 32, 16, 5120): "vit_huge",
-}
-# Sizes that timm has: the patch size is part of the architecture, the image size is an argument.
-_VIT_PATCHES = {
-    "vit_tiny": (16,),
-    "vit_small": (8, 16, 32),
-    "vit_base": (8, 16, 32),
-    "vit_large": (14, 16, 32),
-    "vit_huge": (14,),
+    (192, 12, 3, 768): ("vit_tiny", (16,)),
+    (384, 12, 6, 1536): ("vit_small", (8, 16, 32)),
+    (768, 12, 12, 3072): ("vit_base", (8, 16, 32)),
+    (1024, 24, 16, 4096): ("vit_large", (14, 16, 32)),
+    (1280, 32, 16, 5120): ("vit_huge", (14,)),
 }
 _CONVNEXTS = {
     "convnext": ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge"),
@@ -38,6 +30,7 @@ _CONVNEXTS = {
 }
 _CONV_MLP = ("atto", "femto", "pico", "nano")
 """ConvNeXts whose pointwise layers are convolutions in timm."""
+# (channels, depths, heads, window) -> name
 _SWINS = {
     (96, (2, 2, 6, 2), (3, 6, 12, 24), 7): "swin_tiny_patch4_window7_224",
     (96, (2, 2, 18, 2), (3, 6, 12, 24), 7): "swin_small_patch4_window7_224",
@@ -49,7 +42,7 @@ _SWINS = {
 
 
 class TimmModel(NamedTuple):
-    """Model of timm: its name, the arguments that make it equal to mmpretrain's backbone, its tensors."""
+    """Model of timm that equals a backbone: its name, the arguments of ``create_model``, its tensors."""
 
     name: str
     arguments: dict[str, Any]
@@ -57,14 +50,7 @@ class TimmModel(NamedTuple):
 
 
 def to_timm(backbone: Config, state: State) -> TimmModel:
-    """Translates a backbone to timm.
-
-    Args:
-        backbone: Config of a ``VisionTransformer``, ``ConvNeXt`` or ``SwinTransformer`` of mmpretrain.
-        state: Tensors of the backbone.
-
-    Returns:
-        timm's model, without its classifier.
+    """Translates a ``VisionTransformer``, ``ConvNeXt`` or ``SwinTransformer`` of mmpretrain, without a classifier.
 
     Raises:
         ValueError: If timm has no such model.
@@ -76,19 +62,16 @@ def to_timm(backbone: Config, state: State) -> TimmModel:
 
 
 def _vit(backbone: Config, state: State) -> TimmModel:
-    _require_defaults(
-        backbone,
-        VisionTransformer,
-        ("arch", "img_size", "patch_size", "out_type", "interpolate_mode", "layer_scale_init_value"),
-    )
+    handled = ("arch", "img_size", "patch_size", "out_type", "interpolate_mode", "layer_scale_init_value")
+    require_defaults(backbone, VisionTransformer, "timm", handled)
     if backbone.get("out_type") == "avg_featmap":
-        raise ValueError("timm's ViT has no second norm behind the mean of tokens (out_type='avg_featmap')")
+        raise ValueError("timm's ViT has no second norm after the mean of tokens (out_type='avg_featmap')")
     if backbone.get("layer_scale_init_value", 0.0):
         raise ValueError("timm's plain ViT has no layer scale (layer_scale_init_value)")
     arch = _arch(backbone, VisionTransformer.arch_zoo, "base")
     sizes = [arch[k] for k in ("embed_dims", "num_layers", "num_heads", "feedforward_channels")]
-    name, patch = _VITS.get(tuple(sizes)), backbone.get("patch_size", 16)
-    if name is None or patch not in _VIT_PATCHES[name]:
+    (name, patches), patch = _VITS.get(tuple(sizes), ("", ())), backbone.get("patch_size", 16)
+    if patch not in patches:
         raise ValueError(
             f"timm has no ViT of {sizes[0]} channels, {sizes[1]} layers, {sizes[2]} heads, {sizes[3]} hidden channels "
             f"and patches of {patch}"
@@ -109,9 +92,8 @@ def _vit(backbone: Config, state: State) -> TimmModel:
 
 
 def _convnext(backbone: Config, state: State) -> TimmModel:
-    _require_defaults(
-        backbone, ConvNeXt, ("arch", "use_grn", "layer_scale_init_value", "linear_pw_conv", "gap_before_final_norm")
-    )
+    handled = ("arch", "use_grn", "layer_scale_init_value", "linear_pw_conv", "gap_before_final_norm")
+    require_defaults(backbone, ConvNeXt, "timm", handled)
     arch = _arch(backbone, ConvNeXt.arch_settings, "tiny")
     family = "convnextv2" if backbone.get("use_grn") else "convnext"
     scaled = backbone.get("layer_scale_init_value", 1e-6) > 0
@@ -145,7 +127,7 @@ def _convnext(backbone: Config, state: State) -> TimmModel:
 
 
 def _swin(backbone: Config, state: State) -> TimmModel:
-    _require_defaults(backbone, SwinTransformer, ("arch", "img_size", "window_size", "pad_small_map"))
+    require_defaults(backbone, SwinTransformer, "timm", ("arch", "img_size", "window_size", "pad_small_map"))
     arch = _arch(backbone, SwinTransformer.arch_zoo, "tiny")
     window = backbone.get("window_size", 7)
     sizes = arch["embed_dims"], tuple(arch["depths"]), tuple(arch["num_heads"]), window
@@ -155,7 +137,7 @@ def _swin(backbone: Config, state: State) -> TimmModel:
         )
     rules = (
         (r"^patch_embed\.projection\.", "patch_embed.proj."),
-        # mmpretrain merges patches at the end of a stage, timm at the start of the next.
+        # mmpretrain merges patches at the end of a stage, timm at the start of the next one.
         (r"^stages\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample."),
         (r"^stages\.", "layers."),
         (r"\.attn\.w_msa\.", ".attn."),
@@ -180,25 +162,6 @@ def _merging(tensor: Tensor) -> Tensor:
 
 _FFN = ((r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."), (r"\.ffn\.layers\.1\.", ".mlp.fc2."))
 _KINDS = {"VisionTransformer": _vit, "ConvNeXt": _convnext, "SwinTransformer": _swin}
-_WITHOUT_WEIGHTS = {
-    *("type", "drop_rate", "drop_path_rate", "out_indices", "init_cfg", "frozen_stages"),
-    *("with_cp", "norm_eval"),
-}
-
-
-def _require_defaults(backbone: Config, cls: Callable[..., torch.nn.Module], handled: tuple[str, ...]) -> None:
-    """Rejects settings of a backbone that the translation does not cover."""
-    parameters = inspect.signature(cls).parameters
-    for key, value in backbone.items():
-        if key in _WITHOUT_WEIGHTS or key in handled:
-            continue
-        default = parameters[key].default if key in parameters else None
-        if _plain(value) != _plain(default):
-            raise ValueError(f"timm's model has no {key}={value!r} (mmpretrain's default is {default!r})")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _arch(backbone: Config, zoo: Mapping[str, Any], default: str) -> Mapping[str, Any]:

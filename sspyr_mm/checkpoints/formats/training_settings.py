@@ -19,17 +19,10 @@ class Normalisation(NamedTuple):
 
 
 def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
-    """Selects the options of ``LoadRGBImage`` that pixel values depend on.
-
-    Args:
-        options: Options of the transform, from a file; None for none.
-        where: The file, for messages.
-
-    Returns:
-        The given ones among ``value_range`` and ``background``.
+    """Returns ``value_range`` and ``background``, the options of ``LoadRGBImage`` that pixel values depend on.
 
     Raises:
-        ValueError: If an option does not consist of numbers.
+        ValueError: If an option in the file does not consist of numbers.
     """
     options = {} if options is None else options
     if not isinstance(options, Mapping):
@@ -38,25 +31,17 @@ def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
     for key, count in (("value_range", 2), ("background", 3)):
         if (value := options.get(key)) is None:
             continue
-        if not (
-            isinstance(value, (list, tuple))
-            and len(value) == count
-            and all(type(v) in (int, float) and math.isfinite(v) for v in value)
-        ):
+        numbers = isinstance(value, (list, tuple)) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+        if not numbers or len(value) != count:
             raise ValueError(f"{where}: {key} must be {count} numbers, got {value!r}")
         decoding[key] = tuple(value)
     return decoding
 
 
 def training_decoding(cfg: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Finds the decoding options in the training data of a config; see :func:`read_decoding`.
-
-    Warns if parts of the data have different options; the first part's are used.
-    """
-    found = [
-        read_decoding(transform, where=where)
-        for transform in find_transforms("LoadRGBImage", cfg.get("train_dataloader"))
-    ]
+    """Returns the decoding options of a config's training data; warns if they differ, and returns the first ones."""
+    transforms = find_transforms("LoadRGBImage", cfg.get("train_dataloader"))
+    found = [read_decoding(transform, where=where) for transform in transforms]
     if any(one != found[0] for one in found[1:]):
         warnings.warn(
             f"{where}: parts of the training data were decoded differently ({found}); images are decoded with "
@@ -78,15 +63,7 @@ def find_transforms(name: str, part: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
-    """Reads the config in an OpenMMLab checkpoint.
-
-    Args:
-        meta: The checkpoint's ``meta``.
-        where: The file, for messages.
-
-    Returns:
-        The config; empty if there is none or, with a warning, if it is not plain data.
-    """
+    """Returns the config in an OpenMMLab checkpoint; empty if missing or, with a warning, if it is not plain data."""
     if not meta.get("cfg"):
         return {}
     try:
@@ -101,14 +78,7 @@ def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
 
 
 def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
-    """Finds the normalisation in a config.
-
-    Args:
-        cfg: Config of any OpenMMLab project, also from before ``data_preprocessor``.
-        where: The file, for messages.
-
-    Returns:
-        Normalisation of the config, by default ImageNet's.
+    """Returns the normalisation in a config of any OpenMMLab project, by default ImageNet's.
 
     Raises:
         ValueError: If the network was trained on BGR inputs.
@@ -118,7 +88,7 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
     candidates = (
         model.get("data_preprocessor") if isinstance(model, Mapping) else None,
         cfg.get("data_preprocessor"),
-        cfg.get("img_norm_cfg"),
+        cfg.get("img_norm_cfg"),  # before OpenMMLab 2.0
     )
     for entry in candidates:
         if not isinstance(entry, Mapping):
@@ -137,18 +107,7 @@ def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
 
 
 def triple(value: Any, *, where: str) -> Triple:
-    """Parses three numbers.
-
-    Args:
-        value: Value from a file.
-        where: The file, for messages.
-
-    Returns:
-        The numbers.
-
-    Raises:
-        ValueError: If the value is anything else.
-    """
+    """Parses the mean or standard deviation in a file; raises ValueError if it is not three numbers."""
     try:
         red, green, blue = (float(number) for number in value)
     except (TypeError, ValueError):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes
+from sspyr_mm.checkpoints.read import FilePath
 from sspyr_mm.files import shortened
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\.")
@@ -55,68 +56,54 @@ class Weights:
     """Tensors of a file, without the name components that wrappers insert.
 
     Args:
+        path: The file.
+        select: Network that was requested.
         tensors: Tensors by name.
-        container: Entry of the file that holds them, with dots for nested dicts; None for the file itself.
+        choice: Entry of the file that holds them, '' for the file itself.
         meta: ``meta`` of the file, empty if it has none.
         entries: Other entries of the file.
-        averaged: Attribute of :class:`Choice`.
-        notes: Attribute of :class:`Choice`.
     """
 
+    path: FilePath
+    select: Selection
     tensors: dict[str, Tensor]
-    container: str | None
+    choice: Choice
     meta: dict[str, Any]
     entries: dict[str, Any]
-    averaged: bool = False
-    notes: tuple[str, ...] = ()
 
 
-def find_weights(checkpoint: dict[str, Any], *, where: str, select: Selection | None = None) -> Weights:
-    """Finds the tensors of a network in nested dicts.
-
-    Args:
-        checkpoint: Output of :func:`read_checkpoint`.
-        where: The file, for messages.
-        select: Network to read if there are several.
-
-    Returns:
-        The tensors; numpy arrays are converted to tensors.
+def find_weights(checkpoint: dict[str, Any], path: FilePath, select: Selection | None) -> Weights:
+    """Finds the tensors of a network in nested dicts, and converts numpy arrays to tensors.
 
     Raises:
-        ValueError: If there are none, or several networks and the choice is ambiguous.
+        ValueError: If there are no tensors, or several networks and the choice is ambiguous.
     """
     select = select or Selection()
     found = dict(_tensor_dicts(checkpoint))
     if not found:
-        raise ValueError(f"{where} and its nested dicts hold no tensors; its entries are {shortened(checkpoint, 3)}")
-    candidates = _candidates(found, select.key, where)
-    states = {k: _tensors(v, f"{where}: {k}" if k else where) for k, v in candidates.items()}
+        raise ValueError(f"{path} and its nested dicts hold no tensors; its entries are {shortened(checkpoint, 3)}")
+    candidates = _candidates(found, select.key, path)
+    states = {k: _tensors(v, f"{path}: {k}" if k else str(path)) for k, v in candidates.items()}
     choice = choose(
         states,
-        where=where,
+        path=path,
         option="--key",
         ema=select.ema,
         averaged=_averaged_by_mmengine(checkpoint),
         named=select.key is not None or select.prefix is not None,
     )
-    notes = choice.notes
-    if any(name.startswith("ema_") and "." not in name for name in states[choice.name]):
-        notes += ("the buffers ema_* of mmcv's EMAHook are not read",)
+    tensors = states[choice.name]
+    if any(name.startswith("ema_") and "." not in name for name in tensors):
+        choice = choice._replace(notes=(*choice.notes, "the buffers ema_* of mmcv's EMAHook are not read"))
     meta, first = checkpoint.get("meta"), choice.name.partition(".")[0]
-    return Weights(
-        tensors=states[choice.name],
-        container=choice.name or None,
-        meta=meta if isinstance(meta, dict) else {},
-        entries={k: v for k, v in checkpoint.items() if first and k not in (first, "meta")},
-        averaged=choice.averaged,
-        notes=notes,
-    )
+    entries = {k: v for k, v in checkpoint.items() if first and k not in (first, "meta")}
+    return Weights(path, select, tensors, choice, meta if isinstance(meta, dict) else {}, entries)
 
 
 def choose(
     found: Mapping[str, Mapping[str, Tensor]],
     *,
-    where: str,
+    path: FilePath,
     option: str,
     ema: bool | None = None,
     averaged: str | None = None,
@@ -127,15 +114,12 @@ def choose(
 
     Args:
         found: Tensors by entry or prefix.
-        where: The file, for messages.
-        option: Option of the command line that chooses, for messages.
+        path: The file, for messages.
+        option: Command-line option that selects a network, for messages.
         ema: Attribute of :class:`Selection`.
         averaged: Entry that is known to be averaged, so that others are not; None to decide by names.
         named: Whether the user has named the network, which may then be a momentum encoder.
         is_whole: Function that returns whether a network is complete; used if nothing else decides.
-
-    Returns:
-        The network.
 
     Raises:
         ValueError: If several networks remain, or only momentum encoders.
@@ -145,10 +129,10 @@ def choose(
         if not any(_same(state, other) for other in left.values()):
             left[name] = state
     notes: list[str] = []
-    momentum = [name for name in left if is_momentum(name)]
+    momentum = [name for name in left if _words(name) & _MOMENTUM]
     if momentum and len(momentum) == len(left) and not named:
         raise ValueError(
-            f"{where} holds a momentum encoder without its network: {counts(left)}; read it with {option} NAME"
+            f"{path} holds a momentum encoder without its network: {counts(left)}; read it with {option} NAME"
         )
     if 0 < len(momentum) < len(left):
         left = {name: state for name, state in left.items() if name not in momentum}
@@ -164,7 +148,7 @@ def choose(
     if len(left) > 1:
         left = {name: state for name, state in left.items() if is_whole(name)} or left
     if len(left) > 1:
-        raise ValueError(f"{where} holds several networks: {counts(left)}. Choose one with {option} NAME")
+        raise ValueError(f"{path} holds several networks: {counts(left)}. Choose one with {option} NAME")
     (name,) = left
     return Choice(name, name in means, tuple(notes))
 
@@ -172,11 +156,6 @@ def choose(
 def is_averaged(name: str) -> bool:
     """Returns whether the words of an entry or prefix mean that its weights are averages over training steps."""
     return bool(_words(name) & _AVERAGED)
-
-
-def is_momentum(name: str) -> bool:
-    """Returns whether the words of an entry or prefix mean that it is the momentum encoder of another network."""
-    return bool(_words(name) & _MOMENTUM)
 
 
 def under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -189,15 +168,14 @@ def unwrapped(name: str) -> str:
     return _WRAPPERS.sub("", name)
 
 
-def counts(found: Mapping[str, Any], number: int = 8) -> str:
+def counts(found: Mapping[str, Any]) -> str:
     """Formats entries or prefixes with their numbers of tensors, for messages."""
-    texts = [f"{name or repr('')} ({len(state)} tensors)" for name, state in found.items()]
-    return shortened(texts, number)
+    return shortened([f"{name or repr('')} ({len(state)} tensors)" for name, state in found.items()], 8)
 
 
-def _candidates(found: Mapping[str, dict[str, Any]], key: str | None, where: str) -> dict[str, dict[str, Any]]:
-    """Returns the dicts that may hold a network: all with a ResNet; for other networks, the large ones."""
-    # An optimizer has a dict of two or three tensors per parameter.
+def _candidates(found: Mapping[str, dict[str, Any]], key: str | None, path: FilePath) -> dict[str, dict[str, Any]]:
+    """Returns the dicts that may hold a network: those with a ResNet or, without any, the large ones."""
+    # Dicts of an optimizer are small: they hold two or three tensors per parameter.
     most = max(map(len, found.values()))
     large = {k: v for k, v in found.items() if 2 * len(v) >= most}
     likely = {k: v for k, v in found.items() if find_prefixes(v)} or large
@@ -207,7 +185,7 @@ def _candidates(found: Mapping[str, dict[str, Any]], key: str | None, where: str
         return {key: found[key]}
     inside = {k: v for k, v in likely.items() if k.startswith(f"{key}.")}
     if not inside:
-        raise ValueError(f"{where} has no tensors under --key {key}; it has {counts(likely)}")
+        raise ValueError(f"{path} has no tensors under --key {key}; it has {counts(likely)}")
     return inside
 
 
@@ -238,7 +216,7 @@ def _tensor_dicts(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
 def _without_wrappers(state: dict[str, Any]) -> dict[str, Any]:
     renamed: dict[str, Any] = {}
     for name, value in state.items():
-        # A module and its compiled form have equal tensors; if they differ, both keep their names.
+        # A module and its compiled form have equal tensors. If they differ, the second name is kept whole.
         short = unwrapped(name)
         renamed[short if short not in renamed or _equal(renamed[short], value) else name] = value
     renamed = {name: value for name, value in renamed.items() if name not in _COUNTERS}

@@ -1,4 +1,4 @@
-"""Backbones of our own pre-training: of any kind, by the config inside of the checkpoint."""
+"""Backbones of our own pre-training, built from the config inside the checkpoint."""
 
 import pytest
 import timm
@@ -17,7 +17,7 @@ SWIN = {"embed_dims": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]}
 
 
 @pytest.mark.parametrize("norm", ["BN", "SyncBN"])
-def test_narrow_resnet(norm, photograph, tmp_path):
+def test_narrow_resnet_is_read(norm, photograph, tmp_path):
     backbone = {
         **{"type": "ResNet", "depth": 18, "stem_channels": 16, "base_channels": 16},
         **{"norm_cfg": {"type": norm}, "out_indices": (1, 3), "frozen_stages": 1},
@@ -39,17 +39,15 @@ def test_narrow_resnet(norm, photograph, tmp_path):
 
 
 def test_defaults_of_the_augmentation_are_those_of_imagenet(tmp_path):
-    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
-    model = pretrain(tmp_path / "x.pth", backbone, 64)
+    model = pretrain(tmp_path / "x.pth", NARROW, 64)
     checkpoint = read_backbone(tmp_path / "x.pth")
     mean, std = (255 * getattr(model.data_preprocessor, k).flatten() for k in ("mean", "std"))
     assert checkpoint.mean == pytest.approx(mean.tolist())
     assert checkpoint.std == pytest.approx(std.tolist())
 
 
-def test_a_tensor_that_is_missing_is_told(tmp_path):
-    backbone = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
-    pretrain(tmp_path / "x.pth", backbone, 64)
+def test_missing_tensor_is_reported(tmp_path):
+    pretrain(tmp_path / "x.pth", NARROW, 64)
     content = torch.load(tmp_path / "x.pth")
     del content["state_dict"]["backbone.conv1.weight"]
     torch.save(content, tmp_path / "x.pth")
@@ -84,7 +82,7 @@ TIMM = {
 
 
 @pytest.mark.parametrize("kind", TIMM)
-def test_timm_computes_the_same(kind, photograph, tmp_path):
+def test_timm_model_has_the_same_outputs(kind, photograph, tmp_path):
     backbone, channels, name, arguments = TIMM[kind]
     pretrain(tmp_path / "x.pth", backbone, channels)
     checkpoint = read_backbone(tmp_path / "x.pth")
@@ -93,7 +91,7 @@ def test_timm_computes_the_same(kind, photograph, tmp_path):
     assert timm_call(checkpoint.backbone) == f"timm.create_model({name!r}, num_classes=0{text})"
     network = timm.create_model(name, num_classes=0, **arguments).eval()
     network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
-    # timm takes images of its model's size only.
+    # Models of timm only accept images of their own size.
     side = arguments.get("img_size", 224)
     image = F.interpolate(photograph, (side, side))
     ours = build_backbone(checkpoint).double()
@@ -116,7 +114,7 @@ def test_timm_computes_the_same(kind, photograph, tmp_path):
         ("swin", "mmdet"),
     ],
 )
-def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
+def test_openmmlab_targets_support_every_backbone(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
     means = {"type": "PyramidAugment", "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]}
     pretrain(tmp_path / "x.pth", backbone, channels, data_preprocessor=means)
@@ -130,7 +128,7 @@ def test_openmmlab_targets_take_every_backbone(kind, target, tmp_path):
 
 @pytest.mark.parametrize("target", ["torchvision", "detectron2"])
 @pytest.mark.parametrize("kind", ["vit", "convnext"])
-def test_targets_of_resnets_only(kind, target, tmp_path):
+def test_resnet_targets_reject_other_backbones(kind, target, tmp_path):
     backbone, channels, *_ = TIMM[kind]
     pretrain(tmp_path / "x.pth", backbone, channels)
     with pytest.raises(ValueError, match=f"{target} supports only ResNets, got {backbone['type']}"):
@@ -151,12 +149,12 @@ def test_targets_of_resnets_only(kind, target, tmp_path):
         (
             {"type": "VisionTransformer", "arch": "deit-tiny", "img_size": 32, "qkv_bias": False},
             192,
-            "timm's model has no qkv_bias=False",
+            "timm has no VisionTransformer with qkv_bias=False",
         ),
         ({"type": "MobileNetV2"}, 1280, "no timm model is known for .* MobileNetV2"),
     ],
 )
-def test_backbones_timm_does_not_have(backbone, channels, message, tmp_path):
+def test_backbones_without_timm_model_are_rejected(backbone, channels, message, tmp_path):
     pretrain(tmp_path / "x.pth", backbone, channels)
     with pytest.raises(ValueError, match=message):
         export_backbone(tmp_path / "x.pth", tmp_path / "out", target="timm")
@@ -174,12 +172,12 @@ def test_other_norms_are_not_written_as_batch_norm(target, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["init_cfg", "pretrained", "frozen_stages", "norm_eval", "with_cp"])
-def test_settings_of_training_are_no_part_of_a_backbone(key):
+def test_training_settings_are_removed_from_a_backbone(key):
     assert plain_config({"type": "mmpretrain.ResNet", "depth": 18, key: 1}) == {"type": "ResNet", "depth": 18}
 
 
-def test_timm_has_every_model_that_is_named():
-    vits = [f"{n}_patch{p}_224" for n, sizes in timm_names._VIT_PATCHES.items() for p in sizes]
+def test_named_models_are_in_timm():
+    vits = [f"{name}_patch{patch}_224" for name, patches in timm_names._VITS.values() for patch in patches]
     convnexts = [f"{f}_{size}" for f, sizes in timm_names._CONVNEXTS.items() for size in sizes]
     for name in (*vits, *convnexts, *timm_names._SWINS.values()):
         assert timm.is_model(name), name
@@ -187,11 +185,10 @@ def test_timm_has_every_model_that_is_named():
         assert f"_window{window}_" in name
 
 
-def test_every_vit_of_timm_has_its_sizes():
-    for (width, depth, heads, hidden), name in timm_names._VITS.items():
-        patch = timm_names._VIT_PATCHES[name][-1]
+def test_sizes_of_vits_match_timm():
+    for (width, depth, heads, hidden), (name, patches) in timm_names._VITS.items():
         with torch.device("meta"):
-            network = timm.create_model(f"{name}_patch{patch}_224", num_classes=0)
+            network = timm.create_model(f"{name}_patch{patches[-1]}_224", num_classes=0)
         block = network.blocks[0]
         assert (network.embed_dim, len(network.blocks)) == (width, depth), name
         assert (block.attn.num_heads, block.mlp.fc1.out_features) == (heads, hidden), name

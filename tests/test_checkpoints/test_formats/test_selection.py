@@ -1,4 +1,4 @@
-"""Networks in files whose layout is in no table: where they are found, and how the user chooses."""
+"""Networks in files of unknown layout: search, and selection by the user."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def other(small):
 
 
 def numbered(state):
-    """``Sequential(*resnet.children())``."""
+    """Tensors of ``Sequential(*resnet.children())``."""
     numbers = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
     return {f"{numbers[k.split('.')[0]]}.{k.split('.', 1)[1]}": v for k, v in state.items()}
 
@@ -41,7 +41,7 @@ HEADS = {**mlp("projector", 64, 16, 8), **linear("online_classifier.linear", 5, 
     ],
 )
 @pytest.mark.parametrize("children", [dict, numbered])
-def test_one_network_is_found_under_any_prefix(prefix, children, small, tmp_path):
+def test_network_is_found_under_any_prefix(prefix, children, small, tmp_path):
     state = {**prefixed(prefix, children(small)), **HEADS, **linear(f"{prefix}fc.0", 5, 64)}
     found = read({"state_dict": state, "epoch": 3}, tmp_path)
     assert_identical(found.state_dict, small)
@@ -49,7 +49,7 @@ def test_one_network_is_found_under_any_prefix(prefix, children, small, tmp_path
     assert f"entry state_dict, {f'prefix {prefix}' if prefix else 'no prefix'}" in found.place
 
 
-def test_heads_of_a_numbered_network_are_left_out(small, tmp_path):
+def test_heads_of_a_numbered_network_are_ignored(small, tmp_path):
     state = {**numbered(small), **linear("9", 5, 64), "8.weight": torch.ones(8, 64, 1, 1)}
     assert_identical(read(prefixed("backbone.", state), tmp_path).state_dict, small)
 
@@ -70,7 +70,7 @@ def test_components_of_wrappers_are_removed_anywhere(wrap, small, tmp_path):
     assert_identical(read(within, tmp_path).state_dict, small)
 
 
-def test_a_compiled_network_that_differs_is_another_one(small, other, tmp_path):
+def test_compiled_network_with_other_tensors_is_a_second_network(small, other, tmp_path):
     with pytest.raises(ValueError, match=r"several networks: '' .*, _orig_mod\."):
         read({**small, **prefixed("_orig_mod.", other)}, tmp_path)
 
@@ -89,7 +89,7 @@ def test_nested_dicts_are_searched(path, small, tmp_path):
     assert found.key == path
 
 
-def test_the_search_ends_in_deep_dicts(small, tmp_path):
+def test_search_depth_is_limited(small, tmp_path):
     content = small
     for _ in range(30):
         content = {"x": content}
@@ -100,7 +100,7 @@ def test_the_search_ends_in_deep_dicts(small, tmp_path):
 # ------------------------------------------------------------------------------------- several networks
 
 
-def test_the_user_chooses_a_prefix(small, other, tmp_path):
+def test_prefix_selects_a_network(small, other, tmp_path):
     state = {**prefixed("student_backbone.", small), **prefixed("backbone.", other)}
     with pytest.raises(
         ValueError, match=r"several networks: student_backbone\. \(120 tensors\), backbone\. \(120 tensors\).*--prefix"
@@ -118,16 +118,16 @@ def test_the_user_chooses_a_prefix(small, other, tmp_path):
         read({"state_dict": state}, tmp_path, prefix="net.")
 
 
-def test_a_prefix_overrules_the_table(small, other, tmp_path):
+def test_prefix_overrides_the_detected_format(small, other, tmp_path):
     state = {**prefixed("encoder_q.", small), **prefixed("encoder_k.", other)}
     assert_identical(read(state, tmp_path).state_dict, small)
     assert_identical(read(state, tmp_path, prefix="encoder_k.").state_dict, other)
-    state |= small  # and what is under no prefix
+    state |= small  # a third network, without a prefix
     found = read({**state, **decoy(small, 8)}, tmp_path, prefix="")
     assert_identical(found.state_dict, decoy(small, 8))
 
 
-def test_a_network_that_is_not_whole_is_not_chosen(small, other, tmp_path):
+def test_incomplete_network_is_not_selected(small, other, tmp_path):
     torn = {k: v for k, v in other.items() if "layer4.1." not in k}
     for one, two in (("a.", "b."), ("b.", "a.")):
         found = read({**prefixed(one, torn), **prefixed(two, small)}, tmp_path)
@@ -144,13 +144,13 @@ def test_missing_tensors_are_not_taken_from_another_network(small, other, tmp_pa
         read(state, tmp_path)
 
 
-def test_equal_networks_are_one(small, tmp_path):
+def test_equal_networks_count_as_one(small, tmp_path):
     state = {**prefixed("net.", small), **prefixed("online.net.", small)}
     assert_identical(read({"model": state, "copy": dict(state)}, tmp_path).state_dict, small)
 
 
 @pytest.mark.parametrize("entry", ["target_network_state_dict", "momentum.state_dict"])
-def test_an_entry_with_a_momentum_encoder_alone_has_to_be_named(entry, small, tmp_path):
+def test_single_momentum_encoder_must_be_selected_by_key(entry, small, tmp_path):
     first, _, second = entry.partition(".")
     content = {first: {second: small} if second else small}
     with pytest.raises(ValueError, match=rf"momentum encoder without .*{entry} .*--key NAME"):
@@ -168,7 +168,7 @@ def test_an_entry_with_a_momentum_encoder_alone_has_to_be_named(entry, small, tm
         ("model.encoder_q.", "model.encoder_k."),
     ],
 )
-def test_the_momentum_encoder_is_left_out(query, momentum, small, other, tmp_path):
+def test_momentum_encoder_is_ignored(query, momentum, small, other, tmp_path):
     state = {**prefixed(momentum, other), **prefixed(query, small)}
     found = read(state, tmp_path)
     assert_identical(found.state_dict, small)
@@ -177,7 +177,7 @@ def test_the_momentum_encoder_is_left_out(query, momentum, small, other, tmp_pat
 
 
 def averages(small, other):
-    """(file, averaged, raw) as programs store them; ``other`` is averaged."""
+    """Files of several programs with raw weights, ``small``, and averaged ones, ``other``."""
     counted = {"n_averaged": torch.tensor(3), **prefixed("module.", other)}
     raw = {"steps": torch.tensor(5), **prefixed("module.backbone.", small)}
     return {
@@ -191,7 +191,7 @@ def averages(small, other):
 
 
 @pytest.mark.parametrize("kind", averages({}, {}))
-def test_averaged_weights_and_raw_ones(kind, small, other, tmp_path):
+def test_averaged_or_raw_weights_are_selected(kind, small, other, tmp_path):
     content = averages(small, other)[kind]
     for ema, expected, words in (
         (None, other, r"averaged weights \(.*\) are used; --no-ema selects"),
@@ -203,7 +203,7 @@ def test_averaged_weights_and_raw_ones(kind, small, other, tmp_path):
         assert re.search(words, found.place)
 
 
-def test_weights_of_the_other_kind_are_refused(small, other, tmp_path):
+def test_ema_option_without_such_weights_is_rejected(small, other, tmp_path):
     with pytest.raises(ValueError, match=r"no averaged weights .* only raw ones: remove --ema"):
         read({"state_dict": small}, tmp_path, ema=True)
     with pytest.raises(ValueError, match=r"no raw weights .* only averaged ones: .*--no-ema"):
@@ -211,7 +211,7 @@ def test_weights_of_the_other_kind_are_refused(small, other, tmp_path):
     assert_identical(read({"state_dict": small}, tmp_path, ema=False).state_dict, small)
 
 
-def test_a_teacher_of_another_shape_is_no_average(small, tmp_path):
+def test_teacher_of_another_shape_is_a_second_network(small, tmp_path):
     wide = {k: torch.cat([v, v]) if v.dim() else v for k, v in small.items()}
     content = {"student": small, "teacher": wide}
     with pytest.raises(ValueError, match=r"several networks: student .*, teacher .*--key"):
@@ -219,7 +219,7 @@ def test_a_teacher_of_another_shape_is_no_average(small, tmp_path):
     assert_identical(read(content, tmp_path, key="student").state_dict, small)
 
 
-def test_buffers_of_mmcv_are_reported(small, other, tmp_path):
+def test_ema_buffers_of_mmcv_are_reported(small, other, tmp_path):
     buffers = {f"ema_backbone_{k.replace('.', '_')}": v for k, v in other.items()}
     found = read({"meta": {}, "state_dict": {**prefixed("backbone.", small), **buffers}}, tmp_path)
     assert_identical(found.state_dict, small)
@@ -228,7 +228,7 @@ def test_buffers_of_mmcv_are_reported(small, other, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["b", "b.weights"])
-def test_the_user_chooses_an_entry(key, small, other, tmp_path):
+def test_key_selects_an_entry(key, small, other, tmp_path):
     content = {"a": small, "b": {"weights": other, "steps": 3}}
     with pytest.raises(ValueError, match=r"networks: a \(120 tensors\), b\.weights \(120 tensors\)"):
         read(content, tmp_path)
@@ -239,7 +239,7 @@ def test_the_user_chooses_an_entry(key, small, other, tmp_path):
         read(content, tmp_path, key="c")
 
 
-def test_parts_between_stem_and_layers_are_no_heads(small, tmp_path):
+def test_unknown_trunk_part_is_reported(small, tmp_path):
     state = {**prefixed("net.", small), "net.conv2.weight": torch.ones(8, 8, 3, 3)}
     with pytest.raises(ValueError, match=r"1 tensors unexpected: conv2.weight"):
         read(state, tmp_path)
@@ -275,14 +275,14 @@ def test_commands_have_the_same_options(two, other, tmp_path, capsys):
         assert all(x in text for x in ("--key", "--prefix", "--ema", "--no-ema", "--allow-pickle"))
 
 
-def test_two_networks_of_one_file_have_different_hashes(two):
-    """Results and features are stored by hash."""
+def test_two_networks_of_one_file_have_different_identities(two):
+    """Results and features are stored by identity."""
     hashes = {
         read_networks([str(two)], select=Selection(prefix=prefix))[0].encoder().identity for prefix in ("a.", "b.")
     }
     assert len(hashes) == 2
 
 
-def test_the_choice_reaches_the_export(two, other, tmp_path):
+def test_export_uses_the_selected_network(two, other, tmp_path):
     export_backbone(two, tmp_path / "out.pth", select=Selection(prefix="b."))
     assert_identical(read_backbone(tmp_path / "out.pth").state_dict, other)

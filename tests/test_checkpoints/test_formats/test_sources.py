@@ -1,4 +1,4 @@
-"""Every format that is read: the right tensors, and the same function as the network they come from."""
+"""Source formats: the right tensors are read, and the backbone equals the network they come from."""
 
 import layouts
 import pytest
@@ -26,7 +26,7 @@ def features(checkpoint, image):
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
-def test_layouts_around_a_resnet50(name, resnet50, backbone50, features50, photograph, tmp_path):
+def test_resnet50_is_found_in_every_layout(name, resnet50, backbone50, features50, photograph, tmp_path):
     checkpoint = read(layouts.LAYOUTS[name](backbone50), tmp_path / "x.bin")
     assert checkpoint.source == name.split("/")[0]
     assert checkpoint.backbone == {"type": "ResNet", "depth": 50}
@@ -43,8 +43,8 @@ def test_every_format_has_a_test():
     assert tested == {row.name for row in FORMATS}
 
 
-def test_official_network_of_padding_first(backbone50, photograph, tmp_path):
-    """The authors' network pads by 1, and by 2 more in a first convolution without own weights."""
+def test_official_network_with_separate_padding(backbone50, photograph, tmp_path):
+    """The official network pads by 1 in a separate layer, and by 2 more in its first convolution."""
 
     class Official(nn.Module):
         def __init__(self):
@@ -65,7 +65,7 @@ def test_official_network_of_padding_first(backbone50, photograph, tmp_path):
 
 
 @pytest.mark.parametrize("wrap", ["bare", "state_dict", "old format"])
-def test_torchvision(wrap, resnet50, backbone50, tmp_path):
+def test_torchvision_resnet_is_read(wrap, resnet50, backbone50, tmp_path):
     state = resnet50.state_dict()
     content = {"state_dict": state} if wrap == "state_dict" else state
     zipped = wrap != "old format"
@@ -86,7 +86,7 @@ def test_torchvision(wrap, resnet50, backbone50, tmp_path):
         ("resnet18d", "timm", {"depth": 18, "deep_stem": True, "avg_down": True}),
     ],
 )
-def test_timm(name, source, backbone, photograph, tmp_path):
+def test_timm_resnets_are_read(name, source, backbone, photograph, tmp_path):
     network = scatter(timm.create_model(name), seed=2)
     checkpoint = read(network.state_dict(), tmp_path / "x.pth")
     assert checkpoint.source == source
@@ -97,10 +97,10 @@ def test_timm(name, source, backbone, photograph, tmp_path):
 
 
 @pytest.mark.parametrize("layout", [layouts.detectron2, layouts.detectron2_detector])
-def test_detectron2(layout, resnet50, backbone50, features50, photograph, tmp_path):
+def test_detectron2_resnet_is_read(layout, resnet50, backbone50, features50, photograph, tmp_path):
     checkpoint = read(layout(resnet50), tmp_path / "x.pth")
     assert checkpoint.source == "detectron2"
-    # Its frozen batch norm does not count batches.
+    # The frozen batch norm of Detectron2 does not count batches.
     zero = {k: v if "num_batches" not in k else torch.zeros_like(v) for k, v in backbone50.items()}
     assert_identical(checkpoint.state_dict, zero)
     assert_same_features(features(checkpoint, photograph), features50)
@@ -108,7 +108,7 @@ def test_detectron2(layout, resnet50, backbone50, features50, photograph, tmp_pa
 
 @pytest.mark.parametrize("cls", [ResNetV1c, ResNetV1d])
 @pytest.mark.parametrize("depth", [18, 50])
-def test_deep_stems_of_mmseg(cls, depth, photograph, tmp_path):
+def test_deep_stems_of_mmseg_are_read(cls, depth, photograph, tmp_path):
     network = scatter(cls(depth=depth, norm_cfg={"type": "BN"}), seed=3)
     checkpoint = read(layouts.mmseg(network.state_dict()), tmp_path / "x.pth")
     assert checkpoint.source == "mmseg" and checkpoint.backbone["deep_stem"] is True
@@ -118,7 +118,7 @@ def test_deep_stems_of_mmseg(cls, depth, photograph, tmp_path):
     assert_same_features(features(checkpoint, photograph), expected)
 
 
-# --------------------------------------------------------------------------------------------------- refused
+# --------------------------------------------------------------------------------------------------- rejected
 
 
 def test_unknown_names_list_the_formats(tmp_path):
@@ -156,34 +156,34 @@ def test_unknown_names_list_the_formats(tmp_path):
         ),
     ],
 )
-def test_incomplete_backbones(change, message, backbone50, tmp_path):
+def test_incomplete_backbones_are_rejected(change, message, backbone50, tmp_path):
     content = layouts.moco({name: tensor.clone() for name, tensor in backbone50.items()})
     change(content["state_dict"])
     with pytest.raises(ValueError, match=message):
         read(content, tmp_path / "x.pth")
 
 
-def test_a_key_encoder_alone_is_not_taken(backbone50, tmp_path):
+def test_key_encoder_is_not_used_as_backbone(backbone50, tmp_path):
     content = layouts.moco(backbone50)
     state = {k: v for k, v in content["state_dict"].items() if "encoder_q" not in k}
     with pytest.raises(ValueError, match=r"momentum encoder without .* encoder_k\. \(.*--prefix"):
         read({"state_dict": state}, tmp_path / "x.pth")
 
 
-def test_two_claims_to_layer4_are_refused(backbone50, tmp_path):
+def test_two_sources_of_layer4_are_rejected(backbone50, tmp_path):
     content = layouts.insloc_c4(backbone50)
     content["state_dict"]["backbone.layer4.0.conv1.weight"] = torch.ones(512, 1024, 1, 1)
     with pytest.raises(ValueError, match=r"Two tensors map to the backbone's layer4.0.conv1"):
         read(content, tmp_path / "x.pth")
 
 
-def test_several_networks_are_refused(backbone50, tmp_path):
+def test_several_networks_are_rejected(backbone50, tmp_path):
     content = {"state_dict": backbone50, "model": layouts.decoy(backbone50, 1)}
     with pytest.raises(ValueError, match=r"several networks: state_dict \(318 tensors\), model \(318 tensors\).*--key"):
         read(content, tmp_path / "x.pth")
 
 
-def test_tensors_beside_a_container_are_none_of_the_network(backbone50, tmp_path):
+def test_tensors_outside_the_entry_are_ignored(backbone50, tmp_path):
     content = {"state_dict": backbone50, "best_acc1": torch.tensor(71.5), "epoch": 3}
     assert_identical(read(content, tmp_path / "x.pth").state_dict, backbone50)
 
@@ -196,7 +196,7 @@ def test_missing_counters_are_zero(backbone50, tmp_path):
 
 
 @pytest.mark.parametrize(("depth", "width"), [(18, 16), (34, 64), (50, 128), (152, 8)])
-def test_depth_and_width_are_read_off_the_tensors(depth, width, tmp_path):
+def test_depth_and_width_are_inferred(depth, width, tmp_path):
     from mmpretrain.models import ResNet
 
     network = ResNet(depth, stem_channels=width, base_channels=width)

@@ -1,4 +1,4 @@
-"""Every format that is written: read by the program it is for, and back without a bit lost."""
+"""Target formats: other programs load the file, and reading it back gives identical tensors."""
 
 import os
 import pickle
@@ -43,7 +43,7 @@ def test_round_trip_is_exact(target, full_prefix, official_file, backbone50, tmp
     back = read_backbone(out)
     assert_identical(back.state_dict, backbone50)
     assert back.backbone == {"type": "ResNet", "depth": 50}
-    if TARGETS[target].prefixable:  # these keep what was known
+    if TARGETS[target].prefixable:  # these store the format and the normalisation
         assert back.source == "sspyr_mm_backbone"
         assert back.std == read_backbone(official_file).std and back.std[0] == pytest.approx(58.14)
     else:
@@ -63,7 +63,7 @@ def test_round_trip_of_deep_stems(target, kind, tmp_path):
         assert_identical(torch.load(second), dict(network.state_dict()))
 
 
-def test_torchvision_reads_it(official_file, photograph, features50, tmp_path):
+def test_torchvision_loads_the_export(official_file, photograph, features50, tmp_path):
     export_backbone(official_file, tmp_path / "out", target="torchvision")
     network = torchvision.models.resnet50().eval()
     result = network.load_state_dict(torch.load(tmp_path / "out"), strict=False)
@@ -71,7 +71,7 @@ def test_torchvision_reads_it(official_file, photograph, features50, tmp_path):
     assert_same_features(map_of(network, photograph), features50)
 
 
-def test_timm_reads_it(official_file, photograph, features50, tmp_path):
+def test_timm_loads_the_export(official_file, photograph, features50, tmp_path):
     export_backbone(official_file, tmp_path / "out", target="timm")
     network = timm.create_model("resnet50", num_classes=0).eval()
     network.load_state_dict(torch.load(tmp_path / "out"), strict=True)
@@ -79,7 +79,7 @@ def test_timm_reads_it(official_file, photograph, features50, tmp_path):
         assert_same_features(network.forward_features(photograph), features50)
 
 
-def test_detectron2_gets_its_names(official_file, resnet50, tmp_path):
+def test_detectron2_export_has_its_names(official_file, resnet50, tmp_path):
     export_backbone(official_file, tmp_path / "out.pkl", target="detectron2")
     with open(tmp_path / "out.pkl", "rb") as file:
         content = pickle.load(file, encoding="latin1")  # as DetectionCheckpointer does
@@ -135,7 +135,7 @@ def test_round_trip_of_a_narrow_network(target, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm"])
-def test_networks_a_target_does_not_have_are_refused(target, tmp_path):
+def test_unsupported_widths_are_rejected(target, tmp_path):
     message = rf"narrow.pth can't be written for {target}: {target} has no ResNet with \w+_channels=16"
     with pytest.raises(ValueError, match=message):
         export_backbone(narrow(tmp_path), tmp_path / "out", target=target)
@@ -143,14 +143,14 @@ def test_networks_a_target_does_not_have_are_refused(target, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["torchvision", "detectron2"])
-def test_deep_stems_a_target_does_not_have_are_refused(target, tmp_path):
+def test_unsupported_deep_stems_are_rejected(target, tmp_path):
     torch.save(timm.create_model("resnet18d").state_dict(), tmp_path / "x.pth")
     with pytest.raises(ValueError, match=f"{target} has no ResNet with (deep_stem|avg_down)=True"):
         export_backbone(tmp_path / "x.pth", tmp_path / named(target), target=target)
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm", "detectron2"])
-def test_caffe_style_is_not_lost(target, backbone50, tmp_path):
+def test_caffe_style_is_rejected(target, backbone50, tmp_path):
     meta = {"backbone": {"type": "ResNet", "depth": 50, "style": "caffe"}}
     torch.save({"state_dict": backbone50, "meta": meta}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=f"{target} has no ResNet with style='caffe', only with"):
@@ -158,7 +158,7 @@ def test_caffe_style_is_not_lost(target, backbone50, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_same_export_is_the_same_bytes(target, tmp_path, monkeypatch):
+def test_export_is_deterministic(target, tmp_path, monkeypatch):
     path = tmp_path / "x.pth"
     torch.save(scatter(timm.create_model("resnet18", num_classes=0), seed=8).state_dict(), path)
     contents = set()
@@ -171,7 +171,7 @@ def test_the_same_export_is_the_same_bytes(target, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("target", ["mmpretrain", "safetensors"])
-def test_the_umask_says_who_can_read_it(target, tmp_path):
+def test_umask_is_respected(target, tmp_path):
     path, out = narrow(tmp_path), tmp_path / named(target)
     before = os.umask(0o027)
     try:
@@ -181,7 +181,7 @@ def test_the_umask_says_who_can_read_it(target, tmp_path):
     assert stat.S_IMODE(out.stat().st_mode) == 0o640
 
 
-def test_safetensors_of_ours_are_the_formats_own(tmp_path):
+def test_safetensors_export_is_valid(tmp_path):
     from safetensors import safe_open
 
     path, out = narrow(tmp_path), tmp_path / "out.safetensors"
@@ -193,7 +193,7 @@ def test_safetensors_of_ours_are_the_formats_own(tmp_path):
         assert set(file.metadata()) == {"format", "sspyr_mm"} and file.metadata()["format"] == "pt"
 
 
-def test_endings_by_which_programs_go(tmp_path):
+def test_wrong_file_endings_are_rejected(tmp_path):
     path = tmp_path / "never-read.pth"
     with pytest.raises(ValueError, match=r"out\.pth must end in \.safetensors, by which .*\(--to\)"):
         export_backbone(path, tmp_path / "out.pth", target="safetensors")
@@ -204,19 +204,19 @@ def test_endings_by_which_programs_go(tmp_path):
         export_backbone(path, tmp_path / "out.safetensors", target="mmdet")
 
 
-def test_unknown_target(official_file, tmp_path):
+def test_unknown_target_is_rejected(official_file, tmp_path):
     with pytest.raises(ValueError, match=r"target must be one of mmpretrain, .*, got 'keras'"):
         export_backbone(official_file, tmp_path / "out", target="keras")
 
 
-def test_the_checkpoint_itself_is_not_overwritten(official_file):
+def test_source_checkpoint_is_not_overwritten(official_file):
     before = official_file.read_bytes()
     with pytest.raises(ValueError, match="is the checkpoint itself"):
         export_backbone(official_file, official_file)
     assert official_file.read_bytes() == before
 
 
-def test_nothing_half_written_stays(official_file, tmp_path, monkeypatch):
+def test_failed_write_leaves_no_file(official_file, tmp_path, monkeypatch):
     def fail(content, file):
         file.write(b"half")
         raise OSError("No space left on device")
@@ -228,7 +228,7 @@ def test_nothing_half_written_stays(official_file, tmp_path, monkeypatch):
     assert not list(out.parent.iterdir())
 
 
-def test_built_backbone_is_ready(official_file):
+def test_built_backbone_is_in_evaluation_mode_on_the_cpu(official_file):
     network = build_backbone(read_backbone(official_file))
     assert not network.training and not any(m.training for m in network.modules())
     assert not any(isinstance(m, torch.nn.SyncBatchNorm) for m in network.modules())

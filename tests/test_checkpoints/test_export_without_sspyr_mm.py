@@ -1,4 +1,4 @@
-"""An exported backbone in mmdet's and mmseg's own configs, in a process where this package can't be imported."""
+"""Configs of mmdet and mmseg load an exported backbone in a process that can't import this package."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ model.init_weights()
 wanted, found = torch.load(source), model.backbone.state_dict()
 assert wanted.keys() == found.keys()
 assert all(torch.equal(wanted[name], found[name]) for name in wanted)
-print("whole")
+print("complete")
 """
 
 
@@ -41,7 +41,7 @@ print("whole")
         ("mmseg", "fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"),
     ],
 )
-def test_it_is_loaded_whole(package, config, tmp_path):
+def test_exported_backbone_is_loaded_completely(package, config, tmp_path):
     torch.manual_seed(0)
     source, out = tmp_path / "source.pth", tmp_path / "backbone.pth"
     torch.save(ResNet(50).state_dict(), source)
@@ -49,4 +49,4 @@ def test_it_is_loaded_whole(package, config, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, package, config, out, source], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.endswith("whole\n"), done.stderr
+    assert done.stdout.endswith("complete\n"), done.stderr
