@@ -10,7 +10,7 @@ def scatter(network, seed=0):
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight, generator=generator)
+                module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.weight.uniform_(0.5, 1.5, generator=generator)
                 module.bias.normal_(0, 0.1, generator=generator)
