@@ -12,6 +12,9 @@ from typing import NamedTuple
 from unittest import mock
 
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 from project import ROOT
 
 
@@ -35,6 +38,8 @@ def run(*args, check=True):
         os.chdir(ROOT)
         stack.enter_context(mock.patch.dict(os.environ))
         stack.enter_context(warnings.catch_warnings())
+        for shared in (DefaultScope, MessageHub, MMLogger, Visualizer):  # the last instance is the current one
+            stack.enter_context(mock.patch.dict(shared._instance_dict))
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         argv = rest if first == "-m" else [first, *rest]

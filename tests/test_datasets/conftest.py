@@ -9,7 +9,7 @@ from mmengine.logging import MMLogger
 @pytest.fixture
 def log():
     """Collects the records of mmengine's current logger."""
-    logger = MMLogger.get_instance("test_datasets")
+    logger = MMLogger.get_current_instance()
     records = []
     handler = logging.Handler()
     handler.emit = records.append
