@@ -41,9 +41,7 @@ class ImageFinder:
     def find(self, folder: Path) -> list[str]:
         """Returns the sorted paths of the images in a folder and its sub-folders, following links.
 
-        Raises:
-            FileNotFoundError: If the folder does not exist.
-            PermissionError: If a folder cannot be read.
+        Raises FileNotFoundError if the folder does not exist, and PermissionError if a folder cannot be read.
         """
         found: list[str] = []
         seen, waiting = set(), [str(folder)]
@@ -87,14 +85,13 @@ class ImageFinder:
         """Returns a line about the skipped files, given the number of found images; None if no file was skipped."""
         if not (total := self.skipped.total()):
             return None
-        kinds = [_kind_text(kind, count) for kind, count in self.skipped.most_common(8)]
-        more = [f"{len(self.skipped) - 8} more kinds"] if len(self.skipped) > 8 else []
-        return f"{total} of {total + num_images} files skipped: {', '.join(kinds + more)}"
-
-
-def _kind_text(kind: str, count: int) -> str:
-    reader = missing_reader(kind)
-    return f"{count} {printable(kind)}" + (f" (install {reader})" if reader else "")
+        kinds = []
+        for kind, count in self.skipped.most_common(8):
+            reader = missing_reader(kind)
+            kinds.append(f"{count} {printable(kind)}" + (f" (install {reader})" if reader else ""))
+        if len(self.skipped) > 8:
+            kinds.append(f"{len(self.skipped) - 8} more kinds")
+        return f"{total} of {total + num_images} files skipped: {', '.join(kinds)}"
 
 
 def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
