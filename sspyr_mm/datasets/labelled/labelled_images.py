@@ -54,8 +54,7 @@ class LabelledImages:
     def with_classes(self, classes: Sequence[str]) -> "LabelledImages":
         """Returns the same images with other columns; classes that this set lacks become columns of zeros.
 
-        Raises:
-            ValueError: If ``classes`` lacks a class of this set.
+        Raises ValueError if ``classes`` lacks a class of this set.
         """
         classes = tuple(classes)
         if lost := [name for name in self.classes if name not in classes]:
@@ -68,10 +67,9 @@ class LabelledImages:
         return replace(self, targets=targets, classes=classes)
 
     def with_images(self, image_ids: Iterable[str], source: str | os.PathLike) -> "LabelledImages":
-        """Returns the images of a list, in the order of the set; error messages name the ``source`` of the list.
+        """Returns the images of a list, in the order of the set; raises ValueError if the set lacks one of them.
 
-        Raises:
-            ValueError: If the set lacks one of the images.
+        Error messages name the ``source`` of the list.
         """
         wanted = set(image_ids)
         if missing := sorted(wanted.difference(self.image_ids)):
@@ -95,10 +93,8 @@ def match_classes(
 ) -> LabelledImages:
     """Returns a test set with the columns of the training set; messages use ``names``.
 
-    Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20.
-
-    Raises:
-        ValueError: If ``test`` shows a class that ``train`` lacks.
+    Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20. Raises
+    ValueError if ``test`` shows a class that ``train`` lacks.
     """
     shown = np.flatnonzero(test.targets.any(0))
     found = [test.classes[column] for column in shown]
