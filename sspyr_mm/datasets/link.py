@@ -33,11 +33,7 @@ def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
 
 
 def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
-    """Sets the pyramid of the transforms that crop or decode by it.
-
-    Args:
-        dataset: Data set, or a wrapper of others.
-        spec: Pyramid of the model.
+    """Sets the pyramid of the model in the transforms of a data set, or of those in a wrapper, that use it.
 
     Raises:
         ValueError: If a transform has a different pyramid.
@@ -48,13 +44,7 @@ def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
 
 
 def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:
-    """Sets the epoch from which the random numbers of views are derived.
-
-    Args:
-        dataset: Data set, or a wrapper of others.
-        epoch: Epoch, from 0.
-        seed: Seed of the run, the same on every rank.
-    """
+    """Sets epoch, from 0, and seed, the same on every rank, from which the random numbers of views are derived."""
     for transform in _transforms(dataset):
         if isinstance(transform, SampleSeed):
             transform.set_epoch(epoch, seed=seed)
@@ -65,15 +55,8 @@ def start_epoch(
 ) -> dict[str, Any] | None:
     """Sets the order, start position and views of an epoch, for image files and streamed shards.
 
-    Args:
-        loader: Training loader.
-        epoch: Epoch, from 0.
-        seed: Seed of the run, the same on every rank.
-        done: Number of iterations of this epoch that an interrupted run has finished.
-        begun: Value that this function returned at the start of the epoch.
-
-    Returns:
-        State that a checkpoint must save to continue the epoch; None for image files.
+    An interrupted run has finished ``done`` iterations of this epoch; ``begun`` is the value that this function
+    returned at its start: the state that a checkpoint must save to continue the epoch, or None for image files.
 
     Raises:
         TypeError: If ``done`` is positive and the sampler cannot skip samples.

@@ -12,14 +12,18 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from sspyr_mm.datasets.finding import IMAGE_SUFFIXES, ImageFinder, drop_missing, read_list
+from sspyr_mm.datasets.finding import ImageFinder, drop_missing, read_list
 from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.datasets.text import read_text
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
+from sspyr_mm.datasets.transforms.loading import LoadRGBImage
+from sspyr_mm.datasets.transforms.pixel_values import flatness
 from sspyr_mm.files import printable
 
-__all__ = ["IMAGE_SUFFIXES", "UnlabelledImages"]
+_NUM_SAMPLED = 16
+_ALARMING = 0.25
+"""Share of sampled images without content above which they are reported."""
 
 
 @DATASETS.register_module()
@@ -71,8 +75,7 @@ class UnlabelledImages(BaseDataset):
             raise ValueError(f"max_missing must be a share between 0 and 1, got {max_missing}")
         self.max_missing = max_missing
         self.notices: list[str] = []
-        steps = list(pipeline)
-        super().__init__(ann_file="", data_root="", data_prefix={}, pipeline=steps, max_refetch=max_refetch, **kwargs)
+        super().__init__("", data_root="", data_prefix={}, pipeline=list(pipeline), max_refetch=max_refetch, **kwargs)
 
     def list_images(self) -> list[str]:
         """Returns the paths of the images, in the same order on every machine."""
@@ -176,3 +179,30 @@ class UnlabelledImages(BaseDataset):
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
         return find_coco_images(root, names, self.img_prefix)
+
+
+def data_notices(dataset: Any) -> list[str]:
+    """Returns lines about skipped files, missing images, and images that are constant or nearly black.
+
+    Only :class:`UnlabelledImages` have notices; a sample of their images is loaded.
+    """
+    if not isinstance(dataset, UnlabelledImages):
+        return []
+    notices = list(dataset.notices)
+    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadRGBImage)), None)
+    if load is None:
+        return notices
+    found, tried = [], 0
+    for index in range(0, len(dataset), max(1, len(dataset) // _NUM_SAMPLED)):
+        path = dataset.get_data_info(index)["img_path"]
+        image = load.peek(path)
+        if image is not None:
+            tried += 1
+            found += [f"{printable(path)} is {kind}"] if (kind := flatness(image)) else []
+    if len(found) > _ALARMING * tried:
+        notices.append(
+            f"{len(found)} of {tried} sampled images are constant or nearly black, such as {found[0]}: training learns "
+            "nothing from them. Check the files; if they have more than 8 bits per channel, set value_range=(LOW, "
+            "HIGH) of LoadRGBImage in train_dataloader.dataset.pipeline"
+        )
+    return notices
