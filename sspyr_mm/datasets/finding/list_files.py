@@ -4,6 +4,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import compress
 from pathlib import Path
 from urllib.parse import unquote
@@ -93,16 +94,12 @@ def _present(paths: Sequence[str]) -> bytearray:
         else:
             by_folder[os.path.dirname(path)].append(index)
     for folder, indices in by_folder.items():
-        names = _regular_files(folder or ".") if len(indices) >= _WORTH_A_SCAN else None
-        for index in indices:
-            path = paths[index]
-            present[index] = os.path.isfile(path) if names is None else os.path.basename(path) in names
+        if len(indices) < _WORTH_A_SCAN:
+            for index in indices:
+                present[index] = os.path.isfile(paths[index])
+            continue
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            names = {entry.name for entry in entries if is_kind(entry.is_file)}
+            for index in indices:
+                present[index] = os.path.basename(paths[index]) in names
     return present
-
-
-def _regular_files(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if is_kind(entry.is_file)}
-    except OSError:
-        return set()

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES, NUM_BYTES, OTHER_SUFFIXES, image_kind, missing_reader
@@ -25,10 +26,8 @@ class ImageFinder:
 
     Files with the extension of a readable format are not opened. Files with an unknown extension, or none, are detected
     by their first bytes; if the first 64 files of an extension are all images, or all other files, the rest is assumed
-    to be the same. Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
-
-    Args:
-        suffixes: Extensions of images, in lower case; default: detection by extension and content.
+    to be the same. With ``suffixes``, in lower case, images are detected by these extensions only. Hidden files and
+    folders, and those of file servers (``@eaDir``), are ignored.
     """
 
     def __init__(self, suffixes: tuple[str, ...] | None = None) -> None:
@@ -76,7 +75,10 @@ class ImageFinder:
         images, tried = counts = self._trials.setdefault(suffix, [0, 0])
         if tried >= _TRIALS and images in (0, tried):
             return images > 0
-        kind = image_kind(_head(path))
+        head = b""
+        with suppress(OSError), open(path, "rb", buffering=0) as file:
+            head = file.read(NUM_BYTES)
+        kind = image_kind(head)
         is_image = kind is not None and missing_reader(f".{kind.lower()}") is None
         counts[:] = [images + is_image, tried + 1]
         return is_image
@@ -121,11 +123,3 @@ def is_kind(kind: Callable[[], bool]) -> bool:
         return kind()
     except OSError:
         return False
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(NUM_BYTES) or b""
-    except OSError:
-        return b""

@@ -25,7 +25,7 @@ _CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of the JPEG segments that contain the image size; the excluded markers are tables."""
-_ADOBE = 0xEE
+_ADOBE_MARKER = 0xEE
 _END_OF_JPEG = b"\xff\xd9"
 _DEFAULTS = DecodeOptions()
 _STDERR = threading.RLock()
@@ -57,25 +57,20 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
             height, width = struct.unpack_from(">HH", data, at + 5)
             channels = data[at + 9] if at + 9 < len(data) else 0
             return height, width, channels, at, adobe
-        adobe |= marker == _ADOBE
+        adobe |= marker == _ADOBE_MARKER
         at += 2 + length
     return None
 
 
 def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEFAULTS) -> np.ndarray | None:
-    """Decodes an image file to RGB.
+    """Decodes the bytes of an image file to (H, W, 3) uint8 RGB.
 
     Greyscale, palette and CMYK images are converted, EXIF orientation is applied, deeper images are mapped to 8 bits
     by :func:`to_8_bits`, and transparent areas get ``options.background``. A JPEG that lacks only its end marker is
-    decoded; one that lacks image data is not.
+    decoded; one that lacks image data is not. ``reduction`` is the factor, 1, 2, 4 or 8, by which a JPEG is decoded
+    smaller, which is faster; other formats ignore it.
 
-    Args:
-        data: Bytes of the file.
-        reduction: Factor by which a JPEG is decoded smaller, which is faster: 1, 2, 4 or 8. Other formats ignore it.
-        options: Conversion of images that are not plain 8-bit, and limit of pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB; None if neither OpenCV nor Pillow can read the whole image, or it has too many pixels.
+    Returns None if neither OpenCV nor Pillow can read the whole image, or it has more than ``options.max_pixels``.
     """
     frame = _jpeg_frame(data)
     if frame is None:

@@ -16,9 +16,6 @@ from torch.nn import functional as F
 from sspyr_mm.datasets.transforms.seeding import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
 
-_ANTIALIASED_FROM = 1.5
-"""Reduction factor from which resizing is antialiased."""
-
 
 @TRANSFORMS.register_module()
 class PyramidViewTransform(SampleSeed, BaseTransform):
@@ -165,7 +162,7 @@ def resize(crop: np.ndarray, side: int) -> np.ndarray:
     OpenCV's plain linear filter takes half of that time and is as close to a Lanczos filter
     (``tools/speed/decoding.py`` measures both).
     """
-    if max(crop.shape[:2]) < _ANTIALIASED_FROM * side:
+    if max(crop.shape[:2]) < 1.5 * side:
         return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
     # Permuted with a batch axis, the result stays channels-last; without one, it would be planar and twice as slow.
     pixels = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
