@@ -98,29 +98,26 @@ class LoadRGBImage(BaseTransform):
         Raises:
             UnreadableImageError: If the image cannot be read and ``skip_broken`` is False.
         """
-        path = printable(results["img_path"])
+        path = once = printable(results["img_path"])
         try:
             data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
             image = self._decode(data)
             problem = describe_problem(data, self.options) if image is None else ""
         except OSError as error:
-            self._skip(path, error.strerror or str(error), once="")
-            return None
+            image, problem, once = None, error.strerror or str(error), ""
         if image is None:
-            self._skip(path, problem, once=path)
+            if not self.skip_broken:
+                raise UnreadableImageError(
+                    f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
+                )
+            message = f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file."
+            self._warn(message, once=once)
             return None
         if kind := flatness(image):
             self._warn(f"{path} is {kind}; further images of this kind are not reported.", once="flat")
         shape = image.shape[:2]
         rest = {key: value for key, value in results.items() if key != "img_bytes"}
         return {**rest, "img": image, "ori_shape": shape, "img_shape": shape}
-
-    def _skip(self, path: str, problem: str, *, once: str) -> None:
-        if not self.skip_broken:
-            raise UnreadableImageError(
-                f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
-            )
-        self._warn(f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file.", once=once)
 
     def _warn(self, message: str, *, once: str) -> None:
         """Logs a warning, unless there was one with the same key ``once``; an empty key is always new."""

@@ -157,10 +157,9 @@ def draw_crop(
 def resize(crop: np.ndarray, side: int) -> np.ndarray:
     """Resizes an (H, W, 3) uint8 crop to a contiguous square with ``side`` pixels, by a bilinear filter.
 
-    The filter is antialiased if one direction shrinks by a factor of 1.5 or more.
-    torch's uint8 kernel equals Pillow's bilinear filter up to rounding, in a fraction of the time. For smaller factors
-    OpenCV's plain linear filter takes half of that time and is as close to a Lanczos filter
-    (``tools/speed/decoding.py`` measures both).
+    The filter is antialiased if one direction shrinks by a factor of 1.5 or more: torch's uint8 kernel equals Pillow's
+    bilinear filter up to rounding, in a fraction of the time. For smaller factors OpenCV's plain linear filter takes
+    half of that time and is as close to a Lanczos filter (``tools/speed/decoding.py`` measures both).
     """
     if max(crop.shape[:2]) < 1.5 * side:
         return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
