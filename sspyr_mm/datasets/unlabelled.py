@@ -132,15 +132,12 @@ class UnlabelledImages(BaseDataset):
         """
         # Negative indices count from the end; an index out of range raises IndexError.
         idx = range(len(self))[idx]
-        data = self.pipeline(self.get_data_info(idx))
-        if data is not None:
-            return data
-        rng = random.Random(idx)
-        for _ in range(self.max_refetch):
-            other = self.get_data_info(int(rng.random() * len(self)))
-            data = self.pipeline({**other, "sample_idx": idx})
+        info, rng = self.get_data_info(idx), random.Random(idx)
+        for _ in range(1 + self.max_refetch):
+            data = self.pipeline({**info, "sample_idx": idx})
             if data is not None:
                 return data
+            info = self.get_data_info(int(rng.random() * len(self)))
         raise UnreadableImageError(
             f"Image {idx} of {self._places} and {self.max_refetch} replacements cannot be read: see 'Skipped ...' "
             "above; remove or repair these files, or set another data_root"
@@ -154,9 +151,7 @@ class UnlabelledImages(BaseDataset):
                 f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json "
                 "(tools/train.py --data-root PATH)"
             )
-        if not root.is_file():
-            raise ValueError(f"data_root {printable(root)} is a pipe, socket or device: give a file")
-        suffix = root.suffix.lower()
+        suffix = root.suffix.lower() if root.is_file() else ""  # a pipe may never end
         if suffix == ".json":
             paths = self._list_coco(root)
             remedy = "add the missing files, or set data_prefix=dict(img_path=FOLDER)"

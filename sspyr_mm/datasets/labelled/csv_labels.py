@@ -116,13 +116,13 @@ def _check_files_once(source: Path, rows: list[_Row]) -> None:
 
 def _split_labels(source: Path, line: int, cell: str) -> list[str]:
     """Returns the labels of a cell: separated, or as a Python list."""
-    names: list[Any] = _SEPARATOR.split(cell) if cell else []
+    names: Any = _SEPARATOR.split(cell) if cell else []
     if cell.startswith("[") and cell.endswith("]"):
         try:
             names = ast.literal_eval(cell)
         except (ValueError, SyntaxError):
-            names = [None]
-        if not all(isinstance(name, str) for name in names):
+            names = None
+        if names is None or not all(isinstance(name, str) for name in names):
             raise ValueError(
                 f"{source}:{line}: labels must be separated by ; or |, or be a list of quoted names, got {cell!r}: "
                 "write dog;cat or ['dog', 'cat']"
