@@ -124,11 +124,8 @@ class UnlabelledImages(BaseDataset):
 
         The replacement depends only on ``idx``, not on NumPy's global generator as in mmengine, so that it is the same
         for any number of workers and after a restart. It keeps the ``sample_idx`` of the unreadable image, so that its
-        views differ from those at its own index.
-
-        Raises:
-            IndexError: If ``idx`` is out of range.
-            UnreadableImageError: If ``max_refetch`` replacements cannot be read either.
+        views differ from those at its own index. Raises UnreadableImageError if ``max_refetch`` replacements cannot be
+        read either.
         """
         # Negative indices count from the end; an index out of range raises IndexError.
         idx = range(len(self))[idx]

@@ -20,7 +20,7 @@ IGNORED = -1
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Image files and their labels.
+    """Image files and their labels; raises ValueError if their lengths, or shape or type of the targets, do not match.
 
     Args:
         paths: Paths of the N images.
@@ -30,9 +30,6 @@ class LabelledImages:
         multi_label: Whether an image may show several classes, or none.
         image_ids: N ids that do not depend on the location of the files, for lists of images: the id of COCO, the name
             of VOC, else the path as written in the source.
-
-    Raises:
-        ValueError: If the lengths or the shape or type of the targets do not match.
     """
 
     paths: list[str]

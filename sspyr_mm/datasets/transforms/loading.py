@@ -95,8 +95,7 @@ class LoadRGBImage(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Returns ``results`` with the image, or None if it cannot be read: the data set then replaces it.
 
-        Raises:
-            UnreadableImageError: If the image cannot be read and ``skip_broken`` is False.
+        Raises UnreadableImageError instead if ``skip_broken`` is False.
         """
         path = once = printable(results["img_path"])
         try:

@@ -65,11 +65,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         self._spec = spec
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Crops the regions of one image; images smaller than the regions are enlarged.
-
-        Raises:
-            ValueError: If the image is empty or not uint8.
-        """
+        """Crops the regions of one image, and enlarges small ones; raises ValueError if it is empty or not uint8."""
         image = as_rgb(results.pop("img"))
         view_seed = self.sample_seed(results)
         if view_seed is None:
