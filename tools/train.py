@@ -20,7 +20,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm.registration  # noqa: F401  (before a config is read: forks are found then)
 from sspyr_mm.compat import quiet_logger
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.engine.config import fill_dataloaders, set_data_root
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.engine.hooks import DivergenceError

@@ -33,14 +33,9 @@ def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
 
 
 def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
-    """Sets the pyramid of the transforms that crop or decode by it.
+    """Sets the pyramid of the model in the transforms of a data set, or of a wrapper, that crop or decode by it.
 
-    Args:
-        dataset: Data set, or a wrapper of others.
-        spec: Pyramid of the model.
-
-    Raises:
-        ValueError: If a transform has a different pyramid.
+    Raises ValueError if a transform has a different pyramid.
     """
     for transform in _transforms(dataset):
         if isinstance(transform, (LoadRGBImage, PyramidViewTransform)):
@@ -48,13 +43,7 @@ def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
 
 
 def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:
-    """Sets the epoch from which the random numbers of views are derived.
-
-    Args:
-        dataset: Data set, or a wrapper of others.
-        epoch: Epoch, from 0.
-        seed: Seed of the run, the same on every rank.
-    """
+    """Sets the epoch, from 0, and the seed, the same on every rank, from which views derive their random numbers."""
     for transform in _transforms(dataset):
         if isinstance(transform, SampleSeed):
             transform.set_epoch(epoch, seed=seed)
@@ -65,18 +54,9 @@ def start_epoch(
 ) -> dict[str, Any] | None:
     """Sets the order, start position and views of an epoch, for image files and streamed shards.
 
-    Args:
-        loader: Training loader.
-        epoch: Epoch, from 0.
-        seed: Seed of the run, the same on every rank.
-        done: Number of iterations of this epoch that an interrupted run has finished.
-        begun: Value that this function returned at the start of the epoch.
-
-    Returns:
-        State that a checkpoint must save to continue the epoch; None for image files.
-
-    Raises:
-        TypeError: If ``done`` is positive and the sampler cannot skip samples.
+    Returns the state that a checkpoint must save to continue the epoch, None for image files. To continue, pass it as
+    ``begun``, and the number of finished iterations as ``done``. Raises TypeError if ``done`` is positive and the
+    sampler cannot skip samples.
     """
     set_epoch(loader.dataset, epoch, seed=seed)
     if isinstance(loader.dataset, StreamedImages):

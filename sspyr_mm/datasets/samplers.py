@@ -13,10 +13,6 @@ class ResumableSampler(DefaultSampler):
     """``DefaultSampler`` that can skip the samples that an interrupted epoch has already used.
 
     State: per rank, derived from seed, epoch and position; not persistent.
-
-    Args:
-        *args: Arguments of ``DefaultSampler``.
-        **kwargs: Keyword arguments of ``DefaultSampler``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

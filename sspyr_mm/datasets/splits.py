@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.text import read_lines
 from sspyr_mm.files import whole_file
 
 
@@ -22,19 +22,10 @@ def rank_ids(ids: Iterable[str], seed: int) -> list[str]:
     return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
 
 
-def ids_checksum(ids: Iterable[str]) -> str:
-    """Returns the SHA-256 of the sorted ids, one per line; it is equal for lists drawn from the same images."""
-    return hashlib.sha256("".join(f"{one}\n" for one in sorted(ids)).encode()).hexdigest()
-
-
 def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, seed: int) -> int:
-    """Draws ``percent`` of the ids, rounded down, and writes them after a comment that describes the draw.
+    """Draws ``percent`` of the ids, rounded down, writes them after a comment on the draw, and returns their number.
 
-    Returns:
-        Number of ids in the list.
-
-    Raises:
-        ValueError: If ``percent`` is out of range or selects no image, or an id cannot be written as a line.
+    Raises ValueError if ``percent`` is out of range or selects no image, or an id cannot be written as a line.
     """
     ranked = rank_ids(ids, seed)
     if not 1 <= percent <= 100:
@@ -44,9 +35,11 @@ def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, se
         raise ValueError(
             f"{percent} % of {len(ranked)} images selects no image: give more images or a higher percentage"
         )
+    # Equal for lists that are drawn from the same images.
+    checksum = hashlib.sha256("".join(f"{one}\n" for one in sorted(ranked)).encode()).hexdigest()
     header = (
         f"# {percent} % of {len(ranked)} images, those with the lowest SHA-256 of '{seed}:ID': seed {seed}, "
-        f"{len(chosen)} ids; SHA-256 of all ids, sorted as text, one a line: {ids_checksum(ranked)}"
+        f"{len(chosen)} ids; SHA-256 of all ids, sorted as text, one a line: {checksum}"
     )
     write_ids(path, chosen, header=header)
     return len(chosen)
@@ -68,9 +61,7 @@ def write_ids(path: str | os.PathLike, ids: Iterable[str], *, header: str = "# i
 def read_split(path: str | os.PathLike) -> tuple[str, ...]:
     """Reads a list with one id per line; lines that start with ``#`` are comments.
 
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If the file lists no ids or contains duplicates, or is not Unicode text.
+    Raises FileNotFoundError, or ValueError if the list is empty, contains duplicates, or is not Unicode text.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -78,9 +69,7 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
             f"No list of image ids at {path}: give an existing file, or draw one with "
             "tools/dataset_converters/make_coco_splits.py"
         )
-    # Not splitlines(), which also breaks lines at characters that a file name may contain.
-    lines = (line.strip() for line in read_text(path).split("\n"))
-    ids = tuple(line for line in lines if line and not line.startswith("#"))
+    ids = tuple(line for line in read_lines(path) if not line.startswith("#"))
     if not ids:
         raise ValueError(f"{path} lists no images: write one id per line")
     if len(set(ids)) < len(ids):

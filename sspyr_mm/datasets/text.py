@@ -4,35 +4,33 @@ import codecs
 import os
 from pathlib import Path
 
-# UTF-32 comes first: its little-endian mark begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
-
 
 def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
     r"""Reads a text file as UTF-8, or as UTF-16 or UTF-32 where it starts with their byte order mark.
 
     UTF-16 without a mark is detected by the zero byte of its first character, which has to be ASCII. Bytes that are not
     UTF-8 are treated by ``errors`` as in :func:`open`. The text has no mark, and line ends are ``\n``.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If the bytes do not fit the encoding.
+    Raises ValueError if the bytes do not fit the encoding.
     """
-    data = Path(path).read_bytes()
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    if encoding is None and len(data) >= 2 and (data[0] == 0) != (data[1] == 0):
+    data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    encoding = "utf-8"
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # first: the former begins with BOM_UTF16_LE
+        encoding = "utf-32"
+    elif data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif len(data) >= 2 and (data[0] == 0) != (data[1] == 0):
         encoding = "utf-16-be" if data[0] == 0 else "utf-16-le"
     try:
-        text = data.decode(encoding or "utf-8", errors=errors)
+        text = data.decode(encoding, errors=errors)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not {(encoding or 'utf-8').upper()} text (byte 0x{data[error.start]:02x} at {error.start}): "
+            f"{path} is not {encoding.upper()} text (byte 0x{data[error.start]:02x} at {error.start}): "
             f"save it as UTF-8, e.g. iconv -f ISO-8859-1 -t UTF-8 {path} > NEW"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | os.PathLike[str], *, errors: str = "strict") -> list[str]:
+    """Returns the lines of :func:`read_text` without surrounding spaces and without empty lines."""
+    # Not splitlines(), which also breaks lines at characters that a file name may contain.
+    return [line for raw in read_text(path, errors=errors).split("\n") if (line := raw.strip())]

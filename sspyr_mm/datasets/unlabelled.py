@@ -12,14 +12,18 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
-from sspyr_mm.datasets.finding import IMAGE_SUFFIXES, ImageFinder, drop_missing, read_list
+from sspyr_mm.datasets.finding import ImageFinder, drop_missing, read_list
 from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.datasets.text import read_text
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
+from sspyr_mm.datasets.transforms.loading import LoadRGBImage
+from sspyr_mm.datasets.transforms.pixel_values import flatness
 from sspyr_mm.files import printable
 
-__all__ = ["IMAGE_SUFFIXES", "UnlabelledImages"]
+_NUM_SAMPLED = 16
+_ALARMING = 0.25
+"""Share of sampled images without content above which they are reported."""
 
 
 @DATASETS.register_module()
@@ -71,8 +75,7 @@ class UnlabelledImages(BaseDataset):
             raise ValueError(f"max_missing must be a share between 0 and 1, got {max_missing}")
         self.max_missing = max_missing
         self.notices: list[str] = []
-        steps = list(pipeline)
-        super().__init__(ann_file="", data_root="", data_prefix={}, pipeline=steps, max_refetch=max_refetch, **kwargs)
+        super().__init__("", data_root="", data_prefix={}, pipeline=list(pipeline), max_refetch=max_refetch, **kwargs)
 
     def list_images(self) -> list[str]:
         """Returns the paths of the images, in the same order on every machine."""
@@ -121,23 +124,17 @@ class UnlabelledImages(BaseDataset):
 
         The replacement depends only on ``idx``, not on NumPy's global generator as in mmengine, so that it is the same
         for any number of workers and after a restart. It keeps the ``sample_idx`` of the unreadable image, so that its
-        views differ from those at its own index.
-
-        Raises:
-            IndexError: If ``idx`` is out of range.
-            UnreadableImageError: If ``max_refetch`` replacements cannot be read either.
+        views differ from those at its own index. Raises UnreadableImageError if ``max_refetch`` replacements cannot be
+        read either.
         """
         # Negative indices count from the end; an index out of range raises IndexError.
         idx = range(len(self))[idx]
-        data = self.pipeline(self.get_data_info(idx))
-        if data is not None:
-            return data
-        rng = random.Random(idx)
-        for _ in range(self.max_refetch):
-            other = self.get_data_info(int(rng.random() * len(self)))
-            data = self.pipeline({**other, "sample_idx": idx})
+        info, rng = self.get_data_info(idx), random.Random(idx)
+        for _ in range(1 + self.max_refetch):
+            data = self.pipeline({**info, "sample_idx": idx})
             if data is not None:
                 return data
+            info = self.get_data_info(int(rng.random() * len(self)))
         raise UnreadableImageError(
             f"Image {idx} of {self._places} and {self.max_refetch} replacements cannot be read: see 'Skipped ...' "
             "above; remove or repair these files, or set another data_root"
@@ -151,9 +148,7 @@ class UnlabelledImages(BaseDataset):
                 f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json "
                 "(tools/train.py --data-root PATH)"
             )
-        if not root.is_file():
-            raise ValueError(f"data_root {printable(root)} is a pipe, socket or device: give a file")
-        suffix = root.suffix.lower()
+        suffix = root.suffix.lower() if root.is_file() else ""  # a pipe may never end
         if suffix == ".json":
             paths = self._list_coco(root)
             remedy = "add the missing files, or set data_prefix=dict(img_path=FOLDER)"
@@ -176,3 +171,30 @@ class UnlabelledImages(BaseDataset):
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
         return find_coco_images(root, names, self.img_prefix)
+
+
+def data_notices(dataset: Any) -> list[str]:
+    """Returns lines about skipped files, missing images, and images that are constant or nearly black.
+
+    Only :class:`UnlabelledImages` have notices; a sample of their images is loaded.
+    """
+    if not isinstance(dataset, UnlabelledImages):
+        return []
+    notices = list(dataset.notices)
+    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadRGBImage)), None)
+    if load is None:
+        return notices
+    found, tried = [], 0
+    for index in range(0, len(dataset), max(1, len(dataset) // _NUM_SAMPLED)):
+        path = dataset.get_data_info(index)["img_path"]
+        image = load.peek(path)
+        if image is not None:
+            tried += 1
+            found += [f"{printable(path)} is {kind}"] if (kind := flatness(image)) else []
+    if len(found) > _ALARMING * tried:
+        notices.append(
+            f"{len(found)} of {tried} sampled images are constant or nearly black, such as {found[0]}: training learns "
+            "nothing from them. Check the files; if they have more than 8 bits per channel, set value_range=(LOW, "
+            "HIGH) of LoadRGBImage in train_dataloader.dataset.pipeline"
+        )
+    return notices

@@ -11,7 +11,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 
 
 def image_file(path, value=0):

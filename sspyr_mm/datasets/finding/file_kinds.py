@@ -8,19 +8,14 @@ from PIL import Image
 NUM_BYTES = 32
 """Number of first bytes of a file that :func:`image_kind` needs."""
 
-_MARKS = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF8", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\0\x0cjP  ", "JP2"),
-    (b"\xff\x4f\xff\x51", "JP2"),
-    (b"#?RADIANCE", "HDR"),
-    (b"#?RGBE", "HDR"),
-)
+_MARKS = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "GIF": (b"GIF8",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "JP2": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+    "HDR": (b"#?RADIANCE", b"#?RGBE"),
+}
 _BRANDS = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
@@ -47,8 +42,8 @@ _NEEDS_PLUGIN = {".avif": "AVIF", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".jpx"
 
 def image_kind(head: bytes) -> str | None:
     """Returns the image format of a file by its first :data:`NUM_BYTES` bytes, readable or not; None for others."""
-    for mark, kind in _MARKS:
-        if head.startswith(mark):
+    for kind, marks in _MARKS.items():
+        if head.startswith(marks):
             return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WebP"

@@ -2,12 +2,15 @@
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 from urllib.parse import unquote
 
 from sspyr_mm.datasets.finding.walk import is_kind
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.text import read_lines
 from sspyr_mm.files import printable
 
 _SAMPLE = 32
@@ -28,19 +31,14 @@ def read_list(source: Path, folder: str) -> tuple[list[str], str]:
     """Reads a list of images, one path per line; ``#`` starts a comment. File names need not be UTF-8.
 
     Relative paths start at ``folder``. Also returns a description of the form of the lines, empty for plain paths.
-
-    Raises:
-        OSError: If the list cannot be read.
-        ValueError: If it is not text, or if it is not UTF-8 and its files do not exist.
+    Raises ValueError if the list is not Unicode text and its files do not exist.
     """
     text_error = None
     try:
-        text = read_text(source)
+        lines = read_lines(source)
     except ValueError as error:
-        text, text_error = read_text(source, errors="surrogateescape"), error
-    lines = [line for raw in text.split("\n") if (line := raw.strip())]
+        lines, text_error = read_lines(source, errors="surrogateescape"), error
     lines = [line for line in lines if line[0] != "#" or os.path.isfile(os.path.join(folder, line))]
-    del text
     sample = lines[:: len(lines) // _SAMPLE + 1]
     counts = {
         form: sum(os.path.isfile(_resolve(change(line), folder)) for line in sample) for form, change in _FORMS.items()
@@ -66,49 +64,42 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
     """Returns the existing files of a list or annotation file, and a notice about missing ones, None if all exist.
 
     A folder with many listed files is read once: on a file server, checking files one by one takes a thousand times as
-    long. URLs are not checked.
-
-    Raises:
-        FileNotFoundError: If a larger share than ``max_missing``, 0 to 1, is missing; ends with the ``remedy``.
+    long. URLs are not checked. Raises FileNotFoundError, with the ``remedy``, if a larger share than ``max_missing``,
+    0 to 1, is missing.
     """
     present = _present(paths)
-    missing = [path for path, there in zip(paths, present, strict=True) if not there]
-    if not missing:
+    if all(present):
         return paths, None
-    first = printable(missing[0])
-    what = "is a folder" if os.path.isdir(missing[0]) else "does not exist"
-    found = f"{printable(source)} lists {len(paths)} images, of which {len(missing)} are missing, such as {first}"
-    if len(missing) > max_missing * len(paths):
+    kept = list(compress(paths, present))
+    num_missing, first = len(paths) - len(kept), paths[present.index(0)]
+    found = (
+        f"{printable(source)} lists {len(paths)} images, of which {num_missing} are missing, such as "
+        f"{printable(first)} ({'is a folder' if os.path.isdir(first) else 'does not exist'})"
+    )
+    if num_missing > max_missing * len(paths):
         raise FileNotFoundError(
-            f"{found} ({what}): {remedy}. Up to max_missing={max_missing:g} of the images may be missing "
+            f"{found}: {remedy}. Up to max_missing={max_missing:g} of the images may be missing "
             "(--cfg-options train_dataloader.dataset.max_missing=SHARE)"
         )
-    return (
-        [path for path, there in zip(paths, present, strict=True) if there],
-        f"{found} ({what}); the other {len(paths) - len(missing)} are used",
-    )
+    return kept, f"{found}; the other {len(kept)} are used"
 
 
 def _present(paths: Sequence[str]) -> bytearray:
     """Returns 1 for each path that is a regular file or a URL, else 0."""
     present = bytearray(len(paths))
-    by_folder: dict[str, list[int]] = {}
+    by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
         if "://" in path:
             present[index] = 1
         else:
-            by_folder.setdefault(os.path.dirname(path), []).append(index)
+            by_folder[os.path.dirname(path)].append(index)
     for folder, indices in by_folder.items():
-        names = _regular_files(folder or ".") if len(indices) >= _WORTH_A_SCAN else None
-        for index in indices:
-            path = paths[index]
-            present[index] = os.path.isfile(path) if names is None else os.path.basename(path) in names
+        if len(indices) < _WORTH_A_SCAN:
+            for index in indices:
+                present[index] = os.path.isfile(paths[index])
+            continue
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            names = {entry.name for entry in entries if is_kind(entry.is_file)}
+            for index in indices:
+                present[index] = os.path.basename(paths[index]) in names
     return present
-
-
-def _regular_files(folder: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if is_kind(entry.is_file)}
-    except OSError:
-        return set()

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES, NUM_BYTES, OTHER_SUFFIXES, image_kind, missing_reader
@@ -25,10 +26,8 @@ class ImageFinder:
 
     Files with the extension of a readable format are not opened. Files with an unknown extension, or none, are detected
     by their first bytes; if the first 64 files of an extension are all images, or all other files, the rest is assumed
-    to be the same. Hidden files and folders, and those of file servers (``@eaDir``), are ignored.
-
-    Args:
-        suffixes: Extensions of images, in lower case; default: detection by extension and content.
+    to be the same. With ``suffixes``, in lower case, images are detected by these extensions only. Hidden files and
+    folders, and those of file servers (``@eaDir``), are ignored.
     """
 
     def __init__(self, suffixes: tuple[str, ...] | None = None) -> None:
@@ -41,9 +40,7 @@ class ImageFinder:
     def find(self, folder: Path) -> list[str]:
         """Returns the sorted paths of the images in a folder and its sub-folders, following links.
 
-        Raises:
-            FileNotFoundError: If the folder does not exist.
-            PermissionError: If a folder cannot be read.
+        Raises FileNotFoundError if the folder does not exist, and PermissionError if a folder cannot be read.
         """
         found: list[str] = []
         seen, waiting = set(), [str(folder)]
@@ -78,7 +75,10 @@ class ImageFinder:
         images, tried = counts = self._trials.setdefault(suffix, [0, 0])
         if tried >= _TRIALS and images in (0, tried):
             return images > 0
-        kind = image_kind(_head(path))
+        head = b""
+        with suppress(OSError), open(path, "rb", buffering=0) as file:
+            head = file.read(NUM_BYTES)
+        kind = image_kind(head)
         is_image = kind is not None and missing_reader(f".{kind.lower()}") is None
         counts[:] = [images + is_image, tried + 1]
         return is_image
@@ -87,14 +87,13 @@ class ImageFinder:
         """Returns a line about the skipped files, given the number of found images; None if no file was skipped."""
         if not (total := self.skipped.total()):
             return None
-        kinds = [_kind_text(kind, count) for kind, count in self.skipped.most_common(8)]
-        more = [f"{len(self.skipped) - 8} more kinds"] if len(self.skipped) > 8 else []
-        return f"{total} of {total + num_images} files skipped: {', '.join(kinds + more)}"
-
-
-def _kind_text(kind: str, count: int) -> str:
-    reader = missing_reader(kind)
-    return f"{count} {printable(kind)}" + (f" (install {reader})" if reader else "")
+        kinds = []
+        for kind, count in self.skipped.most_common(8):
+            reader = missing_reader(kind)
+            kinds.append(f"{count} {printable(kind)}" + (f" (install {reader})" if reader else ""))
+        if len(self.skipped) > 8:
+            kinds.append(f"{len(self.skipped) - 8} more kinds")
+        return f"{total} of {total + num_images} files skipped: {', '.join(kinds)}"
 
 
 def _scan(folder: str) -> tuple[list[str], dict[str, bool]]:
@@ -124,11 +123,3 @@ def is_kind(kind: Callable[[], bool]) -> bool:
         return kind()
     except OSError:
         return False
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(NUM_BYTES) or b""
-    except OSError:
-        return b""

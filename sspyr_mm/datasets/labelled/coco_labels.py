@@ -2,15 +2,13 @@
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sspyr_mm.datasets.labelled.labelled_images import LabelledImages, check_files
-from sspyr_mm.datasets.names import find_coco_images, warn_of_alike_classes
+from sspyr_mm.datasets.names import find_coco_images, repeated, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened
 
@@ -21,12 +19,8 @@ def read_coco(source: Path, image_root: str | None) -> LabelledImages:
     """Reads a COCO json; images are searched in ``image_root``, else as by :func:`find_coco_images`.
 
     Every instance counts, crowds included. Classes have the order of the category list, images that of the image list;
-    images without annotations are kept, as rows of zeros.
-
-    Raises:
-        FileNotFoundError: If an image does not exist.
-        ValueError: If the file is not a COCO json, has no categories or no images, an annotation has an unknown
-            category or image, a category name is not text, or ids, category names or image files are duplicated.
+    images without annotations are kept, as rows of zeros. Raises FileNotFoundError if an image does not exist, and
+    ValueError if the json is malformed or has no images or categories, or if ids, names or files are duplicated.
     """
     images, annotations, categories = _load(source)
     ids = [image["id"] for image in images]
@@ -34,34 +28,24 @@ def read_coco(source: Path, image_root: str | None) -> LabelledImages:
     columns = {category["id"]: column for column, category in enumerate(categories)}
     if len(rows) < len(ids) or len(columns) < len(categories):
         raise ValueError(f"{source}: duplicate ids of images or categories; give each its own id")
-    classes = _class_names(categories, source)
+    classes = tuple(category["name"] for category in categories)
+    if wrong := [repr(name) for name in classes if not isinstance(name, str)]:
+        raise ValueError(f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes")
+    if twice := repeated(classes):
+        raise ValueError(f"{source}: several categories have the same name: {shortened(twice)}; rename or merge them")
+    warn_of_alike_classes(classes, source)
     targets = np.zeros((len(ids), len(columns)), np.int8)
     for annotation in annotations:
         column = _index_of(annotation, "category_id", columns, source, "categories")
         targets[_index_of(annotation, "image_id", rows, source, "images"), column] = 1
     paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
     check_files(paths, source)
-    if twice := _repeated(map(os.path.normpath, paths)):
+    if twice := repeated(map(os.path.normpath, paths)):
         raise ValueError(
             f"{source}: several images have the same file_name: {shortened(twice)}; merge them, with the "
             "annotations of all"
         )
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(map(str, ids)))
-
-
-def _class_names(categories: _Items, source: Path) -> tuple[str, ...]:
-    """Returns the category names; each must be text and unique."""
-    names = [category["name"] for category in categories]
-    if wrong := [repr(name) for name in names if not isinstance(name, str)]:
-        raise ValueError(f"{source}: names of categories must be text, got {shortened(wrong)}: put them in quotes")
-    if twice := _repeated(names):
-        raise ValueError(f"{source}: several categories have the same name: {shortened(twice)}; rename or merge them")
-    warn_of_alike_classes(names, source)
-    return tuple(names)
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _index_of(annotation: dict[str, Any], key: str, indices: dict[Any, int], source: Path, part: str) -> int:

@@ -7,6 +7,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,8 @@ def read_table(source: Path, image_root: str | None) -> LabelledImages:
     The table has a column ``file``, with paths relative to ``image_root``, by default the folder of the table; and
     either a column ``labels`` with names separated by ``;`` or ``|`` or as a Python list (empty: the image shows no
     class), or one column per class with 1, 0 or -1 (ignored). Classes are the sorted labels, or the columns in their
-    order. Warnings report class names that differ only in case or spaces, and labels with a comma.
-
-    Raises:
-        FileNotFoundError: If an image does not exist.
-        ValueError: If the header or a row is malformed (the message gives its line), a file has two rows, the table has
-            no rows or no classes, or it is not Unicode text.
+    order. Warnings report class names that differ only in case or spaces, and labels with a comma. Raises
+    FileNotFoundError if an image does not exist, and ValueError for a malformed or empty table, with the line.
     """
     header, rows = _read_rows(source)
     if not rows:
@@ -119,27 +116,25 @@ def _check_files_once(source: Path, rows: list[_Row]) -> None:
 
 def _split_labels(source: Path, line: int, cell: str) -> list[str]:
     """Returns the labels of a cell: separated, or as a Python list."""
+    names: Any = _SEPARATOR.split(cell) if cell else []
     if cell.startswith("[") and cell.endswith("]"):
         try:
             names = ast.literal_eval(cell)
-            if all(isinstance(name, str) for name in names):
-                return [name.strip() for name in names]
         except (ValueError, SyntaxError):
-            pass
-        raise ValueError(
-            f"{source}:{line}: labels must be separated by ; or |, or be a list of quoted names, got {cell!r}: write "
-            "dog;cat or ['dog', 'cat']"
-        )
-    return [name.strip() for name in _SEPARATOR.split(cell)] if cell else []
+            names = None
+        if names is None or not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                f"{source}:{line}: labels must be separated by ; or |, or be a list of quoted names, got {cell!r}: "
+                "write dog;cat or ['dog', 'cat']"
+            )
+    names = [name.strip() for name in names]
+    if "" in names:
+        raise ValueError(f"{source}:{line}: an empty label in {cell!r}; remove the extra separator")
+    return names
 
 
 def _labels(source: Path, rows: list[_Row]) -> tuple[tuple[str, ...], np.ndarray]:
-    labels = []
-    for line, row in rows:
-        names = _split_labels(source, line, row[_LABELS])
-        if "" in names:
-            raise ValueError(f"{source}:{line}: an empty label in {row[_LABELS]!r}; remove the extra separator")
-        labels.append(names)
+    labels = [_split_labels(source, line, row[_LABELS]) for line, row in rows]
     classes = tuple(sorted({name for names in labels for name in names}))
     if not classes:
         raise ValueError(f"{source} has no labels: the column '{_LABELS}' is empty in every row")

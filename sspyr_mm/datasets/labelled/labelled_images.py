@@ -20,7 +20,7 @@ IGNORED = -1
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Image files and their labels.
+    """Image files and their labels; raises ValueError if their lengths, or shape or type of the targets, do not match.
 
     Args:
         paths: Paths of the N images.
@@ -30,9 +30,6 @@ class LabelledImages:
         multi_label: Whether an image may show several classes, or none.
         image_ids: N ids that do not depend on the location of the files, for lists of images: the id of COCO, the name
             of VOC, else the path as written in the source.
-
-    Raises:
-        ValueError: If the lengths or the shape or type of the targets do not match.
     """
 
     paths: list[str]
@@ -54,8 +51,7 @@ class LabelledImages:
     def with_classes(self, classes: Sequence[str]) -> "LabelledImages":
         """Returns the same images with other columns; classes that this set lacks become columns of zeros.
 
-        Raises:
-            ValueError: If ``classes`` lacks a class of this set.
+        Raises ValueError if ``classes`` lacks a class of this set.
         """
         classes = tuple(classes)
         if lost := [name for name in self.classes if name not in classes]:
@@ -68,10 +64,9 @@ class LabelledImages:
         return replace(self, targets=targets, classes=classes)
 
     def with_images(self, image_ids: Iterable[str], source: str | os.PathLike) -> "LabelledImages":
-        """Returns the images of a list, in the order of the set; error messages name the ``source`` of the list.
+        """Returns the images of a list, in the order of the set; raises ValueError if the set lacks one of them.
 
-        Raises:
-            ValueError: If the set lacks one of the images.
+        Error messages name the ``source`` of the list.
         """
         wanted = set(image_ids)
         if missing := sorted(wanted.difference(self.image_ids)):
@@ -95,10 +90,8 @@ def match_classes(
 ) -> LabelledImages:
     """Returns a test set with the columns of the training set; messages use ``names``.
 
-    Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20.
-
-    Raises:
-        ValueError: If ``test`` shows a class that ``train`` lacks.
+    Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20. Raises
+    ValueError if ``test`` shows a class that ``train`` lacks.
     """
     shown = np.flatnonzero(test.targets.any(0))
     found = [test.classes[column] for column in shown]

@@ -1,7 +1,6 @@
 """Multi-label data sets for mmpretrain."""
 
 import os
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,35 +8,50 @@ import numpy as np
 from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 
-from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages
+from sspyr_mm.datasets.labelled.labelled_images import IGNORED
 from sspyr_mm.datasets.labelled.read_labelled import read_labelled
 from sspyr_mm.datasets.splits import read_split
 
 
-class LabelledDataset(MultiLabelDataset):
-    """Labelled set in the form that mmpretrain's pipelines, heads and metrics expect.
+@DATASETS.register_module()
+class MultiLabelImages(MultiLabelDataset):
+    """Image labels of every source that :func:`read_labelled` supports: VOC trees, tables, COCO jsons, folders.
 
     A sample has ``img_path``, ``image_id``, ``gt_label`` (int64 indices of the classes shown, empty for none) and
     ``gt_score`` (L,) float32: 1 shown, 0 not shown, -1 ignored in training and evaluation. ``metainfo['classes']`` are
     the classes of the annotations, or the argument ``classes``.
 
     Args:
-        image_ids: File with the ids of the images to use (see :mod:`sspyr_mm.datasets.splits`); default: all.
+        data_root: Source of :func:`read_labelled`.
+        split: Split of a VOC tree, such as trainval.
+        image_root: Folder of the images; default: the usual place of the source.
+        pipeline: Transforms.
+        image_ids: File with the ids of the images to use, for semi-supervised learning (see
+            :mod:`sspyr_mm.datasets.splits`); default: all.
         **kwargs: Arguments of mmpretrain's ``MultiLabelDataset``; ``classes`` sets another order of the columns, or
             additional ones.
+
+    Raises:
+        FileNotFoundError: If the source, an image or the list of ids does not exist.
+        ValueError: If :func:`read_labelled` raises it, or the set lacks an image of ``image_ids``.
     """
 
-    def __init__(self, *, image_ids: str | os.PathLike | None = None, **kwargs: Any) -> None:
-        self.image_ids = image_ids
-        super().__init__(**kwargs)
-
-    @abstractmethod
-    def read(self) -> LabelledImages:
-        """Reads all images of the set."""
+    def __init__(
+        self,
+        data_root: str,
+        *,
+        split: str | None = None,
+        image_root: str | None = None,
+        pipeline: Sequence[Any] = (),
+        image_ids: str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.split, self.image_root, self.image_ids = split, image_root, image_ids
+        super().__init__(ann_file="", data_root=os.path.expanduser(data_root), pipeline=pipeline, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Returns one dict per image, in the order of the annotations."""
-        found = self.read()
+        found = read_labelled(self.data_root, split=self.split, image_root=self.image_root)
         if self.image_ids is not None:
             found = found.with_images(read_split(self.image_ids), self.image_ids)
         if self.CLASSES is not None:
@@ -68,9 +82,13 @@ class LabelledDataset(MultiLabelDataset):
         """Returns the indices of the classes that an image shows, for class-balanced samplers."""
         return self.get_data_info(idx)["gt_label"].tolist()
 
+    def extra_repr(self) -> list[str]:
+        """Returns additional lines of the printed form."""
+        return [f"Source: \t{self.data_root}", f"Split: \t{self.split}"]
+
 
 @DATASETS.register_module()
-class CocoMultiLabel(LabelledDataset):
+class CocoMultiLabel(MultiLabelImages):
     """Image labels of COCO 2014 or 2017, or of any other set with a COCO json.
 
     Every instance counts, crowds included; images without annotations are kept, without labels. Classes have the order
@@ -81,9 +99,7 @@ class CocoMultiLabel(LabelledDataset):
         data_root: Folder of annotations and images.
         data_prefix: Folder of the images, or ``dict(img_path=...)``, relative to ``data_root``; default: the usual
             folders next to the json.
-        pipeline: Transforms.
-        image_ids: File with the ids of the images to use, for semi-supervised learning; default: all.
-        **kwargs: Arguments of mmpretrain's ``MultiLabelDataset``.
+        **kwargs: Arguments of :class:`MultiLabelImages`.
 
     Raises:
         FileNotFoundError: If the json, an image or the list of ids does not exist.
@@ -91,67 +107,8 @@ class CocoMultiLabel(LabelledDataset):
     """
 
     def __init__(
-        self,
-        ann_file: str,
-        *,
-        data_root: str = "",
-        data_prefix: str | dict[str, str] = "",
-        pipeline: Sequence[Any] = (),
-        image_ids: str | os.PathLike | None = None,
-        **kwargs: Any,
+        self, ann_file: str, *, data_root: str = "", data_prefix: str | dict[str, str] = "", **kwargs: Any
     ) -> None:
-        given = data_prefix.get("img_path") if isinstance(data_prefix, dict) else data_prefix
-        self.images_given = bool(given)
-        super().__init__(
-            ann_file=ann_file,
-            data_root=os.path.expanduser(data_root),
-            data_prefix={"img_path": given or ""},
-            pipeline=pipeline,
-            image_ids=image_ids,
-            **kwargs,
-        )
-
-    def read(self) -> LabelledImages:
-        """Reads all images of the json."""
-        return read_labelled(self.ann_file, image_root=self.img_prefix if self.images_given else None)
-
-
-@DATASETS.register_module()
-class MultiLabelImages(LabelledDataset):
-    """Image labels of every source that :func:`read_labelled` supports: VOC trees, tables, COCO jsons, folders.
-
-    Args:
-        data_root: Source of :func:`read_labelled`.
-        split: Split of a VOC tree, such as trainval.
-        image_root: Folder of the images; default: the usual place of the source.
-        pipeline: Transforms.
-        image_ids: File with the ids of the images to use; default: all.
-        **kwargs: Arguments of mmpretrain's ``MultiLabelDataset``.
-
-    Raises:
-        FileNotFoundError: If the source, an image or the list of ids does not exist.
-        ValueError: If :func:`read_labelled` raises it, or the set lacks an image of ``image_ids``.
-    """
-
-    def __init__(
-        self,
-        data_root: str,
-        *,
-        split: str | None = None,
-        image_root: str | None = None,
-        pipeline: Sequence[Any] = (),
-        image_ids: str | os.PathLike | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.split, self.image_root = split, image_root
-        super().__init__(
-            ann_file="", data_root=os.path.expanduser(data_root), pipeline=pipeline, image_ids=image_ids, **kwargs
-        )
-
-    def read(self) -> LabelledImages:
-        """Reads all images of the split."""
-        return read_labelled(self.data_root, split=self.split, image_root=self.image_root)
-
-    def extra_repr(self) -> list[str]:
-        """Returns additional lines of the printed form."""
-        return [f"Source: \t{self.data_root}", f"Split: \t{self.split}"]
+        folder = data_prefix.get("img_path") if isinstance(data_prefix, dict) else data_prefix
+        image_root = os.path.join(data_root, folder) if folder else None
+        super().__init__(os.path.join(data_root, os.path.expanduser(ann_file)), image_root=image_root, **kwargs)

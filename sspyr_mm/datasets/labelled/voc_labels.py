@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
+from sspyr_mm.datasets.finding import IMAGE_SUFFIXES
 from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, unknown_split
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
-from sspyr_mm.datasets.unlabelled import IMAGE_SUFFIXES
 from sspyr_mm.files import shortened
 
 _ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train-images, --test-images)"
@@ -20,8 +20,7 @@ _ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train
 def find_voc_tree(folder: Path) -> Path | None:
     """Returns the VOC tree (with ``Annotations`` and ``ImageSets/Main``) at a folder, in it or in its VOCdevkit.
 
-    Raises:
-        ValueError: If there are several trees, such as VOC2007 and VOC2012.
+    Raises ValueError if there are several trees, such as VOC2007 and VOC2012.
     """
 
     def is_tree(path: Path) -> bool:
@@ -40,12 +39,8 @@ def read_voc(root: Path, split: str | None, image_root: str | None) -> LabelledI
 
     A class is shown (1) if it has an object that is not difficult, ignored (-1) if it has only difficult ones. Classes
     are VOC's 20 in mmpretrain's order if they include all labels of the tree, else the sorted labels of the tree: the
-    same for all splits.
-
-    Raises:
-        FileNotFoundError: If an annotation or an image of the split does not exist.
-        ValueError: If the split does not exist or is empty, or an annotation cannot be read or has objects outside of
-            VOC's layout.
+    same for all splits. Raises FileNotFoundError if an annotation or image of the split does not exist, and ValueError
+    if the split does not exist or is empty, or an annotation is not in VOC's layout.
     """
     # The whole tree, because the classes depend on all splits.
     objects = {path.stem: _read_objects(path) for path in sorted((root / "Annotations").glob("*.xml"))}

@@ -58,10 +58,8 @@ def tool_parser(description: str | None, folder: str) -> argparse.ArgumentParser
 def prepare(folder: Path, parts: Sequence[Part], *, may_download: bool = True, mirror: str | None = None) -> int:
     """Verifies a data set, and completes it from archives in its folder or on a server, which are kept.
 
-    Prints findings and instructions. The URL ``mirror`` replaces the folders of the official URLs.
-
-    Returns:
-        Exit status: 0 if the data set is complete, else 2.
+    Prints findings and instructions. The URL ``mirror`` replaces the folders of the official URLs. Returns the exit
+    status: 0 if the data set is complete, else 2.
     """
     missing = [part for part in parts if not _complete(folder, part, may_download, mirror)]
     if not missing:
@@ -114,9 +112,7 @@ def _verify(path: Path, md5: str, problem: str, remedy: str) -> None:
 def download(url: str, path: Path, md5: str) -> None:
     """Downloads a file and renames it once its checksum is verified; a failed download leaves no file.
 
-    Raises:
-        OSError: If the server cannot be reached or refuses the file.
-        ValueError: If the checksum is wrong.
+    Raises OSError if the server cannot be reached or refuses the file, and ValueError if the checksum is wrong.
     """
     partial = path.with_name(f"{path.name}.partial")
     timeout = socket.getdefaulttimeout()
@@ -137,8 +133,7 @@ def download(url: str, path: Path, md5: str) -> None:
 def extract(archive: Path, folder: Path) -> None:
     """Extracts the regular files of a zip or tar archive; moves them into the folder once all are extracted.
 
-    Raises:
-        ValueError: If the file is not an archive, is damaged, or has a member outside of ``folder``.
+    Raises ValueError if the file is not an archive, is damaged, or has a member outside of ``folder``.
     """
     partial = folder / f"{archive.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -32,9 +32,8 @@ def coco_parts(
         check = partial(_check_annotations, of_year, num_categories)
         parts.append(Part(f"annotations {year}", url, annotations_md5[year], check))
     for name in names:
-        url = f"{SERVER}/zips/{name}.zip"
         check = partial(_check_images, name, splits[name].num_images)
-        parts.append(Part(f"images {name}", url, splits[name].md5, check))
+        parts.append(Part(f"images {name}", f"{SERVER}/zips/{name}.zip", splits[name].md5, check))
     return parts
 
 

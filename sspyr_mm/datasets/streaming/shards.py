@@ -14,8 +14,7 @@ from typing import Any
 import cv2
 
 from sspyr_mm.datasets.streaming.litdata_patches import http_allowed, import_litdata, litdata_settings
-from sspyr_mm.datasets.transforms.decode_problems import describe_problem
-from sspyr_mm.datasets.transforms.decoding import decode_rgb
+from sspyr_mm.datasets.transforms.decoding import decode_rgb, describe_problem
 from sspyr_mm.datasets.transforms.loading import read_file
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
 from sspyr_mm.files import printable

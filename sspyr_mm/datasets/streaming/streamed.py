@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 
 from sspyr_mm.datasets.streaming.litdata_patches import http_allowed, import_litdata, worker_place
 from sspyr_mm.datasets.streaming.shards import INDEX, is_url
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 
 
 @DATASETS.register_module()

@@ -1,4 +1,4 @@
-"""Decoding of image files to 8-bit RGB.
+"""Decoding of image files to 8-bit RGB, and reasons why a file cannot be decoded.
 
 OpenCV decodes JPEGs. Pillow reads the headers of other formats, of which OpenCV, the faster one, decodes plain images.
 """
@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageChops, ImageOps
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH
+from PIL import Image, ImageChops, ImageOps
+from PIL.ExifTags import Base
 
-from sspyr_mm.datasets.finding.file_kinds import register_heif
+from sspyr_mm.datasets.finding.file_kinds import image_kind, register_heif
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions, blend, decode_deep, imdecode, is_deep, tiff_tags
 
 # OpenCV 4.11 and later decode to RGB, which saves a pass over the pixels.
@@ -25,25 +25,25 @@ _CV2_MODE = cv2.IMREAD_COLOR_RGB if _DECODES_RGB else cv2.IMREAD_COLOR
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 _FRAME_MARKERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of the JPEG segments that contain the image size; the excluded markers are tables."""
-_ADOBE = 0xEE
+_ADOBE_MARKER = 0xEE
 _END_OF_JPEG = b"\xff\xd9"
+_DEFAULTS = DecodeOptions()
 _STDERR = threading.RLock()
+
+
+class UnreadableImageError(ValueError):
+    """Raised when images that a run needs cannot be read; the message is one line with the remedy."""
+
+    @property
+    def summary(self) -> str:
+        """Message without the traceback that a loader adds to errors of its workers."""
+        return str(self).rstrip().rpartition(f"{type(self).__name__}: ")[2]
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Returns the height and width in the header of a JPEG, before any EXIF orientation; None for other formats."""
     frame = _jpeg_frame(data)
     return frame[:2] if frame else None
-
-
-def image_size(data: bytes) -> tuple[int, int] | None:
-    """Returns the height and width in the header of an image of any format; None if the header cannot be read."""
-    if size := jpeg_size(data):
-        return size
-    with _quiet(), suppress(Exception):  # Pillow and OpenCV raise arbitrary exceptions on damaged files
-        width, height = _open(data).size
-        return height, width
-    return None
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
@@ -57,28 +57,20 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int, int, bool] | None:
             height, width = struct.unpack_from(">HH", data, at + 5)
             channels = data[at + 9] if at + 9 < len(data) else 0
             return height, width, channels, at, adobe
-        adobe |= marker == _ADOBE
+        adobe |= marker == _ADOBE_MARKER
         at += 2 + length
     return None
 
 
-_DEFAULTS = DecodeOptions()
-
-
 def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEFAULTS) -> np.ndarray | None:
-    """Decodes an image file to RGB.
+    """Decodes the bytes of an image file to (H, W, 3) uint8 RGB.
 
     Greyscale, palette and CMYK images are converted, EXIF orientation is applied, deeper images are mapped to 8 bits
     by :func:`to_8_bits`, and transparent areas get ``options.background``. A JPEG that lacks only its end marker is
-    decoded; one that lacks image data is not.
+    decoded; one that lacks image data is not. ``reduction`` is the factor, 1, 2, 4 or 8, by which a JPEG is decoded
+    smaller, which is faster; other formats ignore it.
 
-    Args:
-        data: Bytes of the file.
-        reduction: Factor by which a JPEG is decoded smaller, which is faster: 1, 2, 4 or 8. Other formats ignore it.
-        options: Conversion of images that are not plain 8-bit, and limit of pixels.
-
-    Returns:
-        (H, W, 3) uint8 RGB; None if neither OpenCV nor Pillow can read the whole image, or it has too many pixels.
+    Returns None if neither OpenCV nor Pillow can read the whole image, or it has more than ``options.max_pixels``.
     """
     frame = _jpeg_frame(data)
     if frame is None:
@@ -92,6 +84,29 @@ def decode_rgb(data: bytes, *, reduction: int = 1, options: DecodeOptions = _DEF
         return _decode_inks(data)
     image = _decode_plain(data, reduction)
     return _decode_other(data, options) if image is None else image
+
+
+def describe_problem(data: bytes, options: DecodeOptions) -> str:
+    """Describes why :func:`decode_rgb` returned None for a file, in words that follow the path of the file."""
+    if not data.strip(b"\0"):
+        return "an empty file" if not data else f"only zeros ({len(data)} bytes)"
+    height, width = jpeg_size(data) or (0, 0)
+    if not height:
+        with _quiet(), suppress(Exception):
+            width, height = _open(data).size
+    if height * width > options.max_pixels:
+        return f"{width} x {height} pixels, more than the limit of {options.max_pixels} (max_pixels of LoadRGBImage)"
+    kind = image_kind(data)
+    if kind == "HEIC" and not register_heif():
+        return "a HEIC image: pip install pillow-heif"
+    if kind is not None:
+        return f"a {kind} image that is truncated, damaged or of a layout that cannot be read"
+    start = data[:64].lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer in place of the image: run git lfs pull"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "an HTML or XML page, not an image"
+    return "not an image that can be decoded"
 
 
 def _decode_plain(data: bytes, reduction: int = 1) -> np.ndarray | None:
@@ -130,11 +145,11 @@ def _decode_inks(data: bytes) -> np.ndarray | None:
 def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
     """Decodes a file according to its header."""
     opened = None
-    with _quiet(), suppress(Exception):
+    with _quiet(), suppress(Exception):  # Pillow and OpenCV raise arbitrary exceptions on damaged files
         with suppress(Exception):
             opened = _open(data)
         tags = tiff_tags(data)
-        width, height = opened.size if opened else (tags.get(IMAGEWIDTH, 0), tags.get(IMAGELENGTH, 0))
+        width, height = opened.size if opened else (tags.get(Base.ImageWidth, 0), tags.get(Base.ImageLength, 0))
         if width * height > options.max_pixels:
             return None
         if is_deep(data, opened, tags):
@@ -148,10 +163,8 @@ def _decode_8_bits(data: bytes, opened: Image.Image | None, options: DecodeOptio
         return _decode_plain(data)
     # An image is plain if OpenCV loses nothing: no alpha, inks or orientation (which it applies to PNG and TIFF).
     has_alpha = "transparency" in opened.info or opened.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-    is_upright = opened.format in ("PNG", "TIFF") or opened.getexif().get(ExifTags.Base.Orientation, 1) not in range(
-        2, 9
-    )
-    is_plain = opened.format not in ("PPM", "JPEG", "MPO") and is_upright and not has_alpha
+    turned = opened.format not in ("PNG", "TIFF") and opened.getexif().get(Base.Orientation, 1) in range(2, 9)
+    is_plain = opened.format not in ("PPM", "JPEG", "MPO") and not turned and not has_alpha
     if is_plain and (image := _decode_plain(data)) is not None:
         return image
     upright = ImageOps.exif_transpose(opened)

@@ -13,8 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
 
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError, describe_problem
-from sspyr_mm.datasets.transforms.decoding import decode_rgb, jpeg_size
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError, decode_rgb, describe_problem, jpeg_size
 from sspyr_mm.datasets.transforms.pixel_values import BACKGROUND, MAX_PIXELS, DecodeOptions, flatness
 from sspyr_mm.files import printable
 from sspyr_mm.pyramid import PyramidSpec
@@ -86,12 +85,6 @@ class LoadRGBImage(BaseTransform):
             return read_file(path)  # mmengine would look for a backend each time
         return fileio.get(path, backend_args=self.backend_args)
 
-    def _warn_once(self, key: str, message: str) -> None:
-        slot = zlib.crc32(key.encode("utf-8", "surrogatepass")) % len(self._reported)
-        if not self._reported[slot]:
-            self._reported[slot] = 1
-            print_log(message, "current", logging.WARNING)
-
     def peek(self, path: str) -> np.ndarray | None:
         """Loads an image, (H, W, 3) uint8 RGB, without reports; None if it cannot be read."""
         try:
@@ -102,33 +95,34 @@ class LoadRGBImage(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Returns ``results`` with the image, or None if it cannot be read: the data set then replaces it.
 
-        Raises:
-            UnreadableImageError: If the image cannot be read and ``skip_broken`` is False.
+        Raises UnreadableImageError instead if ``skip_broken`` is False.
         """
-        path = printable(results["img_path"])
+        path = once = printable(results["img_path"])
         try:
             data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
             image = self._decode(data)
             problem = describe_problem(data, self.options) if image is None else ""
         except OSError as error:
-            self._report(path, error.strerror or str(error), once=False)
-            return None
+            image, problem, once = None, error.strerror or str(error), ""
         if image is None:
-            self._report(path, problem, once=True)
+            if not self.skip_broken:
+                raise UnreadableImageError(
+                    f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
+                )
+            message = f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file."
+            self._warn(message, once=once)
             return None
         if kind := flatness(image):
-            self._warn_once("flat", f"{path} is {kind}; further images of this kind are not reported.")
+            self._warn(f"{path} is {kind}; further images of this kind are not reported.", once="flat")
         shape = image.shape[:2]
         rest = {key: value for key, value in results.items() if key != "img_bytes"}
         return {**rest, "img": image, "ori_shape": shape, "img_shape": shape}
 
-    def _report(self, path: str, problem: str, *, once: bool) -> None:
-        if not self.skip_broken:
-            raise UnreadableImageError(
-                f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
-            )
-        message = f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file."
+    def _warn(self, message: str, *, once: str) -> None:
+        """Logs a warning, unless there was one with the same key ``once``; an empty key is always new."""
         if once:
-            self._warn_once(path, message)
-        else:
-            print_log(message, "current", logging.WARNING)
+            slot = zlib.crc32(once.encode("utf-8", "surrogatepass")) % len(self._reported)
+            if self._reported[slot]:
+                return
+            self._reported[slot] = 1
+        print_log(message, "current", logging.WARNING)

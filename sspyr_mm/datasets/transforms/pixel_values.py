@@ -8,15 +8,14 @@ from typing import Any
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
+from PIL.ExifTags import Base
+
+from sspyr_mm.datasets.finding.file_kinds import image_kind
 
 BACKGROUND = (124, 116, 104)
 """Mean colour of ImageNet, which is about zero after normalisation."""
 MAX_PIXELS = 180_000_000
 """Limit of pixels per image: 540 MB of RGB; Pillow's own limit is 179 million."""
-
-_TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = (258, 262, 274, 281, 338, 339)
-"""TIFF tags; the third one is also an EXIF tag."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +28,18 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         limits = self.value_range
-        if limits is not None and not (are_numbers(limits, 2) and limits[0] < limits[1]):
+        if limits is not None and not (_are_numbers(limits, 2) and limits[0] < limits[1]):
             raise ValueError(f"value_range must be (LOW, HIGH) with LOW < HIGH, got {limits!r}")
-        if not are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
+        if not _are_numbers(self.background, 3) or not all(0 <= v <= 255 for v in self.background):
             raise ValueError(f"background must be (RED, GREEN, BLUE), each 0 to 255, got {self.background!r}")
-        if not are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
+        if not _are_numbers([self.max_pixels], 1) or self.max_pixels < 1:
             raise ValueError(f"max_pixels must be a number >= 1, got {self.max_pixels!r}")
 
 
-def are_numbers(values: object, count: int) -> bool:
-    """Returns whether a setting is a list or tuple of ``count`` finite numbers; booleans are not numbers."""
-    return (
-        isinstance(values, (tuple, list))
-        and len(values) == count
-        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    )
+def _are_numbers(values: object, count: int) -> bool:
+    if not isinstance(values, (tuple, list)) or len(values) != count:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)  # booleans are not numbers
 
 
 def to_8_bits(
@@ -122,13 +118,13 @@ def imdecode(data: bytes, mode: int) -> np.ndarray | None:
 def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bool:
     """Returns whether the file has more than 8 bits per channel; arguments as in :func:`decode_deep`."""
     if tags:
-        formats = tags.get(_SAMPLE_FORMAT, (1,))
-        return max(tags.get(_BITS, (1,))) > 8 or any(value not in (1, 4) for value in formats)
+        formats = tags.get(Base.SampleFormat, (1,))
+        return max(tags.get(Base.BitsPerSample, (1,))) > 8 or any(value not in (1, 4) for value in formats)
     if opened is None:
         return True
     if opened.format == "PNG":
         return data[24] == 16
-    return opened.mode in ("I", "F") or opened.mode.startswith("I;16")
+    return opened.mode[0] in "IF"
 
 
 def decode_deep(
@@ -139,50 +135,49 @@ def decode_deep(
     ``opened`` is None if Pillow does not support the format; ``tags`` are those of a TIFF, else empty.
     """
     values, white = _deep_values(data, opened, tags)
-    if values is None or values.shape[2] not in (1, 3, 4):
+    if values is None:
         return None
-    if tags and values.dtype == np.int32 and 1 in tags.get(_SAMPLE_FORMAT, (1,)):
+    if tags and values.dtype == np.int32 and 1 in tags.get(Base.SampleFormat, (1,)):
         values = values.view(np.uint32)  # OpenCV and Pillow have no uint32 and return int32
     colour = to_8_bits(values[..., :3], white=white, value_range=options.value_range)
     colour = np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+    if tags.get(Base.PhotometricInterpretation) == 0:  # white is zero
         colour = 255 - colour
     # A fourth channel of a TIFF may be anything, such as infrared.
-    has_alpha = not tags or any(value in (1, 2) for value in tags.get(_EXTRA_SAMPLES, ()))
+    has_alpha = not tags or any(value in (1, 2) for value in tags.get(Base.ExtraSamples, ()))
     if has_alpha and values.shape[2] == 4:
         opaque = 1 if values.dtype.kind == "f" else np.iinfo(values.dtype).max
         alpha = to_8_bits(values[..., 3], value_range=(0, opaque))
         colour = blend(colour, alpha, options.background)
     if opened is not None and opened.format == "PNG" and b"eXIf" in data:
         upright = Image.fromarray(colour)
-        upright.getexif()[_ORIENTATION] = opened.getexif().get(_ORIENTATION, 1)
+        upright.getexif()[Base.Orientation] = opened.getexif().get(Base.Orientation, 1)
         colour = np.asarray(ImageOps.exif_transpose(upright))
     return colour
 
 
 def _deep_values(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> tuple[np.ndarray | None, int | None]:
     """Returns the values of the file, (H, W, C) with C of RGB(A) or grey, and the largest value by its tags."""
-    if opened is None or opened.format != "PPM":
-        values = imdecode(data, cv2.IMREAD_UNCHANGED)
-        if values is not None and values.ndim == 2:
-            return values[..., None], _stated_white(data, tags)
-        if values is not None:
-            order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(values.shape[2], [0])
-            return values[..., order], _stated_white(data, tags)
+    is_ppm = opened is not None and opened.format == "PPM"
+    values = None if is_ppm else imdecode(data, cv2.IMREAD_UNCHANGED)
+    if values is not None:
+        values = np.atleast_3d(values)
+        order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(values.shape[2], [0])
+        return values[..., order], _stated_white(data, tags)
     if opened is None:
         return None, None
     if opened.mode[0] in "IF":  # Pillow scales PPM by the file's maximum
-        return np.asarray(opened)[..., None], 65535 if opened.format == "PPM" else None
+        return np.asarray(opened)[..., None], 65535 if is_ppm else None
     return np.asarray(opened.convert("RGB")), None
 
 
 def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
     """Returns the largest value by the tags (TIFF MaxSampleValue, PNG sBIT), None if they do not limit it."""
     if tags:
-        bits = max(tags.get(_BITS, (16,)))
+        bits = max(tags.get(Base.BitsPerSample, (16,)))
         if 8 < bits < 16:  # OpenCV shifts these to the upper bits of 16
             return 65535
-        largest = max(tags.get(_MAX_SAMPLE, (0,)))
+        largest = max(tags.get(Base.MaxSampleValue, (0,)))
         return largest if 0 < largest < 2**bits - 1 else None
     at = data.find(b"sBIT", 8, data.find(b"IDAT"))
     if data[:4] != b"\x89PNG" or at < 0:
@@ -193,15 +188,15 @@ def _stated_white(data: bytes, tags: dict[int, Any]) -> int | None:
 
 def tiff_tags(data: bytes) -> dict[int, Any]:
     """Returns the tags of the first image of a TIFF, empty for other formats; also for layouts unknown to Pillow."""
-    if data[:4] not in _TIFF_MARKS:
+    if image_kind(data) != "TIFF":
         return {}
-    is_big = b"+" in data[:4]
-    directory = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if is_big else 8])
+    header = data[: 16 if b"+" in data[:4] else 8]  # 16 bytes in a BigTIFF
+    directory = TiffImagePlugin.ImageFileDirectory_v2(header)
     file = io.BytesIO(data)
     file.seek(directory.next)
     directory.load(file)
     tags = dict(directory)
-    for tag in (_BITS, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT):
+    for tag in (Base.BitsPerSample, Base.MaxSampleValue, Base.ExtraSamples, Base.SampleFormat):
         if tag in tags and not isinstance(tags[tag], tuple):
             tags[tag] = (tags[tag],)
     return tags

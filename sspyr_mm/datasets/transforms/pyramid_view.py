@@ -1,8 +1,8 @@
-"""Cropping of the regions of a decoded image in the workers of a loader."""
+"""Cropping of the regions of a decoded image in the workers of a loader, and their packing into tensors."""
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
+from mmpretrain.structures import DataSample
 from torch.nn import functional as F
 
 from sspyr_mm.datasets.transforms.seeding import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
-
-_ANTIALIASED_FROM = 1.5
-"""Reduction factor from which resizing is antialiased."""
 
 
 @TRANSFORMS.register_module()
@@ -67,11 +65,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         self._spec = spec
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Crops the regions of one image; images smaller than the regions are enlarged.
-
-        Raises:
-            ValueError: If the image is empty or not uint8.
-        """
+        """Crops the regions of one image, and enlarges small ones; raises ValueError if it is empty or not uint8."""
         image = as_rgb(results.pop("img"))
         view_seed = self.sample_seed(results)
         if view_seed is None:
@@ -93,12 +87,32 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         return f"{type(self).__name__}({', '.join(f'{g.name}: {g.region} px' for g in groups)})"
 
 
-def as_rgb(image: np.ndarray) -> np.ndarray:
-    """Checks a decoded image and converts it to (H, W, 3) uint8; alpha is dropped.
+@TRANSFORMS.register_module()
+class PackPyramidInputs(BaseTransform):
+    """Packs the regions of an image for collation.
 
-    Raises:
-        ValueError: If the image is empty, or not (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8.
+    Required keys: ``regions``, ``view_seed``. Added keys: ``inputs``, a dict from group name to (R, H, W, 3) uint8 with
+    ``seed`` int64; ``data_samples``, a ``DataSample`` with those of the meta keys that exist. All other keys are
+    dropped.
+
+    Args:
+        meta_keys: Keys of ``results`` to keep.
     """
+
+    def __init__(self, meta_keys: Sequence[str] = ("sample_idx", "img_path")) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Packs one image."""
+        # Channels stay last: the device permutes them, which saves a copy of the regions here.
+        inputs = {name: torch.from_numpy(region) for name, region in results["regions"].items()}
+        inputs["seed"] = torch.tensor(results["view_seed"])
+        sample = DataSample(metainfo={k: results[k] for k in self.meta_keys if k in results})
+        return {"inputs": inputs, "data_samples": sample}
+
+
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Converts an (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 image to RGB; raises ValueError for any other."""
     if image.ndim == 2:
         image = image[..., None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or image.size == 0 or image.dtype != np.uint8:
@@ -116,13 +130,9 @@ def draw_crop(
 ) -> tuple[int, int, int, int]:
     """Draws top, left, height and width of a crop, in pixels.
 
-    After ten draws that do not fit, returns the largest centred crop with an allowed aspect ratio.
-
-    Args:
-        rng: Random generator.
-        size: Height and width of the image, in pixels.
-        area: Smallest and largest share of the image area, 0 to 1.
-        aspect: Smallest and largest width / height; its logarithm is uniform.
+    ``size`` is the height and width of the image, ``area`` the range of the share of its area, and ``aspect`` that of
+    width / height, whose logarithm is uniform. After ten draws that do not fit, returns the largest centred crop with
+    an allowed aspect ratio.
 
     Source: torchvision's ``RandomResizedCrop.get_params``, with the same distribution.
     """
@@ -141,20 +151,13 @@ def draw_crop(
 
 
 def resize(crop: np.ndarray, side: int) -> np.ndarray:
-    """Resizes a crop to a square, bilinear; antialiased if one direction shrinks by a factor of 1.5 or more.
+    """Resizes an (H, W, 3) uint8 crop to a contiguous square with ``side`` pixels, by a bilinear filter.
 
-    torch's uint8 kernel equals Pillow's bilinear filter up to rounding, in a fraction of the time. For smaller factors
-    OpenCV's plain linear filter takes half of that time and is as close to a Lanczos filter
-    (``tools/speed/decoding.py`` measures both).
-
-    Args:
-        crop: (H, W, 3) uint8, possibly a view of a larger image.
-        side: Height and width of the result, in pixels.
-
-    Returns:
-        (side, side, 3) uint8, contiguous.
+    The filter is antialiased if one direction shrinks by a factor of 1.5 or more: torch's uint8 kernel equals Pillow's
+    bilinear filter up to rounding, in a fraction of the time. For smaller factors OpenCV's plain linear filter takes
+    half of that time and is as close to a Lanczos filter (``tools/speed/decoding.py`` measures both).
     """
-    if max(crop.shape[:2]) < _ANTIALIASED_FROM * side:
+    if max(crop.shape[:2]) < 1.5 * side:
         return cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
     # Permuted with a batch axis, the result stays channels-last; without one, it would be planar and twice as slow.
     pixels = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)

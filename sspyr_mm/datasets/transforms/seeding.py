@@ -27,8 +27,7 @@ class SampleSeed:
     def sample_seed(self, results: Mapping[str, Any]) -> int | None:
         """Returns the seed of a sample in this epoch, below 2^63; None before an epoch is set.
 
-        Raises:
-            ValueError: If ``sample_idx`` is missing once an epoch is set.
+        Raises ValueError if ``sample_idx`` is missing once an epoch is set.
         """
         seed, epoch = self._clock.tolist()
         if epoch < 0:

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
 
-from sspyr_mm.datasets.finding.notices import data_notices
+from sspyr_mm.datasets.unlabelled import data_notices
 from sspyr_mm.engine.hooks.model_access import accumulative_counts, model_of
 from sspyr_mm.pyramid import PyramidSpec
 

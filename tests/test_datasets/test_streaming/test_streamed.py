@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages, set_epoch, set_pyramid
 from sspyr_mm.datasets.streaming.shards import _Packer, is_packed, pack
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.pyramid import PyramidSpec
 
 NUM_IMAGES, BATCH = 61, 4

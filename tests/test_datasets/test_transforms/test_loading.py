@@ -12,7 +12,7 @@ from encoded_images import encode, smooth_image
 from mmengine.logging import MMLogger
 
 from sspyr_mm.datasets import LoadRGBImage
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 
 
 def test_image_and_shapes_are_added_to_the_sample(tmp_path):

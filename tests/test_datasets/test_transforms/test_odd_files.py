@@ -10,8 +10,7 @@ import pytest
 from encoded_images import encode, encode_cv2, png_file, smooth_image
 from PIL import Image
 
-from sspyr_mm.datasets.transforms.decode_problems import UnreadableImageError, describe_problem
-from sspyr_mm.datasets.transforms.decoding import decode_rgb
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError, decode_rgb, describe_problem
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
 
 IMAGE = smooth_image(96, 128)

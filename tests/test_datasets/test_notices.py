@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
-from sspyr_mm.datasets.finding.notices import data_notices
+from sspyr_mm.datasets.unlabelled import data_notices
 
 
 def write_images(folder, count, *, flat):
