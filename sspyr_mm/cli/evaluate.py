@@ -92,6 +92,10 @@ def run(args: argparse.Namespace) -> int:
     )
     for network in networks[: len(args.checkpoints)]:
         print(f"{network.path}: {network.checkpoint.place}", file=sys.stderr)
+    planned = ", ".join(f"{data.name} {protocol.name}" for protocol, data in runs)
+    print(f"{len(networks)} network(s), {len(args.seeds)} seed(s): {planned}", file=sys.stderr)
+    if not chosen and len(runs) > 1:
+        print("--protocol NAME runs only some of these", file=sys.stderr)
     results: list[Result] = []
     try:
         for result in evaluate_all(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):

@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="labelled training images: COCO json, CSV, VOC tree, or a folder with one folder per class",
     )
-    parser.add_argument("--val", required=True, help="held-out images, in the same formats")
+    parser.add_argument("--val", "--test", required=True, help="held-out images, in the same formats")
     parser.add_argument("--train-split", help="split of --train: of a VOC tree, such as trainval, or of a folder")
-    parser.add_argument("--val-split", help="split of --val, such as test")
+    parser.add_argument("--val-split", "--test-split", help="split of --val, such as test")
     parser.add_argument(
         "--size",
         type=positive_int,

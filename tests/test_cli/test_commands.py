@@ -52,7 +52,7 @@ def test_probe_prints_and_writes_both_networks(checkpoint, scenes, tmp_path):
 def test_probe_of_a_voc_tree_by_splits(checkpoint, scenes):
     done = run(
         *("-m", "sspyr_mm", "probe", checkpoint, "--no-random"),
-        *("--train", scenes, "--train-split", "trainval", "--val", scenes, "--val-split", "test"),
+        *("--train", scenes, "--train-split", "trainval", "--test", scenes, "--test-split", "test"),
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("mAP")]
     assert len(lines) == 1 and lines[0].endswith(str(checkpoint))
