@@ -185,6 +185,7 @@ def test_default_protocols_are_skipped_if_images_are_too_few(checkpoint, tmp_pat
     assert measured == ["linear", "semi100", "asl"]
     shown = capsys.readouterr().err
     assert "coco17 semi1 is skipped: 1 % of 5" in shown and "coco17 semi10 is skipped" in shown
+    assert "1 network(s), 1 seed(s): coco17 linear, coco17 semi100, coco17 asl\n--protocol NAME" in shown
 
 
 def test_checkpoint_without_a_whole_network_is_refused(scenes, tmp_path, capsys):
