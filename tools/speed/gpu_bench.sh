@@ -6,7 +6,7 @@
 # Leaves in OUT a JSON file per setting, the comparison with other implementations (compare.json), how the step grows
 # (growth.json and .svg) and, with --images, what precision, layout and compiling do to the loss (loss_curves.json and
 # .svg); docs/speed/README.md explains them.
-# BATCH (images a step, default 128), WORKERS (default: all cores but one), CURVE_BATCH and EPOCHS (of each loss curve,
+# BATCH (images per step, default 128), WORKERS (default: all cores but one), CURVE_BATCH and EPOCHS (of each loss curve,
 # default 32 and 2: most are in float32), PYTHON (default: python)
 set -euo pipefail
 
