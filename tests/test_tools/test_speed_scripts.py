@@ -116,9 +116,9 @@ def test_growth(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "growth.json").read_text())
     sizes = {name: panel["at"] for name, panel in found["grown"].items()}
-    assert sizes["images a step"] == [1, 2, 4, 6, 8]
+    assert sizes["images per step"] == [1, 2, 4, 6, 8]
     assert sizes["global prototypes"] == [10, 20, 30, 40]
-    pixels = sizes["thousand pixels an image, S = 0 to 4"]
+    pixels = sizes["thousand pixels per image, S = 0 to 4"]
     assert pixels[0] == pytest.approx(2 * 0.224**2 * 1e3)
     assert pixels[2] - pixels[1] == pytest.approx(2 * 9 * 0.096**2 * 1e3)
     assert all(ms > 0 for panel in found["grown"].values() for ms in panel["ms"])

@@ -130,8 +130,8 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
         (k, grown_pyramid(NUM_SCALES, {"s0": k}), images) for k in (count // 4, count // 2, 3 * count // 4, count)
     ]
     return {
-        "thousand pixels an image, S = 0 to 4": time_steps(args, by_scales),
-        "images a step": time_steps(args, by_images),
+        "thousand pixels per image, S = 0 to 4": time_steps(args, by_scales),
+        "images per step": time_steps(args, by_images),
         "global prototypes": time_steps(args, by_prototypes),
     }
 
@@ -153,7 +153,7 @@ def draw(found: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
         axis.plot(panel["at"], panel["ms"], "o")
         axis.set(xlabel=what, xlim=0, ylim=0)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("ms a step")
+    figure.axes[0].set_ylabel("ms per step")
     with whole_file(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
 
