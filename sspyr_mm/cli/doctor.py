@@ -245,10 +245,10 @@ def check_links() -> Iterator[Finding]:
             yield Finding(name, NOTE, found, f"ln -sfn /path/to/{path.name} {name}")
         elif not path.exists():
             yield Finding(name, NOTE, "missing", f"needed by {use}: ln -s /path/to/{path.name} {name}")
-        elif path.is_dir() and not any(path.iterdir()):
-            yield Finding(name, NOTE, "empty", f"needed by {use}: fill it, or replace it by a link")
         elif not os.access(path, os.R_OK | os.X_OK):
             yield Finding(name, NOTE, "not readable", f"chmod -R u+rX {path.resolve()}")
+        elif path.is_dir() and not any(path.iterdir()):
+            yield Finding(name, NOTE, "empty", f"needed by {use}: fill it, or replace it by a link")
         else:
             yield Finding(name, OK, str(path.resolve()))
 

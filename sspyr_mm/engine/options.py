@@ -216,11 +216,8 @@ def _paths(node: Any, name: str) -> Iterator[str]:
 
 def _top_level(cfg: Config) -> set[str]:
     """Returns the names that the runner or this package reads."""
-    runners = _types(cfg, cfg["runner_type"]) if "runner_type" in cfg else [Runner]
-    known = set(_ALSO_READ)
-    for runner in [Runner, *runners]:
-        known |= _parameters(runner) or set()
-    return known - {"cfg"}
+    runners = [Runner, *_types(cfg, cfg.get("runner_type"))]
+    return _ALSO_READ.union(*(_parameters(runner) or set() for runner in runners)) - {"cfg"}
 
 
 def _is_used(cfg: Config, name: str) -> bool:
