@@ -83,7 +83,7 @@ def measure_loaders(spec: PyramidSpec, paths: Sequence[str], *, num_workers: int
         if importlib.util.find_spec("litdata") is not None:
             packed = str(Path(folder, "shards"))
             pack(paths, packed, shard_bytes=SHARD_BYTES)
-            stream = StreamedImages(packed, pipeline=ours.steps)
+            stream = StreamedImages(packed, pipeline=ours.transforms.transforms)
             shards, epochs = DataLoader(stream, **options), itertools.count()
 
             def read_shards() -> int:
