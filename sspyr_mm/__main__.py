@@ -32,14 +32,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        argv: Arguments without the program's name. Defaults to ``sys.argv[1:]``.
-
-    Returns:
-        Exit status of the command: 0 for success, 2 for wrong input.
-    """
+    """Runs one command and returns its exit status: 0 for success, 2 for wrong input."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -79,26 +79,20 @@ def check_versions() -> None:
 
 
 def fits(module: str) -> bool:
-    """Returns whether a module of ``REQUIRED`` can be imported and has a supported version.
-
-    A module from a source tree has no metadata; its version is not checked.
-    """
+    """Returns whether a module of ``REQUIRED`` can be imported and has a supported version."""
+    if not is_importable(module):
+        return False
     found = find_distribution(module)
-    if found is None or not is_importable(module):
-        return found is None and is_importable(module)
+    if found is None:  # from a source tree, which has no metadata
+        return True
     # Without pre-release and local parts: 2.1rc1 and 2.1+cu121 count as 2.1.
     return Version(found[1]).base_version in SpecifierSet(REQUIRED[module])
 
 
 def find_distribution(module: str) -> tuple[str, str] | None:
-    """Finds the installed distribution that provides a module, without importing it.
+    """Returns name and version of the distribution that provides a module (or has this name), without importing it.
 
-    Args:
-        module: Import name, or name of a distribution.
-
-    Returns:
-        Name and version of the first distribution found; None without one (the module may still be importable, from a
-        source tree on ``PYTHONPATH``).
+    None without one; the module may still be importable, from a source tree on ``PYTHONPATH``.
     """
     return next(iter(_find_distributions(module)), None)
 
@@ -148,30 +142,19 @@ def remedy() -> str:
     )
 
 
-def register_forks() -> list[str]:
+def register_forks() -> None:
     """Makes ``mmdet::`` and ``mmseg::`` bases resolvable, of the originals or of the forks, whichever are installed.
 
     mmengine looks a base up by the name of the original distribution and reports a fork, whose module has
     the same name, as not installed. The entry is changed only where that distribution is absent and
     the module importable; mmengine then finds the module itself. ``sspyr_mm::`` bases also work.
-
-    Returns:
-        Modules whose entry this call changed.
     """
-    if not is_importable("mmengine"):  # reported by check_versions(), with the remedy
-        return []
     from mmengine.config.utils import MODULE2PACKAGE
 
-    changed = []
     for module in ("mmpretrain", "mmdet", "mmseg", "sspyr_mm"):
         distribution = MODULE2PACKAGE.get(module)
-        if distribution == module or not is_importable(module):
-            continue
-        if distribution is not None and find_distribution(distribution):
-            continue
-        MODULE2PACKAGE[module] = module
-        changed.append(module)
-    return changed
+        if is_importable(module) and not (distribution and find_distribution(distribution)):
+            MODULE2PACKAGE[module] = module
 
 
 @contextlib.contextmanager

@@ -33,11 +33,11 @@ def limit_threads(num_workers: int) -> int:
     """
     import torch
 
-    wanted = os.environ.get("SSPYR_MM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "auto"
-    if wanted == "auto":
-        threads = max(1, num_cores() // local_processes() - num_workers)
-    elif not os.environ.get("SSPYR_MM_THREADS"):
+    wanted = os.environ.get("SSPYR_MM_THREADS")
+    if not wanted and os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()  # OpenMP has read its variable
+    if wanted in (None, "", "auto"):
+        threads = max(1, num_cores() // local_processes() - num_workers)
     elif wanted.isdecimal() and int(wanted) > 0:
         threads = int(wanted)
     else:

@@ -22,8 +22,6 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-from sspyr_mm.pyramid_checks import check_scale
-
 NUM_VIEWS = 2
 """Views per scale: V and V'. Multi-crops are a separate group."""
 
@@ -148,7 +146,7 @@ class PyramidSpec:
                 "The pyramid has no scale: give at least s0, e.g. pyramid = dict(s0=dict(region=224, ...))"
             )
         for scale in self.scales:
-            check_scale(scale)
+            _check_scale(scale)
 
     @property
     def num_scales(self) -> int:
@@ -219,7 +217,13 @@ def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> Sca
         raise TypeError(f"pyramid.{name} must be a dict, got {type(cfg).__name__}")
     allowed = {f.name for f in fields(ScaleSpec)} - {"name", "scale_idx"}
     _check_keys(f"pyramid.{name}", cfg, allowed, required=("region", "patch", "num_prototypes"))
-    _check_weights(name, cfg, ("alpha", "beta") if scale_idx > 0 else ("alpha",))
+    # A default weight would drop or weigh a loss term silently.
+    if missing := [f for f in ("alpha", *["beta"] * (scale_idx > 0)) if f not in cfg]:
+        example = ", ".join(f"{field}={0.25 if scale_idx > 0 else 1.0}" for field in missing)
+        raise ValueError(
+            f"pyramid.{name} does not state {' and '.join(missing)}, the weight of its loss: write {name}=dict("
+            f"{example}, ...), or 0 to leave the term out"
+        )
     kwargs = dict(cfg)
     crops = kwargs.pop("multi_crop", None)
     if crops is not None:
@@ -246,11 +250,46 @@ def _check_keys(where: str, cfg: Mapping[str, Any], allowed: set[str], required:
         raise ValueError(f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)")
 
 
-def _check_weights(name: str, cfg: Mapping[str, Any], weights: tuple[str, ...]) -> None:
-    """Requires explicit loss weights: a default would drop or weigh a loss term silently."""
-    if missing := [weight for weight in weights if weight not in cfg]:
-        example = ", ".join(f"{weight}={0.25 if name != 's0' else 1.0}" for weight in missing)
+def _check_scale(s: ScaleSpec) -> None:
+    """Raises ValueError if the geometry or a number of a scale is impossible."""
+    where, crops = f"pyramid.{s.name}", s.multi_crop
+    for field in ("grid", "region", "patch"):
+        _check_count(f"{where}.{field}", getattr(s, field))
+    _check_count(f"{where}.num_prototypes", s.num_prototypes, remedy=", or leave the scale out by setting it to None")
+    if s.patch > s.cell:
         raise ValueError(
-            f"pyramid.{name} does not state {' and '.join(missing)}, the weight of its loss: write {name}=dict("
-            f"{example}, ...), or 0 to leave the term out"
+            f"{where}: a patch of {s.patch} px does not fit its cell of {s.cell} px "
+            f"(region {s.region} // grid {s.grid}): set region >= {s.patch * s.grid} or patch <= {s.cell}"
         )
+    _check_range(f"{where}.area", s.area, upper=1.0)
+    _check_range(f"{where}.aspect", s.aspect)
+    for field in ("alpha", "beta"):
+        if not _is_number(value := getattr(s, field)) or value < 0:
+            raise ValueError(f"{where}.{field} must be one number >= 0, got {value!r}")
+    if s.scale_idx == 0 and s.beta:
+        raise ValueError(f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms")
+    if not isinstance(s.shared_region, bool):
+        raise ValueError(f"{where}.shared_region must be True or False, got {s.shared_region!r}")
+    _check_count(f"{where}.queue_length", s.queue_length, least=0)
+    if crops is not None:
+        if s.scale_idx != 0:
+            raise ValueError(f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it")
+        _check_count(f"{where}.multi_crop.num_views", crops.num_views)
+        _check_count(f"{where}.multi_crop.patch", crops.patch)
+        _check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)
+
+
+def _check_count(where: str, value: Any, *, least: int = 1, remedy: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{where} must be an integer >= {least}, got {value!r}{remedy}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_range(where: str, value: Any, *, upper: float = math.inf) -> None:
+    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
+    if not (pair and 0 < value[0] <= value[1] <= upper):
+        bound = f" <= {upper:g}" if upper != math.inf else ""
+        raise ValueError(f"{where} must be (low, high) with 0 < low <= high{bound}, got {value!r}")

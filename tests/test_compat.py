@@ -49,9 +49,8 @@ MODULES = {"torch", "torchvision", "mmengine", "mmcv", "mmpretrain", "mmdet", "m
 def test_register_forks(pretend, monkeypatch, distributions, modules, before, after):
     monkeypatch.setitem(MODULE2PACKAGE, "mmseg", before)
     pretend(distributions, modules)
-    changed = compat.register_forks()
+    compat.register_forks()
     assert MODULE2PACKAGE["mmseg"] == after
-    assert ("mmseg" in changed) == (before != after)
 
 
 @pytest.mark.parametrize(

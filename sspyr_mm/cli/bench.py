@@ -2,7 +2,7 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.cli.arguments import check_writable, positive_int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,17 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and prints the table.
-
-    Returns:
-        0.
+    """Measures, prints the table and returns 0.
 
     Raises:
         OSError: If ``--json`` can't be written.
         ValueError: If the config or images can't be used.
     """
     import sspyr_mm.registration  # noqa: F401
-    from sspyr_mm.cli.arguments import check_writable
     from sspyr_mm.files import write_json
     from sspyr_mm.speed.bench import open_setting, run_bench, to_table
 

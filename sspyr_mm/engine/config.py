@@ -1,7 +1,7 @@
 """Completes the config of a run: the path of its training data, and the defaults of its data loaders."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,9 @@ _STREAMED = ("pipeline", "shuffle", "cache_dir", "max_cache_size", "storage_opti
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:
-    """Sets the path of the training data in a config.
+    """Sets the path of the training data in a config: a folder, a list file, an annotation file, shards or a URL.
 
-    Args:
-        cfg: Config with a ``train_dataloader``, changed in place.
-        data_root: Path for the data set: a folder, a list file or an annotation file. For packed shards or a URL,
-            ``StreamedImages`` replaces ``UnlabelledImages``.
+    For packed shards, also behind a URL, ``StreamedImages`` replaces ``UnlabelledImages``.
 
     Raises:
         FileNotFoundError: If ``data_root`` does not exist.
@@ -40,7 +37,7 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         raise ValueError("--data-root: the config has no train_dataloader.dataset whose path could be set")
     while isinstance(dataset.get("dataset"), dict):  # RepeatDataset and other wrappers
         dataset = dataset["dataset"]
-    if next(dicts_of_type(dataset, lambda name: name == "MultiLabelImages"), None) is not None:
+    if any(dicts_of_type(dataset, "MultiLabelImages")):
         raise ValueError(
             f"--data-root: {data_root!r} sets only the training images, but MultiLabelImages also needs a validation "
             "set. Set both: --cfg-options train_dataloader.dataset.data_root=TRAIN "
@@ -48,21 +45,16 @@ def set_data_root(cfg: Config, data_root: str) -> None:
             "another dataset.split)"
         )
     if is_packed(data_root):
-        _stream(cfg, dataset)
+        name = plain_name(str(dataset.get("type")))
+        if name not in ("UnlabelledImages", "StreamedImages"):
+            raise ValueError(
+                f"--data-root: packed shards hold images without labels, but the config uses {name}; give its format"
+            )
+        kept = {key: value for key, value in dataset.items() if key in _STREAMED}
+        dataset.clear()
+        dataset.update(kept, type="StreamedImages")
+        cfg.train_dataloader["sampler"] = None  # the data set orders its images itself
     dataset["data_root"] = data_root
-
-
-def _stream(cfg: Config, dataset: dict) -> None:
-    """Replaces files by shards, whose data set orders its images itself and needs no sampler."""
-    name = plain_name(str(dataset.get("type")))
-    if name not in ("UnlabelledImages", "StreamedImages"):
-        raise ValueError(
-            f"--data-root: packed shards hold images without labels, but the config uses {name}; give its format"
-        )
-    kept = {key: value for key, value in dataset.items() if key in _STREAMED}
-    dataset.clear()
-    dataset.update(kept, type="StreamedImages")
-    cfg.train_dataloader["sampler"] = None
 
 
 def fill_dataloaders(cfg: Config) -> None:
@@ -85,7 +77,7 @@ def fill_dataloaders(cfg: Config) -> None:
 
 
 def dataloaders(cfg: Config) -> Iterator[dict]:
-    """Returns the configs of all data loaders."""
+    """Yields the configs of all data loaders."""
     for field in LOADERS:
         loader = cfg.get(field)
         for one in loader if isinstance(loader, (list, tuple)) else [loader]:
@@ -98,15 +90,14 @@ def plain_name(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def dicts_of_type(node: Any, matches: Callable[[str], bool]) -> Iterator[dict]:
-    """Yields the dicts in a config whose ``type``, a class or a name with or without scope, matches."""
+def dicts_of_type(node: Any, *names: str) -> Iterator[dict]:
+    """Yields the dicts in a config whose ``type``, a class or a name with or without scope, has one of the names."""
     if isinstance(node, dict):
-        name = node.get("type")
-        name = plain_name(name) if isinstance(name, str) else getattr(name, "__name__", None)
-        if name is not None and matches(name):
+        kind = node.get("type")
+        if (plain_name(kind) if isinstance(kind, str) else getattr(kind, "__name__", None)) in names:
             yield node
         for value in list(node.values()):
-            yield from dicts_of_type(value, matches)
+            yield from dicts_of_type(value, *names)
     elif isinstance(node, (list, tuple)):
         for value in node:
-            yield from dicts_of_type(value, matches)
+            yield from dicts_of_type(value, *names)

@@ -60,11 +60,8 @@ def prepare_config(cfg: Config, launcher: str = "none") -> Config:
     - ``AmpOptimWrapper`` becomes ``AutocastOptimWrapper`` in bfloat16.
 
     Args:
-        cfg: Complete training or test config, changed in place.
+        cfg: Complete training or test config, changed in place and returned.
         launcher: Launcher of the processes: 'none', 'pytorch', 'slurm' or 'mpi'.
-
-    Returns:
-        ``cfg``.
 
     Raises:
         ValueError: If the launcher is unknown.
@@ -72,7 +69,9 @@ def prepare_config(cfg: Config, launcher: str = "none") -> Config:
     """
     if launcher != "none" and launcher not in _PLACE:
         raise ValueError(f"launcher must be one of none, {', '.join(_PLACE)}; got {launcher!r}")
-    _drop_collate_scope(cfg)
+    for loader in dataloaders(cfg):
+        if isinstance(collate := loader.get("collate_fn"), dict):
+            collate.pop("_scope_", None)  # an inherited one would reach the collate function as an argument
     if _has_accelerator():
         return cfg
     notices = _use_autocast(cfg)
@@ -87,15 +86,7 @@ def prepare_config(cfg: Config, launcher: str = "none") -> Config:
 
 
 def init_gloo(launcher: str, *, timeout: float | None = None) -> None:
-    """Creates the default process group with gloo, unless one exists. Collective.
-
-    Args:
-        launcher: 'pytorch', 'slurm' or 'mpi'.
-        timeout: Timeout of a collective call in seconds; default: torch's own.
-
-    Raises:
-        RuntimeError: If a variable that the launcher sets is missing from the environment.
-    """
+    """Creates the default process group with gloo, unless one exists. Collective; ``timeout`` is in seconds."""
     if torch_dist.is_initialized():
         return
     rank, world_size, local_rank = (_read_variable(name, launcher) for name in _PLACE[launcher])
@@ -144,17 +135,9 @@ def _first_slurm_host() -> str:
     return result.stdout.split()[0]
 
 
-def _drop_collate_scope(cfg: Config) -> None:
-    """Removes an inherited ``_scope_``, which would reach the collate function as an argument."""
-    for loader in dataloaders(cfg):
-        collate = loader.get("collate_fn")
-        if isinstance(collate, dict):
-            collate.pop("_scope_", None)
-
-
 def _use_autocast(cfg: Config) -> list[str]:
     notices: set[str] = set()
-    for wrapper in dicts_of_type(cfg.get("optim_wrapper"), lambda name: name == "AmpOptimWrapper"):
+    for wrapper in dicts_of_type(cfg.get("optim_wrapper"), "AmpOptimWrapper"):
         change = "" if wrapper.get("dtype") in ("bfloat16", torch.bfloat16) else " instead of float16"
         notices.add(f"AmpOptimWrapper runs as AutocastOptimWrapper, bfloat16{change}")
         for option in ("loss_scale", "use_fsdp"):
@@ -180,7 +163,7 @@ def _use_cpu_wrapper(cfg: Config) -> list[str]:
 def _replace_sync_bn(cfg: Config) -> list[str]:
     """Keeps 'SyncBN', whose layers CPUDistributedDataParallel replaces; 'MMSyncBN' cannot be built."""
     found = cfg.pop("sync_bn", None) is not None
-    for norm in dicts_of_type(cfg.get("model"), lambda name: name in ("MMSyncBN", "SyncBN", "SyncBatchNorm")):
+    for norm in dicts_of_type(cfg.get("model"), "MMSyncBN", "SyncBN", "SyncBatchNorm"):
         found = True
         if plain_name(norm["type"]) == "MMSyncBN":
             norm["type"] = "SyncBN"

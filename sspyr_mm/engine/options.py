@@ -75,17 +75,11 @@ _READ_INSIDE: dict[str, set[str]] = {
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Merges ``--cfg-options`` into a config, as ``Config.merge_from_dict`` but without settings that nothing reads.
+    """Merges ``--cfg-options``, values by dotted name, into a complete config.
 
-    The texts null and none, in any case, mean None. A setting may be new where its dict is open: a hook, arguments of a
-    registered type that takes any.
-
-    Args:
-        cfg: Complete config, changed in place.
-        options: Values by dotted name, as ``DictAction`` parses them.
-
-    Raises:
-        ValueError: If nothing reads a setting; the message names the nearest setting that exists.
+    Unlike ``Config.merge_from_dict``, it raises ValueError if nothing reads a setting, and names the nearest one that
+    exists; the texts null and none, in any case, mean None. A setting may be new where its dict is open: a hook,
+    arguments of a registered type that takes any.
     """
     values = {key: _with_none(value) for key, value in options.items()}
     for key, value in values.items():
@@ -222,11 +216,8 @@ def _paths(node: Any, name: str) -> Iterator[str]:
 
 def _top_level(cfg: Config) -> set[str]:
     """Returns the names that the runner or this package reads."""
-    runners = _types(cfg, cfg["runner_type"]) if "runner_type" in cfg else [Runner]
-    known = set(_ALSO_READ)
-    for runner in [Runner, *runners]:
-        known |= _parameters(runner) or set()
-    return known - {"cfg"}
+    runners = [Runner, *_types(cfg, cfg.get("runner_type"))]
+    return _ALSO_READ.union(*(_parameters(runner) or set() for runner in runners)) - {"cfg"}
 
 
 def _is_used(cfg: Config, name: str) -> bool:

@@ -93,7 +93,7 @@ def open_setting(
 
 
 def _read_config(path: Path) -> Config:
-    """Reads a pre-training config, without accumulation of gradients and with the embedding size in the neck."""
+    """Reads a pre-training config and states the embedding size in its neck, where tools/speed/swav.py reads it."""
     cfg = Config.fromfile(path)
     problems = [f"no {n}" for n in ("train_dataloader", "optim_wrapper") if n not in cfg]
     if cfg.get("model", {}).get("type") != "SSPRL":
@@ -103,7 +103,6 @@ def _read_config(path: Path) -> Config:
             f"{path} is not a pre-training config ({', '.join(problems)}); pass one of configs/ssprl, or one that "
             "inherits from it"
         )
-    cfg.optim_wrapper.accumulative_counts = 1
     if "embed_dims" in cfg.model.head:
         cfg.model.neck.setdefault("out_channels", cfg.model.head.embed_dims)
     return cfg

@@ -2,8 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import process_time
 from typing import Any, TypeVar
@@ -48,14 +47,10 @@ def cpu_ms(functions: Mapping[str, Callable[[T], object]], items: Sequence[T]) -
     """
     calls = min(_BLOCK, len(items))
     rounds = math.ceil(len(items) / calls)
-    bound = {name: partial(_call_next, f, itertools.cycle(items)) for name, f in functions.items()}
+    bound = {name: map(function, itertools.cycle(items)).__next__ for name, function in functions.items()}
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)
     try:
         return wall_ms(bound, rounds=rounds, calls=calls, num_threads=1, timer=process_time)
     finally:
         cv2.setNumThreads(threads)
-
-
-def _call_next(function: Callable[[T], object], items: Iterable[T]) -> None:
-    function(next(iter(items)))

@@ -69,7 +69,7 @@ def test_another_number_of_ranks_goes_on_with_what_is_left(ranks, shards):
     seen = {index for batches, *_ in before for batch in batches[:2] for index in batch}
     assert len(seen) == 24
     begun = before[0][1]
-    # As many images a step: 3 x 4 before, 2 x 6 now.
+    # As many images per step: 3 x 4 before, 2 x 6 now.
     rest = ranks.run(2, epoch_on_rank, shards, 1, 2, begun, 6)
     left = indices(rest)
     assert len(set(left)) == len(left) == (7 - 2) * 12

@@ -103,6 +103,3 @@ def assert_equal(first, second):
 
 def warnings_of(records):
     return [message for level, message in records if level == logging.WARNING]
-
-
-# ---- prototypes

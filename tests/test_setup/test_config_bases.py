@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import run
 from mmengine.config import Config
 from project import ROOT
 
@@ -51,8 +52,7 @@ def test_forks_are_found_through_the_first_base(inherited):
 def test_train_py_reads_them(inherited, tmp_path):
     path, _ = inherited
     # The error about missing data shows that the config was read.
-    command = [sys.executable, "tools/train.py", str(path), "--work-dir", str(tmp_path / "work")]
     missing = str(tmp_path / "nothing")
-    result = subprocess.run([*command, "--data-root", missing], capture_output=True, text=True, cwd=ROOT)
-    assert result.returncode != 0
+    result = run("tools/train.py", path, "--work-dir", tmp_path / "work", "--data-root", missing, check=False)
+    assert result.returncode == 2
     assert f"{missing!r} does not exist" in result.stderr

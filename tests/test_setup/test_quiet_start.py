@@ -1,4 +1,4 @@
-"""A run on a CPU starts without warnings of the stack; other warnings are seen."""
+"""A run on a CPU starts without warnings of the stack; other warnings are shown."""
 
 import logging
 import os

@@ -1,13 +1,13 @@
 """``python -m sspyr_mm bench``, and counts of a step that must not grow."""
 
 import json
-import subprocess
-import sys
+from collections import OrderedDict
 
 import pytest
 import torch
 from instruments.counters import OperatorCounter
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from project import ROOT
 
 import sspyr_mm.registration  # noqa: F401
@@ -26,8 +26,9 @@ POSITIVE = {
 }
 
 
-def test_figures_of_a_config_and_a_folder(tmp_path):
-    """In a separate process, where no runner has set the scope of mmengine; one of two images is unreadable."""
+def test_figures_of_a_config_and_a_folder(tmp_path, monkeypatch, capsys):
+    """As in a new process, where no runner has set the scope of mmengine; one of two images is unreadable."""
+    monkeypatch.setattr(DefaultScope, "_instance_dict", OrderedDict())
     path, out, images = tmp_path / "small.py", tmp_path / "new/bench.json", tmp_path / "images"
     images.mkdir()
     make_images(images, 1)
@@ -37,18 +38,17 @@ def test_figures_of_a_config_and_a_folder(tmp_path):
         "optim_wrapper = dict(accumulative_counts=4, optimizer=dict("
         'type="ForeachLARS", lr=0.6, momentum=0.9, weight_decay=1e-6, _delete_=True))\n'
     )
-    command = [sys.executable, "-m", "sspyr_mm", "bench", "--quick", "--config", str(path)]
     options = ["--batch-size", "2", "--images", str(images), "--json", str(out)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert f"Skipped 1 unreadable image(s), e.g. {images}/empty.jpg" in done.stderr
+    assert main(["bench", "--quick", "--config", str(path), *options]) == 0
+    printed = capsys.readouterr()
+    assert f"Skipped 1 unreadable image(s), e.g. {images}/empty.jpg" in printed.err
     found = json.loads(out.read_text())
     assert {key for key in POSITIVE if not found[key] > 0} == set()
     assert (found["config"], found["batch_size"], found["num_images"]) == ("small", 2, 1)
-    assert found["versions"]["torch"] and found["device"] in done.stdout
+    assert found["versions"]["torch"] and found["device"] in printed.out
     # The paper's views: regions of 2 x 224, 314 and 383 px, three bytes per pixel, and a seed.
     assert found["worker_bytes"] == 3 * (2 * 224**2 + 314**2 + 383**2) + 8
-    assert "1,036,919 bytes" in done.stdout
+    assert "1,036,919 bytes" in printed.out
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""tools/browse_views.py: the sheet, and what it says to wrong input."""
+"""tools/browse_views.py: the sheet, and the messages about wrong input."""
 
 import runpy
 import sys
@@ -62,13 +62,13 @@ def test_wrong_input_ends_with_a_message(browse, tmp_path, monkeypatch, capsys, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_config_that_is_not_there(browse, capsys):
+def test_missing_config_is_reported(browse, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         browse("/no/config.py")
     assert "/no/config.py" in capsys.readouterr().err
 
 
-def test_packed_shards_are_refused(browse, images, tmp_path, capsys):
+def test_packed_shards_are_rejected(browse, images, tmp_path, capsys):
     assert main(["pack", str(images), str(tmp_path / "shards"), "--num-workers", "1"]) == 0
     with pytest.raises(SystemExit) as stopped:
         browse(CONFIG, "--data-root", tmp_path / "shards", "--out", tmp_path / "views.png")

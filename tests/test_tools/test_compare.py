@@ -1,4 +1,4 @@
-"""What other implementations are measured with: their views, and a step that trains."""
+"""Other implementations in the comparison: their views, and a step that trains."""
 
 import json
 import sys

@@ -19,7 +19,7 @@ def run(name, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
-def test_a_setting_may_be_as_far_as_two_seeds_are():
+def test_setting_passes_within_the_distance_of_two_seeds():
     seeds = [[3.0, 2.0, 1.0], [3.0, 2.5, 1.5], [3.0, 1.5, 0.5]]
     settings = {
         "same": [3.0, 2.0, 1.0],
@@ -33,7 +33,7 @@ def test_a_setting_may_be_as_far_as_two_seeds_are():
     assert found["passed"] == {"same": True, "as far": True, "farther": False, "diverged": False}
 
 
-def test_settings_change_one_thing_of_the_first_seeds_run(tmp_path, monkeypatch):
+def test_a_setting_adds_its_options_to_the_first_seed(tmp_path, monkeypatch):
     asked = ["--data-root", "D", "--out", str(tmp_path), "--seeds", "4", "7"]
     monkeypatch.setattr(sys, "argv", ["loss_curves", *asked])
     runs = {run.name: run.options for run in loss_curves.list_runs(loss_curves.parse_args())}
@@ -57,23 +57,23 @@ def refuse(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("name", "data"), [("loss_curves", "--data-root"), ("decoding", "--images"), ("growth", None)])
-def test_a_place_that_cannot_be_written(name, data, tmp_path, refuse):
+def test_unwritable_output_is_rejected(name, data, tmp_path, refuse):
     (tmp_path / "file").touch()
     reported = refuse(name, *([data, tmp_path] if data else []), "--out", tmp_path / "file")
     assert f"--out {tmp_path}/file/{name}.json can't be written" in reported
 
 
 @pytest.mark.parametrize(("name", "data"), [("loss_curves", "--data-root"), ("growth", None)])
-def test_a_config_that_is_not_there(name, data, tmp_path, refuse):
+def test_missing_config_is_rejected(name, data, tmp_path, refuse):
     given = [data, tmp_path] if data else []
     reported = refuse(name, *given, "--out", tmp_path / "new", "--config", "nothing.py")
     assert "--config nothing.py: no such file" in reported
     assert not (tmp_path / "new").exists()
 
 
-def test_one_seed_has_nothing_to_compare_with(tmp_path, refuse):
+def test_equal_seeds_are_rejected(tmp_path, refuse):
     given = ("--data-root", tmp_path, "--out", tmp_path / "new", "--seeds", 0, 0)
-    assert "two different ones" in refuse("loss_curves", *given)
+    assert "at least two different seeds" in refuse("loss_curves", *given)
     assert not (tmp_path / "new").exists()
 
 
@@ -116,9 +116,9 @@ def test_growth(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "growth.json").read_text())
     sizes = {name: panel["at"] for name, panel in found["grown"].items()}
-    assert sizes["images a step"] == [1, 2, 4, 6, 8]
+    assert sizes["images per step"] == [1, 2, 4, 6, 8]
     assert sizes["global prototypes"] == [10, 20, 30, 40]
-    pixels = sizes["thousand pixels an image, S = 0 to 4"]
+    pixels = sizes["thousand pixels per image, S = 0 to 4"]
     assert pixels[0] == pytest.approx(2 * 0.224**2 * 1e3)
     assert pixels[2] - pixels[1] == pytest.approx(2 * 9 * 0.096**2 * 1e3)
     assert all(ms > 0 for panel in found["grown"].values() for ms in panel["ms"])

@@ -1,4 +1,4 @@
-"""tools/train.py: wrong settings end with a message, what goes wrong later with a traceback."""
+"""tools/train.py: wrong settings end with a message, later errors with a traceback."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def train(work_dir, *options, config=CONFIG):
     ],
     ids=["FileNotFoundError", "TypeError", "ValueError"],
 )
-def test_what_can_not_be_built_ends_with_a_message(tmp_path, data, option, message):
+def test_error_before_training_ends_with_a_message(tmp_path, data, option, message):
     weights = "model.backbone.init_cfg.checkpoint=missing.pth"
     (tmp_path / "ids.txt").write_text("1\n999\n")
     option = option.replace("ids.txt", str(tmp_path / "ids.txt"))
@@ -71,7 +71,7 @@ def test_a_broken_image_with_a_label_ends_with_a_line(tmp_path, workers):
     assert last.startswith(f"train: {broken}: an empty file. It has a label")
 
 
-def test_nothing_but_broken_images_end_with_a_line(tmp_path):
+def test_unreadable_images_only_end_with_a_line(tmp_path):
     (tmp_path / "images").mkdir()
     for i in range(8):
         (tmp_path / f"images/{i}.jpg").write_bytes(b"text")
@@ -111,7 +111,7 @@ def test_a_missing_config_is_reported(tmp_path):
         ("mmdetection/mask-rcnn_r50_fpn_15k_coco14.py", "prepare_coco.py data/coco"),
     ],
 )
-def test_data_that_is_not_there_says_how_to_get_it(tmp_path, config, tool):
+def test_missing_data_names_the_preparation_tool(tmp_path, config, tool):
     small = [*NETWORK, "model.backbone.init_cfg=None"]
     config = ROOT / "configs/benchmarks" / config
     result = train(tmp_path, "--cfg-options", *small, config=config)

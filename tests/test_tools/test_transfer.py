@@ -1,4 +1,4 @@
-"""detect.sh and segment.sh: the backbone goes in whole, options of one's own beside it."""
+"""detect.sh and segment.sh train a complete backbone, with further options of train.py."""
 
 import hashlib
 import os

@@ -3,7 +3,7 @@
 #
 #   bash tools/benchmarks/detect.sh CKPT [PROCESSES] [options of train.py]
 #
-#   PROCESSES  one per GPU, a divisor of the 16 images of a step (default: 8); without a GPU they run on the CPU
+#   PROCESSES  one per GPU, a divisor of the 16 images per step (default: 8); without a GPU they run on the CPU
 #
 #   CONFIG=configs/benchmarks/mmdetection/....py   another config
 #   PARTITION=NAME                                 on that partition of Slurm

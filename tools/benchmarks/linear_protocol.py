@@ -1,8 +1,7 @@
-"""The linear protocol, all learning rates: ``python tools/benchmarks/linear_protocol.py CHECKPOINT --voc DIR``.
+"""Times the linear protocol: ``python tools/benchmarks/linear_protocol.py CHECKPOINT --voc DIR``.
 
-Timed side by side, in one run on one machine: mmengine's runner with ``linear_voc07_50e.py`` for one learning rate (the
-grid takes it once per rate), and the whole grid as ``evaluate`` trains it, feature extraction included. Both figures of
-that rate are printed, too: they must agree.
+Compares mmengine's runner with ``linear_voc07_50e.py``, which trains one learning rate, with the whole grid as
+``evaluate`` trains it, including feature extraction. Prints the mAP of both at that rate, which must agree.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def run_plain(network: Network, data: BenchmarkData, recipe: LinearRecipe, args: argparse.Namespace) -> float:
-    """The mAP of mmengine's runner."""
+    """Returns the mAP of mmengine's runner."""
     channels = network.encoder()(torch.zeros(1, 3, args.size, args.size)).shape[1]
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "backbone.pth"
@@ -68,7 +67,7 @@ def run_plain(network: Network, data: BenchmarkData, recipe: LinearRecipe, args:
 
 
 def run_grid(network: Network, data: BenchmarkData, recipe: LinearRecipe, size: int) -> list[float]:
-    """The mAP of every learning rate."""
+    """Returns the mAP of every learning rate."""
     with tempfile.TemporaryDirectory() as folder:
         train, test = (
             cached_features(network.encoder(), part.paths, size=size, cache_dir=folder)
@@ -101,7 +100,7 @@ def main() -> None:
     print(
         f"grid, {rates} rates       {grid_seconds:8.1f} s   mAP {figures[recipe.learning_rates.index(args.rate)]:.3f}"
     )
-    print(f"the grid by the runner would take {rates * plain_seconds / grid_seconds:.0f} x as long")
+    print(f"the runner would take {rates * plain_seconds / grid_seconds:.0f} x as long for the grid")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 #
 #   bash tools/benchmarks/segment.sh CKPT [PROCESSES] [options of train.py]
 #
-#   PROCESSES  one per GPU, a divisor of the 16 images of a step (default: 4); without a GPU they run on the CPU
+#   PROCESSES  one per GPU, a divisor of the 16 images per step (default: 4); without a GPU they run on the CPU
 #
 #   CONFIG=configs/benchmarks/mmsegmentation/....py   another config
 #   PARTITION=NAME                                    on that partition of Slurm

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What detect.sh and segment.sh share: bash transfer.sh SCRIPT CONFIG DEFAULT_PROCESSES [CKPT [PROCESSES] [options]]
+# Shared by detect.sh and segment.sh: bash transfer.sh SCRIPT CONFIG DEFAULT_PROCESSES [CKPT [PROCESSES] [options]]
 set -euo pipefail
 
 script=$1 config=$2 processes=$3
@@ -28,7 +28,7 @@ fi
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
-# The backbone, whole or not at all, and a config with its depth, width and normalisation.
+# Writes the complete backbone and a config with its depth, width and normalisation.
 written=$("${PYTHON:-python}" "$tools/benchmarks/transfer_config.py" "$config" "$checkpoint" "$processes" \
     ${WORK_DIR:+--work-dir "$WORK_DIR"})
 work_dir=$(dirname "$written")

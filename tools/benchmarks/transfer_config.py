@@ -1,4 +1,4 @@
-"""Writes the config that detect.sh and segment.sh train, and prints where it is."""
+"""Writes the config that detect.sh and segment.sh train, and prints its path."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config of detection or segmentation")
     parser.add_argument("checkpoint", help="checkpoint of a ResNet, in any known format")
-    parser.add_argument("processes", type=int, help="how many will train")
+    parser.add_argument("processes", type=int, help="number of training processes")
     parser.add_argument("--work-dir", help="default: work_dirs/CONFIG/CHECKPOINT-SHA256")
     return parser.parse_args()
 

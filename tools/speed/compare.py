@@ -1,8 +1,8 @@
-"""Compares pre-training with others: ``python tools/speed/compare.py --out OUT``.
+"""Compares the speed of pre-training with other implementations: ``python tools/speed/compare.py --out OUT``.
 
-Workers and training from files, next to SwAV of mmpretrain and of lightly (where it is installed) and to the views and
-step of the official code, all around the config's backbone, in its precision and memory format; a loader of files next
-to one of packed shards. Leaves OUT/compare.json.
+Measures workers and training from files, also of SwAV in mmpretrain and in lightly (if it is installed) and of the
+views and step of the official code; all train the config's backbone in its precision and memory format. Compares a
+loader of files with one of packed shards. Writes OUT/compare.json.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
     parser.add_argument("--quick", action="store_true", help="measure few images and steps")
     parser.add_argument("--config", help="pre-training config (default: the paper's on a GPU)")
-    parser.add_argument("--images", metavar="DIR", help="your images (default: generated ones)")
+    parser.add_argument("--images", metavar="DIR", help="your images (default: generated images)")
     parser.add_argument("--batch-size", type=positive_int, help="default: the config's")
     parser.add_argument("--num-workers", type=positive_int, help="default: all cores but one")
     args = parser.parse_args()
@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
-    """Measures CPU milliseconds per image in a worker; SwAV makes its eight views."""
+    """Measures CPU milliseconds per image in a worker; SwAV has eight views."""
     pipelines = {"ours": PyramidPipeline(spec), "mmpretrain": mmpretrain_pipeline()}
     if has_lightly():
         pipelines["lightly"] = lightly_pipeline()
@@ -69,18 +69,9 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def measure_loaders(spec: PyramidSpec, paths: Sequence[str], *, num_workers: int, rounds: int) -> dict[str, Any]:
-    """Measures a loader that reads images from files and one that reads them from packed shards.
+    """Measures epochs of a loader that reads images from files and, with litdata, of one that reads packed shards.
 
-    Both read from the page cache where the images fit into it: the disk is not measured.
-
-    Args:
-        spec: Pyramid.
-        paths: Images.
-        num_workers: Workers of a loader; they stay alive between epochs.
-        rounds: Number of measured epochs of each loader.
-
-    Returns:
-        ``files_images_per_s`` and ``shards_images_per_s``; the latter only with litdata.
+    Both read from the page cache if the images fit into it: the disk is not measured. Workers persist between epochs.
     """
     ours = PyramidPipeline(spec)
     options: dict[str, Any] = {"batch_size": None, "num_workers": num_workers}
@@ -110,7 +101,7 @@ def drain(loader: DataLoader) -> int:
 
 
 def train_official(setting: Setting) -> Method:
-    """Views and step of the official code; activations are kept, and nothing is compiled."""
+    """Builds views and step of the official code, without recomputation and compilation."""
     model = setting.build(recompute=None, compile_backbone=False)
     wrapper = setting.wrap(model, {"type": "SGD", "lr": 0.1})
     take = OfficialStep(model, precision=partial(wrapper.optim_context, model))
@@ -126,7 +117,7 @@ def train_ours(setting: Setting) -> Method:
 
 
 def list_methods(setting: Setting) -> dict[str, Callable[[Setting], Method]]:
-    """The official step has no multi-crops, and SwAV's neck of mmpretrain needs a ResNet."""
+    """Lists the methods that fit a config: the official step has no multi-crops, and the others need a ResNet."""
     methods: dict[str, Callable[[Setting], Method]] = {"ours": train_ours}
     if not any(scale.multi_crop for scale in setting.spec.scales):
         methods["official"] = train_official

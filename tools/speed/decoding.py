@@ -1,9 +1,8 @@
 """Compares ways to decode and resize images: ``python tools/speed/decoding.py --images DIR --out OUT``.
 
-Decoders of JPEGs are compared with OpenCV's; large photographs (mosaics of the given ones) decoded at the size their
-regions want with those decoded in full; resizing with Pillow's. Times are CPU times of one core, medians, taken in
-turn; fidelity is the peak signal-to-noise ratio (PSNR) in decibels. simplejpeg is measured where it is installed.
-Leaves OUT/decoding.json.
+Compares JPEG decoders with OpenCV's (simplejpeg if it is installed), reduced decoding of large photographs (mosaics of
+the given ones) with full decoding, and resizing with Pillow's. Times are medians of the CPU time of one core, measured
+in turn; fidelity is the peak signal-to-noise ratio (PSNR) in decibels. Writes OUT/decoding.json.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ except ImportError:
     simplejpeg = None
 
 QUALITY = 92
-"""Of the mosaics' JPEGs: a camera's."""
+"""JPEG quality of the mosaics, as in cameras."""
 SHRINKING = (1.3, 1.45, 1.75)
-"""How many pixels become one where resizing is compared: ours antialiases from 1.5."""
+"""Compared factors of resizing; ours antialiases from 1.5."""
 SIDE = 224
-"""Pixels of a resized region."""
+"""Side of a resized region in pixels."""
 MOST_MEGAPIXELS = 500
-"""OpenCV reads no more than twice as many."""
+"""Maximum size of a mosaic; OpenCV's limit is twice as large."""
 WINDOWS = 8
-"""Of each size that are compared."""
+"""Number of compared windows per size."""
 
 Decode = Callable[[bytes], np.ndarray]
 
@@ -55,18 +54,18 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, metavar="DIR", help="JPEG photographs")
     parser.add_argument("--out", required=True, metavar="DIR", type=Path)
-    parser.add_argument("--count", type=positive_int, default=96, help="images read (default 96)")
+    parser.add_argument("--count", type=positive_int, default=96, help="number of images (default 96)")
     parser.add_argument(
         "--megapixels",
         type=positive_int,
         nargs="+",
         default=[2, 8, 31],
         metavar="N",
-        help="of mosaics (default 2 8 31: just enough for a half, a quarter, an eighth of the size)",
+        help="sizes of mosaics (default 2 8 31: the smallest reduced to a half, a quarter, an eighth)",
     )
     args = parser.parse_args()
     if max(args.megapixels) > MOST_MEGAPIXELS:
-        parser.error(f"--megapixels {max(args.megapixels)}: {MOST_MEGAPIXELS} at the most")
+        parser.error(f"--megapixels {max(args.megapixels)}: the maximum is {MOST_MEGAPIXELS}")
     require_writable(parser, "--out", args.out / "decoding.json")
     try:
         args.files = read_jpegs(args.images, args.count)
@@ -76,11 +75,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_jpegs(place: str, count: int) -> list[bytes]:
-    """Bytes of upright colour JPEGs that are wide enough, of which every decoder should make the same image.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Reads upright colour JPEGs of sufficient size, which all decoders should decode alike; ValueError without one."""
     found = []
     for path in find_images(place, count):
         with Image.open(path) as opened:
@@ -96,7 +91,7 @@ def read_jpegs(place: str, count: int) -> list[bytes]:
 
 
 def psnr(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Decibels; 130 where both are the same."""
+    """Returns decibels; 130 if both are equal."""
     error = np.mean((found.astype(np.float32) - wanted) ** 2)
     return float(10 * np.log10(255**2 / max(error, 6.5e-9)))
 
@@ -112,7 +107,7 @@ def decode_with_torchvision(data: bytes) -> np.ndarray:
 
 
 def list_decoders() -> dict[str, Decode]:
-    """OpenCV's, as the pipeline calls it, is the first."""
+    """Lists the decoders; the first is OpenCV's, as the pipeline calls it."""
     decoders: dict[str, Decode] = {
         "opencv": decode_rgb,
         "pillow": decode_with_pillow,
@@ -126,11 +121,9 @@ def list_decoders() -> dict[str, Decode]:
 
 
 def measure_decoders(files: Sequence[bytes], images: Sequence[np.ndarray]) -> dict[str, dict[str, float | None]]:
-    """Milliseconds, share of images with OpenCV's very pixels, and PSNR of the worst of the others (None: no other).
+    """Measures milliseconds, share of images equal to OpenCV's, and lowest PSNR of the others (None without others).
 
-    Args:
-        files: What is decoded.
-        images: What OpenCV makes of it.
+    ``images`` are the files as decoded by OpenCV.
     """
     decoders = list_decoders()
     found = {}
@@ -146,7 +139,7 @@ def measure_decoders(files: Sequence[bytes], images: Sequence[np.ndarray]) -> di
 
 
 def make_mosaic(images: Sequence[np.ndarray], megapixels: int) -> bytes:
-    """A JPEG of 4:3, of photographs side by side at their own size: as sharp as a photograph gets."""
+    """Encodes a 4:3 JPEG of photographs side by side in their original size, as sharp as a photograph gets."""
     # A decoder's reductions have whole pixels.
     height, width = (8 * round(np.sqrt(megapixels * 1e6 * r) / 8) for r in (3 / 4, 4 / 3))
     mosaic = np.empty((height, width, 3), np.uint8)
@@ -161,10 +154,10 @@ def make_mosaic(images: Sequence[np.ndarray], megapixels: int) -> bytes:
 
 
 def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
-    """Milliseconds of all of a photograph and of its reduction, and PSNR of regions against Pillow's Lanczos filter.
+    """Measures milliseconds of full and reduced decoding, and PSNR of regions against Pillow's Lanczos filter.
 
-    Regions are cut from the reduction, by ours, and from all of it, by Pillow's bilinear filter, which most pipelines
-    use: a measure of what is lost anyway. Windows are squares of mean area, or as large as fit, and of least area.
+    Our regions are cut from the reduced image. For comparison, Pillow's bilinear filter, which most pipelines use, cuts
+    them from the full one. Windows are squares of mean area (at most the image's shorter side) and of least area.
     """
     full = decode_rgb(data)
     height, width = full.shape[:2]
@@ -183,7 +176,7 @@ def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
 def compare_regions(
     full: np.ndarray, small: np.ndarray, reduction: int, group: GroupSpec, place: float
 ) -> dict[str, float]:
-    """Median PSNR of a scale's regions; ``place``: 0 for its least area, 1 for its greatest."""
+    """Returns the median PSNR of regions of a scale; ``place``: 0 for its least area, 1 for its greatest."""
     ours, pillows = [], []
     area = group.area[0] + place * (group.area[1] - group.area[0])
     for y, x, s in draw_windows(small.shape[:2], area):
@@ -197,7 +190,7 @@ def compare_regions(
 
 
 def draw_windows(size: tuple[int, int], area: float) -> list[tuple[int, int, int]]:
-    """Top, left and side of squares of that share of an image, where it is wide enough."""
+    """Returns top, left and side of squares with this share of the image's area, at most its shorter side."""
     height, width = size
     side = min(int(np.sqrt(area * height * width)), height, width)
     rng = np.random.default_rng(0)
@@ -209,9 +202,9 @@ def with_pillow(image: Image.Image, side: int, resampling: Image.Resampling) -> 
 
 
 def measure_resizing(images: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """By how many pixels become one: milliseconds, and PSNR against Pillow's Lanczos filter, of ours and bilinear.
+    """Measures, by factor, milliseconds and PSNR against Pillow's Lanczos filter, of ours and of Pillow's bilinear one.
 
-    Either has the crop as it likes it, a window of an array or a Pillow image, and returns an array.
+    Ours reads a window of an array, Pillow's an image; both return an array.
     """
     found = {}
     for factor in SHRINKING:

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Measures pre-training on the GPU of this machine, in the settings that people choose between:
+# Measures pre-training on the GPU of this machine in several settings:
 #
 #   bash tools/speed/gpu_bench.sh OUT [--images DIR]
 #
-# Leaves in OUT a JSON file per setting, the comparison with other implementations (compare.json), how the step grows
-# (growth.json and .svg) and, with --images, what precision, layout and compiling do to the loss (loss_curves.json and
-# .svg); docs/speed/README.md explains them.
-# BATCH (images a step, default 128), WORKERS (default: all cores but one), CURVE_BATCH and EPOCHS (of each loss curve,
+# Writes to OUT a JSON file per setting, the comparison with other implementations (compare.json), the growth of a step
+# (growth.json and .svg) and, with --images, the effect of precision, layout and compiling on the loss (loss_curves.json
+# and .svg); docs/speed/README.md explains them.
+# BATCH (images per step, default 128), WORKERS (default: all cores but one), CURVE_BATCH and EPOCHS (per loss curve,
 # default 32 and 2: most are in float32), PYTHON (default: python)
 set -euo pipefail
 
@@ -18,7 +18,7 @@ fi
 out=$1
 shift
 if [[ $# -ne 0 && ($# -ne 2 || $1 != --images) ]]; then
-    echo "gpu_bench: got '$*' after OUT, wanted nothing or --images DIR" >&2
+    echo "gpu_bench: got '$*' after OUT, expected nothing or --images DIR" >&2
     exit 2
 fi
 images=("$@")

@@ -1,8 +1,7 @@
 """Measures how a step grows with scales, images and prototypes: ``python tools/speed/growth.py --out OUT``.
 
-Times forward and backward passes of the config's network on patches that are on the device already, all sizes in turn,
-so that a busy machine slows them alike; fits a straight line to the medians. Leaves OUT/growth.json and
-growth.svg.
+Times forward and backward passes of the config's network on patches in the device's memory, all sizes in turn, so that
+a busy machine slows all of them equally; fits a straight line to the medians. Writes OUT/growth.json and growth.svg.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ def parse_args() -> argparse.Namespace:
         "--batch-size",
         type=int,
         default=16 if gpu else 4,
-        help="where the batch does not grow (at most four times as many are measured)",
+        help="images per step where the batch does not grow (up to four times as many where it does)",
     )
     parser.add_argument(
         "--prototypes", type=int, default=30000, help="maximum number of global prototypes (default 30000)"
     )
-    parser.add_argument("--rounds", type=int, default=10, help="steps of each size")
+    parser.add_argument("--rounds", type=int, default=10, help="measured steps per size (default 10)")
     args = parser.parse_args()
     if min(args.batch_size // 2, args.prototypes // 4, args.rounds) < 1:
         parser.error("--batch-size must be 2 or more, --prototypes 4 or more, --rounds 1 or more")
@@ -87,7 +86,7 @@ def build_grown(model: Any, pyramid: dict[str, Any]) -> SSPRL:
 
 
 def step_on_noise(model: SSPRL, batch_size: int, device: torch.device) -> Callable[[], object]:
-    """Returns a forward and backward pass on patches that are on the device already."""
+    """Returns a forward and backward pass on patches in the device's memory."""
     model = model.to(device)
     patches = {
         g.name: torch.randn(g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch, device=device)
@@ -103,12 +102,7 @@ def run_step(model: SSPRL, patches: Mapping[str, torch.Tensor]) -> None:
 
 
 def time_steps(args: argparse.Namespace, grown: Sequence[tuple[float, dict, int]]) -> dict[str, list[float]]:
-    """Medians, and the line through them.
-
-    Args:
-        args: The command's.
-        grown: Of each size: its place on the axis, the pyramid, images.
-    """
+    """Returns median times and the line through them; a size is a place on the axis, a pyramid and a batch size."""
     model = Config.fromfile(args.config).model
     steps = {
         str(place): step_on_noise(build_grown(model, pyramid), images, args.device) for place, pyramid, images in grown
@@ -120,7 +114,7 @@ def time_steps(args: argparse.Namespace, grown: Sequence[tuple[float, dict, int]
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """By what is grown."""
+    """Returns the times by the quantity that grows."""
     images, count = args.batch_size, args.prototypes
     scales = [grown_pyramid(number + 1) for number in range(len(SCALES))]
     by_scales = [(count_pixels(pyramid) / 1e3, pyramid, images) for pyramid in scales]
@@ -130,21 +124,21 @@ def measure(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
         (k, grown_pyramid(NUM_SCALES, {"s0": k}), images) for k in (count // 4, count // 2, 3 * count // 4, count)
     ]
     return {
-        "thousand pixels an image, S = 0 to 4": time_steps(args, by_scales),
-        "images a step": time_steps(args, by_images),
+        "thousand pixels per image, S = 0 to 4": time_steps(args, by_scales),
+        "images per step": time_steps(args, by_images),
         "global prototypes": time_steps(args, by_prototypes),
     }
 
 
 def off_line(found: Mapping[str, list[float]]) -> float:
-    """The greatest distance of a median from the line, as a share of it."""
+    """Returns the largest relative distance of a median from the line."""
     start, slope = found["line"]
     fitted = [start + slope * place for place in found["at"]]
     return max(abs(ms - line) / line for ms, line in zip(found["ms"], fitted, strict=True))
 
 
 def draw(found: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
-    """A panel for each, with the line."""
+    """Draws a panel with the line for each quantity."""
     figure = Figure((10, 3), layout="constrained")
     for axis, (what, panel) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         start, slope = panel["line"]
@@ -153,7 +147,7 @@ def draw(found: Mapping[str, Mapping[str, list[float]]], path: Path) -> None:
         axis.plot(panel["at"], panel["ms"], "o")
         axis.set(xlabel=what, xlim=0, ylim=0)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("ms a step")
+    figure.axes[0].set_ylabel("ms per step")
     with whole_file(path) as partial:
         figure.savefig(partial, format="svg", metadata={"Date": None})
 

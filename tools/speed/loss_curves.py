@@ -1,11 +1,12 @@
-"""Compares what precision, layout and compiling do to the loss with what another seed does.
+"""Compares the effect of precision, layout and compiling on the loss with the effect of another seed.
 
     python tools/speed/loss_curves.py --data-root DIR --out OUT [--config CONFIG] [--cfg-options KEY=VALUE ...]
 
-Trains the config once per seed and, with the first seed, once per setting; each run is a process of its own
-(tools/train.py). Two curves are as far apart as their losses on average, over all lines of the log. A setting passes if
-it is no farther from the first seed's curve than the two seeds that are farthest apart. Leaves OUT/loss_curves.json and
-loss_curves.svg; runs that are done stay in OUT/runs and are not repeated. Status 1: a setting did not pass.
+Trains the config once per seed and, with the first seed, once per setting; each run is a separate process of
+tools/train.py. The distance of two curves is their mean absolute difference over all lines of the log. A setting passes
+if its distance from the first seed's curve is at most the largest distance between two seeds. Writes
+OUT/loss_curves.json and loss_curves.svg; finished runs are kept in OUT/runs and not repeated. The exit status is 1 if a
+setting does not pass.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sspyr_mm.speed.bench import describe_machine
 
 ROOT = Path(__file__).parents[2]
 INTERVAL = 5
-"""Steps whose mean loss is a point of a curve; an epoch's last point has what is left of it."""
+"""Steps whose mean loss is a point of a curve; the last point of an epoch may have fewer."""
 PLAIN = ("model.channels_last=False", "optim_wrapper.type=OptimWrapper")
 SETTINGS = {
     "bfloat16": ("optim_wrapper.type=AutocastOptimWrapper",),
@@ -46,12 +47,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
-
-    Args:
-        name: Of its folder and of its line in the figure.
-        options: Settings of the config, ``KEY=VALUE``.
-    """
+    """One training; ``options`` are settings of the config, ``KEY=VALUE``."""
 
     name: str
     options: tuple[str, ...]
@@ -70,26 +66,22 @@ def parse_args() -> argparse.Namespace:
     if not Path(args.config).is_file():
         parser.error(f"--config {args.config}: no such file; give a config of configs/ssprl")
     if len(set(args.seeds)) < 2:
-        parser.error(f"--seeds {args.seeds}: two different ones at least, to have something to compare with")
+        parser.error(f"--seeds {args.seeds}: give at least two different seeds to compare with")
     require_writable(parser, "--out", args.out / "loss_curves.json")
     return args
 
 
 def list_runs(args: argparse.Namespace) -> list[Run]:
-    """The seeds' runs, then the settings'."""
+    """Lists a run per seed, then a run per setting."""
     common = (*PLAIN, *args.cfg_options)
     seeds = [Run(f"seed {seed}", (*common, f"randomness.seed={seed}")) for seed in args.seeds]
     return seeds + [Run(name, seeds[0].options + KNOWN[name]) for name in args.settings]
 
 
 def train(run: Run, config: str, data_root: str, folder: Path) -> dict[str, list]:
-    """Trains once, or reads what an earlier call with the same config, images, versions and device has left.
+    """Trains, or reads the result of an earlier call with the same config, images, versions and device.
 
-    Returns:
-        ``loss``, and at which ``step``.
-
-    Raises:
-        SystemExit: If training ends with an error.
+    Returns lists of ``step`` and ``loss``; raises SystemExit if training fails.
     """
     asked = {
         "config": Config.fromfile(config).pretty_text,
@@ -122,12 +114,12 @@ def train(run: Run, config: str, data_root: str, folder: Path) -> dict[str, list
 
 
 def distance(one: Curve, other: Curve) -> float:
-    """Mean of the differences of two curves' losses; not a number counts as such."""
+    """Returns the mean absolute difference of two curves; NaN if a loss is NaN."""
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
 
 
 def compare(seeds: Sequence[Curve], settings: Mapping[str, Curve]) -> dict[str, object]:
-    """How far seeds are apart, how far settings are from the first seed, and whether that is less."""
+    """Returns distances between seeds, distances of settings from the first seed, and which settings pass."""
     apart = [distance(one, other) for one, other in itertools.combinations(seeds, 2)]
     changed = {name: distance(seeds[0], curve) for name, curve in settings.items()}
     return {
@@ -138,7 +130,7 @@ def compare(seeds: Sequence[Curve], settings: Mapping[str, Curve]) -> dict[str, 
 
 
 def draw(curves: Mapping[str, Curve], steps: Sequence[int], num_seeds: int, path: Path) -> None:
-    """Curves, and the differences from the first below them; seeds are grey."""
+    """Draws the curves and, below them, their differences from the first; seeds are grey."""
     figure = Figure((8, 6), layout="constrained")
     upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 2))
     first = next(iter(curves.values()))

@@ -1,6 +1,6 @@
-"""A training step as the official code takes it, on the same network: for comparison only.
+"""A training step like that of the official code, on the same network; for comparison only.
 
-Written from a description of that code: one Sinkhorn per view and scale, each with collectives of its own; losses view
+Written from a description of that code: one Sinkhorn per view and scale, each with its own collectives; losses view
 by view; an optimizer that reads two norms per parameter from the device; every loss read after the step.
 """
 

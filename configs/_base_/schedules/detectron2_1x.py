@@ -1,4 +1,4 @@
-# Detectron2's 1x: 16 images a step (8 GPUs x 2), 90 000 steps. Norm layers have no weight decay there.
+# Detectron2's 1x: 16 images per step (8 GPUs x 2), 90 000 steps. Norm layers have no weight decay there.
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=90000, val_interval=15000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

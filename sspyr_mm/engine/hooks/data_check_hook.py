@@ -42,9 +42,8 @@ class DataCheckHook(Hook):
 
 def check_batch(runner: Runner) -> None:
     """Warns if the learning rate is for another number of images per step."""
-    loader = runner.train_dataloader
+    loader, scale = runner.train_dataloader, runner.cfg.get("auto_scale_lr") or {}
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-    scale = runner.cfg.get("auto_scale_lr") or {}
     if size is not None and (message := batch_message(scale, size, accumulative_counts(runner))):
         runner.logger.warning(message)
 
@@ -81,15 +80,9 @@ def _check_resumed(runner: Runner, run: dict[str, int]) -> None:
 
 
 def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated: int) -> str | None:
-    """Compares the images per optimizer step with the batch size that the learning rate is for.
+    """Returns a message if the images per optimizer step are not those that the learning rate is for.
 
-    Args:
-        auto_scale_lr: Dict of the config: ``base_batch_size``, in images per step, and ``enable``.
-        batch_size: Images per process and iteration.
-        accumulated: Iterations whose gradients are accumulated for a step.
-
-    Returns:
-        Message with the setting to change; None if both are equal, or the rate is scaled.
+    ``batch_size`` counts the images per process and iteration, ``accumulated`` the iterations per step.
     """
     processes, base = get_world_size(), auto_scale_lr.get("base_batch_size")
     batch = batch_size * processes * accumulated

@@ -2,19 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmpretrain.registry import HOOKS
 from torch import Tensor
 
-from sspyr_mm.engine.hooks.model_access import is_line_due
+from sspyr_mm.engine.hooks.model_access import is_line_due, unwrapped
 from sspyr_mm.files import shortened
 
 _MAX_SKIPS = 20
@@ -23,18 +22,6 @@ _MAX_SKIPS = 20
 
 class DivergenceError(FloatingPointError):
     """The loss, the weights or the optimizer's state of a run are NaN or infinite."""
-
-
-class _BadLoss(NamedTuple):
-    """The first loss of a rank that is not finite."""
-
-    iteration: int  # from 1
-    name: str
-    value: float
-    lr: float | None
-    last_finite: float | None
-    persists: bool
-    rank: int
 
 
 @HOOKS.register_module()
@@ -93,17 +80,10 @@ class DivergenceHook(Hook):
         found = [one for one in all_gather_object(bad) if one is not None]
         if not found:
             return
-        first = min(found, key=lambda one: one.iteration)
         names = non_finite_state(runner)
-        if _scales_loss(runner) and not names and not any(one.persists for one in found):
+        if _scales_loss(runner) and not names and not any(persists for _, _, persists in found):
             return
-        rank = f" on rank {first.rank}" if get_world_size() > 1 else ""
-        details = [f"epoch {runner.epoch + 1}"]
-        if first.lr is not None:
-            details.append(f"learning rate {first.lr:.3g}")
-        if first.last_finite is not None:
-            details.append(f"last finite value {first.last_finite:.4g}")
-        reason = f"{first.name} became {first.value} at iteration {first.iteration}{rank} ({', '.join(details)})"
+        _, reason, _ = min(found, key=lambda one: one[0])
         _stop(runner, f"{reason}; {_some(names)} not finite now" if names else reason)
 
 
@@ -132,8 +112,7 @@ def non_finite_state(runner: Runner) -> list[str]:
 
 def _state(runner: Runner) -> Iterator[tuple[str, Tensor, bool]]:
     """Yields name, tensor, and whether infinity is allowed."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    names = {}
+    model, names = unwrapped(runner), {}
     for name, param in model.named_parameters():
         names[param] = name
         yield name, param, False
@@ -166,10 +145,11 @@ def _saves_now(hook: CheckpointHook, runner: Runner) -> bool:
     return due or (hook.save_last and hook.is_last_train_iter(runner))
 
 
-def _first_bad_loss(runner: Runner, count: int) -> _BadLoss | None:
+def _first_bad_loss(runner: Runner, count: int) -> tuple[int, str, bool] | None:
     """Finds the first value that is not finite in the last ``count`` iterations of this rank.
 
-    Within an iteration, a loss term comes before the sum.
+    Within an iteration, a loss term comes before the sum. Returns the iteration (from 1), a description, and whether
+    none of the latest values is finite; None if all are.
     """
     scalars = runner.message_hub.log_scalars
     found = []
@@ -184,17 +164,17 @@ def _first_bad_loss(runner: Runner, count: int) -> _BadLoss | None:
     if not found:
         return None
     place, _, name, history = min(found, key=lambda one: one[:3])
-    finite = history[:place][np.isfinite(history[:place])]
+    iteration = runner.iter + 2 + place  # place -1: this one
+    details = [f"epoch {runner.epoch + 1}"]
     rates = scalars["train/lr"].data[0] if "train/lr" in scalars else []
-    return _BadLoss(
-        iteration=runner.iter + 2 + place,  # place -1: this one
-        name=name,
-        value=float(history[place]),
-        lr=float(rates[place]) if len(rates) >= -place else None,
-        last_finite=float(finite[-1]) if finite.size else None,
-        persists=len(history) >= _MAX_SKIPS and not np.isfinite(history[-_MAX_SKIPS:]).any(),
-        rank=get_rank(),
-    )
+    if len(rates) >= -place:
+        details.append(f"learning rate {rates[place]:.3g}")
+    finite = history[:place][np.isfinite(history[:place])]
+    if finite.size:
+        details.append(f"last finite value {finite[-1]:.4g}")
+    rank = f" on rank {get_rank()}" if get_world_size() > 1 else ""
+    reason = f"{name} became {float(history[place])} at iteration {iteration}{rank} ({', '.join(details)})"
+    return iteration, reason, len(history) >= _MAX_SKIPS and not np.isfinite(history[-_MAX_SKIPS:]).any()
 
 
 def _stop(runner: Runner, reason: str) -> NoReturn:

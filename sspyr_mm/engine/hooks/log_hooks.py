@@ -33,17 +33,11 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """
 
     def __init__(self) -> None:
-        self._names: tuple[str, ...] = ()
-        self._pending: list[Tensor] = []
+        self._pending: list[tuple[str, Tensor]] = []
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Keeps the losses of the step; reads all of them if a line is due."""
-        if outputs:
-            names = tuple(outputs)
-            if names != self._names:
-                self.flush(runner)
-                self._names = names
-            self._pending.append(torch.stack([value.detach() for value in outputs.values()]))
+        self._pending += [(f"train/{name}", value.detach()) for name, value in (outputs or {}).items()]
         if is_line_due(runner, batch_idx) or self.is_last_train_iter(runner):
             self.flush(runner)
 
@@ -55,13 +49,11 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
 
     def flush(self, runner: Runner) -> None:
         """Passes all kept losses to the message hub; the host waits for the device once."""
-        if not self._pending:
-            return
-        rows = torch.stack(self._pending).tolist()
-        self._pending.clear()
-        for row in rows:
-            for name, value in zip(self._names, row, strict=True):
-                runner.message_hub.update_scalar(f"train/{name}", value)
+        if self._pending:
+            names, values = zip(*self._pending, strict=True)
+            self._pending.clear()
+            for name, value in zip(names, torch.stack(values).tolist(), strict=True):
+                runner.message_hub.update_scalar(name, value)
 
 
 @HOOKS.register_module()

@@ -3,13 +3,19 @@
 from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from sspyr_mm.models import SSPRL, SSPRLHead
 
 
+def unwrapped(runner: Runner) -> nn.Module:
+    """Returns the runner's model without a wrapper of distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
 def model_of(runner: Runner) -> SSPRL:
-    """Returns the runner's model without wrappers; raises TypeError if it is not :class:`SSPRL`."""
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    """Returns the runner's model; raises TypeError if it is not :class:`SSPRL`."""
+    model = unwrapped(runner)
     if not isinstance(model, SSPRL):
         raise TypeError(f"This hook requires an SSPRL model, got {type(model).__name__}: remove it from the config")
     return model
