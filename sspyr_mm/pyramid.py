@@ -247,7 +247,12 @@ def _check_keys(where: str, cfg: Mapping[str, Any], allowed: set[str], required:
     if unknown := sorted(set(cfg) - allowed):
         raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
     if missing := sorted(set(required) - set(cfg)):
-        raise ValueError(f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch=224, ...)")
+        grid = cfg.get("grid", 1)
+        patch = 224 // grid if type(grid) is int and 0 < grid <= 224 else 224
+        raise ValueError(
+            f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch={patch}, ...); a patch is at most "
+            "region // grid"
+        )
 
 
 def _check_scale(s: ScaleSpec) -> None:

@@ -239,6 +239,11 @@ def test_missing_fields_are_reported(field):
         PyramidSpec.from_config(dict(s0=config))
 
 
+def test_the_example_for_missing_sizes_fits_the_grid():
+    with pytest.raises(ValueError, match=r"pyramid\.s1=dict\(region=224, patch=56, "):
+        PyramidSpec.from_config(dict(s0=S0, s1=dict(grid=4, num_prototypes=6, alpha=0.25, beta=0.25)))
+
+
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [

@@ -16,7 +16,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
 
 import sspyr_mm.registration  # noqa: F401  (before a config is read: forks are found then)
 from sspyr_mm.compat import quiet_logger
@@ -113,6 +113,7 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         check_full_batch(runner.train_dataloader)
     runner.train()
+    runner.logger.info(f"Training is done. Last checkpoint: {find_latest_checkpoint(runner.work_dir)}")
 
 
 _LIST_IS_MISSING = "Failed to load `ann_file`"

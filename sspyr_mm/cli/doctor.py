@@ -169,8 +169,9 @@ def check_torch() -> Iterator[Finding]:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         remedy = "unset CUDA_VISIBLE_DEVICES to use it"
     else:
-        build = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-        remedy = f"torch is built {build}: update the driver, or install a build for the CUDA that `nvidia-smi` shows"
+        cuda = torch.version.cuda
+        build = f"for CUDA {cuda}: update the driver, or" if cuda else "without CUDA:"
+        remedy = f"torch is built {build} install a build for the CUDA that `nvidia-smi` shows"
     yield Finding("GPU", NOTE, f"driver {driver}, but torch sees no GPU", remedy)
 
 

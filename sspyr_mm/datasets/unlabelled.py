@@ -157,7 +157,10 @@ class UnlabelledImages(BaseDataset):
             self.notices += [f"{printable(root)}: {form}"] if form else []
             remedy = "relative paths start at the folder of the list, or at data_prefix=dict(img_path=FOLDER)"
         else:
-            raise ValueError(f"data_root {printable(root)} is neither a folder nor a .txt list nor a COCO .json")
+            raise ValueError(
+                f"data_root {printable(root)} is neither a folder nor a regular file that is a .txt or .lst list or a "
+                "COCO .json: give one of these"
+            )
         paths, notice = drop_missing(paths, root, max_missing=self.max_missing, remedy=remedy)
         self.notices += [notice] if notice else []
         return paths

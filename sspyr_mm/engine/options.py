@@ -173,7 +173,7 @@ class _Option:
         if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders accept additional keys
             return None
         kind = self.options.get(f"{name}.type", node.get("type"))
-        types = _DEFAULT_TYPES.get(name, []) if kind is None else _types(self.cfg, kind)
+        types = ([] if kind is None else _types(self.cfg, kind)) or _DEFAULT_TYPES.get(name, [])
         known = _IN_ANY_TYPE | _READ_BY_RUNNER.get(name, set()) | _READ_INSIDE.get(path[0], set())
         for one in types:
             names = _parameters(one)
@@ -268,5 +268,5 @@ def _only_passes_on(function: Any, rest: str) -> bool:
         source = inspect.getsource(function)
     except (OSError, TypeError):
         return False
-    passed = re.search(rf"super\([^()]*\)\.__init__\([^()]*\*\*{rest}\b", source)
+    passed = re.search(rf"super\([^()]*\)\.__init__\((?:[^*]|\*(?!\*))*\*\*{rest}\b", source)
     return passed is not None and len(re.findall(rf"\b{rest}\b", source)) == 2

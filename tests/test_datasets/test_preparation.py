@@ -309,6 +309,12 @@ def test_voc12_is_completed_with_the_masks_of_sbd(server, tmp_path, capsys):
     assert "converting 1 masks" in capsys.readouterr().out
     assert prepare(data, parts, may_download=False) == 0
     assert "converting" not in capsys.readouterr().out
+    # A list with an image of val is replaced, although it has the right length.
+    (val,) = (tree / "ImageSets/Segmentation/val.txt").read_text().split()
+    (tree / "ImageSets/Segmentation/aug.txt").write_text(f"{val}\ne\nf\n")
+    (tree / f"SegmentationClassAug/{val}.png").write_bytes((tree / "SegmentationClassAug/e.png").read_bytes())
+    assert prepare(data, parts, may_download=False) == 0
+    assert (tree / "ImageSets/Segmentation/aug.txt").read_text().split() == ["d", "e", "f"]
 
 
 @pytest.mark.parametrize("bad", [b"text", np.full((4, 6), 21, np.uint8), {"other": 1}])

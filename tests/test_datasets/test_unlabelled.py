@@ -252,7 +252,7 @@ def test_missing_and_unsupported_roots_are_refused(tmp_path):
     message = f"data_root {tmp_path}/gone does not exist: give an existing folder, list file or"
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         UnlabelledImages(tmp_path / "gone")
-    with pytest.raises(ValueError, match=r"a\.png is neither a folder nor a \.txt list nor a COCO \.json"):
+    with pytest.raises(ValueError, match=r"a\.png is neither a folder nor a regular file that is a \.txt"):
         UnlabelledImages(image_file(tmp_path / "a.png"))
     image_file(tmp_path / "train/a.png")
     with pytest.raises(FileNotFoundError, match=r"/val: No such file or directory; give an existing folder"):

@@ -86,6 +86,9 @@ def _check_masks(masks: str, counts: Mapping[str, int], folder: Path) -> Iterato
             yield False, f"no {path}"
             continue
         ids = _ids(path)
+        if name == "aug" and (shared := ids & _ids(path.with_name("val.txt"))):
+            yield False, f"{path} lists {len(shared)} images of val, such as {min(shared)}; remove it"
+            continue
         images = sum((tree / "JPEGImages" / f"{one}.jpg").is_file() for one in ids)
         masked = sum((tree / masks / f"{one}.png").is_file() for one in ids)
         found = f"{name}: {images} images and {masked} masks in {tree}"

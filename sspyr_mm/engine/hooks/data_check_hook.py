@@ -118,7 +118,8 @@ def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:
         if scale.num_prototypes > patches:
             messages.append(
                 f"{scale.name} has {scale.num_prototypes} prototypes for {patches} patches ({num_images} images): most "
-                f"will stay empty. Set model.pyramid.{scale.name}.num_prototypes to {max(1, patches // 10)} or less."
+                f"will stay empty. Use more images, or set model.pyramid.{scale.name}.num_prototypes to about "
+                f"{max(1, patches // 10)}, one per ten patches."
             )
         if scale.queue_length > patches:
             messages.append(

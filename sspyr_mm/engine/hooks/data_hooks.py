@@ -68,7 +68,10 @@ class ViewSeedHook(Hook):
         if begun is not None:
             hub.update_info(_STREAM, begun)
         if done:
-            runner.logger.info(f"Epoch {runner.epoch + 1} continues after iteration {done} of {len(loader)}.")
+            runner.logger.info(
+                f"Epoch {runner.epoch + 1} continues after iteration {done} of {len(loader)}; its log counts the "
+                f"remaining {len(loader) - done} from 1."
+            )
         else:
             hub.update_info(_EPOCH_START, (runner.epoch, runner.iter))
 

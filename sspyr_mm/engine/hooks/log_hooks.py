@@ -100,12 +100,13 @@ class ThroughputHook(Hook):
 
 
 def _remedy(num_workers: int, waited: float) -> str:
+    cores = num_cores() // local_processes()
+    first = f"Raise train_dataloader.num_workers to {cores}, or reduce" if num_workers < cores else "Reduce"
     return (
-        f"Training waits for images {waited:.0f} % of the time. Workers: {num_workers}, cores of this machine: "
-        f"{num_cores()} for {local_processes()} process(es). Raise train_dataloader.num_workers as long as there are "
-        "cores; then reduce photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench "
-        "--images DIR` measures a worker's time per image). If more workers do not help, storage is slow: copy the "
-        "images to a local disk, or pack them into shards and stream those (`python -m sspyr_mm pack`)."
+        f"Training waits for images {waited:.0f} % of the time. Workers: {num_workers}, cores: {cores} per process. "
+        f"{first} photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
+        "measures a worker's time per image). If that does not help, storage is slow: copy the images to a local disk, "
+        "or pack them into shards and stream those (`python -m sspyr_mm pack`)."
     )
 
 

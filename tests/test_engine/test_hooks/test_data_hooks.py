@@ -26,7 +26,7 @@ def test_sizes_too_large_for_the_data_are_reported():
     )
     assert size_messages(spec, 20) == [
         "s0 has 21 prototypes for 20 patches (20 images): most will stay empty. "
-        "Set model.pyramid.s0.num_prototypes to 2 or less.",
+        "Use more images, or set model.pyramid.s0.num_prototypes to about 2, one per ten patches.",
         "The queue of s1 (81) is longer than an epoch (80 patches): it would hold the same patches more than once. "
         "Set model.pyramid.s1.queue_length to 40 or less.",
     ]
