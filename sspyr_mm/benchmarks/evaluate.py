@@ -10,7 +10,7 @@ from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protoco
 from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.protocols import PROTOCOLS
-from sspyr_mm.benchmarks.results.result import Result, fingerprint, matches, package_versions, read_result, write_result
+from sspyr_mm.benchmarks.results.result import Result, fingerprint, package_versions, read_result, write_result
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.compat import find_distribution
 
@@ -83,13 +83,14 @@ def _has_enough_data(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
 def evaluate_all(
     networks: Sequence[Network], runs: Sequence[Run], seeds: Sequence[int], *, work_dir: str, settings: Settings
 ) -> Iterator[Result]:
-    """Evaluates every network by every protocol with every seed, after checking all of them; see :func:`evaluate`."""
-    for protocol, data in runs:
+    """Evaluates every network by every protocol of :func:`plan_runs` with every seed, after checking all of them.
+
+    Raises ValueError if a protocol does not support a network or a setting, and the errors of :func:`evaluate`.
+    """
+    for protocol, _ in runs:
         _check_settings(protocol, settings)
         for network in networks:
             protocol.check_network(network, settings)
-        for seed in seeds:
-            protocol.check_data(data, seed)
     for protocol, data in runs:
         for network in networks:
             for seed in seeds:
@@ -105,19 +106,11 @@ def evaluate(
         ValueError: If the data or the network cannot be used.
         ChildProcessError: If training fails.
     """
-    _check_settings(protocol, settings)
-    protocol.check_network(network, settings)
     stem = f"{protocol.name}-{data.name}-{_key(network, protocol, data, seed, settings)}"
     path = os.path.join(work_dir, f"result-{stem}.json")
     known = _read_known(path)
-    if known and matches(
-        known,
-        protocol=protocol.name,
-        data=data.name,
-        seed=seed,
-        identity=network.identity,
-        data_sha256=data.labels_digest,
-    ):
+    request = (protocol.name, data.name, seed, data.labels_digest, network.identity)
+    if known and known.request == request:  # the file may have been renamed, copied or edited
         # The checkpoint file may have been renamed or moved since.
         return replace(known, network=network.name, checkpoint=network.about)
     job = Job(network, data, seed, work_dir, os.path.join(work_dir, stem), settings)

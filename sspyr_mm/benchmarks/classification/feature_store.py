@@ -42,22 +42,19 @@ class Shard:
     def read(self) -> NDArray | None:
         """Returns the features; None if the file is missing or damaged."""
         try:
-            return self._read()
+            data = self.file.read_bytes()
+            content = data[:-_DIGEST]
+            if hashlib.sha256(content).digest() != data[-_DIGEST:]:
+                raise ValueError("its checksum differs")
+            features = np.load(io.BytesIO(content))
+            if features.ndim != 2 or len(features) != len(self.rows) or features.dtype != np.float32:
+                raise ValueError(f"{features.dtype} of shape {features.shape}, not float32 of {len(self.rows)} rows")
+            return features
         except FileNotFoundError:
             return None
         except Exception as error:  # np.load raises arbitrary exceptions on damaged files
             print(f"{self.file} is damaged ({error}): extracted again", file=sys.stderr)
             return None
-
-    def _read(self) -> NDArray:
-        data = self.file.read_bytes()
-        content = data[:-_DIGEST]
-        if hashlib.sha256(content).digest() != data[-_DIGEST:]:
-            raise ValueError("its checksum differs")
-        features = np.load(io.BytesIO(content))
-        if features.ndim != 2 or len(features) != len(self.rows) or features.dtype != np.float32:
-            raise ValueError(f"{features.dtype} of shape {features.shape}, not float32 of {len(self.rows)} rows")
-        return features
 
 
 def list_shards(folder: Path, num_images: int) -> list[Shard]:
@@ -70,11 +67,7 @@ def list_shards(folder: Path, num_images: int) -> list[Shard]:
 
 
 def file_states(paths: Sequence[str]) -> bytes:
-    """Returns a hash of path, size and modification time of files.
-
-    Raises:
-        FileNotFoundError: If one is missing.
-    """
+    """Returns a hash of path, size and modification time of files; raises FileNotFoundError if one is missing."""
     states = hashlib.sha256()
     for path in paths:
         status = os.stat(path)

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,7 @@ def _batches(rows: range) -> list[list[int]]:
 
 
 def _iterate_features(
-    encoder: FrozenEncoder, paths: Sequence[str], batches: list[list[int]], *, size: int, device: str, num_workers: int
+    encoder: FrozenEncoder, paths: Sequence[str], batches: list[list[int]], size: int, device: str, num_workers: int
 ) -> Iterator[Tensor]:
     """Yields the features of each batch of indices, (B, C) float32 on the CPU."""
     loader = DataLoader(
@@ -128,13 +129,9 @@ def extract_features(
 ) -> Tensor:
     """Computes the features of N image files, (N, C) float32 on the CPU, from centre crops of ``size`` pixels.
 
-    Raises:
-        UnreadableImageError: If a file cannot be read as an image.
+    Raises UnreadableImageError if a file cannot be read as an image.
     """
-    batches = _batches(range(len(paths)))
-    return torch.cat(
-        list(_iterate_features(encoder, paths, batches, size=size, device=device, num_workers=num_workers))
-    )
+    return torch.cat(list(_iterate_features(encoder, paths, _batches(range(len(paths))), size, device, num_workers)))
 
 
 def cached_features(
@@ -149,11 +146,8 @@ def cached_features(
     """Reads the features of N image files from a cache, (N, C) float32 on the CPU, and computes missing ones.
 
     The cache has a folder per key, which covers the encoder, the transforms, and path, size and modification time of
-    every file. Several devices compute in one process each; ``num_workers`` processes per device decode.
-
-    Raises:
-        ValueError: If an image can't be decoded.
-        OSError: If an image is missing, or features can't be read back after writing.
+    every file. Several devices compute in one process each; ``num_workers`` processes per device decode. Raises
+    ValueError if an image can't be decoded, OSError if one is missing or features can't be read back after writing.
     """
     description = {
         "encoder": encoder.identity,
@@ -169,7 +163,10 @@ def cached_features(
     shards = list_shards(folder, len(paths))
     features = {shard: shard.read() for shard in shards}
     missing = [shard for shard in shards if features[shard] is None]
-    _extract_missing(devices, _Extraction(encoder.cpu(), list(paths), size, missing, num_workers))
+    if missing:
+        devices = devices[: len(missing)]
+        options = dict[str, Any](encoder=encoder.cpu(), paths=paths, size=size, num_workers=num_workers)
+        _run_processes(partial(_extract_share, shards=missing, devices=devices, **options), len(devices))
     remove_left_over(folder)
     features |= {shard: shard.read() for shard in missing}
     if lost := [shard.file for shard in shards if features[shard] is None]:
@@ -180,38 +177,33 @@ def cached_features(
     return torch.cat([torch.from_numpy(features[shard]) for shard in shards])
 
 
-class _Extraction(NamedTuple):
-    """Missing shards, and everything their features depend on."""
-
-    encoder: FrozenEncoder
-    paths: list[str]
-    size: int
-    missing: list[Shard]
-    num_workers: int
-
-
-def _extract_missing(devices: Sequence[str], task: _Extraction) -> None:
-    if len(devices) == 1 or len(task.missing) < 2:
-        _extract_share(0, devices[:1], task)
+def _run_processes(function: Callable[[int], None], count: int) -> None:
+    """Calls a function with the rank of each process; a single one is this process."""
+    if count == 1:
+        function(0)
         return
     try:
-        torch.multiprocessing.spawn(_extract_share, (devices, task), nprocs=len(devices))
+        torch.multiprocessing.spawn(function, nprocs=count)
     except torch.multiprocessing.ProcessRaisedException as error:  # contains a traceback; its last line is the message
         raise ValueError(str(error).strip().splitlines()[-1]) from error
 
 
-def _extract_share(rank: int, devices: Sequence[str], task: _Extraction) -> None:
-    """Extracts every ``len(devices)``-th of the missing shards."""
-    shards = task.missing[rank :: len(devices)]
-    if not shards:
-        return
+def _extract_share(
+    rank: int,
+    *,
+    shards: Sequence[Shard],
+    devices: Sequence[str],
+    encoder: FrozenEncoder,
+    paths: Sequence[str],
+    size: int,
+    num_workers: int,
+) -> None:
+    """Writes every ``len(devices)``-th of the shards."""
+    shards = shards[rank :: len(devices)]
     batches = [batch for shard in shards for batch in _batches(shard.rows)]
-    features: Any = _iterate_features(
-        task.encoder, task.paths, batches, size=task.size, device=devices[rank], num_workers=task.num_workers
-    )
+    features: Any = _iterate_features(encoder, paths, batches, size, devices[rank], num_workers)
     if rank == 0 and sys.stderr.isatty():  # with several devices, the progress of the first one
         features = track_iter_progress((features, len(batches)), file=sys.stderr)
     features = iter(features)
     for shard in shards:
-        rows = [next(features) for _ in _batches(shard.rows)]
-        shard.save(torch.cat(rows).numpy())
+        shard.save(torch.cat([next(features) for _ in _batches(shard.rows)]).numpy())

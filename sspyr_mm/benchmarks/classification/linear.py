@@ -34,8 +34,7 @@ _BATCH_SIZES = {"coco14": 128, "coco17": 128}
 def measure_linear(job: Job) -> Outcome:
     """Runs the linear protocol; figures are those of the test images after the last epoch.
 
-    Raises:
-        ValueError: If there are too few images, or every learning rate diverges.
+    Raises ValueError if there are too few images, or every learning rate diverges.
     """
     data, changed = job.data, dict(job.settings.changed)
     size = changed.pop("size", _SIZE)
@@ -79,7 +78,7 @@ def run_linear(
         chosen by looking at the test images, each with its mAP.
 
     Raises:
-        ValueError: If there are too few images, or every learning rate diverges.
+        ValueError: If there are too few images, or the learning rates diverge.
     """
     features = [
         cached_features(encoder, part.paths, size=size, cache_dir=cache_dir, devices=devices)
@@ -87,8 +86,10 @@ def run_linear(
     ]
     train, test = (f.to(devices[0]) for f in features)
     labels, truth = (torch.from_numpy(part.targets).to(devices[0]) for part in (data.train, data.test))
-    chosen, held_out = _best_rate(train, labels, recipe, seed=seed)
-    index = recipe.learning_rates.index(chosen)
+    rates = recipe.learning_rates
+    held_out = choose_rate(train, labels, recipe, seed=seed) if len(rates) > 1 else {}
+    chosen = _highest(held_out) if held_out else rates[0]
+    index = rates.index(chosen)
     epochs: dict[int, float] = {}
 
     def watch(epoch: int, classifiers: LinearClassifiers) -> None:
@@ -111,26 +112,10 @@ def run_linear(
     }
 
 
-def _best_rate(
-    features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int
-) -> tuple[float, dict[float, float]]:
-    """Returns the learning rate that is best on held-out images, and the figures of all rates if there are several."""
-    if len(recipe.learning_rates) == 1:
-        return recipe.learning_rates[0], {}
-    held_out = choose_rate(features, targets, recipe, seed=seed)
-    if not any(map(math.isfinite, held_out.values())):
-        raise ValueError(
-            f"Every learning rate diverged ({', '.join(map(str, held_out))}): the features' values are too large; give "
-            "smaller ones with --learning-rates"
-        )
-    return _highest(held_out), held_out
-
-
 def choose_rate(features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int) -> dict[float, float]:
     """Measures every learning rate on held-out training images: mAP in percent, NaN if training diverges.
 
-    Raises:
-        ValueError: If there are fewer than five images, or those held out show no class.
+    Raises ValueError if there are fewer than five images, or those held out show no class.
     """
     count = len(features)
     if count < _HELD_OUT:
@@ -157,8 +142,13 @@ def _measure(scores: Tensor, targets: Tensor) -> float:
 
 
 def _highest(figures: dict[Any, float]) -> Any:
-    """Returns the key of the highest finite figure."""
+    """Returns the key of the highest finite figure, the figures of learning rates or epochs."""
     finite = {key: value for key, value in figures.items() if math.isfinite(value)}
+    if not finite:
+        raise ValueError(
+            f"Every learning rate diverged ({', '.join(map(str, figures))}): the features' values are too large; give "
+            "smaller ones with --learning-rates"
+        )
     return max(finite, key=finite.__getitem__)
 
 

@@ -62,6 +62,11 @@ class Result:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def request(self) -> tuple[Any, ...]:
+        """Protocol, data, seed, labels and network that it is the result of."""
+        return (self.protocol, self.data, self.seed, self.data_sha256, self.checkpoint.get("identity"))
+
+    @property
     def line(self) -> str:
         """The result in one line."""
         figure = f"{self.data} {self.protocol}: {self.metric} {self.value:.1f}"
@@ -99,15 +104,6 @@ def read_result(path: str | os.PathLike) -> Result:
         raise ValueError(f"{path} is not a result of `evaluate`: {error}") from error
 
 
-def matches(result: Result, *, protocol: str, data: str, seed: int, identity: str, data_sha256: str) -> bool:
-    """Returns whether a result is the requested one: its file may have been renamed, copied or edited.
-
-    ``identity`` is the network's, as in :attr:`Result.checkpoint`.
-    """
-    found = (result.protocol, result.data, result.seed, result.data_sha256)
-    return found == (protocol, data, seed, data_sha256) and result.checkpoint.get("identity") == identity
-
-
 def _check(result: Result) -> None:
     """Raises TypeError or ValueError for field values that a table cannot show."""
     for name, kind in _TYPES.items():
@@ -126,9 +122,7 @@ def _check(result: Result) -> None:
 def find_results(places: list[str]) -> Iterator[Result]:
     """Yields the results in files, and in folders searched recursively for ``result-*.json``, in order of file names.
 
-    Raises:
-        FileNotFoundError: If a place does not exist.
-        ValueError: If a file does not hold a result, or a folder has no such file.
+    Raises FileNotFoundError if a place does not exist, ValueError if a file holds or a folder has no result.
     """
     for place in places:
         if not os.path.exists(place):
@@ -142,8 +136,7 @@ def find_results(places: list[str]) -> Iterator[Result]:
 def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict[str, str]]:
     """Finds folders of drawn predictions: of these results, and of comparable earlier ones in ``work_dir``.
 
-    Returns:
-        For each protocol and data set, the file name of its sheet -> network -> folder of the first seed.
+    Returns file name of a sheet, one per protocol and data set -> network -> folder of its first seed.
     """
     drawn = [result for result in results if _PREDICTIONS in result.further]
     now = set(map(_comparable, drawn))

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from sspyr_mm.benchmarks.results.published import PUBLISHED
-from sspyr_mm.benchmarks.results.result import Result, find_results, matches, read_result, write_result
+from sspyr_mm.benchmarks.results.result import Result, find_results, read_result, write_result
 from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
 from sspyr_mm.cli import results as command
 
@@ -81,11 +81,9 @@ def test_bounds_of_the_value_are_accepted(tmp_path):
         assert read_result(tmp_path / "result-1.json").value == value
 
 
-def test_result_matches_only_its_own_request():
-    asked = {"protocol": "linear", "data": "voc07", "seed": 0, "identity": "ef", "data_sha256": "cd"}
-    assert matches(result(), **asked)
-    for name in asked:
-        assert not matches(result(), **{**asked, name: "other"}), name
+def test_request_identifies_protocol_data_seed_labels_and_network():
+    assert result().request == ("linear", "voc07", 0, "cd", "ef")
+    assert result(value=1.0, network="renamed.pth", settings={}).request == result().request
 
 
 def test_seeds_share_a_row_and_other_settings_do_not():
