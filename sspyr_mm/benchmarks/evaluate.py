@@ -24,10 +24,8 @@ def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[
     """Reads the data and pairs each protocol with each of its data sets.
 
     Without ``chosen`` protocols, these are the ones that run by default on the given data and have enough images.
-
-    Raises:
-        ValueError: If a chosen protocol lacks a setting or data, or none of them reads a given data set.
-        ImportError: If a protocol needs compiled ops, and mmcv has none.
+    Raises ValueError if a chosen protocol lacks a setting or data, or none of them reads a given data set, ImportError
+    if a protocol needs compiled ops, and mmcv has none.
     """
     for protocol in chosen:
         _check_settings(protocol, settings)
@@ -102,13 +100,15 @@ def evaluate(
 ) -> Result:
     """Evaluates one network by one protocol, or returns its result (``result-*.json``) if ``work_dir`` contains it.
 
-    Raises:
-        ValueError: If the data or the network cannot be used.
-        ChildProcessError: If training fails.
+    Raises ValueError if the data or the network cannot be used, ChildProcessError if training fails.
     """
     stem = f"{protocol.name}-{data.name}-{_key(network, protocol, data, seed, settings)}"
     path = os.path.join(work_dir, f"result-{stem}.json")
-    known = _read_known(path)
+    try:
+        known = read_result(path) if os.path.exists(path) else None
+    except ValueError as error:
+        print(f"Measured again: {error}", file=sys.stderr)
+        known = None
     request = (protocol.name, data.name, seed, data.labels_digest, network.identity)
     if known and known.request == request:  # the file may have been renamed, copied or edited
         # The checkpoint file may have been renamed or moved since.
@@ -152,14 +152,3 @@ def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, se
         package_versions()["sspyr_mm"],
         *map(find_distribution, protocol.packages),
     )
-
-
-def _read_known(path: str) -> Result | None:
-    """Returns the result of an earlier run; None if its file is missing or damaged."""
-    if not os.path.exists(path):
-        return None
-    try:
-        return read_result(path)
-    except ValueError as error:
-        print(f"Measured again: {error}", file=sys.stderr)
-        return None

@@ -23,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
         0.
     """
     from sspyr_mm.benchmarks.results.result import find_results
-    from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
+    from sspyr_mm.benchmarks.results.rows import make_rows
+    from sspyr_mm.benchmarks.results.table import plot, to_csv, to_markdown
 
     rows = make_rows(find_results(args.places), published=not args.no_published)
     print(to_markdown(rows), end="")

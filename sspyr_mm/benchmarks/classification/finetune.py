@@ -31,11 +31,8 @@ def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
     """Chooses learning rates on held-out training images, then trains on all images of the protocol.
 
     Every run writes its metrics to a subfolder of ``job.folder``; finished runs are not repeated, and interrupted ones
-    are resumed. Figures are those of the test images after the last epoch.
-
-    Raises:
-        ValueError: If the network cannot be fine-tuned, there are too few images, or training diverges.
-        ChildProcessError: If a run fails; the message shows the end of its log.
+    are resumed. Figures are those of the test images after the last epoch. Raises ValueError if the network cannot be
+    fine-tuned, there are too few images or training diverges, ChildProcessError with the end of the log if it fails.
     """
     network = build_backbone(job.network.checkpoint)
     if not isinstance(network, BaseModule):
@@ -54,8 +51,7 @@ def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
         further |= dict(backbone_rate=rates[0], head_rate=rates[1], held_out_mAP=held_out_figures)
     write_ids(train_ids := f"{folder}/train.txt", ids)
     cfg = make_config(protocol, job, f"{folder}/final", train_ids, (data.test_source, None), rates)
-    _report("final run on all images" if protocol.grid else "training", cfg)
-    metrics = run_config(cfg, default_processes())
+    metrics = _train(cfg, "final run on all images" if protocol.grid else "training")
     if not math.isfinite(metrics["multi-label/mAP"]):
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
     _weights(job).unlink(missing_ok=True)  # a concurrent run of the same command may have removed it
@@ -95,8 +91,8 @@ def _choose_rates(
     for number, rates in enumerate(grid, 1):
         run = f"{folder}/backbone{rates[0]:g}_head{rates[1]:g}"
         cfg = make_config(protocol, job, run, kept_ids, (job.data.train_source, held_out_ids), rates)
-        _report(f"run {number} of {len(grid) + 1}: learning rates {rates[0]:g}, {rates[1]:g}", cfg)
-        value = run_config(cfg, default_processes())["multi-label/mAP"]
+        metrics = _train(cfg, f"run {number} of {len(grid) + 1}: learning rates {rates[0]:g}, {rates[1]:g}")
+        value = metrics["multi-label/mAP"]
         found[rates] = value if math.isfinite(value) else None
     usable = {rates: value for rates, value in found.items() if value is not None}
     if not usable:
@@ -106,14 +102,10 @@ def _choose_rates(
 
 
 def choose_images(protocol: FineTuning, data: BenchmarkData, seed: int) -> tuple[list[str], list[str]]:
-    """Draws the protocol's percentage of the training images.
+    """Draws the ids of the training images to use; the first ones are held out to choose the learning rates.
 
-    Returns:
-        Ids of all images to use, and the first ones of them, held out to choose the learning rates; none without a
-        grid.
-
-    Raises:
-        ValueError: If there are too few images, or those held out show no class.
+    Returns all ids, and those held out, none without a grid. Raises ValueError if there are too few images, or those
+    held out show no class.
     """
     ids = rank_ids(data.train.image_ids, seed)
     ids = ids[: len(ids) * protocol.percent // 100]
@@ -135,8 +127,9 @@ def _weights(job: Job) -> Path:
     return Path(job.folder, "backbone.pth").absolute()
 
 
-def _report(run: str, cfg: Config) -> None:
+def _train(cfg: Config, run: str) -> dict[str, float]:
     print(f"{run}; log: {cfg.work_dir}/log.txt", file=sys.stderr, flush=True)
+    return run_config(cfg, default_processes())
 
 
 def make_config(

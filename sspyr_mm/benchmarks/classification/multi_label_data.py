@@ -109,11 +109,9 @@ class BenchmarkData(MeasuredData):
 
 
 def load_given(options: DataOptions) -> list[BenchmarkData]:
-    """Reads every data set with image labels that is given on the command line.
+    """Reads every data set with image labels that is given on the command line; see :func:`load_data`.
 
-    Raises:
-        FileNotFoundError: If a data set does not exist.
-        ValueError: If none is given, a part is missing, or one cannot be used; see :func:`load_data`.
+    Raises FileNotFoundError if one does not exist, ValueError if none is given or a part is missing.
     """
     details = options.given(("train_split", "test_split", "train_images", "test_images"))
     if details and not options.train:
@@ -137,9 +135,8 @@ def load_given(options: DataOptions) -> list[BenchmarkData]:
 def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
     """Reads both splits, and warns if they share images.
 
-    Raises:
-        ValueError: If the test split has other classes, images have one label only, a split has no labels, or a source
-            can't be read.
+    Raises ValueError if the test split has other classes, images have one label only, a split has no labels, or a
+    source can't be read.
     """
     learned, measured = train.read(), test.read()
     _check_part("train", train, learned)
@@ -185,11 +182,7 @@ def _files(paths: Iterable[str]) -> set[str]:
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:
-    """Finds trainval and test of VOC2007 in ``VOCdevkit/VOC2007`` or a parent folder.
-
-    Raises:
-        FileNotFoundError: If there is no VOC2007.
-    """
+    """Finds trainval and test of ``VOCdevkit/VOC2007`` in it or a parent; raises FileNotFoundError if there is none."""
     for folder in (root, f"{root}/VOC2007", f"{root}/VOCdevkit/VOC2007"):
         if Path(folder, "Annotations").is_dir():
             return Source(folder, "trainval"), Source(folder, "test")
@@ -202,11 +195,7 @@ def voc07_sources(root: str) -> tuple[Source, Source]:
 def coco_sources(root: str) -> tuple[str, Source, Source]:
     """Finds train and val of COCO in a folder with ``annotations/``: 2014, as in the paper, or else 2017.
 
-    Returns:
-        ``coco14`` or ``coco17``, and both sources.
-
-    Raises:
-        FileNotFoundError: If there is no COCO.
+    Returns ``coco14`` or ``coco17``, and both sources. Raises FileNotFoundError if there is no COCO.
     """
     for year in ("2014", "2017"):
         files = [f"{root}/annotations/instances_{part}{year}.json" for part in ("train", "val")]

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from sspyr_mm.benchmarks.results.published import PUBLISHED
 from sspyr_mm.benchmarks.results.result import Result, find_results, read_result, write_result
-from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
+from sspyr_mm.benchmarks.results.rows import PUBLISHED, make_rows
+from sspyr_mm.benchmarks.results.table import plot, to_csv, to_markdown
 from sspyr_mm.cli import results as command
 
 
