@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
     from sspyr_mm.benchmarks.networks import Network
 
-__all__ = ["DataOptions", "Job", "Outcome", "Protocol", "Settings"]
-
 _KNOWN_DATA = ("voc07", "coco14", "coco17")
 """Data sets that are detected by their files."""
 

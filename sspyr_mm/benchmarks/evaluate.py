@@ -14,8 +14,6 @@ from sspyr_mm.benchmarks.results.result import Result, fingerprint, package_vers
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.compat import find_distribution
 
-__all__ = ["Run", "evaluate", "evaluate_all", "plan_runs"]
-
 Run: TypeAlias = tuple[Protocol, MeasuredData]
 """A protocol and the data set it is evaluated on."""
 

@@ -17,8 +17,6 @@ from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, 
 from sspyr_mm.checkpoints.formats.backbones import build_network, code_digests, custom_modules
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
 
-__all__ = ["Network", "random_network", "read_networks"]
-
 
 @dataclass(frozen=True)
 class Network:

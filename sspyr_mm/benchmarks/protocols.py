@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from sspyr_mm.benchmarks.dense.dense_data import DenseData
     from sspyr_mm.benchmarks.networks import Network
 
-__all__ = ["PROTOCOLS", "Dense", "Detection", "FineTuning", "Linear", "Segmentation", "find_protocol"]
-
 
 class _Classification(Protocol):
     """Evaluation by image labels."""

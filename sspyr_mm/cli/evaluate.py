@@ -14,8 +14,6 @@ from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, po
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.results.result import Result
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""

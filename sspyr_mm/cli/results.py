@@ -4,8 +4,6 @@ import argparse
 
 from sspyr_mm.files import whole_file
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""

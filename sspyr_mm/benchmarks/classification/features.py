@@ -1,10 +1,16 @@
-"""Features of the centre crops of images from a frozen backbone."""
+"""Features of the centre crops of images from a frozen backbone, cached in shards of a few hundred images.
+
+A shard appears when it is complete: a killed run resumes at its first missing shard, and concurrent runs at worst
+repeat work. It is an ``npy`` file followed by the SHA-256 of its bytes, in one file: concurrent runs could mix two.
+"""
 
 import hashlib
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +20,21 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # noqa: F401  # registers the transforms
 from sspyr_mm import __version__
-from sspyr_mm.benchmarks.classification.feature_store import Shard, file_states, list_shards
 from sspyr_mm.datasets.workers import answer_to_parent_only
-from sspyr_mm.files import remove_left_over, shortened, write_json
+from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
 from sspyr_mm.models.layers import pool
-
-__all__ = ["BATCH", "CentreCrops", "FrozenEncoder", "cached_features", "centre_crop_pipeline", "extract_features"]
 
 BATCH = 64
 """Images per forward pass."""
+SHARD = 512
+"""Images per file of the cache."""
+_DIGEST = hashlib.sha256().digest_size
 
 
 class FrozenEncoder(nn.Module):
@@ -134,6 +141,49 @@ def extract_features(
     return torch.cat(list(_iterate_features(encoder, paths, _batches(range(len(paths))), size, device, num_workers)))
 
 
+@dataclass(frozen=True)
+class Shard:
+    """Features of consecutive images, (rows, C) float32, in one file."""
+
+    file: Path
+    rows: range
+
+    def save(self, features: NDArray) -> None:
+        """Writes the features."""
+        buffer = io.BytesIO()
+        np.save(buffer, features)
+        content = buffer.getvalue()
+        with whole_file(self.file) as partial:
+            partial.write_bytes(content + hashlib.sha256(content).digest())
+
+    def read(self) -> NDArray | None:
+        """Returns the features; None if the file is missing or damaged."""
+        try:
+            data = self.file.read_bytes()
+            content = data[:-_DIGEST]
+            if hashlib.sha256(content).digest() != data[-_DIGEST:]:
+                raise ValueError("its checksum differs")
+            features = np.load(io.BytesIO(content))
+            if features.ndim != 2 or len(features) != len(self.rows) or features.dtype != np.float32:
+                raise ValueError(f"{features.dtype} of shape {features.shape}, not float32 of {len(self.rows)} rows")
+            return features
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # np.load raises arbitrary exceptions on damaged files
+            print(f"{self.file} is damaged ({error}): extracted again", file=sys.stderr)
+            return None
+
+
+def file_states(paths: Sequence[str]) -> bytes:
+    """Returns a hash of path, size and modification time of files; raises FileNotFoundError if one is missing."""
+    states = hashlib.sha256()
+    for path in paths:
+        status = os.stat(path)
+        line = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        states.update(os.fsencode(line))
+    return states.digest()
+
+
 def cached_features(
     encoder: FrozenEncoder,
     paths: Sequence[str],
@@ -160,7 +210,8 @@ def cached_features(
     }
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
     write_json(folder / "about.json", description)
-    shards = list_shards(folder, len(paths))
+    rows = [range(len(paths))[start : start + SHARD] for start in range(0, len(paths), SHARD)]
+    shards = [Shard(folder / f"{number:06}.npy", part) for number, part in enumerate(rows)]
     features = {shard: shard.read() for shard in shards}
     missing = [shard for shard in shards if features[shard] is None]
     if missing:

@@ -19,8 +19,6 @@ from sspyr_mm.datasets.splits import rank_ids, read_split, write_ids
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-__all__ = ["choose_images", "make_config", "run_finetune"]
-
 _HELD_OUT_PERCENT = 20
 """Percentage of the training images that is held out to choose the learning rates; then all of them train."""
 _ASL_ITERATIONS = 40 * (82783 // 128)

@@ -21,8 +21,6 @@ from sspyr_mm.evaluation.metrics import (
     voc11_average_precision,
 )
 
-__all__ = ["choose_rate", "measure_linear", "run_linear"]
-
 _SIZE = 224
 """Side of the centre crop in pixels. Source: paper, linear multi-label classification."""
 _HELD_OUT = 5

@@ -13,19 +13,8 @@ from typing import Any
 import numpy as np
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions
-from sspyr_mm.benchmarks.classification.feature_store import file_states
+from sspyr_mm.benchmarks.classification.features import file_states
 from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
-
-__all__ = [
-    "BenchmarkData",
-    "MeasuredData",
-    "Source",
-    "coco_sources",
-    "load_data",
-    "load_given",
-    "voc07_sources",
-    "warn_of_shared_files",
-]
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
 """Numbers of training and test images in the published data sets."""

@@ -67,6 +67,11 @@ class Result:
         return (self.protocol, self.data, self.seed, self.data_sha256, self.checkpoint.get("identity"))
 
     @property
+    def changed(self) -> Mapping[str, Any]:
+        """Settings that differ from the published ones."""
+        return self.settings.get("changed", {})
+
+    @property
     def line(self) -> str:
         """The result in one line."""
         figure = f"{self.data} {self.protocol}: {self.metric} {self.value:.1f}"
@@ -151,5 +156,4 @@ def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict
 
 def _comparable(result: Result) -> tuple[str, ...]:
     """Returns a key that is equal for results whose predictions are comparable."""
-    changed = json.dumps(result.settings.get("changed"), sort_keys=True)
-    return (result.protocol, result.data_sha256, changed)
+    return (result.protocol, result.data_sha256, json.dumps(result.changed, sort_keys=True))

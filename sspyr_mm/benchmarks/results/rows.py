@@ -138,11 +138,7 @@ def _key(result: Result) -> tuple:
 def _kind(result: Result) -> str:
     if result.as_published:
         return "measured"
-    return "measured, other settings" if _changed(result) else "measured, other data"
-
-
-def _changed(result: Result) -> Mapping[str, Any]:
-    return result.settings.get("changed", {})
+    return "measured, other settings" if result.changed else "measured, other data"
 
 
 def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, name_network: bool) -> str:
@@ -167,7 +163,7 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, n
     classes = result.counts.get("classes", 0)
     if "AP_per_class" in result.further and len(defined) < classes:
         parts.append(f"{len(defined)} of {classes} classes")
-    return "; ".join([*parts, *(f"{k} {_plain(v)}" for k, v in _changed(result).items())])
+    return "; ".join([*parts, *(f"{k} {_plain(v)}" for k, v in result.changed.items())])
 
 
 def _images(result: Result) -> str:

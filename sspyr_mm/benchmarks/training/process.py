@@ -19,8 +19,6 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.training.worker import METRICS_FILE
 
-__all__ = ["default_processes", "run_config"]
-
 _STOPPED = 130
 """Exit status of a worker that saved a checkpoint after an interrupt; see :class:`InterruptHook`."""
 _PATIENCE = 60.0

@@ -11,8 +11,6 @@ from mmengine.config import Config, DictAction
 from sspyr_mm.engine.options import merge_options
 from sspyr_mm.files import configs_dir
 
-__all__ = ["apply_options", "load_recipe", "parse_options", "rescale_schedule", "resize_transforms"]
-
 _FIXED = ("randomness", "randomness.seed", "work_dir", "load_from", "resume", "launcher")
 """Options that the command sets itself: seed, network and folder identify a result."""
 _SIDES = ("scale", "size", "crop_size", "shape")
