@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from typing import TypeAlias
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protocol, Settings
@@ -87,10 +88,8 @@ def evaluate_all(
         _check_settings(protocol, settings)
         for network in networks:
             protocol.check_network(network, settings)
-    for protocol, data in runs:
-        for network in networks:
-            for seed in seeds:
-                yield evaluate(network, protocol, data, seed=seed, work_dir=work_dir, settings=settings)
+    for (protocol, data), network, seed in product(runs, networks, seeds):
+        yield evaluate(network, protocol, data, seed=seed, work_dir=work_dir, settings=settings)
 
 
 def evaluate(

@@ -15,11 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints and writes the table.
-
-    Returns:
-        0.
-    """
+    """Prints and writes the table; returns 0."""
     from sspyr_mm.benchmarks.results.result import find_results
     from sspyr_mm.benchmarks.results.rows import make_rows
     from sspyr_mm.benchmarks.results.table import plot, to_csv, to_markdown

@@ -46,16 +46,13 @@ class ScaleHealth:
 def measure_health(
     model: SSPRL, dataset: BaseDataset, *, num_images: int = 512, batch_size: int = 64
 ) -> list[ScaleHealth]:
-    """Embeds augmented views of images and computes all their codes in one problem.
+    """Embeds augmented views of images, computes all their codes in one problem, and returns the health of each scale.
 
     Args:
         model: Trained model; it is set to evaluation mode.
         dataset: Data set whose pipeline ends in ``PackPyramidInputs``.
         num_images: Maximum number of images, evenly spread over the set.
         batch_size: Images per batch.
-
-    Returns:
-        One entry per scale.
     """
     model.eval()
     count = min(num_images, len(dataset))

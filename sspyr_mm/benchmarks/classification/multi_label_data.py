@@ -28,10 +28,6 @@ class Source:
     split: str | None = None
     image_root: str | None = None
 
-    def read(self) -> LabelledImages:
-        """Reads the labels."""
-        return read_labelled(self.source, split=self.split, image_root=self.image_root)
-
 
 class MeasuredData:
     """A data set of two parts, ``train`` and ``test``, each with the ``paths`` of its images, described for results."""
@@ -127,9 +123,7 @@ def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
     Raises ValueError if the test split has other classes, images have one label only, a split has no labels, or a
     source can't be read.
     """
-    learned, measured = train.read(), test.read()
-    _check_part("train", train, learned)
-    _check_part("test", test, measured)
+    learned, measured = _read_part("train", train), _read_part("test", test)
     data = BenchmarkData(name, train, test, learned, match_classes(learned, measured))
     warn_of_shared_files(data, train.source, test.source)
     return data
@@ -145,7 +139,8 @@ def warn_of_shared_files(data: MeasuredData, train: str, test: str) -> None:
         )
 
 
-def _check_part(name: str, source: Source, part: LabelledImages) -> None:
+def _read_part(name: str, source: Source) -> LabelledImages:
+    part = read_labelled(source.source, split=source.split, image_root=source.image_root)
     where = f"{name}: {source.source}" + (f", split {source.split}," if source.split else "")
     if not part.multi_label:
         raise ValueError(
@@ -157,6 +152,7 @@ def _check_part(name: str, source: Source, part: LabelledImages) -> None:
             f"{where} has no label: none of its {len(part.paths)} images shows a class. Give annotations with labels "
             "(COCO's test sets have none)"
         )
+    return part
 
 
 def _files(paths: Iterable[str]) -> set[str]:

@@ -23,12 +23,9 @@ def read_coco_instances(root: str) -> DenseData:
     """Reads COCO's train and val with boxes and masks from its folder: of 2014, as in the paper, or else of 2017.
 
     Annotations are renumbered if ids are missing, zero or not unique: COCO's evaluator treats id 0 as unmatched.
-    Warns about boxes that mmdet leaves out of training.
-
-    Raises:
-        FileNotFoundError: If a json or images are missing.
-        ValueError: If a json is not a COCO json of instances, the parts have different categories, or an image is
-            loaded in another size than the json gives.
+    Warns about boxes that mmdet leaves out of training. Raises FileNotFoundError if a json or images are missing,
+    ValueError if a json is not a COCO json of instances, the parts have different categories, or an image is loaded in
+    another size than the json gives.
     """
     name, *sources = coco_sources(root)
     train, test = (source.source for source in sources)

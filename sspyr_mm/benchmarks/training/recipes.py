@@ -25,8 +25,7 @@ def load_recipe(name: str) -> Config:
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
     """Parses ``--cfg-options`` such as ``model.train_cfg.rcnn.sampler.num=64`` like OpenMMLab's tools.
 
-    Raises:
-        ValueError: If a text has no key.
+    Raises ValueError if a text has no key.
     """
     if not texts:
         return None
@@ -41,8 +40,7 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Merges options into a config in place, see :func:`merge_options`.
 
-    Raises:
-        ValueError: If nothing reads an option, its value does not fit, or the command sets it itself.
+    Raises ValueError if nothing reads an option, its value does not fit, or the command sets it itself.
     """
     options = options or {}
     for key in options:
