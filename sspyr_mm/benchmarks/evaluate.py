@@ -45,12 +45,12 @@ def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[
 
 
 def _check_data_is_used(options: DataOptions, chosen: Sequence[Protocol]) -> None:
-    """Refuses data sets that no chosen protocol reads."""
+    """Raises ValueError for a data set that no chosen protocol reads."""
     read = {name for protocol in chosen for name in protocol.reads}
     for name in options.given([name for protocol in PROTOCOLS for name in protocol.reads]):
         if chosen and name not in read:
             names = ", ".join(protocol.name for protocol in chosen)
-            raise ValueError(f"--{name.replace('_', '-')} is read by none of {names}: leave it out, or add a protocol")
+            raise ValueError(f"--{name.replace('_', '-')} is not read by {names}: leave it out, or add a protocol")
 
 
 def _check_settings(protocol: Protocol, settings: Settings) -> None:
@@ -104,7 +104,7 @@ def evaluate(
     try:
         known = read_result(path) if os.path.exists(path) else None
     except ValueError as error:
-        print(f"Measured again: {error}", file=sys.stderr)
+        print(f"{error}; measured again", file=sys.stderr)
         known = None
     request = (protocol.name, data.name, seed, data.labels_digest, network.identity)
     if known and known.request == request:  # the file may have been renamed, copied or edited

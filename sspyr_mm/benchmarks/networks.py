@@ -29,7 +29,7 @@ class Network:
 
     @property
     def modules(self) -> list[str]:
-        """The user's modules, without which the network can't be built."""
+        """Modules of the user that register the network."""
         return sorted({*self.custom_imports, *custom_modules(self.checkpoint.backbone)})
 
     @property
@@ -114,7 +114,7 @@ def random_network(like: BackboneCheckpoint) -> Network:
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """Returns file names, with as many parent folders as it takes to tell them apart."""
+    """Returns file names, with as many parent folders as are needed to distinguish them."""
     parts = [tuple(os.path.abspath(path).split(os.sep)) for path in paths]
     depth = 1
     while len({part[-depth:] for part in parts}) < len(set(parts)):

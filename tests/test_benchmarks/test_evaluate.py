@@ -42,7 +42,7 @@ def test_damaged_result_is_measured_again(networks, data, tmp_path, capsys):
     file.write_text(content[:100])
     assert quick_evaluate(networks[0], "linear", data, tmp_path) == result
     assert file.read_text() == content
-    assert f"Measured again: {file} is not a result" in capsys.readouterr().err
+    assert f"{file} is not a result" in capsys.readouterr().err
     file.write_text(content.replace('"seed": 0', '"seed": 1'))  # of another seed
     assert quick_evaluate(networks[0], "linear", data, tmp_path) == result
     assert file.read_text() == content

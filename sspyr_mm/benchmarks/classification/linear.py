@@ -140,7 +140,7 @@ def _measure(scores: Tensor, targets: Tensor) -> float:
 
 
 def _highest(figures: dict[Any, float]) -> Any:
-    """Returns the key of the highest finite figure, the figures of learning rates or epochs."""
+    """Returns the learning rate or epoch with the highest finite figure."""
     finite = {key: value for key, value in figures.items() if math.isfinite(value)}
     if not finite:
         raise ValueError(

@@ -144,12 +144,12 @@ def _read_part(name: str, source: Source) -> LabelledImages:
     where = f"{name}: {source.source}" + (f", split {source.split}," if source.split else "")
     if not part.multi_label:
         raise ValueError(
-            f"{where} is a folder per class: these protocols are for several labels per image; give a COCO json, "
+            f"{where} has a folder per class: these protocols need several labels per image; give a COCO json, "
             "a VOC tree or a CSV. `probe` measures a folder per class"
         )
     if not (part.targets == 1).any():
         raise ValueError(
-            f"{where} has no label: none of its {len(part.paths)} images shows a class. Give annotations with labels "
+            f"{where} has no labels: none of its {len(part.paths)} images shows a class. Give annotations with labels "
             "(COCO's test sets have none)"
         )
     return part
@@ -167,7 +167,7 @@ def _files(paths: Iterable[str]) -> set[str]:
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:
-    """Finds trainval and test of ``VOCdevkit/VOC2007`` in it or a parent; raises FileNotFoundError if there is none."""
+    """Finds trainval and test of VOC2007 in its folder or a parent; raises FileNotFoundError if there is none."""
     for folder in (root, f"{root}/VOC2007", f"{root}/VOCdevkit/VOC2007"):
         if Path(folder, "Annotations").is_dir():
             return Source(folder, "trainval"), Source(folder, "test")

@@ -113,9 +113,9 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
 
 
 def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str, *, annotated: str) -> None:
-    """Raises ValueError if images are loaded in another (width, height) than their annotations are for.
+    """Raises ValueError if the (width, height) of a loaded image differs from that of its annotations.
 
-    ``annotated`` names in the message what has the ``sizes``, and ``source`` where the images are listed.
+    The message calls the annotations, which have the ``sizes``, ``annotated``, and the list of the images ``source``.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, num_cores())) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
@@ -133,6 +133,6 @@ def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: 
     else:
         reason = "labels would lie on the wrong pixels; use the images that were annotated"
     raise ValueError(
-        f"{source}: {len(wrong)} of {len(paths)} images have another size than {annotated}. First: {path} is loaded as "
+        f"{source}: {len(wrong)} of {len(paths)} images differ in size from {annotated}. First: {path} is loaded as "
         f"{came[0]} x {came[1]} (width x height), {annotated} is {wanted[0]} x {wanted[1]}: {reason}"
     )

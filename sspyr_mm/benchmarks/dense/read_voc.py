@@ -34,7 +34,7 @@ def read_voc_masks(root: str) -> DenseData:
     ``voc07``. Classes other than VOC's are read from ``ImageSets/Segmentation/class_names.txt``, one per line, without
     the background. Warns about classes that no mask shows. Raises FileNotFoundError if the tree, or one of its lists,
     images or masks does not exist, ValueError if a list, a mask or the class names cannot be used, the masks of a part
-    show no class, or a mask has another size than its image is loaded in.
+    show no class, or a mask differs in size from its loaded image.
     """
     names = ("VOC2012", "VOCdevkit/VOC2012", "VOC2007", "VOCdevkit/VOC2007")
     found = [folder for folder in (root, *(f"{root}/{name}" for name in names)) if Path(folder, _MASKS).is_dir()]
@@ -113,7 +113,7 @@ def _class_names(file: Path) -> tuple[str, ...]:
 
 
 class _Mask(NamedTuple):
-    """Which of the 256 values a mask holds, its (width, height), and what is wrong with it."""
+    """Values that a mask holds, (256,) bool, its (width, height), and its problem, if any."""
 
     used: np.ndarray
     size: tuple[int, int]

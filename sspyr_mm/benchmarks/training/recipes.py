@@ -46,7 +46,7 @@ def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     for key in options:
         if key in _FIXED or ".init_cfg" in key:
             raise ValueError(
-                f"--cfg-options {key} would change what is measured, which the command sets itself: give another "
+                f"--cfg-options {key} is set by the command itself, since it identifies the result: give another "
                 "checkpoint, --seeds or --work-dir"
             )
     try:
@@ -59,8 +59,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
 def rescale_schedule(cfg: Config, length: int) -> None:
     """Sets the epochs or iterations of a config in place; its schedules keep their proportions.
 
-    In a longer training, a schedule that ends before the training does is unchanged: the 15 000 steps of Mask R-CNN,
-    the first ones of the 1x schedule, become the whole 1x schedule with 90 000. Epochs are rounded down, steps up.
+    If the training becomes longer, a schedule that ends before it is unchanged: with 90,000 steps, Mask R-CNN trains
+    the whole 1x schedule, whose first 15,000 steps are the protocol. Epochs are rounded down, steps up.
     """
     by_epoch = "max_epochs" in cfg.train_cfg
     unit = "max_epochs" if by_epoch else "max_iters"
