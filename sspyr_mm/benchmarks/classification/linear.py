@@ -13,6 +13,7 @@ from sspyr_mm.benchmarks.base_protocol import Job, Outcome
 from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features
 from sspyr_mm.benchmarks.classification.linear_grid import LinearClassifiers, LinearRecipe, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
+from sspyr_mm.benchmarks.results.result import without_nan
 from sspyr_mm.evaluation.metrics import (
     average_precision,
     classification_counts,
@@ -52,7 +53,7 @@ def measure_linear(job: Job) -> Outcome:
         "mAP": mean_of_classes(precision),
         "mAP_voc11": mean_of_classes(voc11_average_precision(scores, targets)),
         **classification_counts(scores.sigmoid(), targets),
-        "AP_per_class": data.by_class((100 * precision).tolist()),
+        "AP_per_class": without_nan(dict(zip(data.classes, (100 * precision).tolist(), strict=True))),
     }
     settings = {"size": size, **asdict(recipe), "learning_rates": list(recipe.learning_rates)}
     return Outcome(figures, settings, further)
@@ -103,8 +104,8 @@ def run_linear(
     rate, epoch = _highest(all_rates), _highest(epochs)
     return classifiers.scores(test, index).cpu(), {
         "learning_rate": chosen,
-        "held_out_mAP": _for_json(held_out),
-        "mAP_of_all_rates": _for_json(all_rates),
+        "held_out_mAP": without_nan(held_out),
+        "mAP_of_all_rates": without_nan(all_rates),
         "best_rate_on_test": {"learning_rate": rate, "mAP": all_rates[rate]},
         "best_epoch_on_test": {"epoch": epoch, "mAP": epochs[epoch]},
     }
@@ -148,8 +149,3 @@ def _highest(figures: dict[Any, float]) -> Any:
             "smaller ones with --learning-rates"
         )
     return max(finite, key=finite.__getitem__)
-
-
-def _for_json(figures: dict[float, float]) -> dict[str, float | None]:
-    """Replaces NaN, which JSON does not have, by None."""
-    return {str(rate): value if math.isfinite(value) else None for rate, value in figures.items()}

@@ -1,10 +1,9 @@
 """Data sets with image labels: VOC2007, COCO, or any labelled set."""
 
 import hashlib
-import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -77,11 +76,6 @@ class BenchmarkData(MeasuredData):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the target columns."""
         return self.train.classes
-
-    def by_class(self, percent: Sequence[float]) -> dict[str, float | None]:
-        """Maps names of classes to their average precision; None where it is NaN, which JSON does not have."""
-        values = (None if math.isnan(value) else value for value in percent)
-        return dict(zip(self.test.classes, values, strict=True))
 
     @cached_property
     def labels_digest(self) -> str:

@@ -1,7 +1,6 @@
 """Runs detection and segmentation: completes a protocol's config for a network, data and machine, and trains it."""
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,13 +44,8 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
     with whole_file(weights) as partial:
         torch.save({"state_dict": state}, partial)
     steps = cfg.train_cfg.max_iters
-    print(
-        f"{data.name} {protocol.name}: {steps} steps of {batch} images, {num_processes} process(es); "
-        f"log: {cfg.work_dir}/log.txt",
-        file=sys.stderr,
-        flush=True,
-    )
-    metrics = run_config(cfg, num_processes)
+    title = f"{data.name} {protocol.name}: {steps} steps of {batch} images, {num_processes} process(es)"
+    metrics = run_config(cfg, num_processes, title)
     Path(weights).unlink(missing_ok=True)  # a concurrent run of the same command has removed it
     used = {
         "config": protocol.config,

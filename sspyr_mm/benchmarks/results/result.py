@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,6 +90,11 @@ def package_versions() -> dict[str, str]:
 def fingerprint(*parts: Any) -> str:
     """Returns a hash of values that JSON can express, as 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def without_nan(figures: Mapping[Any, float]) -> dict[str, float | None]:
+    """Replaces NaN and infinities, which JSON does not have, by None."""
+    return {str(name): value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def write_result(result: Result, path: str | os.PathLike) -> None:

@@ -25,16 +25,17 @@ _ORPHANS = 10.0
 """Seconds within which a worker exits after its command was killed."""
 
 
-def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
+def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:
     """Trains a config in one worker process per device, and returns the metrics after the last epoch.
 
-    Metrics that its work dir already contains are returned at once. Raises ValueError if another run is training
-    there, ChildProcessError with the end of the log if training fails, KeyboardInterrupt if it was interrupted; the
-    next call resumes it.
+    Prints ``title`` and the path of the log. Metrics that the work dir already contains are returned at once. Raises
+    ValueError if another run is training there, ChildProcessError with the end of the log if training fails,
+    KeyboardInterrupt if it was interrupted; the next call resumes it.
     """
     folder = Path(cfg.work_dir)
     metrics = folder / METRICS_FILE
     folder.mkdir(parents=True, exist_ok=True)
+    print(f"{title}; log: {folder}/log.txt", file=sys.stderr, flush=True)
     with _locked(folder) as lock:
         if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
