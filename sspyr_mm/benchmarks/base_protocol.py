@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
     from sspyr_mm.benchmarks.networks import Network
 
-_KNOWN_DATA = ("voc07", "coco14", "coco17")
-"""Data sets that are detected by their files."""
+_KNOWN_DATA = ("voc07", "coco14", "coco17")  # data sets that are detected by their files
 
 
 @dataclass(frozen=True)
@@ -89,32 +88,19 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
-    """One way to evaluate networks.
+    """One way to evaluate networks."""
 
-    Args:
-        name: Name in commands, tables and result files.
-        help: Description with the paper's settings, in a few words.
-        config: Config file below ``configs/benchmarks``; empty for a protocol without one.
-        by_default: Whether it runs if no protocol is chosen.
-        default_data: Names of the data sets it then runs on; empty for all.
-    """
+    name: str  # in commands, tables and result files
+    help: str  # description with the paper's settings, in a few words
+    config: str = ""  # file below configs/benchmarks; empty for a protocol without one
+    by_default: bool = True  # whether it runs if no protocol is chosen
+    default_data: tuple[str, ...] = ()  # names of the data sets it then runs on; empty for all
 
-    name: str
-    help: str
-    config: str = ""
-    by_default: bool = True
-    default_data: tuple[str, ...] = ()
-
-    metric: ClassVar[str] = "mAP"
-    """Figure that tables show."""
-    also_shown: ClassVar[tuple[str, ...]] = ()
-    """Further figures that tables show next to the metric."""
-    reads: ClassVar[tuple[str, ...]]
-    """Fields of :class:`DataOptions`, at least one of which it needs."""
-    settings: ClassVar[tuple[str, ...]]
-    """Fields of :class:`Settings` that it supports."""
-    packages: ClassVar[tuple[str, ...]] = ()
-    """Third-party packages of its networks and metrics; results of other versions are not reused."""
+    metric: ClassVar[str] = "mAP"  # figure that tables show
+    also_shown: ClassVar[tuple[str, ...]] = ()  # further figures that tables show next to the metric
+    reads: ClassVar[tuple[str, ...]]  # fields of DataOptions, at least one of which it needs
+    settings: ClassVar[tuple[str, ...]]  # fields of Settings that it supports
+    packages: ClassVar[tuple[str, ...]] = ()  # of its networks and metrics; results of other versions are not reused
 
     @abstractmethod
     def load_data(self, options: DataOptions) -> "Sequence[MeasuredData]":

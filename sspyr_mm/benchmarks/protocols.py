@@ -80,8 +80,7 @@ class Dense(Protocol):
 
     settings = ("size", "iterations", "batch_size", "options")
     packages = ("mmdet", "mmseg", "pycocotools")
-    scale: ClassVar[float] = 1.0
-    """Factor from the evaluator's figures to percent."""
+    scale: ClassVar[float] = 1.0  # factor from the evaluator's figures to percent
 
     def check_network(self, network: "Network", settings: Settings) -> None:
         """Raises for networks other than ResNets; see :meth:`Protocol.check_network`."""

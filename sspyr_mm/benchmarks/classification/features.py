@@ -30,10 +30,8 @@ from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
 from sspyr_mm.models.layers import pool
 
-BATCH = 64
-"""Images per forward pass."""
-SHARD = 512
-"""Images per file of the cache."""
+BATCH = 64  # images per forward pass
+SHARD = 512  # images per file of the cache
 _DIGEST = hashlib.sha256().digest_size
 
 

@@ -21,8 +21,7 @@ from sspyr_mm.machine import num_cores
 
 _HELD_OUT_PERCENT = 20
 """Percentage of the training images that is held out to choose the learning rates; then all of them train."""
-_ASL_ITERATIONS = 40 * (82783 // 128)
-"""Steps of the paper's run, which the decay of the averaged weights is for."""
+_ASL_ITERATIONS = 40 * (82783 // 128)  # steps of the paper's run, which the decay of the averaged weights is for
 
 
 def run_finetune(protocol: FineTuning, job: Job) -> Outcome:

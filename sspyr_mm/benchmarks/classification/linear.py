@@ -22,10 +22,8 @@ from sspyr_mm.evaluation.metrics import (
     voc11_average_precision,
 )
 
-_SIZE = 224
-"""Side of the centre crop in pixels. Source: paper, linear multi-label classification."""
-_HELD_OUT = 5
-"""One in this many training images is held out to choose the learning rate; then all of them train."""
+_SIZE = 224  # side of the centre crop in pixels. Source: paper, linear multi-label classification.
+_HELD_OUT = 5  # one in this many training images is held out to choose the learning rate; then all of them train
 _BATCH_SIZES = {"coco14": 128, "coco17": 128}
 """Images per step; 32 for other data. Source: paper, linear multi-label classification."""
 

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from sspyr_mm.evaluation.metrics import mean_average_precision
 
-L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Weight penalties to try; a held-out fifth of the training images chooses the best."""
+L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)  # weight penalties to try; a held-out fifth of the training images chooses the best
 
 
 @dataclass(frozen=True)

@@ -16,30 +16,20 @@ from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-_TRANSPOSED = (5, 6, 7, 8)
-"""EXIF orientations that exchange height and width."""
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 @dataclass(frozen=True)
 class DensePart:
-    """Training or test part of a data set.
+    """Training or test part of a data set; folders and annotation files are below its root."""
 
-    Args:
-        annotations: Paths below the root: a COCO json, or lists of image ids.
-        images: Folder of the images, below the root.
-        masks: Folder of the masks of each list, below the root; empty for COCO.
-        paths: Paths of all images.
-        mask_paths: Paths of their masks; empty for COCO.
-        suffixes: File extensions of images and masks, which the lists omit.
-        rewritten: New contents of annotation files that mmdet or mmseg would fail on or read differently, by path.
-    """
-
-    annotations: tuple[str, ...]
-    images: str
-    masks: tuple[str, ...]
-    paths: tuple[str, ...]
-    mask_paths: tuple[str, ...] = ()
-    suffixes: tuple[str, str] = (".jpg", ".png")
+    annotations: tuple[str, ...]  # a COCO json, or lists of image ids
+    images: str  # folder of the images
+    masks: tuple[str, ...]  # folder of the masks of each list; empty for COCO
+    paths: tuple[str, ...]  # of all images
+    mask_paths: tuple[str, ...] = ()  # of their masks; empty for COCO
+    suffixes: tuple[str, str] = (".jpg", ".png")  # file extensions of images and masks, which the lists omit
+    # New contents, by path, of annotation files that mmdet or mmseg would fail on or read differently.
     rewritten: Mapping[str, str] = field(default_factory=dict)
 
     def write_annotations(self, folder: str) -> "DensePart":

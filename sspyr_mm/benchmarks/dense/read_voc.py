@@ -22,8 +22,7 @@ _LISTS = "ImageSets/Segmentation"
 _MASKS = "SegmentationClass"
 _IMAGE_SUFFIXES = (*(".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"), *(".bmp", ".tif", ".tiff", ".webp"))
 _MASK_SUFFIXES = (".png", ".PNG")
-_VOID = 255
-"""Value of pixels that are neither trained on nor evaluated."""
+_VOID = 255  # value of pixels that are neither trained on nor evaluated
 
 
 def read_voc_masks(root: str) -> DenseData:

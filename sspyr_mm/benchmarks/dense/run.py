@@ -20,10 +20,8 @@ from sspyr_mm.datasets.names import voc_colours
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-_BATCH = 16
-"""Images per step. Source: paper, both protocols."""
-_CHECKPOINTS = 10
-"""Minimum number of checkpoints of a run; one is saved at least every thousand steps."""
+_BATCH = 16  # images per step. Source: paper, both protocols.
+_CHECKPOINTS = 10  # minimum number of checkpoints of a run; one is saved at least every thousand steps
 
 
 def run_dense(protocol: Dense, job: Job) -> Outcome:

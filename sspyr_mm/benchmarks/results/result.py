@@ -22,45 +22,28 @@ _TYPES = {
     "as_published": bool,
 }
 """Types of the fields in a file, compared by ``type() is``: a bool is also an int."""
-_PREDICTIONS = "predictions"
-"""Entry of ``further`` that is the folder of drawn predictions."""
-_HIGHEST = 100 + 1e-6
-"""Highest percentage: a mean of values of 100 may exceed 100 by a rounding error."""
+_PREDICTIONS = "predictions"  # entry of `further` that is the folder of drawn predictions
+_HIGHEST = 100 + 1e-6  # highest percentage: a mean of values of 100 may exceed 100 by a rounding error
 
 
 @dataclass(frozen=True)
 class Result:
-    """Result of one network, protocol, data set and seed.
+    """Result of one network, protocol, data set and seed."""
 
-    Args:
-        network: Name of the network in tables.
-        protocol: Name of the protocol, such as ``linear``.
-        data: Name of the data set, such as ``voc07``.
-        seed: Random seed of the evaluation.
-        metric: Name of the metric, such as ``mAP``.
-        value: Value of the metric after the last epoch, in percent.
-        as_published: Whether settings and data equal those of the published results, so that they are comparable.
-        checkpoint: ``sha256``, ``format`` and ``path`` of the checkpoint, among others.
-        counts: Number of training images, test images and classes.
-        data_sha256: Hash of classes, images and labels.
-        settings: Settings of the run; ``changed`` holds those that differ from the protocol.
-        further: Other metrics, such as per-class precision. Names say so if a value was selected on the test set.
-        versions: Versions of Python and of the packages that may affect the result.
-    """
-
-    network: str
-    protocol: str
-    data: str
-    seed: int
-    metric: str
-    value: float
-    as_published: bool
-    checkpoint: Mapping[str, Any]
-    counts: Mapping[str, int]
-    data_sha256: str
-    settings: Mapping[str, Any]
+    network: str  # name in tables
+    protocol: str  # name, such as linear
+    data: str  # name of the data set, such as voc07
+    seed: int  # random seed of the evaluation
+    metric: str  # name, such as mAP
+    value: float  # of the metric after the last epoch, in percent
+    as_published: bool  # whether settings and data equal those of the published results, so that they are comparable
+    checkpoint: Mapping[str, Any]  # sha256, format and path of the checkpoint, among others
+    counts: Mapping[str, int]  # of training images, test images and classes
+    data_sha256: str  # hash of classes, images and labels
+    settings: Mapping[str, Any]  # of the run; `changed` holds those that differ from the protocol
+    # Other metrics, such as per-class precision. Names say so if a value was selected on the test set.
     further: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # of Python and packages that may affect the result
 
     @property
     def request(self) -> tuple[Any, ...]:

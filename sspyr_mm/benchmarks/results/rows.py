@@ -11,8 +11,7 @@ from sspyr_mm.benchmarks.results.result import Result, fingerprint
 
 KINDS = ("measured", "measured, other data", "measured, other settings", "published")
 """Measured results of other data or settings are not comparable with published ones."""
-_SHOWN = 3
-"""Maximum number of options that a row lists; of more, it shows the number and a hash."""
+_SHOWN = 3  # maximum number of options that a row lists; of more, it shows the number and a hash
 _ALSO_SHOWN = {protocol.name: protocol.also_shown for protocol in PROTOCOLS}
 """Other metrics that are shown next to the protocol's; means over seeds."""
 

@@ -17,12 +17,9 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.training.worker import METRICS_FILE
 
-_STOPPED = 130
-"""Exit status of a worker that saved a checkpoint after an interrupt; see :class:`InterruptHook`."""
-_PATIENCE = 60.0
-"""Seconds a worker has to save that checkpoint."""
-_ORPHANS = 10.0
-"""Seconds within which a worker exits after its command was killed."""
+_STOPPED = 130  # exit status of a worker that saved a checkpoint after an interrupt; see InterruptHook
+_PATIENCE = 60.0  # seconds a worker has to save that checkpoint
+_ORPHANS = 10.0  # seconds within which a worker exits after its command was killed
 
 
 def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:

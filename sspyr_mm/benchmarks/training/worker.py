@@ -23,8 +23,7 @@ from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 
 METRICS_FILE = "metrics.json"
-NOTHING_FOUND = "nothing_found"
-"""Replaces all metrics if the network detects no object."""
+NOTHING_FOUND = "nothing_found"  # replaces all metrics if the network detects no object
 
 
 def main(arguments: list[str] | None = None) -> None:
