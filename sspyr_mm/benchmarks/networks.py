@@ -48,17 +48,10 @@ class Network:
     @property
     def identity(self) -> str:
         """Fingerprint of everything a result depends on: weights, architecture, and image decoding."""
-        checkpoint = self.checkpoint
-        return fingerprint(
-            checkpoint.sha256,
-            checkpoint.key,
-            checkpoint.prefix,
-            checkpoint.mean,
-            checkpoint.std,
-            checkpoint.decoding,
-            checkpoint.backbone,
-            code_digests(self.modules),
-        )
+        found = self.checkpoint
+        file = found.sha256, found.key, found.prefix
+        code = code_digests(self.modules)
+        return fingerprint(*file, found.mean, found.std, found.decoding, found.backbone, code)
 
     @cached_property
     def num_channels(self) -> int:

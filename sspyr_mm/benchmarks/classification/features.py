@@ -110,17 +110,17 @@ class CentreCrops(Dataset):
         return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
-def _batches(rows: range) -> list[list[int]]:
-    return [list(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+def _chunks(rows: range, size: int) -> list[range]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _iterate_features(
-    encoder: FrozenEncoder, paths: Sequence[str], batches: list[list[int]], size: int, device: str, num_workers: int
+    encoder: FrozenEncoder, paths: Sequence[str], batches: list[range], size: int, device: str, num_workers: int
 ) -> Iterator[Tensor]:
     """Yields the features of each batch of indices, (B, C) float32 on the CPU."""
     loader = DataLoader(
         CentreCrops(paths, size, encoder.decoding),
-        batch_sampler=batches,
+        batch_sampler=[list(batch) for batch in batches],
         num_workers=num_workers,
         worker_init_fn=answer_to_parent_only if num_workers else None,
     )
@@ -136,7 +136,8 @@ def extract_features(
 
     Raises UnreadableImageError if a file cannot be read as an image.
     """
-    return torch.cat(list(_iterate_features(encoder, paths, _batches(range(len(paths))), size, device, num_workers)))
+    batches = _chunks(range(len(paths)), BATCH)
+    return torch.cat(list(_iterate_features(encoder, paths, batches, size, device, num_workers)))
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,8 @@ def cached_features(
     }
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
     write_json(folder / "about.json", description)
-    rows = [range(len(paths))[start : start + SHARD] for start in range(0, len(paths), SHARD)]
-    shards = [Shard(folder / f"{number:06}.npy", part) for number, part in enumerate(rows)]
+    parts = _chunks(range(len(paths)), SHARD)
+    shards = [Shard(folder / f"{number:06}.npy", rows) for number, rows in enumerate(parts)]
     features = {shard: shard.read() for shard in shards}
     missing = [shard for shard in shards if features[shard] is None]
     if missing:
@@ -249,10 +250,10 @@ def _extract_share(
 ) -> None:
     """Writes every ``len(devices)``-th of the shards."""
     shards = shards[rank :: len(devices)]
-    batches = [batch for shard in shards for batch in _batches(shard.rows)]
+    batches = [batch for shard in shards for batch in _chunks(shard.rows, BATCH)]
     features: Any = _iterate_features(encoder, paths, batches, size, devices[rank], num_workers)
     if rank == 0 and sys.stderr.isatty():  # with several devices, the progress of the first one
         features = track_iter_progress((features, len(batches)), file=sys.stderr)
     features = iter(features)
     for shard in shards:
-        shard.save(torch.cat([next(features) for _ in _batches(shard.rows)]).numpy())
+        shard.save(torch.cat([next(features) for _ in _chunks(shard.rows, BATCH)]).numpy())

@@ -117,7 +117,6 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
     names = ("background", *data.classes)
 
     def dataset(part: DensePart, number: int, pipeline: list[ConfigDict]) -> dict:
-        """Returns the dataset of one list of a part."""
         return dict(
             type="mmseg.BaseSegDataset",
             data_root=data.root,
