@@ -152,8 +152,8 @@ class Shard:
         buffer = io.BytesIO()
         np.save(buffer, features)
         content = buffer.getvalue()
-        with whole_file(self.file) as partial:
-            partial.write_bytes(content + hashlib.sha256(content).digest())
+        with whole_file(self.file) as path:
+            path.write_bytes(content + hashlib.sha256(content).digest())
 
     def read(self) -> NDArray | None:
         """Returns the features; None if the file is missing or damaged."""

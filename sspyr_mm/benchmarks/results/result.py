@@ -116,7 +116,7 @@ def _check(result: Result) -> None:
 def find_results(places: list[str]) -> Iterator[Result]:
     """Yields the results in files, and in folders searched recursively for ``result-*.json``, in order of file names.
 
-    Raises FileNotFoundError if a place does not exist, ValueError if a file holds or a folder has no result.
+    Raises FileNotFoundError if a place does not exist, ValueError if a file is not a result or a folder holds none.
     """
     for place in places:
         if not os.path.exists(place):
@@ -130,7 +130,7 @@ def find_results(places: list[str]) -> Iterator[Result]:
 def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict[str, str]]:
     """Finds folders of drawn predictions: of these results, and of comparable earlier ones in ``work_dir``.
 
-    Returns file name of a sheet, one per protocol and data set -> network -> folder of its first seed.
+    Returns the folder of the first seed, by network, by the file name of the sheet of a protocol and data set.
     """
     drawn = [result for result in results if _PREDICTIONS in result.further]
     now = set(map(_comparable, drawn))
