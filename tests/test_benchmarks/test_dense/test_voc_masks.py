@@ -169,7 +169,7 @@ def test_orientation_in_xmp_is_ignored_like_in_opencv(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_class_names(tree, tmp_path, encoding):
+def test_class_names_are_read_in_any_encoding_and_checked(tree, tmp_path, encoding):
     root = tree()
     names = tmp_path / LISTS / "class_names.txt"
     names.write_bytes("thing one\r\nthing two\r\n".encode(encoding))

@@ -34,7 +34,7 @@ def result(**changes):
     return replace(base, **changes)
 
 
-def test_round_trip(tmp_path):
+def test_written_result_is_read_back(tmp_path):
     write_result(result(), tmp_path / "deep" / "result-1.json")
     assert read_result(tmp_path / "deep" / "result-1.json") == result()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result-1.json"]
@@ -197,7 +197,7 @@ def test_new_and_read_results_share_a_row(tmp_path):
     assert [row.note] == [r.note for r in make_rows([read, replace(now, seed=1)], published=False)]
 
 
-def test_markdown_and_csv():
+def test_markdown_escapes_bars_and_csv_holds_all_digits():
     rows = make_rows([result(network="a|b.pth")], published=False)
     lines = to_markdown(rows).splitlines()
     assert lines[0].startswith("| data ") and set(lines[1]) <= set("| -")
@@ -220,7 +220,7 @@ def test_plot_of_two_protocols(tmp_path):
         plot([], tmp_path / "none.svg")
 
 
-def test_errors(tmp_path):
+def test_places_without_results_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         list(find_results([str(tmp_path / "none")]))
     with pytest.raises(ValueError, match=r"No result in .* writes result-\*\.json"):
