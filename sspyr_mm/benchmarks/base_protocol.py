@@ -13,10 +13,7 @@ if TYPE_CHECKING:
     from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
     from sspyr_mm.benchmarks.networks import Network
 
-__all__ = ["DataOptions", "Job", "Outcome", "Protocol", "Settings"]
-
-_KNOWN_DATA = ("voc07", "coco14", "coco17")
-"""Data sets that are detected by their files."""
+_KNOWN_DATA = ("voc07", "coco14", "coco17")  # data sets that are detected by their files
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,12 @@ class Settings:
 
     size: int | None = None  # side of crops in pixels; for Mask R-CNN the shorter side of images
     epochs: int | None = None
-    learning_rates: tuple[float, ...] | None = None  # grid of the linear classifiers
+    learning_rates: tuple[float, ...] | None = None  # grid of the linear classifiers, each > 0
     iterations: int | None = None  # steps of detection and segmentation; schedules keep their proportions
     batch_size: int | None = None  # images per step of detection and segmentation; the learning rate scales with it
     options: Mapping[str, Any] | None = None  # overrides of the protocol's config, applied last
 
     def __post_init__(self) -> None:
-        """Checks the learning rates.
-
-        Raises:
-            ValueError: If one is not a number > 0.
-        """
         for rate in self.learning_rates or ():
             if not 0 < rate < math.inf:
                 raise ValueError(f"--learning-rates must be numbers > 0, got {rate}")
@@ -59,14 +51,9 @@ class DataOptions:
     test_split: str | None = None
     train_images: str | None = None  # folder of the images, if not next to `train`
     test_images: str | None = None
-    name: str = "custom"  # name of `train` and `test` in results
+    name: str = "custom"  # name of `train` and `test` in results and file names
 
     def __post_init__(self) -> None:
-        """Checks the name, which becomes part of file names.
-
-        Raises:
-            ValueError: If it contains other characters or belongs to a known data set.
-        """
         if not re.fullmatch(r"[\w.-]+", self.name) or self.name in _KNOWN_DATA:
             raise ValueError(
                 "--name must consist of letters, digits, '-', '_' and '.', and must not be one of "
@@ -101,39 +88,23 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(ABC):
-    """One way to evaluate networks.
+    """One way to evaluate networks."""
 
-    Args:
-        name: Name in commands, tables and result files.
-        help: Description with the paper's settings, in a few words.
-        metric: Figure that tables show.
-        config: Config file below ``configs/benchmarks``; empty for a protocol without one.
-        by_default: Whether it runs if no protocol is chosen.
-        default_data: Names of the data sets it then runs on; empty for all.
-    """
+    name: str  # in commands, tables and result files
+    help: str  # description with the paper's settings, in a few words
+    config: str = ""  # file below configs/benchmarks; empty for a protocol without one
+    by_default: bool = True  # whether it runs if no protocol is chosen
+    default_data: tuple[str, ...] = ()  # names of the data sets it then runs on; empty for all
 
-    name: str
-    help: str
-    metric: str = "mAP"
-    config: str = ""
-    by_default: bool = True
-    default_data: tuple[str, ...] = ()
-
-    reads: ClassVar[tuple[str, ...]]
-    """Fields of :class:`DataOptions`, at least one of which it needs."""
-    settings: ClassVar[tuple[str, ...]]
-    """Fields of :class:`Settings` that it supports."""
-    packages: ClassVar[tuple[str, ...]] = ()
-    """Third-party packages of its networks and metrics; results of other versions are not reused."""
-    also_shown: ClassVar[tuple[str, ...]] = ()
-    """Further figures that tables show next to the metric."""
+    metric: ClassVar[str] = "mAP"  # figure that tables show
+    also_shown: ClassVar[tuple[str, ...]] = ()  # further figures that tables show next to the metric
+    reads: ClassVar[tuple[str, ...]]  # fields of DataOptions, at least one of which it needs
+    settings: ClassVar[tuple[str, ...]]  # fields of Settings that it supports
+    packages: ClassVar[tuple[str, ...]] = ()  # of its networks and metrics; results of other versions are not reused
 
     @abstractmethod
     def load_data(self, options: DataOptions) -> "Sequence[MeasuredData]":
         """Reads the data sets to evaluate on.
-
-        Args:
-            options: Paths of the data sets.
 
         Raises:
             ImportError: If a required package is missing.
@@ -144,46 +115,23 @@ class Protocol(ABC):
     def run(self, job: Job) -> Outcome:
         """Trains and evaluates.
 
-        Args:
-            job: Network, data, seed, folders and settings.
-
         Raises:
             ValueError: If the network or the data cannot be used, or training diverges.
             ChildProcessError: If training fails.
         """
 
     def check_data(self, data: Any, seed: int) -> None:  # noqa: B027
-        """Checks that the data suffice for training.
-
-        Args:
-            data: Training and test images.
-            seed: Random seed.
-
-        Raises:
-            ValueError: If there are too few images.
-        """
+        """Raises ValueError if there are too few images for training."""
 
     def check_network(self, network: "Network", settings: Settings) -> None:
-        """Checks that the protocol supports the network, and that its config accepts the options.
-
-        Args:
-            network: Network to evaluate.
-            settings: Changes of the published settings.
-
-        Raises:
-            ValueError: If it does not.
-        """
-        if self.config and settings.options:
+        """Raises ValueError if the protocol does not support the network, or its config the options."""
+        if settings.options:
             from sspyr_mm.benchmarks.training.recipes import apply_options
 
             apply_options(self.load_config(network), settings.options)
 
     def load_config(self, network: "Network") -> "Config":
-        """Reads the config that options are checked against.
-
-        Args:
-            network: Network to evaluate.
-        """
+        """Reads the config that options are checked against."""
         from sspyr_mm.benchmarks.training.recipes import load_recipe
 
         return load_recipe(self.config)

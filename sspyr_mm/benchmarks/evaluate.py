@@ -4,17 +4,16 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from typing import TypeAlias
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protocol, Settings
 from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.benchmarks.networks import Network
 from sspyr_mm.benchmarks.protocols import PROTOCOLS
-from sspyr_mm.benchmarks.results.result import Result, fingerprint, matches, package_versions, read_result, write_result
+from sspyr_mm.benchmarks.results.result import Result, fingerprint, package_versions, read_result, write_result
 from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.compat import find_distribution
-
-__all__ = ["Run", "evaluate", "evaluate_all", "plan_runs"]
 
 Run: TypeAlias = tuple[Protocol, MeasuredData]
 """A protocol and the data set it is evaluated on."""
@@ -24,10 +23,8 @@ def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[
     """Reads the data and pairs each protocol with each of its data sets.
 
     Without ``chosen`` protocols, these are the ones that run by default on the given data and have enough images.
-
-    Raises:
-        ValueError: If a chosen protocol lacks a setting or data, or none of them reads a given data set.
-        ImportError: If a protocol needs compiled ops, and mmcv has none.
+    Raises ValueError if a chosen protocol lacks a setting or data, or none of them reads a given data set, ImportError
+    if a protocol needs compiled ops, and mmcv has none.
     """
     for protocol in chosen:
         _check_settings(protocol, settings)
@@ -48,12 +45,12 @@ def plan_runs(chosen: Sequence[Protocol], options: DataOptions, seeds: Sequence[
 
 
 def _check_data_is_used(options: DataOptions, chosen: Sequence[Protocol]) -> None:
-    """Refuses data sets that no chosen protocol reads."""
+    """Raises ValueError for a data set that no chosen protocol reads."""
     read = {name for protocol in chosen for name in protocol.reads}
     for name in options.given([name for protocol in PROTOCOLS for name in protocol.reads]):
         if chosen and name not in read:
             names = ", ".join(protocol.name for protocol in chosen)
-            raise ValueError(f"--{name.replace('_', '-')} is read by none of {names}: leave it out, or add a protocol")
+            raise ValueError(f"--{name.replace('_', '-')} is not read by {names}: leave it out, or add a protocol")
 
 
 def _check_settings(protocol: Protocol, settings: Settings) -> None:
@@ -83,17 +80,16 @@ def _has_enough_data(run: Run, seeds: Sequence[int], *, required: bool) -> bool:
 def evaluate_all(
     networks: Sequence[Network], runs: Sequence[Run], seeds: Sequence[int], *, work_dir: str, settings: Settings
 ) -> Iterator[Result]:
-    """Evaluates every network by every protocol with every seed, after checking all of them; see :func:`evaluate`."""
-    for protocol, data in runs:
+    """Evaluates every network by every protocol of :func:`plan_runs` with every seed, after checking all of them.
+
+    Raises ValueError if a protocol does not support a network or a setting, and the errors of :func:`evaluate`.
+    """
+    for protocol, _ in runs:
         _check_settings(protocol, settings)
         for network in networks:
             protocol.check_network(network, settings)
-        for seed in seeds:
-            protocol.check_data(data, seed)
-    for protocol, data in runs:
-        for network in networks:
-            for seed in seeds:
-                yield evaluate(network, protocol, data, seed=seed, work_dir=work_dir, settings=settings)
+    for (protocol, data), network, seed in product(runs, networks, seeds):
+        yield evaluate(network, protocol, data, seed=seed, work_dir=work_dir, settings=settings)
 
 
 def evaluate(
@@ -101,23 +97,17 @@ def evaluate(
 ) -> Result:
     """Evaluates one network by one protocol, or returns its result (``result-*.json``) if ``work_dir`` contains it.
 
-    Raises:
-        ValueError: If the data or the network cannot be used.
-        ChildProcessError: If training fails.
+    Raises ValueError if the data or the network cannot be used, ChildProcessError if training fails.
     """
-    _check_settings(protocol, settings)
-    protocol.check_network(network, settings)
     stem = f"{protocol.name}-{data.name}-{_key(network, protocol, data, seed, settings)}"
     path = os.path.join(work_dir, f"result-{stem}.json")
-    known = _read_known(path)
-    if known and matches(
-        known,
-        protocol=protocol.name,
-        data=data.name,
-        seed=seed,
-        identity=network.identity,
-        data_sha256=data.labels_digest,
-    ):
+    try:
+        known = read_result(path) if os.path.exists(path) else None
+    except ValueError as error:
+        print(f"{error}; measured again", file=sys.stderr)
+        known = None
+    request = (protocol.name, data.name, seed, data.labels_digest, network.identity)
+    if known and known.request == request:  # the file may have been renamed, copied or edited
         # The checkpoint file may have been renamed or moved since.
         return replace(known, network=network.name, checkpoint=network.about)
     job = Job(network, data, seed, work_dir, os.path.join(work_dir, stem), settings)
@@ -159,14 +149,3 @@ def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, se
         package_versions()["sspyr_mm"],
         *map(find_distribution, protocol.packages),
     )
-
-
-def _read_known(path: str) -> Result | None:
-    """Returns the result of an earlier run; None if its file is missing or damaged."""
-    if not os.path.exists(path):
-        return None
-    try:
-        return read_result(path)
-    except ValueError as error:
-        print(f"Measured again: {error}", file=sys.stderr)
-        return None

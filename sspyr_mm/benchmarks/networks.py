@@ -17,8 +17,6 @@ from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, 
 from sspyr_mm.checkpoints.formats.backbones import build_network, code_digests, custom_modules
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
 
-__all__ = ["Network", "random_network", "read_networks"]
-
 
 @dataclass(frozen=True)
 class Network:
@@ -31,7 +29,7 @@ class Network:
 
     @property
     def modules(self) -> list[str]:
-        """The user's modules, without which the network can't be built."""
+        """Modules of the user that register the network."""
         return sorted({*self.custom_imports, *custom_modules(self.checkpoint.backbone)})
 
     @property
@@ -50,17 +48,10 @@ class Network:
     @property
     def identity(self) -> str:
         """Fingerprint of everything a result depends on: weights, architecture, and image decoding."""
-        checkpoint = self.checkpoint
-        return fingerprint(
-            checkpoint.sha256,
-            checkpoint.key,
-            checkpoint.prefix,
-            checkpoint.mean,
-            checkpoint.std,
-            checkpoint.decoding,
-            checkpoint.backbone,
-            code_digests(self.modules),
-        )
+        found = self.checkpoint
+        file = found.sha256, found.key, found.prefix
+        code = code_digests(self.modules)
+        return fingerprint(*file, found.mean, found.std, found.decoding, found.backbone, code)
 
     @cached_property
     def num_channels(self) -> int:
@@ -116,7 +107,7 @@ def random_network(like: BackboneCheckpoint) -> Network:
 
 
 def _short_names(paths: Sequence[str]) -> list[str]:
-    """Returns file names, with as many parent folders as it takes to tell them apart."""
+    """Returns file names, with as many parent folders as are needed to distinguish them."""
     parts = [tuple(os.path.abspath(path).split(os.sep)) for path in paths]
     depth = 1
     while len({part[-depth:] for part in parts}) < len(set(parts)):

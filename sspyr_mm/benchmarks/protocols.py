@@ -5,7 +5,7 @@ Methods import the code they run, so that the command line can list protocols wi
 
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Job, Outcome, Protocol, Settings
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
     from sspyr_mm.benchmarks.dense.dense_data import DenseData
     from sspyr_mm.benchmarks.networks import Network
-
-__all__ = ["PROTOCOLS", "Dense", "Detection", "FineTuning", "Linear", "Segmentation", "find_protocol"]
 
 
 class _Classification(Protocol):
@@ -77,14 +75,12 @@ class FineTuning(_Classification):
         return run_finetune(self, job)
 
 
-@dataclass(frozen=True, kw_only=True)
 class Dense(Protocol):
     """Training of a detector or segmenter on a ResNet."""
 
-    scale: float = 1.0  # factor from the evaluator's figures to percent
-
     settings = ("size", "iterations", "batch_size", "options")
     packages = ("mmdet", "mmseg", "pycocotools")
+    scale: ClassVar[float] = 1.0  # factor from the evaluator's figures to percent
 
     def check_network(self, network: "Network", settings: Settings) -> None:
         """Raises for networks other than ResNets; see :meth:`Protocol.check_network`."""
@@ -103,8 +99,10 @@ class Dense(Protocol):
 class Detection(Dense):
     """Object detection and instance segmentation with mmdet."""
 
-    reads = ("coco",)
+    metric = "segm_mAP"
     also_shown = ("bbox_mAP",)
+    reads = ("coco",)
+    scale = 100.0
 
     def load_data(self, options: DataOptions) -> "list[DenseData]":
         """Reads COCO with boxes and masks; see :meth:`Protocol.load_data`."""
@@ -123,6 +121,7 @@ class Detection(Dense):
 class Segmentation(Dense):
     """Semantic segmentation with mmseg."""
 
+    metric = "mIoU"
     reads = ("voc_masks",)
 
     def load_data(self, options: DataOptions) -> "list[DenseData]":
@@ -165,26 +164,19 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Detection(
         name="mask_rcnn_coco",
         help="detection and instance segmentation (800 px, 15000 steps of 16 images)",
-        metric="segm_mAP",
         config="mmdetection/mask-rcnn_r50_fpn_15k_coco14.py",
         by_default=False,
-        scale=100.0,
     ),
     Segmentation(
         name="fcn_voc",
         help="semantic segmentation (512 px, 20000 steps of 16 images)",
-        metric="mIoU",
         config="mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py",
     ),
 )
 
 
 def find_protocol(name: str) -> Protocol:
-    """Returns the protocol with a name.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Returns the protocol with a name; raises ValueError if there is none."""
     for protocol in PROTOCOLS:
         if protocol.name == name:
             return protocol

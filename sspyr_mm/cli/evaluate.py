@@ -14,8 +14,6 @@ from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, po
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.results.result import Result
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -78,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs every protocol on every network and prints the table; returns 0, or 130 after an interrupt."""
     from sspyr_mm.benchmarks.evaluate import evaluate_all, plan_runs
     from sspyr_mm.benchmarks.networks import read_networks
-    from sspyr_mm.benchmarks.results.table import make_rows, to_markdown
+    from sspyr_mm.benchmarks.results.rows import make_rows
+    from sspyr_mm.benchmarks.results.table import to_markdown
     from sspyr_mm.benchmarks.training.recipes import parse_options
 
     rates = args.learning_rates and tuple(args.learning_rates)

@@ -15,19 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per scale.
-
-    Returns:
-        0, or 1 if a scale is ill; see :attr:`ScaleHealth.is_ill`.
-    """
+    """Prints a line per scale; returns 0, or 1 if a scale is ill, see :attr:`ScaleHealth.is_ill`."""
     from sspyr_mm.checkpoints import load_pretraining
     from sspyr_mm.datasets import build_pretraining_dataset
     from sspyr_mm.reports import measure_health
 
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
-    dataset_cfg = cfg.train_dataloader.dataset
     if args.images:
-        dataset_cfg.update(data_root=args.images, data_prefix=None)
+        cfg.train_dataloader.dataset.update(data_root=args.images, data_prefix=None)
     dataset = build_pretraining_dataset(cfg)
     ill = False
     print(f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}")

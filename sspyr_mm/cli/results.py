@@ -4,8 +4,6 @@ import argparse
 
 from sspyr_mm.files import whole_file
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -17,13 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints and writes the table.
-
-    Returns:
-        0.
-    """
+    """Prints and writes the table; returns 0."""
     from sspyr_mm.benchmarks.results.result import find_results
-    from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
+    from sspyr_mm.benchmarks.results.rows import make_rows
+    from sspyr_mm.benchmarks.results.table import plot, to_csv, to_markdown
 
     rows = make_rows(find_results(args.places), published=not args.no_published)
     print(to_markdown(rows), end="")

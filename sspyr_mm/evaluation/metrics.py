@@ -56,14 +56,9 @@ def mean_average_precision(
 
 
 def mean_of_classes(values: Tensor, *, absent_as_zero: bool = False) -> float:
-    """Computes the mean of per-class average precisions in percent.
+    """Computes the mean of per-class average precisions (L,) in percent; raises ValueError if all are NaN.
 
-    Args:
-        values: (L,), NaN for classes without a positive.
-        absent_as_zero: Whether to count these classes as 0, like mmpretrain, instead of ignoring them.
-
-    Raises:
-        ValueError: If all are NaN.
+    NaN, for classes without a positive, is ignored, or counts as 0 with ``absent_as_zero``, like in mmpretrain.
     """
     if bool(values.isnan().all()):
         raise ValueError("No class has a positive image: average precision is undefined")
@@ -80,11 +75,9 @@ def classification_counts(
 ) -> dict[str, float]:
     """Computes overall (O) and per-class (C) precision, recall and F1 of decisions.
 
-    CP and CR are means over the classes that have a positive, like :func:`mean_average_precision`: for others recall is
-    undefined. A class that is never predicted has precision 0 and stays in the mean. Over these classes CP and CR
-    equal scikit-learn's macro averages with ``zero_division=0``; OP, OR and OF1 equal its micro averages over all
-    classes, wrong decisions for absent ones included. As in the multi-label literature, CF1 is the harmonic mean of
-    CP and CR, not the mean of the classes' F1 (scikit-learn's macro F1).
+    CP and CR equal scikit-learn's macro averages with ``zero_division=0`` over the classes that have a positive: for
+    others recall is undefined. OP, OR and OF1 equal its micro averages over all classes. As in the multi-label
+    literature, CF1 is the harmonic mean of CP and CR, not the mean of the F1 of the classes (scikit-learn's macro F1).
 
     Args:
         scores: (N, L) probabilities.

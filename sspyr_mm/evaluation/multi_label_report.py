@@ -56,9 +56,8 @@ class MultiLabelReport(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.voc11, self.table, self.per_class = voc11, table, per_class
-        self.diverged_as_nan = diverged_as_nan
+        self.diverged_as_nan, self.absent_as_zero = diverged_as_nan, absent_as_zero
         self.threshold, self.topk = threshold, topk
-        self.absent_as_zero = absent_as_zero
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keeps ``pred_score`` (L,), and ``gt_score`` (L,) or ``gt_label``, of a batch of samples."""

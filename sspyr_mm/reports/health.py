@@ -13,27 +13,16 @@ from sspyr_mm.pyramid import ScaleSpec
 
 @dataclass(frozen=True)
 class ScaleHealth:
-    """State of one scale on a set of images.
+    """State of one scale on a set of images. Entropies and cross-entropy are divided by ln K."""
 
-    Args:
-        scale: Name of the scale.
-        num_samples: N, number of patches of one view.
-        num_prototypes: K, number of prototypes.
-        used: Number of prototypes that are the largest entry of at least one code.
-        mean_entropy: Entropy of the mean code over ln K: 1 means that all prototypes are used equally.
-        code_entropy: Mean entropy of a code over ln K: 0 means one-hot, 1 uniform (nothing is learned).
-        ce_ratio: Cross-entropy of the swapped prediction over ln K: 1 means that nothing is learned.
-        mean_cosine: Mean cosine between embeddings of different patches: 1 means total collapse.
-    """
-
-    scale: str
-    num_samples: int
-    num_prototypes: int
-    used: int
-    mean_entropy: float
-    code_entropy: float
-    ce_ratio: float
-    mean_cosine: float
+    scale: str  # name
+    num_samples: int  # N, number of patches of one view
+    num_prototypes: int  # K
+    used: int  # number of prototypes that are the largest entry of at least one code
+    mean_entropy: float  # of the mean code: 1 means that all prototypes are used equally
+    code_entropy: float  # mean over codes: 0 means one-hot, 1 uniform (nothing is learned)
+    ce_ratio: float  # cross-entropy of the swapped prediction: 1 means that nothing is learned
+    mean_cosine: float  # between embeddings of different patches: 1 means total collapse
 
     @property
     def is_ill(self) -> bool:
@@ -46,16 +35,13 @@ class ScaleHealth:
 def measure_health(
     model: SSPRL, dataset: BaseDataset, *, num_images: int = 512, batch_size: int = 64
 ) -> list[ScaleHealth]:
-    """Embeds augmented views of images and computes all their codes in one problem.
+    """Embeds augmented views of images, computes all their codes in one problem, and returns the health of each scale.
 
     Args:
         model: Trained model; it is set to evaluation mode.
         dataset: Data set whose pipeline ends in ``PackPyramidInputs``.
         num_images: Maximum number of images, evenly spread over the set.
         batch_size: Images per batch.
-
-    Returns:
-        One entry per scale.
     """
     model.eval()
     count = min(num_images, len(dataset))

@@ -17,7 +17,7 @@ from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe
 from sspyr_mm.benchmarks.evaluate import evaluate_all
 from sspyr_mm.benchmarks.networks import read_networks
 from sspyr_mm.benchmarks.protocols import Linear, find_protocol
-from sspyr_mm.benchmarks.results.table import make_rows
+from sspyr_mm.benchmarks.results.rows import make_rows
 from sspyr_mm.checkpoints import Selection
 from sspyr_mm.datasets.toy_scenes import generate
 
@@ -42,7 +42,7 @@ def test_damaged_result_is_measured_again(networks, data, tmp_path, capsys):
     file.write_text(content[:100])
     assert quick_evaluate(networks[0], "linear", data, tmp_path) == result
     assert file.read_text() == content
-    assert f"Measured again: {file} is not a result" in capsys.readouterr().err
+    assert f"{file} is not a result" in capsys.readouterr().err
     file.write_text(content.replace('"seed": 0', '"seed": 1'))  # of another seed
     assert quick_evaluate(networks[0], "linear", data, tmp_path) == result
     assert file.read_text() == content
@@ -180,7 +180,7 @@ def test_default_protocols_are_skipped_if_images_are_too_few(checkpoint, tmp_pat
 
         patch.setattr("sspyr_mm.benchmarks.evaluate.evaluate", measure)
         patch.setattr("sspyr_mm.cli.evaluate._draw_predictions", lambda results, work_dir: None)
-        patch.setattr("sspyr_mm.benchmarks.results.table.make_rows", lambda results: [])
+        patch.setattr("sspyr_mm.benchmarks.results.rows.make_rows", lambda results: [])
         assert main(line) == 0
     assert measured == ["linear", "semi100", "asl"]
     shown = capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_report_equals_the_metric_functions():
     assert found["multi-label/mAP"] == pytest.approx(100 * np.mean(by_class))
 
 
-def test_settings():
+def test_settings_are_those_of_the_metric_functions():
     scores, targets = problem()
     found = evaluate(scores, targets, topk=1, absent_as_zero=True, prefix="top-1")
     assert found["top-1/OF1"] == classification_counts(scores, targets, topk=1)["OF1"]

@@ -1,32 +1,38 @@
-"""Features of the centre crops of images from a frozen backbone."""
+"""Features of the centre crops of images from a frozen backbone, cached in shards of a few hundred images.
+
+A shard appears when it is complete: a killed run resumes at its first missing shard, and concurrent runs at worst
+repeat work. It is an ``npy`` file followed by the SHA-256 of its bytes, in one file: concurrent runs could mix two.
+"""
 
 import hashlib
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # noqa: F401  # registers the transforms
 from sspyr_mm import __version__
-from sspyr_mm.benchmarks.classification.feature_store import Shard, file_states, list_shards
 from sspyr_mm.datasets.workers import answer_to_parent_only
-from sspyr_mm.files import remove_left_over, shortened, write_json
+from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
 from sspyr_mm.models.layers import pool
 
-__all__ = ["BATCH", "CentreCrops", "FrozenEncoder", "cached_features", "centre_crop_pipeline", "extract_features"]
-
-BATCH = 64
-"""Images per forward pass."""
+BATCH = 64  # images per forward pass
+SHARD = 512  # images per file of the cache
+_DIGEST = hashlib.sha256().digest_size
 
 
 class FrozenEncoder(nn.Module):
@@ -104,17 +110,17 @@ class CentreCrops(Dataset):
         return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
-def _batches(rows: range) -> list[list[int]]:
-    return [list(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH)]
+def _chunks(rows: range, size: int) -> list[range]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def _iterate_features(
-    encoder: FrozenEncoder, paths: Sequence[str], batches: list[list[int]], *, size: int, device: str, num_workers: int
+    encoder: FrozenEncoder, paths: Sequence[str], batches: list[range], size: int, device: str, num_workers: int
 ) -> Iterator[Tensor]:
     """Yields the features of each batch of indices, (B, C) float32 on the CPU."""
     loader = DataLoader(
         CentreCrops(paths, size, encoder.decoding),
-        batch_sampler=batches,
+        batch_sampler=[list(batch) for batch in batches],
         num_workers=num_workers,
         worker_init_fn=answer_to_parent_only if num_workers else None,
     )
@@ -128,13 +134,53 @@ def extract_features(
 ) -> Tensor:
     """Computes the features of N image files, (N, C) float32 on the CPU, from centre crops of ``size`` pixels.
 
-    Raises:
-        UnreadableImageError: If a file cannot be read as an image.
+    Raises UnreadableImageError if a file cannot be read as an image.
     """
-    batches = _batches(range(len(paths)))
-    return torch.cat(
-        list(_iterate_features(encoder, paths, batches, size=size, device=device, num_workers=num_workers))
-    )
+    batches = _chunks(range(len(paths)), BATCH)
+    return torch.cat(list(_iterate_features(encoder, paths, batches, size, device, num_workers)))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Features of consecutive images, (rows, C) float32, in one file."""
+
+    file: Path
+    rows: range
+
+    def save(self, features: NDArray) -> None:
+        """Writes the features."""
+        buffer = io.BytesIO()
+        np.save(buffer, features)
+        content = buffer.getvalue()
+        with whole_file(self.file) as path:
+            path.write_bytes(content + hashlib.sha256(content).digest())
+
+    def read(self) -> NDArray | None:
+        """Returns the features; None if the file is missing or damaged."""
+        try:
+            data = self.file.read_bytes()
+            content = data[:-_DIGEST]
+            if hashlib.sha256(content).digest() != data[-_DIGEST:]:
+                raise ValueError("its checksum differs")
+            features = np.load(io.BytesIO(content))
+            if features.ndim != 2 or len(features) != len(self.rows) or features.dtype != np.float32:
+                raise ValueError(f"{features.dtype} of shape {features.shape}, not float32 of {len(self.rows)} rows")
+            return features
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # np.load raises arbitrary exceptions on damaged files
+            print(f"{self.file} is damaged ({error}): extracted again", file=sys.stderr)
+            return None
+
+
+def file_states(paths: Sequence[str]) -> bytes:
+    """Returns a hash of path, size and modification time of files; raises FileNotFoundError if one is missing."""
+    states = hashlib.sha256()
+    for path in paths:
+        status = os.stat(path)
+        line = f"{os.path.realpath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        states.update(os.fsencode(line))
+    return states.digest()
 
 
 def cached_features(
@@ -149,11 +195,8 @@ def cached_features(
     """Reads the features of N image files from a cache, (N, C) float32 on the CPU, and computes missing ones.
 
     The cache has a folder per key, which covers the encoder, the transforms, and path, size and modification time of
-    every file. Several devices compute in one process each; ``num_workers`` processes per device decode.
-
-    Raises:
-        ValueError: If an image can't be decoded.
-        OSError: If an image is missing, or features can't be read back after writing.
+    every file. Several devices compute in one process each; ``num_workers`` processes per device decode. Raises
+    ValueError if an image can't be decoded, OSError if one is missing or features can't be read back after writing.
     """
     description = {
         "encoder": encoder.identity,
@@ -166,10 +209,14 @@ def cached_features(
     }
     folder = Path(cache_dir) / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
     write_json(folder / "about.json", description)
-    shards = list_shards(folder, len(paths))
+    parts = _chunks(range(len(paths)), SHARD)
+    shards = [Shard(folder / f"{number:06}.npy", rows) for number, rows in enumerate(parts)]
     features = {shard: shard.read() for shard in shards}
     missing = [shard for shard in shards if features[shard] is None]
-    _extract_missing(devices, _Extraction(encoder.cpu(), list(paths), size, missing, num_workers))
+    if missing:
+        devices = devices[: len(missing)]
+        options = dict[str, Any](encoder=encoder.cpu(), paths=paths, size=size, num_workers=num_workers)
+        _run_processes(partial(_extract_share, shards=missing, devices=devices, **options), len(devices))
     remove_left_over(folder)
     features |= {shard: shard.read() for shard in missing}
     if lost := [shard.file for shard in shards if features[shard] is None]:
@@ -180,38 +227,33 @@ def cached_features(
     return torch.cat([torch.from_numpy(features[shard]) for shard in shards])
 
 
-class _Extraction(NamedTuple):
-    """Missing shards, and everything their features depend on."""
-
-    encoder: FrozenEncoder
-    paths: list[str]
-    size: int
-    missing: list[Shard]
-    num_workers: int
-
-
-def _extract_missing(devices: Sequence[str], task: _Extraction) -> None:
-    if len(devices) == 1 or len(task.missing) < 2:
-        _extract_share(0, devices[:1], task)
+def _run_processes(function: Callable[[int], None], count: int) -> None:
+    """Calls a function with the rank of each process; a single one is this process."""
+    if count == 1:
+        function(0)
         return
     try:
-        torch.multiprocessing.spawn(_extract_share, (devices, task), nprocs=len(devices))
+        torch.multiprocessing.spawn(function, nprocs=count)
     except torch.multiprocessing.ProcessRaisedException as error:  # contains a traceback; its last line is the message
         raise ValueError(str(error).strip().splitlines()[-1]) from error
 
 
-def _extract_share(rank: int, devices: Sequence[str], task: _Extraction) -> None:
-    """Extracts every ``len(devices)``-th of the missing shards."""
-    shards = task.missing[rank :: len(devices)]
-    if not shards:
-        return
-    batches = [batch for shard in shards for batch in _batches(shard.rows)]
-    features: Any = _iterate_features(
-        task.encoder, task.paths, batches, size=task.size, device=devices[rank], num_workers=task.num_workers
-    )
+def _extract_share(
+    rank: int,
+    *,
+    shards: Sequence[Shard],
+    devices: Sequence[str],
+    encoder: FrozenEncoder,
+    paths: Sequence[str],
+    size: int,
+    num_workers: int,
+) -> None:
+    """Writes every ``len(devices)``-th of the shards."""
+    shards = shards[rank :: len(devices)]
+    batches = [batch for shard in shards for batch in _chunks(shard.rows, BATCH)]
+    features: Any = _iterate_features(encoder, paths, batches, size, devices[rank], num_workers)
     if rank == 0 and sys.stderr.isatty():  # with several devices, the progress of the first one
         features = track_iter_progress((features, len(batches)), file=sys.stderr)
     features = iter(features)
     for shard in shards:
-        rows = [next(features) for _ in _batches(shard.rows)]
-        shard.save(torch.cat(rows).numpy())
+        shard.save(torch.cat([next(features) for _ in _chunks(shard.rows, BATCH)]).numpy())

@@ -1,7 +1,6 @@
 """Fine-tuning of the whole network by mmengine, with a config of ``configs/benchmarks/classification``."""
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from mmengine.model import BaseModule
 from sspyr_mm.benchmarks.base_protocol import Job, Outcome
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, Source
 from sspyr_mm.benchmarks.protocols import FineTuning
+from sspyr_mm.benchmarks.results.result import without_nan
 from sspyr_mm.benchmarks.training.process import default_processes, run_config
 from sspyr_mm.benchmarks.training.recipes import apply_options, load_recipe, rescale_schedule, resize_transforms
 from sspyr_mm.checkpoints import build_backbone
@@ -19,23 +19,17 @@ from sspyr_mm.datasets.splits import rank_ids, read_split, write_ids
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-__all__ = ["choose_images", "make_config", "run_finetune"]
-
 _HELD_OUT_PERCENT = 20
 """Percentage of the training images that is held out to choose the learning rates; then all of them train."""
-_ASL_ITERATIONS = 40 * (82783 // 128)
-"""Steps of the paper's run, which the decay of the averaged weights is for."""
+_ASL_ITERATIONS = 40 * (82783 // 128)  # steps of the paper's run, which the decay of the averaged weights is for
 
 
 def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
     """Chooses learning rates on held-out training images, then trains on all images of the protocol.
 
     Every run writes its metrics to a subfolder of ``job.folder``; finished runs are not repeated, and interrupted ones
-    are resumed. Figures are those of the test images after the last epoch.
-
-    Raises:
-        ValueError: If the network cannot be fine-tuned, there are too few images, or training diverges.
-        ChildProcessError: If a run fails; the message shows the end of its log.
+    are resumed. Figures are those of the test images after the last epoch. Raises ValueError if the network cannot be
+    fine-tuned, there are too few images or training diverges, ChildProcessError with the end of the log if it fails.
     """
     network = build_backbone(job.network.checkpoint)
     if not isinstance(network, BaseModule):
@@ -54,14 +48,12 @@ def run_finetune(protocol: FineTuning, job: Job) -> Outcome:
         further |= dict(backbone_rate=rates[0], head_rate=rates[1], held_out_mAP=held_out_figures)
     write_ids(train_ids := f"{folder}/train.txt", ids)
     cfg = make_config(protocol, job, f"{folder}/final", train_ids, (data.test_source, None), rates)
-    _report("final run on all images" if protocol.grid else "training", cfg)
-    metrics = run_config(cfg, default_processes())
+    metrics = run_config(cfg, default_processes(), "final run on all images" if protocol.grid else "training")
     if not math.isfinite(metrics["multi-label/mAP"]):
         raise ValueError(f"Training diverged on all of the images; see {cfg.work_dir}/log.txt")
     _weights(job).unlink(missing_ok=True)  # a concurrent run of the same command may have removed it
     figures: dict[str, Any] = {name.removeprefix("multi-label/"): value for name, value in metrics.items()}
-    percent = [figures.pop(f"AP_{name}") for name in data.test.classes]
-    figures["AP_per_class"] = data.by_class(percent)
+    figures["AP_per_class"] = without_nan({name: figures.pop(f"AP_{name}") for name in data.classes})
     return Outcome(figures, _describe(protocol, cfg), further)
 
 
@@ -91,29 +83,24 @@ def _choose_rates(
     folder, grid = job.folder, protocol.grid
     write_ids(held_out_ids := f"{folder}/held_out.txt", held_out)
     write_ids(kept_ids := f"{folder}/kept.txt", kept)
-    found: dict[tuple[float, float], float | None] = {}
+    found: dict[tuple[float, float], float] = {}
     for number, rates in enumerate(grid, 1):
         run = f"{folder}/backbone{rates[0]:g}_head{rates[1]:g}"
         cfg = make_config(protocol, job, run, kept_ids, (job.data.train_source, held_out_ids), rates)
-        _report(f"run {number} of {len(grid) + 1}: learning rates {rates[0]:g}, {rates[1]:g}", cfg)
-        value = run_config(cfg, default_processes())["multi-label/mAP"]
-        found[rates] = value if math.isfinite(value) else None
-    usable = {rates: value for rates, value in found.items() if value is not None}
+        title = f"run {number} of {len(grid) + 1}: learning rates {rates[0]:g}, {rates[1]:g}"
+        found[rates] = run_config(cfg, default_processes(), title)["multi-label/mAP"]
+    usable = {rates: value for rates, value in found.items() if math.isfinite(value)}
     if not usable:
         raise ValueError(f"Training diverged with every pair of learning rates; see {folder}")
     best = max(usable, key=usable.__getitem__)
-    return best, {f"{backbone:g}, {head:g}": value for (backbone, head), value in found.items()}
+    return best, without_nan({f"{backbone:g}, {head:g}": value for (backbone, head), value in found.items()})
 
 
 def choose_images(protocol: FineTuning, data: BenchmarkData, seed: int) -> tuple[list[str], list[str]]:
-    """Draws the protocol's percentage of the training images.
+    """Draws the ids of the training images to use; the first ones are held out to choose the learning rates.
 
-    Returns:
-        Ids of all images to use, and the first ones of them, held out to choose the learning rates; none without a
-        grid.
-
-    Raises:
-        ValueError: If there are too few images, or those held out show no class.
+    Returns all ids, and those held out, none without a grid. Raises ValueError if there are too few images, or those
+    held out show no class.
     """
     ids = rank_ids(data.train.image_ids, seed)
     ids = ids[: len(ids) * protocol.percent // 100]
@@ -133,10 +120,6 @@ def choose_images(protocol: FineTuning, data: BenchmarkData, seed: int) -> tuple
 
 def _weights(job: Job) -> Path:
     return Path(job.folder, "backbone.pth").absolute()
-
-
-def _report(run: str, cfg: Config) -> None:
-    print(f"{run}; log: {cfg.work_dir}/log.txt", file=sys.stderr, flush=True)
 
 
 def make_config(

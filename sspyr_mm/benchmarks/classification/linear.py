@@ -13,6 +13,7 @@ from sspyr_mm.benchmarks.base_protocol import Job, Outcome
 from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features
 from sspyr_mm.benchmarks.classification.linear_grid import LinearClassifiers, LinearRecipe, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
+from sspyr_mm.benchmarks.results.result import without_nan
 from sspyr_mm.evaluation.metrics import (
     average_precision,
     classification_counts,
@@ -21,12 +22,8 @@ from sspyr_mm.evaluation.metrics import (
     voc11_average_precision,
 )
 
-__all__ = ["choose_rate", "measure_linear", "run_linear"]
-
-_SIZE = 224
-"""Side of the centre crop in pixels. Source: paper, linear multi-label classification."""
-_HELD_OUT = 5
-"""One in this many training images is held out to choose the learning rate; then all of them train."""
+_SIZE = 224  # side of the centre crop in pixels. Source: paper, linear multi-label classification.
+_HELD_OUT = 5  # one in this many training images is held out to choose the learning rate; then all of them train
 _BATCH_SIZES = {"coco14": 128, "coco17": 128}
 """Images per step; 32 for other data. Source: paper, linear multi-label classification."""
 
@@ -34,8 +31,7 @@ _BATCH_SIZES = {"coco14": 128, "coco17": 128}
 def measure_linear(job: Job) -> Outcome:
     """Runs the linear protocol; figures are those of the test images after the last epoch.
 
-    Raises:
-        ValueError: If there are too few images, or every learning rate diverges.
+    Raises ValueError if there are too few images, or every learning rate diverges.
     """
     data, changed = job.data, dict(job.settings.changed)
     size = changed.pop("size", _SIZE)
@@ -55,7 +51,7 @@ def measure_linear(job: Job) -> Outcome:
         "mAP": mean_of_classes(precision),
         "mAP_voc11": mean_of_classes(voc11_average_precision(scores, targets)),
         **classification_counts(scores.sigmoid(), targets),
-        "AP_per_class": data.by_class((100 * precision).tolist()),
+        "AP_per_class": without_nan(dict(zip(data.classes, (100 * precision).tolist(), strict=True))),
     }
     settings = {"size": size, **asdict(recipe), "learning_rates": list(recipe.learning_rates)}
     return Outcome(figures, settings, further)
@@ -79,7 +75,7 @@ def run_linear(
         chosen by looking at the test images, each with its mAP.
 
     Raises:
-        ValueError: If there are too few images, or every learning rate diverges.
+        ValueError: If there are too few images, or the learning rates diverge.
     """
     features = [
         cached_features(encoder, part.paths, size=size, cache_dir=cache_dir, devices=devices)
@@ -87,8 +83,10 @@ def run_linear(
     ]
     train, test = (f.to(devices[0]) for f in features)
     labels, truth = (torch.from_numpy(part.targets).to(devices[0]) for part in (data.train, data.test))
-    chosen, held_out = _best_rate(train, labels, recipe, seed=seed)
-    index = recipe.learning_rates.index(chosen)
+    rates = recipe.learning_rates
+    held_out = choose_rate(train, labels, recipe, seed=seed) if len(rates) > 1 else {}
+    chosen = _highest(held_out) if held_out else rates[0]
+    index = rates.index(chosen)
     epochs: dict[int, float] = {}
 
     def watch(epoch: int, classifiers: LinearClassifiers) -> None:
@@ -104,33 +102,17 @@ def run_linear(
     rate, epoch = _highest(all_rates), _highest(epochs)
     return classifiers.scores(test, index).cpu(), {
         "learning_rate": chosen,
-        "held_out_mAP": _for_json(held_out),
-        "mAP_of_all_rates": _for_json(all_rates),
+        "held_out_mAP": without_nan(held_out),
+        "mAP_of_all_rates": without_nan(all_rates),
         "best_rate_on_test": {"learning_rate": rate, "mAP": all_rates[rate]},
         "best_epoch_on_test": {"epoch": epoch, "mAP": epochs[epoch]},
     }
 
 
-def _best_rate(
-    features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int
-) -> tuple[float, dict[float, float]]:
-    """Returns the learning rate that is best on held-out images, and the figures of all rates if there are several."""
-    if len(recipe.learning_rates) == 1:
-        return recipe.learning_rates[0], {}
-    held_out = choose_rate(features, targets, recipe, seed=seed)
-    if not any(map(math.isfinite, held_out.values())):
-        raise ValueError(
-            f"Every learning rate diverged ({', '.join(map(str, held_out))}): the features' values are too large; give "
-            "smaller ones with --learning-rates"
-        )
-    return _highest(held_out), held_out
-
-
 def choose_rate(features: Tensor, targets: Tensor, recipe: LinearRecipe, *, seed: int) -> dict[float, float]:
     """Measures every learning rate on held-out training images: mAP in percent, NaN if training diverges.
 
-    Raises:
-        ValueError: If there are fewer than five images, or those held out show no class.
+    Raises ValueError if there are fewer than five images, or those held out show no class.
     """
     count = len(features)
     if count < _HELD_OUT:
@@ -157,11 +139,11 @@ def _measure(scores: Tensor, targets: Tensor) -> float:
 
 
 def _highest(figures: dict[Any, float]) -> Any:
-    """Returns the key of the highest finite figure."""
+    """Returns the learning rate or epoch with the highest finite figure."""
     finite = {key: value for key, value in figures.items() if math.isfinite(value)}
+    if not finite:
+        raise ValueError(
+            f"Every learning rate diverged ({', '.join(map(str, figures))}): the features' values are too large; give "
+            "smaller ones with --learning-rates"
+        )
     return max(finite, key=finite.__getitem__)
-
-
-def _for_json(figures: dict[float, float]) -> dict[str, float | None]:
-    """Replaces NaN, which JSON does not have, by None."""
-    return {str(rate): value if math.isfinite(value) else None for rate, value in figures.items()}

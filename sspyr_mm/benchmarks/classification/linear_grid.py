@@ -13,8 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["LinearClassifiers", "LinearRecipe", "initial_weight", "train_grid"]
-
 
 @dataclass(frozen=True)
 class LinearRecipe:

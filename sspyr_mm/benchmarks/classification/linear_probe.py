@@ -13,10 +13,7 @@ from torch.nn import functional as F
 
 from sspyr_mm.evaluation.metrics import mean_average_precision
 
-__all__ = ["L2_GRID", "ProbeResult", "linear_probe"]
-
-L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Weight penalties to try; a held-out fifth of the training images chooses the best."""
+L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1)  # weight penalties to try; a held-out fifth of the training images chooses the best
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,8 @@ def linear_probe(
 ) -> ProbeResult:
     """Fits a logistic regression on standardised features by L-BFGS to convergence, and measures it on test images.
 
-    Args:
-        train: Features (N, C) and targets (N, L), 1, 0, or -1 to ignore.
-        test: Features and targets of the test images, in the same form.
-        multi_label: Whether to use one sigmoid per class instead of one softmax.
-        l2_grid: Penalties to choose from, on held-out training images.
-        seed: Random seed of the held-out images.
+    ``train`` and ``test`` are features (N, C) and targets (N, L), 1, 0, or -1 to ignore. ``multi_label`` selects one
+    sigmoid per class instead of one softmax. ``seed`` draws the images that choose a penalty of ``l2_grid``.
     """
     features, targets = train[0].double(), torch.as_tensor(train[1]).double()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))

@@ -1,10 +1,9 @@
 """Data sets with image labels: VOC2007, COCO, or any labelled set."""
 
 import hashlib
-import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,19 +12,8 @@ from typing import Any
 import numpy as np
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions
-from sspyr_mm.benchmarks.classification.feature_store import file_states
+from sspyr_mm.benchmarks.classification.features import file_states
 from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
-
-__all__ = [
-    "BenchmarkData",
-    "MeasuredData",
-    "Source",
-    "coco_sources",
-    "load_data",
-    "load_given",
-    "voc07_sources",
-    "warn_of_shared_files",
-]
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
 """Numbers of training and test images in the published data sets."""
@@ -38,10 +26,6 @@ class Source:
     source: str  # COCO json, VOC tree, CSV, or folder
     split: str | None = None
     image_root: str | None = None
-
-    def read(self) -> LabelledImages:
-        """Reads the labels."""
-        return read_labelled(self.source, split=self.split, image_root=self.image_root)
 
 
 class MeasuredData:
@@ -93,11 +77,6 @@ class BenchmarkData(MeasuredData):
         """Names of the classes, in the order of the target columns."""
         return self.train.classes
 
-    def by_class(self, percent: Sequence[float]) -> dict[str, float | None]:
-        """Maps names of classes to their average precision; None where it is NaN, which JSON does not have."""
-        values = (None if math.isnan(value) else value for value in percent)
-        return dict(zip(self.test.classes, values, strict=True))
-
     @cached_property
     def labels_digest(self) -> str:
         """Hash of classes, image ids and labels, equal on every machine."""
@@ -109,11 +88,9 @@ class BenchmarkData(MeasuredData):
 
 
 def load_given(options: DataOptions) -> list[BenchmarkData]:
-    """Reads every data set with image labels that is given on the command line.
+    """Reads every data set with image labels that is given on the command line; see :func:`load_data`.
 
-    Raises:
-        FileNotFoundError: If a data set does not exist.
-        ValueError: If none is given, a part is missing, or one cannot be used; see :func:`load_data`.
+    Raises FileNotFoundError if one does not exist, ValueError if none is given or a part is missing.
     """
     details = options.given(("train_split", "test_split", "train_images", "test_images"))
     if details and not options.train:
@@ -137,13 +114,10 @@ def load_given(options: DataOptions) -> list[BenchmarkData]:
 def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
     """Reads both splits, and warns if they share images.
 
-    Raises:
-        ValueError: If the test split has other classes, images have one label only, a split has no labels, or a source
-            can't be read.
+    Raises ValueError if the test split has other classes, images have one label only, a split has no labels, or a
+    source can't be read.
     """
-    learned, measured = train.read(), test.read()
-    _check_part("train", train, learned)
-    _check_part("test", test, measured)
+    learned, measured = _read_part("train", train), _read_part("test", test)
     data = BenchmarkData(name, train, test, learned, match_classes(learned, measured))
     warn_of_shared_files(data, train.source, test.source)
     return data
@@ -159,18 +133,20 @@ def warn_of_shared_files(data: MeasuredData, train: str, test: str) -> None:
         )
 
 
-def _check_part(name: str, source: Source, part: LabelledImages) -> None:
+def _read_part(name: str, source: Source) -> LabelledImages:
+    part = read_labelled(source.source, split=source.split, image_root=source.image_root)
     where = f"{name}: {source.source}" + (f", split {source.split}," if source.split else "")
     if not part.multi_label:
         raise ValueError(
-            f"{where} is a folder per class: these protocols are for several labels per image; give a COCO json, "
+            f"{where} has a folder per class: these protocols need several labels per image; give a COCO json, "
             "a VOC tree or a CSV. `probe` measures a folder per class"
         )
     if not (part.targets == 1).any():
         raise ValueError(
-            f"{where} has no label: none of its {len(part.paths)} images shows a class. Give annotations with labels "
+            f"{where} has no labels: none of its {len(part.paths)} images shows a class. Give annotations with labels "
             "(COCO's test sets have none)"
         )
+    return part
 
 
 def _files(paths: Iterable[str]) -> set[str]:
@@ -185,11 +161,7 @@ def _files(paths: Iterable[str]) -> set[str]:
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:
-    """Finds trainval and test of VOC2007 in ``VOCdevkit/VOC2007`` or a parent folder.
-
-    Raises:
-        FileNotFoundError: If there is no VOC2007.
-    """
+    """Finds trainval and test of VOC2007 in its folder or a parent; raises FileNotFoundError if there is none."""
     for folder in (root, f"{root}/VOC2007", f"{root}/VOCdevkit/VOC2007"):
         if Path(folder, "Annotations").is_dir():
             return Source(folder, "trainval"), Source(folder, "test")
@@ -202,11 +174,7 @@ def voc07_sources(root: str) -> tuple[Source, Source]:
 def coco_sources(root: str) -> tuple[str, Source, Source]:
     """Finds train and val of COCO in a folder with ``annotations/``: 2014, as in the paper, or else 2017.
 
-    Returns:
-        ``coco14`` or ``coco17``, and both sources.
-
-    Raises:
-        FileNotFoundError: If there is no COCO.
+    Returns ``coco14`` or ``coco17``, and both sources. Raises FileNotFoundError if there is no COCO.
     """
     for year in ("2014", "2017"):
         files = [f"{root}/annotations/instances_{part}{year}.json" for part in ("train", "val")]

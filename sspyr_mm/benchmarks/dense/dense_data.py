@@ -16,30 +16,20 @@ from sspyr_mm.benchmarks.classification.multi_label_data import MeasuredData
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-_TRANSPOSED = (5, 6, 7, 8)
-"""EXIF orientations that exchange height and width."""
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 @dataclass(frozen=True)
 class DensePart:
-    """Training or test part of a data set.
+    """Training or test part of a data set; folders and annotation files are below its root."""
 
-    Args:
-        annotations: Paths below the root: a COCO json, or lists of image ids.
-        images: Folder of the images, below the root.
-        masks: Folder of the masks of each list, below the root; empty for COCO.
-        paths: Paths of all images.
-        mask_paths: Paths of their masks; empty for COCO.
-        suffixes: File extensions of images and masks, which the lists omit.
-        rewritten: New contents of annotation files that mmdet or mmseg would fail on or read differently, by path.
-    """
-
-    annotations: tuple[str, ...]
-    images: str
-    masks: tuple[str, ...]
-    paths: tuple[str, ...]
-    mask_paths: tuple[str, ...] = ()
-    suffixes: tuple[str, str] = (".jpg", ".png")
+    annotations: tuple[str, ...]  # a COCO json, or lists of image ids
+    images: str  # folder of the images
+    masks: tuple[str, ...]  # folder of the masks of each list; empty for COCO
+    paths: tuple[str, ...]  # of all images
+    mask_paths: tuple[str, ...] = ()  # of their masks; empty for COCO
+    suffixes: tuple[str, str] = (".jpg", ".png")  # file extensions of images and masks, which the lists omit
+    # New contents, by path, of annotation files that mmdet or mmseg would fail on or read differently.
     rewritten: Mapping[str, str] = field(default_factory=dict)
 
     def write_annotations(self, folder: str) -> "DensePart":
@@ -113,9 +103,9 @@ def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
 
 
 def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str, *, annotated: str) -> None:
-    """Raises ValueError if images are loaded in another (width, height) than their annotations are for.
+    """Raises ValueError if the (width, height) of a loaded image differs from that of its annotations.
 
-    ``annotated`` names in the message what has the ``sizes``, and ``source`` where the images are listed.
+    The message calls the annotations, which have the ``sizes``, ``annotated``, and the list of the images ``source``.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, num_cores())) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # nothing is decoded
@@ -133,6 +123,6 @@ def check_sizes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: 
     else:
         reason = "labels would lie on the wrong pixels; use the images that were annotated"
     raise ValueError(
-        f"{source}: {len(wrong)} of {len(paths)} images have another size than {annotated}. First: {path} is loaded as "
+        f"{source}: {len(wrong)} of {len(paths)} images differ in size from {annotated}. First: {path} is loaded as "
         f"{came[0]} x {came[1]} (width x height), {annotated} is {wanted[0]} x {wanted[1]}: {reason}"
     )

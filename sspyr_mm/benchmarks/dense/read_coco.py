@@ -23,12 +23,9 @@ def read_coco_instances(root: str) -> DenseData:
     """Reads COCO's train and val with boxes and masks from its folder: of 2014, as in the paper, or else of 2017.
 
     Annotations are renumbered if ids are missing, zero or not unique: COCO's evaluator treats id 0 as unmatched.
-    Warns about boxes that mmdet leaves out of training.
-
-    Raises:
-        FileNotFoundError: If a json or images are missing.
-        ValueError: If a json is not a COCO json of instances, the parts have different categories, or an image is
-            loaded in another size than the json gives.
+    Warns about boxes that mmdet leaves out of training. Raises FileNotFoundError if a json or images are missing,
+    ValueError if a json is not a COCO json of instances, the parts have different categories, or an image differs in
+    size from the json.
     """
     name, *sources = coco_sources(root)
     train, test = (source.source for source in sources)
@@ -135,7 +132,7 @@ def _check_instances(content: Mapping[str, Any]) -> None:
 
 
 def _problem(one: Mapping[str, Any], sizes: Mapping[Any, list], categories: Mapping[Any, str]) -> str | None:
-    """Describes what makes an annotation unusable, given the [height, width] of the images by id."""
+    """Returns the reason why an annotation is unusable, given the [height, width] of the images by id, or None."""
     if missing := [key for key in _REQUIRED if key not in one]:
         return f"has no {missing[0]}"
     if one["image_id"] not in sizes or one["category_id"] not in categories:

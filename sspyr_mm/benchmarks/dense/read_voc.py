@@ -22,8 +22,7 @@ _LISTS = "ImageSets/Segmentation"
 _MASKS = "SegmentationClass"
 _IMAGE_SUFFIXES = (*(".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG"), *(".bmp", ".tif", ".tiff", ".webp"))
 _MASK_SUFFIXES = (".png", ".PNG")
-_VOID = 255
-"""Value of pixels that are neither trained on nor evaluated."""
+_VOID = 255  # value of pixels that are neither trained on nor evaluated
 
 
 def read_voc_masks(root: str) -> DenseData:
@@ -32,12 +31,9 @@ def read_voc_masks(root: str) -> DenseData:
     ``root`` is ``VOC2012`` or ``VOC2007``, or a folder above it. The variant is inferred from the lists: ``voc12aug``
     with ``aug.txt``; ``voc12`` with ``val.txt`` and either no ``test.txt`` or 2012 in the folder's name; else
     ``voc07``. Classes other than VOC's are read from ``ImageSets/Segmentation/class_names.txt``, one per line, without
-    the background. Warns about classes that no mask shows.
-
-    Raises:
-        FileNotFoundError: If the tree, or one of its lists, images or masks does not exist.
-        ValueError: If a list, a mask or the class names cannot be used, the masks of a part show no class, or a mask
-            has another size than its image is loaded in.
+    the background. Warns about classes that no mask shows. Raises FileNotFoundError if the tree, or one of its lists,
+    images or masks does not exist, ValueError if a list, a mask or the class names cannot be used, the masks of a part
+    show no class, or a mask differs in size from its loaded image.
     """
     names = ("VOC2012", "VOCdevkit/VOC2012", "VOC2007", "VOCdevkit/VOC2007")
     found = [folder for folder in (root, *(f"{root}/{name}" for name in names)) if Path(folder, _MASKS).is_dir()]
@@ -70,9 +66,7 @@ def _find_lists(tree: str) -> tuple[str, dict[str, str], dict[str, str]]:
 def _part(tree: str, lists: Mapping[str, str]) -> DensePart:
     files = [f"{_LISTS}/{name}.txt" for name in lists]
     folders = tuple(lists.values())
-    for file in files:
-        if not Path(tree, file).is_file():
-            raise FileNotFoundError(f"{tree}/{file} does not exist: add it")
+    require_files([f"{tree}/{file}" for file in files], tree)
     images = f"{tree}/JPEGImages"
     suffix = _suffix(f"{tree}/{files[0]}", images, _IMAGE_SUFFIXES)
     mask_suffix = _suffix(f"{tree}/{files[0]}", f"{tree}/{folders[0]}", _MASK_SUFFIXES)
@@ -83,15 +77,8 @@ def _part(tree: str, lists: Mapping[str, str]) -> DensePart:
         mask_paths += [f"{tree}/{folder}/{one}{mask_suffix}" for one in ids]
         if _read_by_mmseg(Path(tree, file)) != ids:
             rewritten[file] = "\n".join(ids) + "\n"
-    return DensePart(
-        tuple(files),
-        "JPEGImages",
-        folders,
-        require_files(paths, tree),
-        require_files(mask_paths, tree),
-        (suffix, mask_suffix),
-        rewritten,
-    )
+    existing = require_files(paths, tree), require_files(mask_paths, tree)
+    return DensePart(tuple(files), "JPEGImages", folders, *existing, (suffix, mask_suffix), rewritten)
 
 
 def _exists(folder: str, suffix: str, one: str) -> bool:
@@ -125,7 +112,7 @@ def _class_names(file: Path) -> tuple[str, ...]:
 
 
 class _Mask(NamedTuple):
-    """Which of the 256 values a mask holds, its (width, height), and what is wrong with it."""
+    """Values that a mask holds, (256,) bool, its (width, height), and its problem, if any."""
 
     used: np.ndarray
     size: tuple[int, int]

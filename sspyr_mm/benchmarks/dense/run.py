@@ -1,7 +1,6 @@
 """Runs detection and segmentation: completes a protocol's config for a network, data and machine, and trains it."""
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,10 +20,8 @@ from sspyr_mm.datasets.names import voc_colours
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
-_BATCH = 16
-"""Images per step. Source: paper, both protocols."""
-_CHECKPOINTS = 10
-"""Minimum number of checkpoints of a run; one is saved at least every thousand steps."""
+_BATCH = 16  # images per step. Source: paper, both protocols.
+_CHECKPOINTS = 10  # minimum number of checkpoints of a run; one is saved at least every thousand steps
 
 
 def run_dense(protocol: Dense, job: Job) -> Outcome:
@@ -45,13 +42,8 @@ def run_dense(protocol: Dense, job: Job) -> Outcome:
     with whole_file(weights) as partial:
         torch.save({"state_dict": state}, partial)
     steps = cfg.train_cfg.max_iters
-    print(
-        f"{data.name} {protocol.name}: {steps} steps of {batch} images, {num_processes} process(es); "
-        f"log: {cfg.work_dir}/log.txt",
-        file=sys.stderr,
-        flush=True,
-    )
-    metrics = run_config(cfg, num_processes)
+    title = f"{data.name} {protocol.name}: {steps} steps of {batch} images, {num_processes} process(es)"
+    metrics = run_config(cfg, num_processes, title)
     Path(weights).unlink(missing_ok=True)  # a concurrent run of the same command has removed it
     used = {
         "config": protocol.config,
@@ -125,7 +117,6 @@ def _set_voc(cfg: Config, data: DenseData) -> None:
     names = ("background", *data.classes)
 
     def dataset(part: DensePart, number: int, pipeline: list[ConfigDict]) -> dict:
-        """Returns the dataset of one list of a part."""
         return dict(
             type="mmseg.BaseSegDataset",
             data_root=data.root,

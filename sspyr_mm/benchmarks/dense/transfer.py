@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
@@ -45,7 +46,7 @@ def backbone_settings(cfg: Config, checkpoint: BackboneCheckpoint, weights: str)
 
     They are the shape and weights of the backbone, the normalisation, and the input channels of the following layers.
     ``weights`` is the file of the weights, under mmdet's names. Raises ValueError if the config is for another depth:
-    C4's heads are stages of a ResNet-50.
+    the heads of C4 are stages of a ResNet-50.
     """
     backbone = {**RESNET_VARIANTS[checkpoint.backbone["type"]], **checkpoint.backbone}
     init_cfg = dict(type="Pretrained", checkpoint=weights)
@@ -82,20 +83,16 @@ def images_per_process(batch: int, num_processes: int) -> int:
 
 
 def write_transfer_config(config: str, checkpoint: str, *, num_processes: int, work_dir: str | None = None) -> str:
-    """Exports the backbone of a checkpoint, and writes a config that starts from it, to one work dir.
+    """Exports the backbone of a checkpoint and a config that starts from it; returns the path of the config.
+
+    Raises FileNotFoundError if config or checkpoint do not exist, ValueError if the checkpoint cannot be used, the
+    config is for another depth, or the batch cannot be divided.
 
     Args:
         config: Config of ``configs/benchmarks/mmdetection`` or ``mmsegmentation``, or one that inherits it.
         checkpoint: Checkpoint of a ResNet, in any known format. Depth, width and normalisation are taken from it.
         num_processes: Number of training processes, which share the batch that the config's learning rate is for.
         work_dir: Output folder. Default: ``work_dirs/CONFIG/CHECKPOINT-SHA256``, unique to the checkpoint.
-
-    Returns:
-        Path of the config, ``WORK_DIR/CONFIG.py``.
-
-    Raises:
-        FileNotFoundError: If config or checkpoint do not exist.
-        ValueError: If the checkpoint cannot be used, the config is for another depth, or the batch cannot be divided.
     """
     for file in (config, checkpoint):
         if not os.path.isfile(file):
@@ -104,8 +101,7 @@ def write_transfer_config(config: str, checkpoint: str, *, num_processes: int, w
     init_default_scope(cfg.default_scope)
     found = read_backbone(checkpoint)
     check_backbone(os.path.basename(config), found.backbone, os.path.basename(checkpoint))
-    name = os.path.splitext(os.path.basename(config))[0]
-    stem = os.path.splitext(os.path.basename(checkpoint))[0]
+    name, stem = (Path(file).stem for file in (config, checkpoint))
     folder = os.path.abspath(work_dir or os.path.join("work_dirs", name, f"{stem}-{found.sha256[:8]}"))
     weights = os.path.join(folder, "backbone.pth")
     model = backbone_settings(cfg, found, weights)

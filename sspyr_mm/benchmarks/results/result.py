@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,45 +22,38 @@ _TYPES = {
     "as_published": bool,
 }
 """Types of the fields in a file, compared by ``type() is``: a bool is also an int."""
-_PREDICTIONS = "predictions"
-"""Entry of ``further`` that is the folder of drawn predictions."""
-_HIGHEST = 100 + 1e-6
-"""Highest percentage: a mean of values of 100 may exceed 100 by a rounding error."""
+_PREDICTIONS = "predictions"  # entry of `further` that is the folder of drawn predictions
+_HIGHEST = 100 + 1e-6  # highest percentage: a mean of values of 100 may exceed 100 by a rounding error
 
 
 @dataclass(frozen=True)
 class Result:
-    """Result of one network, protocol, data set and seed.
+    """Result of one network, protocol, data set and seed."""
 
-    Args:
-        network: Name of the network in tables.
-        protocol: Name of the protocol, such as ``linear``.
-        data: Name of the data set, such as ``voc07``.
-        seed: Random seed of the evaluation.
-        metric: Name of the metric, such as ``mAP``.
-        value: Value of the metric after the last epoch, in percent.
-        as_published: Whether settings and data equal those of the published results, so that they are comparable.
-        checkpoint: ``sha256``, ``format`` and ``path`` of the checkpoint, among others.
-        counts: Number of training images, test images and classes.
-        data_sha256: Hash of classes, images and labels.
-        settings: Settings of the run; ``changed`` holds those that differ from the protocol.
-        further: Other metrics, such as per-class precision. Names say so if a value was selected on the test set.
-        versions: Versions of Python and of the packages that may affect the result.
-    """
-
-    network: str
-    protocol: str
-    data: str
-    seed: int
-    metric: str
-    value: float
-    as_published: bool
-    checkpoint: Mapping[str, Any]
-    counts: Mapping[str, int]
-    data_sha256: str
-    settings: Mapping[str, Any]
+    network: str  # name in tables
+    protocol: str  # name, such as linear
+    data: str  # name of the data set, such as voc07
+    seed: int  # random seed of the evaluation
+    metric: str  # name, such as mAP
+    value: float  # of the metric after the last epoch, in percent
+    as_published: bool  # whether settings and data equal those of the published results, so that they are comparable
+    checkpoint: Mapping[str, Any]  # sha256, format and path of the checkpoint, among others
+    counts: Mapping[str, int]  # of training images, test images and classes
+    data_sha256: str  # hash of classes, images and labels
+    settings: Mapping[str, Any]  # of the run; `changed` holds those that differ from the protocol
+    # Other metrics, such as per-class precision. Names say so if a value was selected on the test set.
     further: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # of Python and packages that may affect the result
+
+    @property
+    def request(self) -> tuple[Any, ...]:
+        """Protocol, data, seed, labels and network that it is the result of."""
+        return (self.protocol, self.data, self.seed, self.data_sha256, self.checkpoint.get("identity"))
+
+    @property
+    def changed(self) -> Mapping[str, Any]:
+        """Settings that differ from the published ones."""
+        return self.settings.get("changed", {})
 
     @property
     def line(self) -> str:
@@ -81,6 +75,11 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def without_nan(figures: Mapping[Any, float]) -> dict[str, float | None]:
+    """Replaces NaN and infinities, which JSON does not have, by None."""
+    return {str(name): value if math.isfinite(value) else None for name, value in figures.items()}
+
+
 def write_result(result: Result, path: str | os.PathLike) -> None:
     """Writes a result to a JSON file atomically; its folder is created."""
     write_json(path, asdict(result))
@@ -97,15 +96,6 @@ def read_result(path: str | os.PathLike) -> Result:
         return result
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a result of `evaluate`: {error}") from error
-
-
-def matches(result: Result, *, protocol: str, data: str, seed: int, identity: str, data_sha256: str) -> bool:
-    """Returns whether a result is the requested one: its file may have been renamed, copied or edited.
-
-    ``identity`` is the network's, as in :attr:`Result.checkpoint`.
-    """
-    found = (result.protocol, result.data, result.seed, result.data_sha256)
-    return found == (protocol, data, seed, data_sha256) and result.checkpoint.get("identity") == identity
 
 
 def _check(result: Result) -> None:
@@ -126,9 +116,7 @@ def _check(result: Result) -> None:
 def find_results(places: list[str]) -> Iterator[Result]:
     """Yields the results in files, and in folders searched recursively for ``result-*.json``, in order of file names.
 
-    Raises:
-        FileNotFoundError: If a place does not exist.
-        ValueError: If a file does not hold a result, or a folder has no such file.
+    Raises FileNotFoundError if a place does not exist, ValueError if a file is not a result or a folder holds none.
     """
     for place in places:
         if not os.path.exists(place):
@@ -142,8 +130,7 @@ def find_results(places: list[str]) -> Iterator[Result]:
 def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict[str, str]]:
     """Finds folders of drawn predictions: of these results, and of comparable earlier ones in ``work_dir``.
 
-    Returns:
-        For each protocol and data set, the file name of its sheet -> network -> folder of the first seed.
+    Returns the folder of the first seed, by network, by the file name of the sheet of a protocol and data set.
     """
     drawn = [result for result in results if _PREDICTIONS in result.further]
     now = set(map(_comparable, drawn))
@@ -158,5 +145,4 @@ def find_predictions(results: Sequence[Result], work_dir: str) -> dict[str, dict
 
 def _comparable(result: Result) -> tuple[str, ...]:
     """Returns a key that is equal for results whose predictions are comparable."""
-    changed = json.dumps(result.settings.get("changed"), sort_keys=True)
-    return (result.protocol, result.data_sha256, changed)
+    return (result.protocol, result.data_sha256, json.dumps(result.changed, sort_keys=True))

@@ -7,41 +7,32 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 
 from sspyr_mm.benchmarks.training.worker import METRICS_FILE
 
-__all__ = ["default_processes", "run_config"]
-
-_STOPPED = 130
-"""Exit status of a worker that saved a checkpoint after an interrupt; see :class:`InterruptHook`."""
-_PATIENCE = 60.0
-"""Seconds a worker has to save that checkpoint."""
-_ORPHANS = 10.0
-"""Seconds within which a worker exits after its command was killed."""
+_STOPPED = 130  # exit status of a worker that saved a checkpoint after an interrupt; see InterruptHook
+_PATIENCE = 60.0  # seconds a worker has to save that checkpoint
+_ORPHANS = 10.0  # seconds within which a worker exits after its command was killed
 
 
-def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
+def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:
     """Trains a config in one worker process per device, and returns the metrics after the last epoch.
 
-    Metrics that its work dir already contains are returned at once.
-
-    Raises:
-        ValueError: If another run is training in the work dir.
-        ChildProcessError: If training fails; the message shows the end of its log.
-        KeyboardInterrupt: If it was interrupted; the next call resumes it.
+    Prints ``title`` and the path of the log. Metrics that the work dir already contains are returned at once. Raises
+    ValueError if another run is training there, ChildProcessError with the end of the log if training fails,
+    KeyboardInterrupt if it was interrupted; the next call resumes it.
     """
     folder = Path(cfg.work_dir)
     metrics = folder / METRICS_FILE
     folder.mkdir(parents=True, exist_ok=True)
+    print(f"{title}; log: {folder}/log.txt", file=sys.stderr, flush=True)
     with _locked(folder) as lock:
         if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
@@ -60,8 +51,7 @@ def run_config(cfg: Config, num_processes: int) -> dict[str, float]:
 def default_processes(batch: int = 32) -> int:
     """Returns the largest number of processes, at most one per GPU, that divides a batch.
 
-    Args:
-        batch: Images per step; default: the smallest of the classification protocols, which divides the others.
+    Default: the smallest batch of the classification protocols, which divides the others.
     """
     devices = max(1, torch.cuda.device_count())
     return max(number for number in range(1, devices + 1) if batch % number == 0)
@@ -127,9 +117,7 @@ def _train(folder: Path, command: list[str], lock: int) -> None:
 
 def _wait(process: subprocess.Popen) -> int:
     """Returns the exit status of a worker; after an interrupt, it has a minute to save."""
-    on_term: Any = signal.SIG_DFL
-    if threading.current_thread() is threading.main_thread():
-        on_term = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
+    on_term = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     try:
         return process.wait()
     except KeyboardInterrupt:  # terminals send it to the worker as well
@@ -139,5 +127,4 @@ def _wait(process: subprocess.Popen) -> int:
             process.kill()
         raise
     finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)
+        signal.signal(signal.SIGTERM, on_term)

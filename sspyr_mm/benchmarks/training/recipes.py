@@ -11,8 +11,6 @@ from mmengine.config import Config, DictAction
 from sspyr_mm.engine.options import merge_options
 from sspyr_mm.files import configs_dir
 
-__all__ = ["apply_options", "load_recipe", "parse_options", "rescale_schedule", "resize_transforms"]
-
 _FIXED = ("randomness", "randomness.seed", "work_dir", "load_from", "resume", "launcher")
 """Options that the command sets itself: seed, network and folder identify a result."""
 _SIDES = ("scale", "size", "crop_size", "shape")
@@ -27,8 +25,7 @@ def load_recipe(name: str) -> Config:
 def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
     """Parses ``--cfg-options`` such as ``model.train_cfg.rcnn.sampler.num=64`` like OpenMMLab's tools.
 
-    Raises:
-        ValueError: If a text has no key.
+    Raises ValueError if a text has no key.
     """
     if not texts:
         return None
@@ -43,14 +40,13 @@ def parse_options(texts: Sequence[str] | None) -> dict[str, Any] | None:
 def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Merges options into a config in place, see :func:`merge_options`.
 
-    Raises:
-        ValueError: If nothing reads an option, its value does not fit, or the command sets it itself.
+    Raises ValueError if nothing reads an option, its value does not fit, or the command sets it itself.
     """
     options = options or {}
     for key in options:
         if key in _FIXED or ".init_cfg" in key:
             raise ValueError(
-                f"--cfg-options {key} would change what is measured, which the command sets itself: give another "
+                f"--cfg-options {key} is set by the command itself, since it identifies the result: give another "
                 "checkpoint, --seeds or --work-dir"
             )
     try:
@@ -63,8 +59,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
 def rescale_schedule(cfg: Config, length: int) -> None:
     """Sets the epochs or iterations of a config in place; its schedules keep their proportions.
 
-    In a longer training, a schedule that ends before the training does is unchanged: the 15 000 steps of Mask R-CNN,
-    the first ones of the 1x schedule, become the whole 1x schedule with 90 000. Epochs are rounded down, steps up.
+    If the training becomes longer, a schedule that ends before it is unchanged: with 90,000 steps, Mask R-CNN trains
+    the whole 1x schedule, whose first 15,000 steps are the protocol. Epochs are rounded down, steps up.
     """
     by_epoch = "max_epochs" in cfg.train_cfg
     unit = "max_epochs" if by_epoch else "max_iters"

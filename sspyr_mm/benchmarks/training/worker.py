@@ -22,11 +22,8 @@ from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
 
-__all__ = ["METRICS_FILE", "NOTHING_FOUND", "main"]
-
 METRICS_FILE = "metrics.json"
-NOTHING_FOUND = "nothing_found"
-"""Replaces all metrics if the network detects no object."""
+NOTHING_FOUND = "nothing_found"  # replaces all metrics if the network detects no object
 
 
 def main(arguments: list[str] | None = None) -> None:

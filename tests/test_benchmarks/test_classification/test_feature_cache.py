@@ -10,9 +10,8 @@ from mmpretrain.models import ResNet
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from sspyr_mm.benchmarks.classification import feature_store
 from sspyr_mm.benchmarks.classification import features as features_module
-from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder, cached_features
+from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder, Shard, cached_features
 
 SIZE = 32
 
@@ -31,7 +30,7 @@ def encoder():
 
 @pytest.fixture
 def paths(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_store, "SHARD", 4)
+    monkeypatch.setattr(features_module, "SHARD", 4)
     monkeypatch.setattr(features_module, "BATCH", 3)
     rng = np.random.default_rng(0)
     files = []
@@ -102,7 +101,7 @@ def test_damaged_shard_is_extracted_again(encoder, paths, tmp_path, damage, caps
     features = np.load(shard)
     others = {"rows": features[:3], "dtype": features.astype(np.float64), "ndim": features[..., None]}
     if damage in others:  # complete, but of another shape or type
-        feature_store.Shard(shard, range(4, 8)).save(others[damage])
+        Shard(shard, range(4, 8)).save(others[damage])
     else:
         middle = len(content) // 2
         damaged = {

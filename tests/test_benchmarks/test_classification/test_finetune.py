@@ -22,7 +22,7 @@ def test_held_out_images_must_show_a_class(data):
 def test_diverged_pairs_of_rates_are_not_chosen(networks, data, tmp_path, monkeypatch):
     asked = []
 
-    def pretend(cfg, num_processes):
+    def pretend(cfg, num_processes, title):
         asked.append((cfg.optim_wrapper.optimizer.lr, Path(cfg.work_dir).name))
         if cfg.optim_wrapper.optimizer.lr == 0.1:
             return {"multi-label/mAP": math.nan}

@@ -34,7 +34,7 @@ def test_folder_per_class_is_refused(part, good, tmp_path):
         (tmp_path / "folders" / name).mkdir(parents=True)
         os.link(tmp_path / "good" / "a.jpg", tmp_path / "folders" / name / "1.jpg")
     folders = Source(str(tmp_path / "folders"))
-    message = f"{part}: {re.escape(folders.source)} is a folder per class: these protocols"
+    message = f"{part}: {re.escape(folders.source)} has a folder per class: these protocols"
     with pytest.raises(ValueError, match=message):
         load_data("mine", **{"train": good, "test": good, part: folders})
 
@@ -42,7 +42,7 @@ def test_folder_per_class_is_refused(part, good, tmp_path):
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_part_without_labels_is_refused(part, good, tmp_path):
     bare = table(tmp_path / "bare", "file,cat,dog\na.jpg,0,-1\nb.jpg,0,0\n")
-    message = rf"{part}: {re.escape(bare.source)} has no label: none of its 2 images shows a class"
+    message = rf"{part}: {re.escape(bare.source)} has no labels: none of its 2 images shows a class"
     with pytest.raises(ValueError, match=message):
         load_data("mine", **{"train": good, "test": good, part: bare})
 

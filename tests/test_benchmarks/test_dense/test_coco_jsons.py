@@ -166,7 +166,9 @@ def test_sizes_are_checked_against_loaded_images(layout, tmp_path, orientation, 
             read_coco_instances(root)
         return
     reason = "EXIF orientation is applied" if width == 16 else "the wrong pixels"
-    message = rf"val2017\.json: 1 of 3 images have .*First: .*b c\.jpg is loaded as {width} x {height} .*{reason}"
+    message = (
+        rf"val2017\.json: 1 of 3 images differ in size .*First: .*b c\.jpg is loaded as {width} x {height} .*{reason}"
+    )
     with pytest.raises(ValueError, match=message):
         read_coco_instances(root)
 

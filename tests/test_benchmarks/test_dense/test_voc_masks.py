@@ -126,7 +126,7 @@ def test_binary_masks_among_others_are_counted(tree):
         (MASK * 0, r"No mask of .*train\.txt shows a class: all 3 hold only 0$"),
         (MASK + 1, r"train 0\.png has class 2: .* 1 to 1 for .* 3 of 3 masks"),
         (np.dstack([MASK] * 3), r"train 0\.png is uint8 \(16, 24, 3\)"),
-        (MASK[::2, ::2], r"train\.txt: 3 of 3 images have another size than the mask\. First: .*"
+        (MASK[::2, ::2], r"train\.txt: 3 of 3 images differ in size from the mask\. First: .*"
          r"train 0\.jpg is loaded as 24 x 16 .* is 12 x 8"),
     ],
 )  # fmt: skip
@@ -153,7 +153,7 @@ def test_mask_sizes_are_checked_against_loaded_images(tree, tmp_path, suffix, or
         read_voc_masks(root)
     else:
         reason = "EXIF orientation is applied" if loaded == (24, 16) else "the wrong pixels"
-        with pytest.raises(ValueError, match=f"3 of 3 images have another size.*{reason}"):
+        with pytest.raises(ValueError, match=f"3 of 3 images differ in size.*{reason}"):
             read_voc_masks(root)
 
 
@@ -169,7 +169,7 @@ def test_orientation_in_xmp_is_ignored_like_in_opencv(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_class_names(tree, tmp_path, encoding):
+def test_class_names_are_read_in_any_encoding_and_checked(tree, tmp_path, encoding):
     root = tree()
     names = tmp_path / LISTS / "class_names.txt"
     names.write_bytes("thing one\r\nthing two\r\n".encode(encoding))

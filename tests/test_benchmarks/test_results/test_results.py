@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from sspyr_mm.benchmarks.results.published import PUBLISHED
-from sspyr_mm.benchmarks.results.result import Result, find_results, matches, read_result, write_result
-from sspyr_mm.benchmarks.results.table import make_rows, plot, to_csv, to_markdown
+from sspyr_mm.benchmarks.results.result import Result, find_results, read_result, write_result
+from sspyr_mm.benchmarks.results.rows import PUBLISHED, make_rows
+from sspyr_mm.benchmarks.results.table import plot, to_csv, to_markdown
 from sspyr_mm.cli import results as command
 
 
@@ -34,7 +34,7 @@ def result(**changes):
     return replace(base, **changes)
 
 
-def test_round_trip(tmp_path):
+def test_written_result_is_read_back(tmp_path):
     write_result(result(), tmp_path / "deep" / "result-1.json")
     assert read_result(tmp_path / "deep" / "result-1.json") == result()
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["result-1.json"]
@@ -81,11 +81,9 @@ def test_bounds_of_the_value_are_accepted(tmp_path):
         assert read_result(tmp_path / "result-1.json").value == value
 
 
-def test_result_matches_only_its_own_request():
-    asked = {"protocol": "linear", "data": "voc07", "seed": 0, "identity": "ef", "data_sha256": "cd"}
-    assert matches(result(), **asked)
-    for name in asked:
-        assert not matches(result(), **{**asked, name: "other"}), name
+def test_request_identifies_protocol_data_seed_labels_and_network():
+    assert result().request == ("linear", "voc07", 0, "cd", "ef")
+    assert result(value=1.0, network="renamed.pth", settings={}).request == result().request
 
 
 def test_seeds_share_a_row_and_other_settings_do_not():
@@ -199,7 +197,7 @@ def test_new_and_read_results_share_a_row(tmp_path):
     assert [row.note] == [r.note for r in make_rows([read, replace(now, seed=1)], published=False)]
 
 
-def test_markdown_and_csv():
+def test_markdown_escapes_bars_and_csv_holds_all_digits():
     rows = make_rows([result(network="a|b.pth")], published=False)
     lines = to_markdown(rows).splitlines()
     assert lines[0].startswith("| data ") and set(lines[1]) <= set("| -")
@@ -222,7 +220,7 @@ def test_plot_of_two_protocols(tmp_path):
         plot([], tmp_path / "none.svg")
 
 
-def test_errors(tmp_path):
+def test_places_without_results_are_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         list(find_results([str(tmp_path / "none")]))
     with pytest.raises(ValueError, match=r"No result in .* writes result-\*\.json"):

@@ -27,7 +27,7 @@ def test_damaged_metrics_are_measured_again(content, tmp_path, monkeypatch, caps
     written = '{"multi-label/mAP": 5.0}'
     monkeypatch.setattr(training, "_train", lambda *_: metrics.write_text(written))
     cfg = Config(dict(work_dir=str(tmp_path)))
-    assert training.run_config(cfg, 1) == {"multi-label/mAP": 5.0}
+    assert training.run_config(cfg, 1, "run") == {"multi-label/mAP": 5.0}
     assert f"{metrics} is damaged" in capsys.readouterr().err
 
 
@@ -43,7 +43,7 @@ def test_second_run_in_one_folder_is_refused(networks, data, tmp_path, monkeypat
     def meanwhile(folder, command, lock):
         message = rf"Another run \(process {os.getpid()} on .*\) is training in .*final"
         with pytest.raises(ValueError, match=message):
-            training.run_config(Config(dict(work_dir=str(folder))), 1)
+            training.run_config(Config(dict(work_dir=str(folder))), 1, "second run")
         (folder / "metrics.json").write_text('{"multi-label/mAP": NaN}')
 
     monkeypatch.setattr(training, "_train", meanwhile)
@@ -59,7 +59,7 @@ def test_diverged_worker_reports_nan_and_leaves_no_checkpoint(networks, data, tm
     job = Job(networks[0], data, 0, str(tmp_path), folder, Settings(32, 2))
     torch.save(networks[0].checkpoint.state_dict, finetune._weights(job))
     cfg = finetune.make_config(find_protocol("semi100"), job, folder, str(ids), (data.test_source, None), (1e9, 1e9))
-    figures = training.run_config(cfg, 1)
+    figures = training.run_config(cfg, 1, "run")
     assert list(figures) == ["multi-label/mAP"] and math.isnan(figures["multi-label/mAP"])
     assert not list((tmp_path / "x").glob("*.pth"))
 
