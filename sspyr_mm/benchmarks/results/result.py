@@ -89,8 +89,9 @@ def read_result(path: str | os.PathLike) -> Result:
     """Reads a file written by :func:`write_result`; raises ValueError if it does not hold a result."""
     try:
         content = json.loads(Path(path).read_text())
-        if "beside" in content:  # name until version 0.2
-            content["further"] = content.pop("beside")
+        if isinstance(content, dict) and isinstance(further := content.get("beside"), dict):  # names until version 0.2
+            del content["beside"]
+            content["further"] = {{"pictures": "predictions"}.get(key, key): value for key, value in further.items()}
         result = Result(**content)
         _check(result)
         return result

@@ -41,10 +41,13 @@ def test_written_result_is_read_back(tmp_path):
 
 
 def test_results_of_version_0_2_are_read(tmp_path):
-    write_result(result(), tmp_path / "result-1.json")
+    written = result(further={"CF1": 55.0, "predictions": "a/final"})
+    write_result(written, tmp_path / "result-1.json")
     text = (tmp_path / "result-1.json").read_text()
-    (tmp_path / "result-1.json").write_text(text.replace('"further"', '"beside"'))
-    assert read_result(tmp_path / "result-1.json") == result()
+    (tmp_path / "result-1.json").write_text(
+        text.replace('"further"', '"beside"').replace('"predictions"', '"pictures"')
+    )
+    assert read_result(tmp_path / "result-1.json") == written
 
 
 @pytest.mark.parametrize(
