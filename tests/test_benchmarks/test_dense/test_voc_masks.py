@@ -5,7 +5,7 @@ import warnings
 import mmcv
 import numpy as np
 import pytest
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope
 from mmseg.registry import DATASETS
 from PIL import Image
 
@@ -56,8 +56,8 @@ def dataset(data, checkpoint, folder):
     settings = Settings(size=16)
     kwargs = dict(weights="", num_processes=1, settings=settings)
     cfg = make_config(find_protocol("fcn_voc").config, read_backbone(checkpoint), data, **kwargs)
-    init_default_scope("mmseg")
-    return DATASETS.build(cfg.train_dataloader.dataset)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        return DATASETS.build(cfg.train_dataloader.dataset)
 
 
 @pytest.mark.parametrize(
