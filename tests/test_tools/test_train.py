@@ -34,7 +34,7 @@ def train(work_dir, *options, config=CONFIG):
     ("option", "message"),
     [
         ("train_cfg.val_interval=1", f"missing.pth can not be found. {EXPORT}"),
-        ("train_dataloader.dataset.crops=3", "got an unexpected keyword argument 'crops'"),
+        ("train_dataloader.dataset.crops=3", "(MultiLabelImages) has no setting `crops`"),
         (
             "train_dataloader.dataset.image_ids=ids.txt",
             "ids.txt: 1 of 2 listed images are missing from the annotations: 999; the list was made for another "
@@ -42,7 +42,7 @@ def train(work_dir, *options, config=CONFIG):
             "--name NAME --out DIR and set train_dataloader.dataset.image_ids",
         ),
     ],
-    ids=["FileNotFoundError", "TypeError", "ValueError"],
+    ids=["FileNotFoundError", "unread_setting", "ValueError"],
 )
 def test_error_before_training_ends_with_a_message(tmp_path, data, option, message):
     weights = "model.backbone.init_cfg.checkpoint=missing.pth"
