@@ -19,6 +19,11 @@ def local_processes() -> int:
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), 1)
 
 
+def cores_per_process() -> int:
+    """Returns each local process's share of the cores, at least 1."""
+    return max(1, num_cores() // local_processes())
+
+
 def limit_threads(num_workers: int) -> int:
     """Sets the threads of torch's operators in this process, so that it and its workers do not exceed the cores.
 
@@ -37,7 +42,7 @@ def limit_threads(num_workers: int) -> int:
     if not wanted and os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads()  # OpenMP has read its variable
     if wanted in (None, "", "auto"):
-        threads = max(1, num_cores() // local_processes() - num_workers)
+        threads = max(1, cores_per_process() - num_workers)
     elif wanted.isdecimal() and int(wanted) > 0:
         threads = int(wanted)
     else:

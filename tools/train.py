@@ -113,7 +113,8 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         check_full_batch(runner.train_dataloader)
     runner.train()
-    runner.logger.info(f"Training is done. Last checkpoint: {find_latest_checkpoint(runner.work_dir)}")
+    if checkpoint := find_latest_checkpoint(runner.work_dir):  # None if the config saves none
+        runner.logger.info(f"Training is done. Last checkpoint: {checkpoint}")
 
 
 _LIST_IS_MISSING = "Failed to load `ann_file`"

@@ -176,7 +176,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
 
 
 def find_protocol(name: str) -> Protocol:
-    """Returns the protocol with a name; raises ValueError if there is none."""
+    """Returns the protocol with a name; raises ValueError if the name is unknown."""
     for protocol in PROTOCOLS:
         if protocol.name == name:
             return protocol

@@ -173,7 +173,7 @@ class _Option:
         if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders accept additional keys
             return None
         kind = self.options.get(f"{name}.type", node.get("type"))
-        types = ([] if kind is None else _types(self.cfg, kind)) or _DEFAULT_TYPES.get(name, [])
+        types = _types(self.cfg, kind) or _DEFAULT_TYPES.get(name, [])
         known = _IN_ANY_TYPE | _READ_BY_RUNNER.get(name, set()) | _READ_INSIDE.get(path[0], set())
         for one in types:
             names = _parameters(one)

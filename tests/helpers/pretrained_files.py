@@ -1,13 +1,23 @@
-"""Pre-training checkpoints with random weights."""
+"""Checkpoints with random weights."""
 
 import torch
 from backbone_checks import scatter
 from mmengine.config import Config
+from mmpretrain.models import ResNet
 from project import ROOT
 
 from sspyr_mm.checkpoints.pretraining import build_model
 
 NARROW = {"type": "ResNet", "depth": 18, "stem_channels": 8, "base_channels": 8}
+
+
+def save_resnet18(path, *, width, seed):
+    """Writes the tensors of a narrow ResNet-18, initialised as for training."""
+    torch.manual_seed(seed)
+    network = ResNet(18, stem_channels=width, base_channels=width)
+    network.init_weights()
+    torch.save(network.state_dict(), path)
+    return str(path)
 
 
 def pretrain(path, backbone, channels, *, train_dataloader=None, **model):

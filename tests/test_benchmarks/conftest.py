@@ -1,8 +1,7 @@
 """Generated scenes with labels, and a small checkpoint in torchvision's layout."""
 
 import pytest
-import torch
-from mmpretrain.models import ResNet
+from pretrained_files import save_resnet18
 
 from sspyr_mm.benchmarks.classification.multi_label_data import coco_sources, load_data
 from sspyr_mm.benchmarks.networks import read_networks
@@ -18,12 +17,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    torch.manual_seed(1)
-    network = ResNet(18, stem_channels=8, base_channels=8)
-    network.init_weights()
-    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
-    torch.save(network.state_dict(), path)
-    return str(path)
+    return save_resnet18(tmp_path_factory.mktemp("checkpoint") / "small.pth", width=8, seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -161,7 +161,7 @@ def _files(paths: Iterable[str]) -> set[str]:
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:
-    """Finds trainval and test of VOC2007 in its folder or a parent; raises FileNotFoundError if there is none."""
+    """Finds trainval and test of VOC2007 in its folder or a parent; raises FileNotFoundError if neither contains it."""
     for folder in (root, f"{root}/VOC2007", f"{root}/VOCdevkit/VOC2007"):
         if Path(folder, "Annotations").is_dir():
             return Source(folder, "trainval"), Source(folder, "test")

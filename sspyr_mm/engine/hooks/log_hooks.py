@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from sspyr_mm.engine.hooks.model_access import is_line_due, log_interval
-from sspyr_mm.machine import local_processes, num_cores
+from sspyr_mm.machine import cores_per_process
 
 __all__ = ["DeferredRuntimeInfoHook", "ProgressBarHook", "ThroughputHook"]
 
@@ -100,7 +100,7 @@ class ThroughputHook(Hook):
 
 
 def _remedy(num_workers: int, waited: float) -> str:
-    cores = num_cores() // local_processes()
+    cores = cores_per_process()
     first = f"Raise train_dataloader.num_workers to {cores}, or reduce" if num_workers < cores else "Reduce"
     return (
         f"Training waits for images {waited:.0f} % of the time. Workers: {num_workers}, cores: {cores} per process. "

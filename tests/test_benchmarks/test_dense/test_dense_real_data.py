@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from pretrained_files import save_resnet18
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -146,11 +146,4 @@ def test_protocol_runs_on_real_files(real_data, narrow_file, tmp_path, protocol)
 
 @pytest.fixture(scope="module")
 def narrow_file(tmp_path_factory):
-    from mmpretrain.models import ResNet
-
-    torch.manual_seed(0)
-    network = ResNet(18, stem_channels=32, base_channels=32)
-    network.init_weights()
-    path = tmp_path_factory.mktemp("checkpoint") / "narrow.pth"
-    torch.save(network.state_dict(), path)
-    return str(path)
+    return save_resnet18(tmp_path_factory.mktemp("checkpoint") / "narrow.pth", width=32, seed=0)
