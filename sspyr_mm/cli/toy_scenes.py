@@ -1,7 +1,5 @@
 """``python -m sspyr_mm toy-scenes DIR``: draws a labelled data set of multi-object scenes."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -276,7 +276,7 @@ def test_sizes_are_parsed() -> None:
 
 
 def test_draw_scene_refuses_small_sizes() -> None:
-    with pytest.raises(ValueError, match="size must be at least 64 pixels in height and width, got 64x63"):
+    with pytest.raises(ValueError, match="size must be 64 to 4096 pixels in height and width, got 64x63: give a"):
         draw_scene(np.random.default_rng(0), (64, 63))
 
 
