@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from sspyr_mm.datasets.finding.walk import is_kind
 from sspyr_mm.datasets.text import read_lines
-from sspyr_mm.files import printable
+from sspyr_mm.files import printable, shortened
 
 _SAMPLE = 32
 """Number of lines from which the form of a list is detected."""
@@ -82,6 +82,20 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
             "(--cfg-options train_dataloader.dataset.max_missing=SHARE)"
         )
     return kept, f"{found}; the other {len(kept)} are used"
+
+
+def require_files(paths: Sequence[str], source: str | os.PathLike[str], remedy: str = "add them") -> None:
+    """Raises FileNotFoundError, with the ``remedy``, if files that ``source`` names are missing.
+
+    Lists each folder once, which is faster than checking files.
+    """
+    folders = set(map(os.path.dirname, paths))
+    present = {folder: set(os.listdir(folder or ".")) for folder in folders if os.path.isdir(folder or ".")}
+    missing = [path for path in paths if os.path.basename(path) not in present.get(os.path.dirname(path), ())]
+    if missing:
+        raise FileNotFoundError(
+            f"{source}: {len(missing)} of {len(paths)} files do not exist: {shortened(missing)}; {remedy}"
+        )
 
 
 def _present(paths: Sequence[str]) -> bytearray:
