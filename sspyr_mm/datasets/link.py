@@ -16,14 +16,9 @@ from sspyr_mm.pyramid import PyramidSpec
 
 
 def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
-    """Builds the training data set of a config, with the pyramid of ``cfg.model``, set to the first epoch.
+    """Builds the training data set of a pre-training config, with the pyramid of its model, set to the first epoch.
 
-    Args:
-        cfg: Pre-training config.
-        seed: Seed of the views.
-
-    Raises:
-        ValueError: If a transform has a different pyramid.
+    The ``seed`` is that of the views. Raises ValueError if a transform has a different pyramid.
     """
     init_default_scope("mmpretrain")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
