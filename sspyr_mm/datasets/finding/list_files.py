@@ -17,6 +17,7 @@ _SAMPLE = 32
 """Number of lines from which the form of a list is detected."""
 _WORTH_A_SCAN = 100
 """Number of files from which their folder is listed once; fewer are checked one by one."""
+_URL = re.compile(r"[\w+.:-]+://")
 _LABEL = re.compile(r"(?:\s+|[,;]\s*)-?\d+(?:\.\d+)?$")
 _FORMS: dict[str, Callable[[str], str]] = {
     "": str,
@@ -85,14 +86,8 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
 
 
 def require_files(paths: Sequence[str], source: str | os.PathLike[str], remedy: str = "add them") -> None:
-    """Raises FileNotFoundError, with the ``remedy``, if files that ``source`` names are missing.
-
-    Lists each folder once, which is faster than checking files.
-    """
-    folders = set(map(os.path.dirname, paths))
-    present = {folder: set(os.listdir(folder or ".")) for folder in folders if os.path.isdir(folder or ".")}
-    missing = [path for path in paths if os.path.basename(path) not in present.get(os.path.dirname(path), ())]
-    if missing:
+    """Raises FileNotFoundError, with the ``remedy``, if files that ``source`` names are missing."""
+    if missing := [path for path, found in zip(paths, _present(paths), strict=True) if not found]:
         raise FileNotFoundError(
             f"{source}: {len(missing)} of {len(paths)} files do not exist: {shortened(missing)}; {remedy}"
         )
@@ -103,7 +98,7 @@ def _present(paths: Sequence[str]) -> bytearray:
     present = bytearray(len(paths))
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
-        if "://" in path:
+        if _URL.match(path):
             present[index] = 1
         else:
             by_folder[os.path.dirname(path)].append(index)
