@@ -72,8 +72,11 @@ def _interruptible() -> Iterator[None]:
     from litdata.processing.data_processor import DataProcessor
 
     owner, others = os.getpid(), set(multiprocessing.active_children())
+    interrupted = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
         if os.getpid() != owner:  # a child process that inherited the handler
             os._exit(128 + signum)
         raise KeyboardInterrupt
@@ -89,6 +92,8 @@ def _interruptible() -> Iterator[None]:
             child.join()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if interrupted:  # again: Python ignores an exception that is raised while a process forks
+            raise KeyboardInterrupt
 
 
 def worker_place(world_size: int, rank: int) -> Any:
