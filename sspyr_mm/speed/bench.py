@@ -12,12 +12,13 @@ from mmengine.config import Config
 from PIL import Image
 
 from sspyr_mm.compat import find_distribution
+from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.files import configs_dir
 from sspyr_mm.machine import num_cores
 from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.images import find_images, make_images
-from sspyr_mm.speed.pipelines import PillowAugment, PillowPipeline, PyramidPipeline, collate
+from sspyr_mm.speed.pipelines import PillowPipeline, PyramidPipeline, collate, pillow_augment
 from sspyr_mm.speed.timing import cpu_ms, wall_ms
 from sspyr_mm.speed.training import Setting, measure_training
 
@@ -93,7 +94,7 @@ def open_setting(
 
 
 def _read_config(path: Path) -> Config:
-    """Reads a pre-training config and states the embedding size in its neck, where tools/speed/swav.py reads it."""
+    """Reads a pre-training config, for this machine."""
     cfg = Config.fromfile(path)
     problems = [f"no {n}" for n in ("train_dataloader", "optim_wrapper") if n not in cfg]
     if cfg.get("model", {}).get("type") != "SSPRL":
@@ -103,9 +104,7 @@ def _read_config(path: Path) -> Config:
             f"{path} is not a pre-training config ({', '.join(problems)}); pass one of configs/ssprl, or one that "
             "inherits from it"
         )
-    if "embed_dims" in cfg.model.head:
-        cfg.model.neck.setdefault("out_channels", cfg.model.head.embed_dims)
-    return cfg
+    return prepare_config(cfg)
 
 
 def paper_pyramid() -> PyramidSpec:
@@ -129,7 +128,7 @@ def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
 
 def measure_augmentation(spec: PyramidSpec, setting: Setting, count: int) -> dict[str, Any]:
     """Measures the augmentation of all patches of an image: ours on the device, Pillow's on one core."""
-    augment, pillow = PyramidAugment(spec).to(setting.device), PillowAugment()
+    augment, pillow = PyramidAugment(spec).to(setting.device), pillow_augment()
     paths = setting.paths[:count]
     batch = collate([PyramidPipeline(spec)(path) for path in paths])
     sides = [g.patch for g in spec.groups for _ in range(g.num_views * g.num_patches)]

@@ -1,7 +1,7 @@
 """Pipelines from a file to views: that of the shipped configs, and one with Pillow for the same views."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransf
 from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_MEAN, IMAGENET_STD
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
 
-__all__ = ["PillowAugment", "PillowPipeline", "PyramidPipeline", "collate"]
+__all__ = ["PillowPipeline", "PyramidPipeline", "collate", "pillow_augment"]
 
 
 class PyramidPipeline:
@@ -45,7 +45,7 @@ class PillowPipeline:
 
     def __init__(self, spec: PyramidSpec) -> None:
         self.spec = spec
-        self.augment = PillowAugment()
+        self.augment = pillow_augment()
 
     def __call__(self, path: str) -> list[Tensor]:
         """Returns all patches of one image: by scale, then view, then cell."""
@@ -67,22 +67,22 @@ class PillowPipeline:
         ]
 
 
-class PillowAugment:
-    """Flip, colour jitter, grayscale, blur and normalisation of one patch with Pillow."""
+def pillow_augment() -> Callable[[Image.Image], Tensor]:
+    """Returns flip, colour jitter, grayscale, blur and normalisation of a patch with Pillow, as (3, P, P) float32."""
+    mean, std = ([value / 255 for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    steps = [
+        transforms.RandomHorizontalFlip(0.5),
+        transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8),
+        transforms.RandomGrayscale(0.2),
+        transforms.RandomApply([_blur], 0.5),
+        transforms.ToTensor(),
+        transforms.Normalize(mean, std),
+    ]
+    return transforms.Compose(steps)
 
-    def __init__(self) -> None:
-        self.flip = transforms.RandomHorizontalFlip(0.5)
-        self.jitter = transforms.RandomApply([transforms.ColorJitter(0.8, 0.8, 0.8, 0.2)], 0.8)
-        self.gray = transforms.RandomGrayscale(0.2)
-        mean, std = ([value / 255 for value in values] for values in (IMAGENET_MEAN, IMAGENET_STD))
-        self.normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
 
-    def __call__(self, patch: Image.Image) -> Tensor:
-        """Returns (3, P, P) float32."""
-        patch = self.gray(self.jitter(self.flip(patch)))
-        if random.random() < 0.5:
-            patch = patch.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
-        return self.normalize(patch)
+def _blur(patch: Image.Image) -> Image.Image:
+    return patch.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

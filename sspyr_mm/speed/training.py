@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,6 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.pipelines import PyramidPipeline, collate
@@ -29,8 +27,6 @@ __all__ = ["Setting", "make_step", "measure_training"]
 
 _PREFETCHED = 2
 """Batches that a worker prefetches."""
-_PRECISION = ("type", "dtype", "loss_scale")
-"""Keys of an optimizer wrapper that set the precision."""
 
 
 @dataclass
@@ -53,18 +49,12 @@ class Setting:
     def build(self, **changes: Any) -> SSPRL:
         """Builds the network of the config, with changes, in training mode."""
         torch.manual_seed(0)
-        level = logging.root.manager.disable
-        logging.disable(logging.INFO)  # a line per initialised parameter
-        try:
-            model = revert_sync_batchnorm(MODELS.build({**copy.deepcopy(self.cfg.model), **changes}))
-            model.init_weights()
-        finally:
-            logging.disable(level)
-        return model.to(self.device).train()
+        model = MODELS.build({**copy.deepcopy(self.cfg.model), **changes})
+        return revert_sync_batchnorm(model).to(self.device).train()
 
     def wrap(self, model: nn.Module, optimizer: dict) -> OptimWrapper:
         """Builds an optimizer from its config, in the precision of the training config."""
-        precision = {n: v for n, v in self.cfg.optim_wrapper.items() if n in _PRECISION}
+        precision = {n: v for n, v in self.cfg.optim_wrapper.items() if n in ("type", "dtype", "loss_scale")}
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             return build_optim_wrapper(model, {**precision, "optimizer": copy.deepcopy(optimizer)})
 
@@ -105,9 +95,8 @@ def _load(pipeline: Callable[[str], object], collate_fn: Any, paths: Sequence[st
 
 def make_step(setting: Setting) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[str, Any]], None]]:
     """Builds network and optimizer of the config, and a function that trains on a batch of regions."""
-    cfg = prepare_config(copy.deepcopy(setting.cfg))
     model = setting.build()
-    wrapper = setting.wrap(model, cfg.optim_wrapper.optimizer)
+    wrapper = setting.wrap(model, setting.cfg.optim_wrapper.optimizer)
 
     def step(regions: Mapping[str, Any]) -> None:
         model.train_step(regions, wrapper)
