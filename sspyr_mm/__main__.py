@@ -23,10 +23,7 @@ COMMANDS = {
         "classification, detection and segmentation protocols on checkpoints of any known format",
     ),
     "results": ("sspyr_mm.cli.results", "tables and plots of the results of `evaluate`, next to published figures"),
-    "bench": (
-        "sspyr_mm.cli.bench",
-        "measure the speed of data loading, augmentation and training, and compare it with Pillow",
-    ),
+    "bench": ("sspyr_mm.cli.bench", "measure the speed of data loading, augmentation and training"),
     "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
 }
 

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.num_workers,
         quick=args.quick,
     ) as setting:
-        found = run_bench(setting, num_augmented=2 if args.quick else 8)
+        found = run_bench(setting)
     print(to_table(found))
     if args.json:
         write_json(args.json, found)

@@ -20,13 +20,12 @@ from torch.utils.data import DataLoader
 
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
-from sspyr_mm.speed.pipelines import PyramidPipeline, collate
+from sspyr_mm.speed.inputs import PyramidPipeline, collate
 from sspyr_mm.speed.timing import wall_ms
 
 __all__ = ["Setting", "make_step", "measure_training"]
 
-_PREFETCHED = 2
-"""Batches that a worker prefetches."""
+_PREFETCHED = 2  # batches, by each worker: DataLoader's default
 
 
 @dataclass
@@ -69,8 +68,8 @@ class Setting:
         ahead = (1 + _PREFETCHED) * workers
         # Workers that start together also end together: whole rounds of them are timed, at least two.
         timed = max(2, math.ceil(self.rounds * self.calls / workers)) * workers
-        num_batches = ahead + 2 + timed + ahead  # torch's Timer takes two batches before it measures
-        batches = iter(self.loader(pipeline, collate_fn, num_batches))
+        # torch's Timer takes two batches before it measures.
+        batches = iter(self.loader(pipeline, collate_fn, ahead + 2 + timed + ahead))
         for batch in itertools.islice(batches, ahead):
             step(batch)
         ms = wall_ms({"step": lambda: step(next(batches))}, rounds=1, calls=timed)
@@ -85,7 +84,6 @@ class Setting:
             num_workers=self.num_workers,
             collate_fn=partial(_load, pipeline, collate_fn),
             pin_memory=self.device.type == "cuda",
-            prefetch_factor=_PREFETCHED if self.num_workers else None,
         )
 
 
@@ -117,14 +115,12 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     on_regions = partial(step, batch)
     on_regions()  # creates the optimizer's state
     on_gpu = _inspect_gpu(on_regions, setting.device)
-    parts: dict[str, Callable[[], object]] = {"step": on_regions}
-    parts |= _parts(model, wrapper, batch)
+    parts: dict[str, Callable[[], object]] = {"step": on_regions, **_parts(model, wrapper, batch)}
     ms = wall_ms(parts, rounds=setting.rounds, calls=setting.calls)
-    images = setting.batch_size
     return {
         "images_per_s": setting.images_per_s(pipeline, collate, step),
-        "bound_images_per_s": 1e3 * images / ms["bound"],
-        "step_images_per_s": 1e3 * images / ms["step"],
+        "bound_images_per_s": 1e3 * setting.batch_size / ms["bound"],
+        "step_images_per_s": 1e3 * setting.batch_size / ms["step"],
         "step_ms": ms["step"],
         "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
         **{f"{part}_share": ms[part] / ms["step"] for part in ("augment", "sinkhorn", "optimizer")},
@@ -167,12 +163,10 @@ def _inspect_gpu(step: Callable[[], object], device: torch.device) -> dict[str, 
         return {"sync_warnings_per_step": None, "peak_memory_gib": None}
     torch.cuda.reset_peak_memory_stats(device)
     torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step()
+    torch.cuda.set_sync_debug_mode("default")
     return {
         "sync_warnings_per_step": sum("synchronizing" in str(w.message) for w in caught),
         "peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30,

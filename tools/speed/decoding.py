@@ -28,7 +28,7 @@ from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 from sspyr_mm.speed.bench import describe_machine, paper_pyramid
-from sspyr_mm.speed.images import find_images
+from sspyr_mm.speed.inputs import find_images
 from sspyr_mm.speed.timing import cpu_ms
 
 try:

@@ -1,17 +1,21 @@
-"""Images to measure with: given ones, or generated ones that take as long to decode as photographs."""
+"""Images to measure with, given or generated, and the pipeline from a file to a batch."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from mmengine.dataset import Compose
 from PIL import Image
+from torch.utils.data import default_collate
 
-from sspyr_mm.datasets import UnlabelledImages
+from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform, UnlabelledImages
+from sspyr_mm.pyramid import PyramidSpec
 
-__all__ = ["find_images", "make_images"]
+__all__ = ["PyramidPipeline", "collate", "find_images", "make_images"]
 
-SIZE = (640, 480)
-"""Width and height of generated images, in pixels: the most frequent size in COCO."""
+SIZE = (640, 480)  # width and height of generated images in pixels, the most frequent ones in COCO
 
 
 def find_images(place: str, count: int) -> list[str]:
@@ -54,3 +58,25 @@ def make_images(folder: Path, count: int) -> list[str]:
         image *= 50 / image.std()
         Image.fromarray((128 + image).clip(0, 255).astype(np.uint8)).save(path, quality=90, subsampling="4:4:4")
     return paths
+
+
+class PyramidPipeline:
+    """The pipeline of the shipped configs: decode, cut regions, pack."""
+
+    def __init__(self, spec: PyramidSpec) -> None:
+        self.load = LoadRGBImage(skip_broken=False)
+        self.load.set_pyramid(spec)  # as PyramidLinkHook does
+        self.transforms = Compose([self.load, PyramidViewTransform(spec), PackPyramidInputs()])
+
+    def decode(self, path: str) -> np.ndarray:
+        """Returns one image, (H, W, 3) uint8."""
+        return self.load({"img_path": path})["img"]
+
+    def __call__(self, path: str) -> dict[str, Any]:
+        """Returns the packed regions of one image."""
+        return self.transforms({"img_path": path})
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stacks the regions of several images, as :class:`PyramidPipeline` returns them."""
+    return {"inputs": default_collate([sample["inputs"] for sample in samples])}

@@ -1,39 +1,15 @@
-"""Pipelines from a file to views: that of the shipped configs, and one with Pillow for the same views."""
+"""The views of our pipeline made with Pillow, patch by patch, for comparison."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
-from mmengine.dataset import Compose
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.utils.data import default_collate
 from torchvision import transforms
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from sspyr_mm.datasets import LoadRGBImage, PackPyramidInputs, PyramidViewTransform
 from sspyr_mm.models.data_preprocessors.pyramid_augment import IMAGENET_MEAN, IMAGENET_STD
 from sspyr_mm.pyramid import NUM_VIEWS, PyramidSpec, ScaleSpec
-
-__all__ = ["PillowPipeline", "PyramidPipeline", "collate", "pillow_augment"]
-
-
-class PyramidPipeline:
-    """The pipeline of the shipped configs: decode, cut regions, pack."""
-
-    def __init__(self, spec: PyramidSpec) -> None:
-        self.load = LoadRGBImage(skip_broken=False)
-        self.load.set_pyramid(spec)  # as PyramidLinkHook does
-        self.transforms = Compose([self.load, PyramidViewTransform(spec), PackPyramidInputs()])
-
-    def decode(self, path: str) -> np.ndarray:
-        """Returns one image, (H, W, 3) uint8."""
-        return self.load({"img_path": path})["img"]
-
-    def __call__(self, path: str) -> dict[str, Any]:
-        """Returns the packed regions of one image."""
-        return self.transforms({"img_path": path})
 
 
 class PillowPipeline:
@@ -83,8 +59,3 @@ def pillow_augment() -> Callable[[Image.Image], Tensor]:
 
 def _blur(patch: Image.Image) -> Image.Image:
     return patch.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
-
-
-def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stacks the regions of several images, as :class:`PyramidPipeline` returns them."""
-    return {"inputs": default_collate([sample["inputs"] for sample in samples])}
