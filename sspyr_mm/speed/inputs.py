@@ -19,29 +19,22 @@ SIZE = (640, 480)  # width and height of generated images in pixels, the most fr
 
 
 def find_images(place: str, count: int) -> list[str]:
-    """Lists up to ``count`` readable images of ``UnlabelledImages``; reports the others, which are skipped.
+    """Lists up to ``count`` readable images of ``UnlabelledImages``; reports those that it skips.
 
     Raises ValueError if no image can be read.
     """
     found: list[str] = []
     skipped: list[str] = []
+    load = LoadRGBImage()
     for path in UnlabelledImages(place, lazy_init=True).list_images():
         if len(found) == count:
             break
-        (found if _is_readable(path) else skipped).append(path)
+        (skipped if load.peek(path) is None else found).append(path)
     if skipped:
         print(f"Skipped {len(skipped)} unreadable image(s), e.g. {skipped[0]}", file=sys.stderr)
     if not found:
         raise ValueError(f"No image in {place} can be read; pass a folder of images")
     return found
-
-
-def _is_readable(path: str) -> bool:
-    try:
-        with Image.open(path) as opened:
-            return bool(opened.convert("RGB"))
-    except Exception:  # Pillow's readers raise arbitrary exceptions on damaged files
-        return False
 
 
 def make_images(folder: Path, count: int) -> list[str]:
