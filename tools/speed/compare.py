@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from growth import count_pixels
 from official_step import OfficialStep, stack_views
+from outputs import require_writable
 from PIL import Image
 from pillow_views import PillowPipeline, pillow_augment
 from swav import (
@@ -36,7 +37,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import positive_int, require_writable
+from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets import StreamedImages
 from sspyr_mm.datasets.streaming.shards import pack
 from sspyr_mm.files import write_json

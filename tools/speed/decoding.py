@@ -18,11 +18,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from outputs import require_writable
 from PIL import ExifTags, Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import positive_int, require_writable
+from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets.transforms.decoding import decode_rgb
 from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import write_json
