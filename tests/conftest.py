@@ -10,6 +10,7 @@ import setuptools  # noqa: F401  before a test imports the standard library's di
 import torch
 
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("backbone_checks", "commands", "small_head", "small_runs")  # helpers with assertions
 
 
 @pytest.fixture(scope="session")
