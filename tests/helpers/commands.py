@@ -27,16 +27,16 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(*args, check=True):
-    """Runs ``python ARGS`` in the repository; ``-c CODE`` runs in a process of its own."""
+def run(*args, check=True, cwd=ROOT):
+    """Runs ``python ARGS`` in a folder; ``-c CODE`` runs in a process of its own."""
     first, *rest = map(str, args)
     if first == "-c":
-        return subprocess.run([sys.executable, first, *rest], cwd=ROOT, capture_output=True, text=True, check=check)
+        return subprocess.run([sys.executable, first, *rest], cwd=cwd, capture_output=True, text=True, check=check)
     out, err = io.StringIO(), io.StringIO()
     threads = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         stack.callback(os.chdir, os.getcwd())
-        os.chdir(ROOT)
+        os.chdir(cwd)
         for number in (signal.SIGINT, signal.SIGTERM):  # a failed run leaves its handlers, under which pools never end
             stack.callback(signal.signal, number, signal.getsignal(number))
         stack.enter_context(mock.patch.dict(os.environ))

@@ -18,7 +18,7 @@ def quickstart(*args, **kwargs):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, **kwargs)
 
 
-def test_wrong_arguments_end_before_anything_is_installed():
+def test_wrong_arguments_are_reported_before_anything_is_installed():
     done = quickstart("--images", "/nowhere/at/all")
     assert done.returncode == 2
     assert "--images /nowhere/at/all does not exist: give a folder of images" in done.stderr
@@ -84,7 +84,7 @@ def test_few_images_make_smaller_batches(tmp_path, copy, count, batch):
     assert "quickstart: stopped; run the same command again to resume" in done.stdout
 
 
-def test_stopped_while_it_draws_scenes(tmp_path, copy):
+def test_interrupt_during_toy_scenes_is_reported(tmp_path, copy):
     done = copy("--out", "here", python=SAY)
     assert done.returncode == 130
     assert f"toy-scenes {tmp_path}/here/toy_scenes/data" in done.stdout

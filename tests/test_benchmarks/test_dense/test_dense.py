@@ -285,6 +285,7 @@ def test_killed_run_resumes_from_its_last_checkpoint(checkpoint, images, tmp_pat
     assert len(list(tmp_path.glob("result-*.json"))) == 1 and not list(tmp_path.rglob("*.pth"))
 
 
+@pytest.mark.ops
 @pytest.mark.slow
 def test_mask_rcnn_is_evaluated(checkpoint, images, tmp_path):
     options = ["--coco", images, "--protocol", "mask_rcnn_coco"]

@@ -159,7 +159,7 @@ def test_ce_ratio_is_the_cross_entropy_over_ln_k(variant):
         assert not output[f"ce_ratio_s{s}"].requires_grad
 
 
-def test_ratio_of_one_for_a_network_that_predicts_nothing():
+def test_ce_ratio_of_uniform_predictions_is_1():
     head = SSPRLHead(make_pyramid(1), D)
     same = make_embeddings(1)["s0"][:1, :1].expand(2, B, 1, D)
     with torch.no_grad():
@@ -167,7 +167,7 @@ def test_ratio_of_one_for_a_network_that_predicts_nothing():
     assert head.loss({"s0": same})["ce_ratio_s0"].item() == pytest.approx(1, abs=1e-6)
 
 
-def test_no_weight_no_cross_term():
+def test_scale_without_beta_has_no_cross_scale_loss():
     pyramid = make_pyramid(3)
     pyramid["s1"]["beta"] = 0.0
     head = SSPRLHead(pyramid, D)
@@ -210,7 +210,7 @@ def test_one_prototype_has_no_ratio_and_finite_losses():
     assert "ce_ratio_s0" not in output and "ce_ratio_s1" in output
 
 
-def test_inactive_queues_neither_give_nor_take():
+def test_inactive_queues_are_neither_read_nor_written():
     torch.manual_seed(0)
     head = SSPRLHead(make_pyramid(2, queues=True), D)
     for step in range(4):
@@ -238,7 +238,7 @@ def test_autocast_and_half_precision_embeddings(variant):
         assert value.item() == pytest.approx(expected[name].item(), abs=1e-6)
 
 
-def test_images_may_come_in_any_order():
+def test_losses_do_not_depend_on_the_order_of_images():
     torch.manual_seed(0)
     head = SSPRLHead(make_pyramid(3, crops=True), D)
     embeddings = make_embeddings(3, crops=True)
@@ -249,7 +249,7 @@ def test_images_may_come_in_any_order():
 
 
 @pytest.mark.parametrize("variant", LOSSES)
-def test_swapping_the_views_changes_nothing_but_mixing_images_does(variant):
+def test_losses_change_with_mixed_images_but_not_with_swapped_views(variant):
     torch.manual_seed(0)
     head = SSPRLHead(make_pyramid(2), D, variant=variant)
     embeddings = make_embeddings(2)

@@ -40,7 +40,7 @@ def test_gradients_of_scales_are_added_in_float32():
 
 
 @pytest.mark.parametrize("recompute", ["scale", "stage"])
-def test_averages_would_move_twice_without_care(recompute, monkeypatch):
+def test_running_averages_are_updated_twice_without_the_guard(recompute, monkeypatch):
     from contextlib import nullcontext
 
     from sspyr_mm.models.layers import recompute as module
@@ -72,7 +72,7 @@ def test_memory_of_a_step_is_reduced():
     assert scale < 0.6 * plain and stage < 0.75 * plain
 
 
-def test_bytes_come_and_go():
+def test_live_bytes_are_counted_until_they_are_freed():
     with LiveBytes() as live:
         x = torch.zeros(1000)  # 4000 bytes
         y = x + 1
@@ -82,7 +82,7 @@ def test_bytes_come_and_go():
     assert live.peak == 8000 and z.shape == (10, 100)
 
 
-def test_what_it_can_not_do_is_said():
+def test_unsupported_modes_and_backbones_are_rejected():
     with pytest.raises(ValueError, match="recompute must be None, 'scale' or 'stage', got 'all'"):
         build("resnet", "all")
     with pytest.raises(ValueError, match="needs a backbone with stages, Linear has no known"):

@@ -63,7 +63,7 @@ def test_compiled_kernels_compute_the_same_step():
         assert apart < 1e-3, name
 
 
-def test_it_is_asked_for_in_the_config(monkeypatch):
+def test_config_enables_compilation(monkeypatch):
     from sspyr_mm.models import SSPRL
 
     calls = []
