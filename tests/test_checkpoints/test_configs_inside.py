@@ -108,7 +108,7 @@ HUB = {"model_name": "hf-hub:nobody/nothing"}
         {"type": "HuggingFaceClassifier", **HUB},
         {"type": "TimmClassifier", **HUB},
         {"type": "ResNet", "depth": 50, "act_cfg": {"type": "TIMMBackbone", **HUB}},
-        {"type": "ResNet", "depth": 50, "act_cfg": {"type": "mmdet.FPN"}},
+        pytest.param({"type": "ResNet", "depth": 50, "act_cfg": {"type": "mmdet.FPN"}}, marks=pytest.mark.ops),
         {
             "type": "VisionTransformer",
             "layer_cfgs": [{"init_cfg": {"type": "Pretrained", "checkpoint": "https://nowhere"}}],

@@ -108,7 +108,7 @@ def test_a_missing_config_is_reported(tmp_path):
     ("config", "tool"),
     [
         ("mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py", "prepare_voc12.py data"),
-        ("mmdetection/mask-rcnn_r50_fpn_15k_coco14.py", "prepare_coco.py data/coco"),
+        pytest.param("mmdetection/mask-rcnn_r50_fpn_15k_coco14.py", "prepare_coco.py data/coco", marks=pytest.mark.ops),
     ],
 )
 def test_missing_data_names_the_preparation_tool(tmp_path, config, tool):
