@@ -1,5 +1,7 @@
 """tools/train.py: wrong settings end with a message, later errors with a traceback."""
 
+import shutil
+import time
 import warnings
 
 import pytest
@@ -68,6 +70,15 @@ def test_broken_labelled_image_is_reported_in_one_line(tmp_path, workers):
     assert result.returncode == 2 and "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith(f"train: {broken}: an empty file. It has a label")
+
+
+def test_runs_in_one_second_write_to_their_own_folders(tmp_path, monkeypatch):
+    """In one process, the second run once wrote to the folder of the first, which was deleted."""
+    monkeypatch.setattr(time, "strftime", lambda *_: "20261231_235959")
+    for name in ("first", "second"):
+        result = train(tmp_path / name, "--cfg-options", *SMALL)
+        assert "train: No labelled set at data/coco" in result.stderr
+        shutil.rmtree(tmp_path / name)
 
 
 def test_only_unreadable_images_are_reported_in_one_line(tmp_path):
