@@ -1,5 +1,6 @@
 """Threads: the tests are small, and pools of threads only get in each other's way."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -10,6 +11,14 @@ import setuptools  # noqa: F401  before a test imports the standard library's di
 import torch
 
 torch.set_num_threads(1)
+pytest.register_assert_rewrite("backbone_checks", "commands", "small_head", "small_runs")  # helpers with assertions
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("ops") and not importlib.util.find_spec("mmcv._ext"):
+        pytest.skip(
+            "mmdet needs mmcv's compiled ops: `bash tools/setup_env.sh` builds them, `pytest -m ops` runs these"
+        )
 
 
 @pytest.fixture(scope="session")

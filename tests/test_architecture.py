@@ -76,7 +76,7 @@ def test_imports_point_one_way(path):
             assert target == part or target in ALLOWED[part], f"{path} imports {name}"
 
 
-def test_the_rule_can_fail():
+def test_import_rule_rejects_a_wrong_direction():
     assert part_of("models.losses.cross_scale_loss") == "models.losses"
     assert "models.heads" not in ALLOWED["models.losses"]
     assert "models" not in ALLOWED["datasets"]

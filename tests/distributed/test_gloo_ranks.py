@@ -18,7 +18,7 @@ def fail_on_rank_one(rank, world_size):
 
 
 @pytest.mark.parametrize("world_size", [3, 2, 1])
-def test_ranks_talk_to_each_other(ranks, world_size):
+def test_ranks_communicate(ranks, world_size):
     total = sum(range(world_size)) + 10 * world_size
     expected = [(rank, world_size, total) for rank in range(world_size)]
     assert ranks.run(world_size, sum_of_ranks, 10) == expected

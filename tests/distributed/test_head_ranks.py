@@ -88,7 +88,7 @@ def test_losses_gradients_and_queues(ranks, world_size, queues, variant):
 
 @pytest.mark.parametrize("variant", ["paper", "official"])
 @pytest.mark.parametrize("saved_after", [1, 3])
-def test_queues_saved_on_two_ranks_go_on_with_one_and_three(ranks, saved_after, variant):
+def test_queues_saved_on_two_ranks_are_restored_on_one_and_three(ranks, saved_after, variant):
     pyramid = make_pyramid()
     _, _, state = ranks.run(2, run_steps, range(saved_after), pyramid, variant)[0]
     whole = run_steps(0, 1, range(saved_after + 2), pyramid, variant)

@@ -42,7 +42,7 @@ def step_until_stopped(rank, world_size, seconds, told_at):
         ([0.001], 5, [0, 1]),  # at most a hundred apart: not within this test
     ],
 )
-def test_time_between_looks(ranks, seconds, told_at, looks):
+def test_signals_are_checked_at_intervals(ranks, seconds, told_at, looks):
     results = ranks.run(2, step_until_stopped, seconds, told_at)
     assert results[0] == results[1]
     assert results[0][0] == looks

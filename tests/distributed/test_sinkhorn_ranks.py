@@ -70,7 +70,7 @@ def test_equals_one_process(ranks, sizes, epsilon, factor):
 @pytest.mark.parametrize("epsilon", [0.05, 0.001])
 @pytest.mark.parametrize("where", ["one_rank", "all_ranks"])
 @pytest.mark.parametrize("sizes", [(9, 5), (9, 5, 3)], ids=["two", "three"])
-def test_empty_prototype(ranks, sizes, where, epsilon):
+def test_prototype_without_mass(ranks, sizes, where, epsilon):
     """A prototype whose mass is zero in any float, on one rank or on all of them."""
     scores = make_scores(sum(sizes), seed=1)
     rows = sizes[0] if where == "one_rank" else sum(sizes)

@@ -52,7 +52,7 @@ def indices(results):
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_ranks_share_an_epoch_and_go_on_within_it(ranks, shards, world_size, num_workers):
+def test_ranks_share_an_epoch_and_resume_within_it(ranks, shards, world_size, num_workers):
     whole = ranks.run(world_size, epoch_on_rank, shards, num_workers, 0, None)
     length = NUM_IMAGES // world_size // BATCH
     assert [sizes for _, _, sizes in whole] == [(length, NUM_IMAGES)] * world_size
@@ -64,7 +64,7 @@ def test_ranks_share_an_epoch_and_go_on_within_it(ranks, shards, world_size, num
     assert [batches for batches, *_ in rest] == [batches[3:] for batches, *_ in whole]
 
 
-def test_another_number_of_ranks_goes_on_with_what_is_left(ranks, shards):
+def test_other_number_of_ranks_continues_with_the_remaining_images(ranks, shards):
     before = ranks.run(3, epoch_on_rank, shards, 1, 0, None)
     seen = {index for batches, *_ in before for batch in batches[:2] for index in batch}
     assert len(seen) == 24

@@ -12,9 +12,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import torch
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
+from mmengine.utils import ManagerMixin
 from project import ROOT
 
 
@@ -26,20 +24,42 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run(*args, check=True):
-    """Runs ``python ARGS`` in the repository; ``-c CODE`` runs in a process of its own."""
+def managers(base=ManagerMixin):
+    for one in base.__subclasses__():
+        yield one
+        yield from managers(one)
+
+
+@contextlib.contextmanager
+def no_shared_instances():
+    """Hides mmengine's loggers, visualizers and scopes, as in a new process.
+
+    Their default name is the time in seconds: of two runs in one second, the second would use those of the first.
+    """
+    before = {one: dict(one._instance_dict) for one in managers()}
+    for one in before:
+        one._instance_dict.clear()
+    try:
+        yield
+    finally:
+        for one in managers():  # some are defined by now
+            one._instance_dict.clear()
+            one._instance_dict.update(before.get(one, {}))
+
+
+def run(*args, check=True, cwd=ROOT):
+    """Runs ``python ARGS`` in a folder; ``-c CODE`` runs in a process of its own."""
     first, *rest = map(str, args)
     if first == "-c":
-        return subprocess.run([sys.executable, first, *rest], cwd=ROOT, capture_output=True, text=True, check=check)
+        return subprocess.run([sys.executable, first, *rest], cwd=cwd, capture_output=True, text=True, check=check)
     out, err = io.StringIO(), io.StringIO()
     threads = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         stack.callback(os.chdir, os.getcwd())
-        os.chdir(ROOT)
+        os.chdir(cwd)
         stack.enter_context(mock.patch.dict(os.environ))
         stack.enter_context(warnings.catch_warnings())
-        for shared in (DefaultScope, MessageHub, MMLogger, Visualizer):  # the last instance is the current one
-            stack.enter_context(mock.patch.dict(shared._instance_dict))
+        stack.enter_context(no_shared_instances())
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         argv = rest if first == "-m" else [first, *rest]

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from mmengine.config import Config
 from project import ROOT
 
@@ -10,6 +11,7 @@ import sspyr_mm.registration  # noqa: F401
 DETECTION = ROOT / "configs/benchmarks/mmdetection"
 SEGMENTATION = ROOT / "configs/benchmarks/mmsegmentation"
 CONFIGS = sorted([*DETECTION.glob("*.py"), *SEGMENTATION.glob("*.py")])
+MASK_RCNN, RETINANET = (pytest.param(name, marks=pytest.mark.ops) for name in ("mask-rcnn_r50_fpn_15k", "retinanet"))
 
 
 def read(name):

@@ -34,7 +34,7 @@ def count(function):
         (lambda: X.to(torch.float64), 0),
     ],
 )
-def test_waiting_of_the_host(function, waits):
+def test_host_synchronisations_are_counted(function, waits):
     assert count(function).host_syncs.total() == waits
 
 

@@ -1,10 +1,15 @@
 """Generated scenes with labels, and a small checkpoint in torchvision's layout."""
 
+import subprocess
+from types import SimpleNamespace
+
 import pytest
 from pretrained_files import save_resnet18
+from quick_evaluate import WorkerInProcess
 
 from sspyr_mm.benchmarks.classification.multi_label_data import coco_sources, load_data
 from sspyr_mm.benchmarks.networks import read_networks
+from sspyr_mm.benchmarks.training import process
 from sspyr_mm.datasets.toy_scenes import generate
 
 
@@ -29,3 +34,10 @@ def data(scenes):
 def networks(checkpoint):
     """The checkpoint, and its architecture with random weights."""
     return read_networks([checkpoint], random=True)
+
+
+@pytest.fixture
+def worker_in_process(monkeypatch):
+    """Trains in this process; test_custom_backbone_is_evaluated_and_fine_tuned starts a real worker."""
+    replaced = SimpleNamespace(**{**vars(subprocess), "Popen": WorkerInProcess})
+    monkeypatch.setattr(process, "subprocess", replaced)

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.models import ResNet
-from small_dense import CONFIGS, read, small_detector, small_fcn
+from small_dense import CONFIGS, DETECTION, MASK_RCNN, RETINANET, read, small_detector, small_fcn
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints import export_backbone
@@ -181,7 +181,10 @@ def test_fcn_is_the_protocols():
     assert "TestTimeAug" not in str(cfg.val_dataloader)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.ops] * (path.parent == DETECTION), id=path.stem) for path in CONFIGS],
+)
 def test_builds_at_full_size_and_takes_a_whole_resnet50(path, tmp_path, monkeypatch):
     torch.manual_seed(0)
     torch.save(ResNet(50).state_dict(), tmp_path / "source.pth")
@@ -211,7 +214,7 @@ def make_runner(cfg, tmp_path, steps=2):
     return Runner.from_cfg(prepare_config(cfg))
 
 
-@pytest.mark.parametrize("name", ["mask-rcnn_r50_fpn_15k", "retinanet"])
+@pytest.mark.parametrize("name", [MASK_RCNN, RETINANET])
 def test_detectors_train_and_measure_at_reduced_size(name, scenes, backbone, tmp_path):
     runner = make_runner(small_detector(name, scenes, backbone), tmp_path)
     runner.train()
@@ -230,7 +233,7 @@ def test_fcn_trains_and_measures_at_reduced_size(scenes, backbone, tmp_path):
     assert (tmp_path / "iter_2.pth").exists()
 
 
-@pytest.mark.parametrize("name", ["mask-rcnn_r50_fpn_15k", "fcn"])
+@pytest.mark.parametrize("name", [MASK_RCNN, "fcn"])
 def test_a_partial_backbone_is_an_error(name, scenes, backbone, tmp_path):
     """mmengine alone would warn, and train from noise."""
     state = torch.load(backbone)["state_dict"]

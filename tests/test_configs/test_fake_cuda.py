@@ -93,11 +93,12 @@ def step(model, optimizer, seeds, *, lowered):
 
 
 @pytest.mark.parametrize("name", ["r50_coco_200e", "r50_coco_200e_official"])
-def test_a_step_stays_on_the_device_and_never_waits(name, monkeypatch):
+def test_step_stays_on_the_device_without_synchronisation(name, monkeypatch):
     cfg = Config.fromfile(f"configs/ssprl/{name}.py")
     init_default_scope("mmpretrain")
     official = name.endswith("official")
     lowered = cfg.optim_wrapper.type == "AmpOptimWrapper"
+    cfg.model.backbone.depth, cfg.model.neck.in_channels = 18, 512  # built faster than ResNet-50
     model = MODELS.build(cfg.model).train()
     assert len(model.head.queues) == (3 if official else 0) and lowered == official
     for queue in model.head.queues.values():

@@ -181,7 +181,7 @@ def test_imagenet_recipe():
         ("r50_coco_200e_2scales_shared", [300, 300]),
     ],
 )
-def test_two_scale_runs(name, counts):
+def test_two_scale_recipes(name, counts):
     cfg = load(name)
     spec = PyramidSpec.from_config(cfg.model.pyramid)
     assert [s.num_prototypes for s in spec.scales] == counts

@@ -17,7 +17,7 @@ def make(epoch=0, *, skip=0, **kwargs):
 
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("skip", [0, 1, 8, 23, 30])
-def test_skip_leaves_the_end_of_the_same_order(shuffle, skip):
+def test_skip_keeps_the_rest_of_the_same_order(shuffle, skip):
     whole = list(make(3, shuffle=shuffle))
     assert sorted(whole) == DATA
     sampler = make(3, shuffle=shuffle, skip=skip)

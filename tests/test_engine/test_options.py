@@ -178,7 +178,7 @@ def test_shipped_configs_have_no_misspelt_names(path):
     merge_options(cfg, {"model.backbone.init_cfg": "none", "train_dataloader.batch_size": 2})
 
 
-def test_settings_of_another_scope():
+def test_remedy_names_the_nested_setting():
     cfg = Config.fromfile(LABELLED)
     merge_options(cfg, {"model.head.num_classes": 12, "val_dataloader.dataset.image_ids": "x.txt"})
     with pytest.raises(ValueError, match=r"use model\.head\.num_classes=12$"):

@@ -20,14 +20,18 @@ BASES = {
 }
 
 
-@pytest.fixture(params=sorted(BASES))
-def inherited(request, tmp_path):
-    base, model = BASES[request.param]
+def write(tmp_path, package):
+    base, model = BASES[package]
     path = tmp_path / "config.py"
     # relative, as in the shipped configs
     compat = os.path.relpath(COMPAT, tmp_path)
     path.write_text(f"_base_ = [{compat!r}, {base!r}]\nrandomness = dict(seed=7)\n")
     return path, model
+
+
+@pytest.fixture(params=sorted(BASES))
+def inherited(request, tmp_path):
+    return write(tmp_path, request.param)
 
 
 def test_fromfile_dump_and_reload(inherited, tmp_path):
@@ -40,9 +44,12 @@ def test_fromfile_dump_and_reload(inherited, tmp_path):
     assert Config.fromfile(tmp_path / "dumped.py").model.to_dict() == cfg.model.to_dict()
 
 
-def test_forks_are_found_through_the_first_base(inherited):
+@pytest.mark.parametrize(
+    "package", ["mmdet", *(pytest.param(p, marks=pytest.mark.slow) for p in ("mmpretrain", "mmseg"))]
+)
+def test_forks_are_found_through_the_first_base(package, tmp_path):
     """`mim train` and train.py of mmseg do not import sspyr_mm before they read the config."""
-    path, model = inherited
+    path, model = write(tmp_path, package)
     code = f"from mmengine.config import Config; print(Config.fromfile({str(path)!r}).model.type)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -68,7 +68,7 @@ def test_requirements_name_no_stack(wheel):
     assert metadata["License"] == "Apache-2.0" or metadata["License-Expression"] == "Apache-2.0"
 
 
-def test_runs_from_elsewhere(wheel, tmp_path):
+def test_installed_wheel_runs_outside_of_the_repository(wheel, tmp_path):
     target = tmp_path / "site"
     run(*(sys.executable, "-m", "pip", "install", wheel, "--no-deps", "-q", "--target", target), cwd=tmp_path)
     # PYTHONPATH comes before the editable install of the environment

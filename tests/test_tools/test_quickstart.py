@@ -9,7 +9,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from commands import run
 from project import ROOT
+
+CONFIG = ROOT / "configs/ssprl/r18_quickstart.py"
 
 
 def quickstart(*args, **kwargs):
@@ -18,7 +21,7 @@ def quickstart(*args, **kwargs):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, **kwargs)
 
 
-def test_wrong_arguments_end_before_anything_is_installed():
+def test_wrong_arguments_are_reported_before_anything_is_installed():
     done = quickstart("--images", "/nowhere/at/all")
     assert done.returncode == 2
     assert "--images /nowhere/at/all does not exist: give a folder of images" in done.stderr
@@ -63,8 +66,25 @@ def test_too_few_images(tmp_path, copy):
     done = copy("--images", "mine")
     assert done.returncode == 1
     assert f"--images {tmp_path}/mine has 7 images; at least 8 are needed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def choose_batch(folder):
+    """Runs the program inside the script that counts the images, in this process."""
+    program = folder.parent / "program.py"
+    after = (ROOT / "tools/quickstart.sh").read_text().split("<<'PY'")[1]
+    program.write_text(after.split("\nPY\n")[0].partition("\n")[2])
+    return run(program, folder, CONFIG, check=False)
+
+
+def test_batch_is_at_most_that_of_the_config(tmp_path):
+    images(tmp_path / "mine", 70)
+    assert choose_batch(tmp_path / "mine").stdout.splitlines()[-1] == "64"
+
+
+def test_folder_without_images_is_reported(tmp_path):
     (tmp_path / "none").mkdir()
-    done = copy("--images", tmp_path / "none")
+    done = choose_batch(tmp_path / "none")
     assert done.returncode == 1 and f"quickstart: No images in {tmp_path}/none" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -73,18 +93,17 @@ def test_too_few_images(tmp_path, copy):
 SAY = f'if [[ $1 == - ]]; then exec "{sys.executable}" "$@"; else echo "CALL $*"; exit 130; fi'
 
 
-@pytest.mark.parametrize(("count", "batch"), [(15, 8), (70, 64)])
-def test_few_images_make_smaller_batches(tmp_path, copy, count, batch):
-    images(tmp_path / "mine/sub", count)
+def test_few_images_make_smaller_batches(tmp_path, copy):
+    images(tmp_path / "mine/sub", 15)
     done = copy("--images", "mine/", "--out", "new/out", "--epochs", 3, python=SAY)
     (call,) = [line for line in done.stdout.splitlines() if line.startswith("CALL")]
     assert f"--data-root {tmp_path}/mine --work-dir {tmp_path}/new/out/mine-" in call
-    assert call.endswith(f"--cfg-options train_dataloader.batch_size={batch} train_cfg.max_epochs=3")
+    assert call.endswith("--cfg-options train_dataloader.batch_size=8 train_cfg.max_epochs=3")
     assert done.returncode == 130
     assert "quickstart: stopped; run the same command again to resume" in done.stdout
 
 
-def test_stopped_while_it_draws_scenes(tmp_path, copy):
+def test_interrupt_during_toy_scenes_is_reported(tmp_path, copy):
     done = copy("--out", "here", python=SAY)
     assert done.returncode == 130
     assert f"toy-scenes {tmp_path}/here/toy_scenes/data" in done.stdout

@@ -17,7 +17,7 @@ from sspyr_mm.benchmarks.dense.transfer import write_transfer_config
 
 FCN = "mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512"
 SHOW = """#!/usr/bin/env bash
-if [[ $1 == *transfer_config.py ]]; then exec "{python}" "$@"; fi
+if [[ $1 == *transfer_config.py ]]; then {transfer}; fi
 printf '%s\\n' "$@"
 """
 
@@ -38,9 +38,9 @@ def checkpoint(tmp_path):
     return tmp_path / "small.pth"
 
 
-def run_script(tmp_path, *arguments, **variables):
+def run_script(tmp_path, *arguments, transfer=f'exec "{sys.executable}" "$@"', **variables):
     python = tmp_path / "python"  # shows what would be trained
-    python.write_text(SHOW.format(python=sys.executable))
+    python.write_text(SHOW.format(transfer=transfer))
     python.chmod(0o755)
     return subprocess.run(
         ["bash", *map(str, arguments)],
@@ -49,6 +49,15 @@ def run_script(tmp_path, *arguments, **variables):
         cwd=tmp_path,
         env={**os.environ, "PYTHON": str(python), "OMP_NUM_THREADS": "1", "PORT": "29511", **variables},
     )
+
+
+def run_script_in_two_parts(tmp_path, *arguments, **variables):
+    """Writes the config in this process, from the arguments that the script passes."""
+    passed = tmp_path / "passed"
+    note = f"printf '%s\\n' \"$@\" >{passed}; echo nothing; exit"
+    assert run_script(tmp_path, *arguments, transfer=note, **variables).returncode == 0
+    path = run(*passed.read_text().splitlines(), cwd=tmp_path).stdout.strip()
+    return run_script(tmp_path, *arguments, transfer=f"echo '{path}'; exit", **variables)
 
 
 def written_config(shown):
@@ -64,7 +73,7 @@ def written_config(shown):
 def test_a_config_of_the_checkpoint_is_trained(tool, images, checkpoint, tmp_path):
     script = ROOT / f"tools/benchmarks/{tool}.sh"
     given = {"WORK_DIR": str(tmp_path / "work_dirs of, mine")} if tool == "detect" else {}
-    done = run_script(tmp_path, script, checkpoint, 2, "--amp", "--cfg-options", "a=b", **given)
+    done = run_script_in_two_parts(tmp_path, script, checkpoint, 2, "--amp", "--cfg-options", "a=b", **given)
     assert done.returncode == 0, done.stderr
     shown = done.stdout.splitlines()
     assert "--nproc_per_node=2" in shown and shown[-3:] == ["--amp", "--cfg-options", "a=b"]
@@ -97,7 +106,7 @@ def test_checkpoints_of_one_name_have_their_own_folders(tmp_path, monkeypatch):
     assert len(folders) == 2
 
 
-def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
+def test_c4_loads_layer4_and_is_submitted_to_slurm(tmp_path):
     srun = tmp_path / "srun"
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
@@ -123,7 +132,7 @@ def test_the_fifth_stage_of_c4_gets_its_weights_and_slurm_is_asked(tmp_path):
         (["none.pth"], "none.pth does not exist"),
     ],
 )
-def test_wrong_arguments_end_the_script_before_anything_is_written(arguments, message, checkpoint, tmp_path):
+def test_wrong_arguments_are_reported_before_anything_is_written(arguments, message, checkpoint, tmp_path):
     done = run_script(tmp_path, ROOT / "tools/benchmarks/segment.sh", *arguments)
     assert done.returncode == 2 and message in done.stderr
     assert not (tmp_path / "work_dirs").exists()

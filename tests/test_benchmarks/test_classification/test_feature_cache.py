@@ -1,6 +1,7 @@
 """Cached features: equal to computed ones, computed once, and computed again after a change."""
 
 import os
+from functools import partial
 
 import cv2
 import numpy as np
@@ -201,10 +202,16 @@ def test_devices_share_the_shards(encoder, paths, tmp_path, monkeypatch):
     torch.testing.assert_close(shared, alone, rtol=1e-6, atol=1e-6)
     assert sum(map(int, (tmp_path / "log").read_text().split())) == len(many)  # each image once
     assert not torch.equal(shared[0], shared[1])
-    with open(paths[9], "wb") as file:
-        file.write(b"no image")
-    with pytest.raises(ValueError, match=r"9\.png: not an image"):
-        cached_features(encoder, many, **options)
+
+
+def test_error_on_one_of_several_devices_is_reported(encoder, paths, tmp_path, monkeypatch):
+    fork = partial(torch.multiprocessing.start_processes, start_method="fork")  # imports nothing again
+    monkeypatch.setattr(torch.multiprocessing, "spawn", fork)
+    for path in paths:
+        with open(path, "wb") as file:
+            file.write(b"no image")
+    with pytest.raises(ValueError, match=r"\d\.png: not an image"):
+        extract(encoder, paths, tmp_path, devices=("cpu", "cpu"))
 
 
 def test_unreadable_and_missing_files_are_named(encoder, paths, tmp_path):

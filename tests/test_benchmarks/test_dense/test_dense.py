@@ -226,7 +226,7 @@ def evaluate(checkpoint, work_dir, *options):
     return json.loads(file.read_text())
 
 
-def test_fcn_is_evaluated_and_two_networks_are_drawn(checkpoint, images, tmp_path, capsys):
+def test_fcn_is_evaluated_and_two_networks_are_drawn(checkpoint, images, tmp_path, capsys, worker_in_process):
     result = evaluate(checkpoint, tmp_path, "--voc-masks", images)
     assert result["protocol"] == "fcn_voc" and result["metric"] == "mIoU"
     assert 0 <= result["value"] <= 100 and not result["as_published"]
@@ -247,7 +247,7 @@ def test_fcn_is_evaluated_and_two_networks_are_drawn(checkpoint, images, tmp_pat
     assert cv2.imread(str(sheet)).shape[1] == 3 * 240 + 2 * 6
 
 
-def test_diverged_run_reports_no_result(checkpoint, images, tmp_path, capsys):
+def test_diverged_run_reports_no_result(checkpoint, images, tmp_path, capsys, worker_in_process):
     options = ["--voc-masks", images, "--iterations", "4", "--batch-size", "2", "--size", "64"]
     options += ["--cfg-options", "optim_wrapper.optimizer.lr=1e30", "--work-dir", str(tmp_path)]
     assert main(["evaluate", checkpoint, *options]) == 2
@@ -285,6 +285,7 @@ def test_killed_run_resumes_from_its_last_checkpoint(checkpoint, images, tmp_pat
     assert len(list(tmp_path.glob("result-*.json"))) == 1 and not list(tmp_path.rglob("*.pth"))
 
 
+@pytest.mark.ops
 @pytest.mark.slow
 def test_mask_rcnn_is_evaluated(checkpoint, images, tmp_path):
     options = ["--coco", images, "--protocol", "mask_rcnn_coco"]

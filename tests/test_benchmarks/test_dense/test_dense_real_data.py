@@ -107,6 +107,7 @@ def test_fcn_overfits_eight_images(few_masks, narrow_file, tmp_path):
     assert independent_miou(truths, predictions, 21) == pytest.approx(result["value"], abs=0.006)
 
 
+@pytest.mark.ops
 def test_mask_rcnn_overfits_eight_images(few_instances, narrow_file, tmp_path):
     written = tmp_path / "found"
     result = evaluate(
@@ -130,7 +131,7 @@ def test_mask_rcnn_overfits_eight_images(few_instances, narrow_file, tmp_path):
         assert figures[f"{kind}_mAP_50"] == pytest.approx(100 * measured.stats[1], abs=0.06)
 
 
-@pytest.mark.parametrize("protocol", ["fcn_voc", "mask_rcnn_coco"])
+@pytest.mark.parametrize("protocol", ["fcn_voc", pytest.param("mask_rcnn_coco", marks=pytest.mark.ops)])
 def test_protocol_runs_on_real_files(real_data, narrow_file, tmp_path, protocol):
     data = {
         "fcn_voc": ["--voc-masks", real_data / "voc_mini", "--cfg-options", *NARROW_FCN],

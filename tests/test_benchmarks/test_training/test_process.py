@@ -51,7 +51,7 @@ def test_second_run_in_one_folder_is_refused(networks, data, tmp_path, monkeypat
         quick_evaluate(networks[0], "asl", data, tmp_path)
 
 
-def test_diverged_worker_reports_nan_and_leaves_no_checkpoint(networks, data, tmp_path):
+def test_diverged_worker_reports_nan_and_leaves_no_checkpoint(networks, data, tmp_path, worker_in_process):
     (tmp_path / "x").mkdir()
     ids = tmp_path / "x" / "ids.txt"
     ids.write_text("\n".join(data.train.image_ids[:8]))

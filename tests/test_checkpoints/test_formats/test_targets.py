@@ -19,11 +19,25 @@ from sspyr_mm.checkpoints import build_backbone, export_backbone, read_backbone
 from sspyr_mm.checkpoints.formats import TARGETS
 
 
-@pytest.fixture
-def official_file(backbone50, tmp_path):
-    path = tmp_path / "official.pth"
+@pytest.fixture(scope="session")
+def official_file(backbone50, tmp_path_factory):
+    path = tmp_path_factory.mktemp("official") / "official.pth"
     torch.save(ssprl_official(backbone50), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def resnet18():
+    return scatter(timm.create_model("resnet18", num_classes=0), seed=8).state_dict()
+
+
+@pytest.fixture(scope="session", params=["resnet50c", "resnet18d", "resnet50d"])
+def deep_stem(request, tmp_path_factory):
+    """A file of timm with a deep stem, its tensors, and those that are read from it."""
+    state = scatter(timm.create_model(request.param, num_classes=0), seed=5).state_dict()
+    path = tmp_path_factory.mktemp("deep_stem") / f"{request.param}.pth"
+    torch.save(state, path)
+    return path, state, read_backbone(path).state_dict
 
 
 def named(target):
@@ -51,16 +65,14 @@ def test_round_trip_is_exact(target, full_prefix, official_file, backbone50, tmp
     assert sorted(p.name for p in out.parent.iterdir()) == [out.name]
 
 
-@pytest.mark.parametrize("kind", ["resnet50c", "resnet18d", "resnet50d"])
 @pytest.mark.parametrize("target", ["mmpretrain", "mmdet", "mmseg", "timm", "safetensors"])
-def test_round_trip_of_deep_stems(target, kind, tmp_path):
-    network = scatter(timm.create_model(kind, num_classes=0), seed=5)
-    first, second = tmp_path / "first.pth", tmp_path / named(target)
-    torch.save(network.state_dict(), first)
-    export_backbone(first, second, target=target)
-    assert_identical(read_backbone(second).state_dict, read_backbone(first).state_dict)
+def test_round_trip_of_deep_stems(target, deep_stem, tmp_path):
+    path, state, read = deep_stem
+    out = tmp_path / named(target)
+    export_backbone(path, out, target=target)
+    assert_identical(read_backbone(out).state_dict, read)
     if target == "timm":
-        assert_identical(torch.load(second), dict(network.state_dict()))
+        assert_identical(torch.load(out), dict(state))
 
 
 def test_torchvision_loads_the_export(official_file, photograph, features50, tmp_path):
@@ -158,11 +170,11 @@ def test_caffe_style_is_rejected(target, backbone50, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_export_is_deterministic(target, tmp_path, monkeypatch):
+def test_export_is_deterministic(target, resnet18, tmp_path, monkeypatch):
     path = tmp_path / "x.pth"
-    torch.save(scatter(timm.create_model("resnet18", num_classes=0), seed=8).state_dict(), path)
+    torch.save(resnet18, path)
     contents = set()
-    for number in range(6):  # as of as many processes
+    for number in range(3):  # as of as many processes
         monkeypatch.setattr(os, "getpid", lambda number=number: 10 * number)
         out = tmp_path / str(number) / named(target)
         export_backbone(path, out, target=target)

@@ -284,8 +284,15 @@ def test_killed_process_is_reported(images, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize(
+    ("number", "whole_group"),
+    [
+        (signal.SIGINT, True),  # Ctrl-C
+        (signal.SIGTERM, False),  # kill
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
+    ],
+)
 def test_interrupted_packing_leaves_no_files(tmp_path, number, whole_group):
     """litdata itself exits with status 0 and leaves an incomplete data set and its processes."""
     images, folder = tmp_path / "images", tmp_path / "made"

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from commands import run
 from project import ROOT
 from small_runs import ITERS, NUM_IMAGES, assert_equal, make_runner, train
 
@@ -106,10 +107,10 @@ def start(config, work_dir, *options):
 
 
 def test_too_few_images_are_reported_before_the_schedule_is_built(config, tmp_path):
-    process = start(config, tmp_path, "--cfg-options", f"train_dataloader.batch_size={NUM_IMAGES + 1}")
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 2 and "Traceback" not in said
-    assert said.splitlines()[-1].startswith(
+    too_large = f"train_dataloader.batch_size={NUM_IMAGES + 1}"
+    done = run("tools/train.py", config, "--work-dir", tmp_path, "--cfg-options", too_large, check=False)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(
         f"train: {NUM_IMAGES} images do not fill one batch of {NUM_IMAGES + 1} on each of 1 process(es): set "
     )
 
@@ -132,9 +133,7 @@ def test_signal_to_all_processes_and_resume_from_the_command_line(config, tmp_pa
     assert "Saving a checkpoint after this iteration" in said
     assert "Traceback" not in said
 
-    process = start(config, tmp_path, "--resume", *options)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said[-4000:]
-    assert re.search(r"Epoch 2 continues after iteration \d of", said)
+    resumed = run("tools/train.py", config, "--work-dir", tmp_path, "--resume", *options)
+    assert re.search(r"Epoch 2 continues after iteration \d of", resumed.stdout)
     weights = torch.load(tmp_path / "epoch_3.pth", map_location="cpu", weights_only=False)
     assert_equal(weights["state_dict"], uninterrupted.state)

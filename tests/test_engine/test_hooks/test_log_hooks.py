@@ -41,7 +41,7 @@ def test_checkpoint_between_two_lines_contains_the_whole_history(config, tmp_pat
 
 
 @pytest.mark.parametrize(("kind", "reads"), [("DeferredRuntimeInfoHook", 0), ("RuntimeInfoHook", len(NAMES))])
-def test_no_step_waits_for_the_device(config, tmp_path, kind, reads):
+def test_steps_do_not_synchronise_with_the_device(config, tmp_path, kind, reads):
     """All that a runner does from one step to the next, with the shipped hooks."""
     counter, waits = OperatorCounter(), []
 

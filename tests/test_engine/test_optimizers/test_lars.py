@@ -149,7 +149,7 @@ def test_a_parameter_without_gradient_has_no_state():
     assert set(optimizer.state) == {params[i] for i in (0, 2, 3, 4)}
 
 
-def test_no_gradients_no_step():
+def test_step_without_gradients_changes_nothing():
     params = make_params(torch.float32)
     before = [p.detach().clone() for p in params]
     optimizer = ForeachLARS(params, lr=0.6)

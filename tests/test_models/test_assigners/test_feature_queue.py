@@ -76,7 +76,7 @@ def test_shards_hold_every_row_once(monkeypatch, world_size):
 
 
 @pytest.mark.parametrize("pushed", [0, 4, 10, 17])
-def test_a_restored_queue_goes_on_as_the_original(pushed, tmp_path):
+def test_restored_queue_continues_like_the_original(pushed, tmp_path):
     queue, restored = FeatureQueue(10, 3), FeatureQueue(10, 3)
     queue.push(rows(pushed, start=1))
     torch.save(queue.state_dict(), tmp_path / "queue.pth")

@@ -92,7 +92,7 @@ def test_a_constant_added_to_all_scores_or_to_a_sample_changes_nothing():
     torch.testing.assert_close(assigner.assign(shifted), assigner.assign(scores), rtol=0, atol=1e-5)
 
 
-def test_one_prototype_takes_all():
+def test_single_prototype_gets_all_codes():
     codes = SinkhornAssigner().assign(make_scores(5, 1))
     torch.testing.assert_close(codes, torch.ones(5, 1))
 
@@ -102,12 +102,12 @@ def test_one_sample_is_spread_evenly():
     torch.testing.assert_close(codes, torch.full((1, 8), 1 / 8))
 
 
-def test_no_sample_gives_no_code():
+def test_empty_batch_has_no_codes():
     assert SinkhornAssigner().assign(torch.zeros(0, 8)).shape == (0, 8)
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.001])
-def test_a_prototype_opposite_to_all_samples_gets_its_share(epsilon):
+def test_prototype_opposite_to_all_samples_gets_an_equal_share(epsilon):
     scores = make_scores(20, 6)
     scores[:, 2] = -1 + 0.001 * make_scores(20, 1)[:, 0]  # exp(-2 / 0.001) is 0 in any float
     codes = SinkhornAssigner(epsilon).assign(scores)
@@ -127,7 +127,7 @@ def test_several_problems_are_independent():
         assert_codes(codes, scores, 0.05, 3)
 
 
-def test_codes_carry_no_gradient_and_leave_the_scores_alone():
+def test_codes_have_no_gradient_and_scores_are_unchanged():
     scores = make_scores(30, 9).requires_grad_()
     before = scores.detach().clone()
     assert not SinkhornAssigner().assign(scores).requires_grad

@@ -38,7 +38,7 @@ def all_patches(drawn, name):
 
 
 @pytest.mark.parametrize("bit", [0, 31, 32, 62])
-def test_every_bit_of_a_seed_counts(bit):
+def test_every_bit_of_a_seed_changes_the_parameters(bit):
     """Seeds of images have 63 bits."""
     one, other = (draw_params([seed], SPEC.groups, PAPER) for seed in (7, 7 ^ 1 << bit))
     for group in SPEC.groups:
@@ -89,7 +89,7 @@ def test_the_order_of_operations_is_uniform_over_all_permutations(drawn):
 
 
 @pytest.mark.parametrize(("name", "probability"), [("flip", 0.5), ("jitter", 0.8), ("gray", 0.2), ("blur", 0.5)])
-def test_coins(drawn, name, probability):
+def test_operations_are_drawn_with_their_probability(drawn, name, probability):
     for group in drawn.values():
         coins = group[name].reshape(-1)
         counts = np.array([coins.sum(), (~coins).sum()])
@@ -99,7 +99,7 @@ def test_coins(drawn, name, probability):
 
 @pytest.mark.parametrize("name", ["flip", "jitter", "gray", "blur"])
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_coins_that_are_certain(name, probability):
+def test_probabilities_of_0_and_1_are_certain(name, probability):
     values = dict(flip_prob=0.5, jitter_prob=0.5, gray_prob=0.5, blur_prob=0.5)
     config = AugmentConfig(**{**values, f"{name}_prob": probability}, jitter=(0.8, 0.8, 0.8, 0.2), blur_sigma=(0.1, 2))
     coins = getattr(draw_params(range(50), SPEC.groups, config)["s2"], name)

@@ -242,7 +242,7 @@ def test_patches_of_an_image_do_not_depend_on_its_batch():
             torch.testing.assert_close(value, together[name][:, chosen], rtol=0, atol=1e-5)
 
 
-def test_the_seed_alone_decides():
+def test_patches_depend_only_on_the_seed():
     module = PyramidAugment(PYRAMID)
     torch.manual_seed(0)
     np.random.seed(0)
@@ -284,7 +284,7 @@ def test_no_graph_is_kept():
 # ---- the rest of the contract
 
 
-def test_a_plain_tensor_is_normalised_only():
+def test_plain_tensor_is_only_normalised():
     mean, std = (10.0, 20.0, 30.0), (2.0, 4.0, 8.0)
     images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
     expected = (images.double() - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
@@ -294,7 +294,7 @@ def test_a_plain_tensor_is_normalised_only():
     assert PyramidAugment(PYRAMID)(dict(inputs=images))["data_samples"] is None
 
 
-def test_nothing_of_it_is_in_the_checkpoint():
+def test_augmentation_has_no_state_or_parameters():
     assert not PyramidAugment(PYRAMID).state_dict()
     assert not list(nn.Module.parameters(PyramidAugment(PYRAMID)))
 

@@ -6,111 +6,24 @@ import math
 import pytest
 import torch
 from mmpretrain.registry import TASK_UTILS
-from references.official_losses import official_losses
-from references.paper_losses import paper_losses
 from references.queue_list import QueueListReference
-from torch.nn import functional as F
+from small_head import (
+    ALPHA,
+    BETA,
+    LOSSES,
+    PROTOTYPES,
+    QUEUES,
+    SOLVER,
+    B,
+    D,
+    check_step,
+    make_embeddings,
+    make_pyramid,
+    reference_of,
+)
 
 from sspyr_mm.models import SSPRLHead
 from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
-
-B, D, NUM_CROPS = 3, 8, 6
-GRIDS = {0: 1, 1: 2, 2: 3}
-PROTOTYPES = {0: 7, 1: 5, 2: 6}
-ALPHA = {0: 1.0, 1: 0.25, 2: 0.4}
-BETA = {1: 0.3, 2: 0.55}
-QUEUES = {0: 7, 1: 20, 2: 70}  # batches of 3, 12 and 27 rows: full after 3, 2 and 3 steps
-SOLVER = dict(epsilon=0.05, num_iterations=3)
-LOSSES = {"paper": paper_losses, "official": official_losses}
-
-
-def make_pyramid(num_scales, *, crops=False, queues=False, shared=False):
-    pyramid = {}
-    for s in range(num_scales):
-        pyramid[f"s{s}"] = dict(
-            grid=GRIDS[s],
-            region=32 * GRIDS[s],
-            patch=32,
-            num_prototypes=6 if shared else PROTOTYPES[s],
-            alpha=ALPHA[s],
-            beta=BETA.get(s, 0.0),
-            queue_length=QUEUES[s] if queues else 0,
-        )
-    if crops:
-        pyramid["s0"]["multi_crop"] = dict(num_views=NUM_CROPS, patch=16)
-    return pyramid
-
-
-def make_embeddings(num_scales, *, crops=False, seed=0):
-    rng = torch.Generator().manual_seed(seed)
-    shapes = {f"s{s}": (2, B, GRIDS[s] ** 2, D) for s in range(num_scales)}
-    if crops:
-        shapes["s0_crops"] = (NUM_CROPS, B, 1, D)
-    return {n: F.normalize(torch.randn(s, generator=rng), dim=-1) for n, s in shapes.items()}
-
-
-def float64_leaf(tensor):
-    return tensor.detach().double().clone().requires_grad_()
-
-
-def reference_of(head, embeddings, variant, queues, options):
-    """Losses and, with names as in `gradients_of`, the float64 leaves they depend on."""
-    leaves = {f"z/{name}": float64_leaf(z) for name, z in embeddings.items()}
-    for name, prototypes in head.prototypes.items():
-        leaves[f"C/{name}"] = float64_leaf(prototypes.weight)
-    correlation = {}
-    for name, learner in head.correlation.items():
-        for part, parameter in learner.linear.named_parameters():
-            leaves[f"g/{name}/{part}"] = float64_leaf(parameter)
-        weight, bias = leaves[f"g/{name}/weight"], leaves.get(f"g/{name}/bias")
-        correlation[int(name[1:])] = (weight, bias) if variant == "paper" else weight
-    scales = [int(name[1:]) for name in embeddings if name != "s0_crops"]
-    losses = LOSSES[variant](
-        {s: leaves[f"z/s{s}"] for s in scales},
-        {s: leaves.get(f"C/s{s}", leaves["C/s0"]) for s in scales},
-        correlation,
-        alpha=ALPHA,
-        beta=BETA,
-        queues={int(n[1:]): q.stacked() for n, q in queues.items() if q.is_full},
-        crops=leaves.get("z/s0_crops"),
-        **options,
-    )
-    return losses, leaves
-
-
-def gradients_of(head, embeddings):
-    """Gradients under the names of `reference_of`."""
-    gradients = {f"z/{name}": z.grad for name, z in embeddings.items()}
-    for name, prototypes in head.prototypes.items():
-        gradients[f"C/{name}"] = prototypes.weight.grad
-    for name, learner in head.correlation.items():
-        for part, parameter in learner.linear.named_parameters():
-            gradients[f"g/{name}/{part}"] = parameter.grad
-    return gradients
-
-
-def check_step(head, embeddings, variant, queues, *, cross_weight=1.0, temperature=0.1, **solver):
-    """One step: every term to 1e-5, every gradient to 1e-4 of its norm; returns the losses."""
-    options = dict(cross_weight=cross_weight, temperature=temperature, **(solver or SOLVER))
-    expected, leaves = reference_of(head, embeddings, variant, queues, options)
-    embeddings = {name: z.clone().requires_grad_() for name, z in embeddings.items()}
-    head.zero_grad()
-    output = head.loss(embeddings)
-    losses = {name: value for name, value in output.items() if name.startswith("loss")}
-    assert set(losses) == set(expected)
-    for name, loss in losses.items():
-        assert loss.dtype == torch.float32
-        assert loss.item() == pytest.approx(expected[name].item(), abs=1e-5), name
-    sum(losses.values()).backward()
-    sum(expected.values()).backward()
-    gradients = gradients_of(head, embeddings)
-    assert set(gradients) == set(leaves)
-    for name, gradient in gradients.items():
-        wanted = leaves[name].grad
-        assert wanted.norm() > 1e-4, name
-        difference = (gradient.double() - wanted).norm() / wanted.norm()
-        assert difference < 1e-5, f"{name}: relative error {difference:.1e}"
-    return output
 
 
 @pytest.mark.parametrize("variant", LOSSES)
@@ -246,7 +159,7 @@ def test_ce_ratio_is_the_cross_entropy_over_ln_k(variant):
         assert not output[f"ce_ratio_s{s}"].requires_grad
 
 
-def test_ratio_of_one_for_a_network_that_predicts_nothing():
+def test_ce_ratio_of_uniform_predictions_is_1():
     head = SSPRLHead(make_pyramid(1), D)
     same = make_embeddings(1)["s0"][:1, :1].expand(2, B, 1, D)
     with torch.no_grad():
@@ -254,7 +167,7 @@ def test_ratio_of_one_for_a_network_that_predicts_nothing():
     assert head.loss({"s0": same})["ce_ratio_s0"].item() == pytest.approx(1, abs=1e-6)
 
 
-def test_no_weight_no_cross_term():
+def test_scale_without_beta_has_no_cross_scale_loss():
     pyramid = make_pyramid(3)
     pyramid["s1"]["beta"] = 0.0
     head = SSPRLHead(pyramid, D)
@@ -297,7 +210,7 @@ def test_one_prototype_has_no_ratio_and_finite_losses():
     assert "ce_ratio_s0" not in output and "ce_ratio_s1" in output
 
 
-def test_inactive_queues_neither_give_nor_take():
+def test_inactive_queues_are_neither_read_nor_written():
     torch.manual_seed(0)
     head = SSPRLHead(make_pyramid(2, queues=True), D)
     for step in range(4):
@@ -325,7 +238,7 @@ def test_autocast_and_half_precision_embeddings(variant):
         assert value.item() == pytest.approx(expected[name].item(), abs=1e-6)
 
 
-def test_images_may_come_in_any_order():
+def test_losses_do_not_depend_on_the_order_of_images():
     torch.manual_seed(0)
     head = SSPRLHead(make_pyramid(3, crops=True), D)
     embeddings = make_embeddings(3, crops=True)
@@ -336,7 +249,7 @@ def test_images_may_come_in_any_order():
 
 
 @pytest.mark.parametrize("variant", LOSSES)
-def test_swapping_the_views_changes_nothing_but_mixing_images_does(variant):
+def test_losses_change_with_mixed_images_but_not_with_swapped_views(variant):
     torch.manual_seed(0)
     head = SSPRLHead(make_pyramid(2), D, variant=variant)
     embeddings = make_embeddings(2)
@@ -350,48 +263,6 @@ def test_swapping_the_views_changes_nothing_but_mixing_images_does(variant):
     # Patch m of V and patch m of V' show the same cell.
     expected_s1 = expected["loss_pyr_s1"].item()
     assert head.loss(cells)["loss_pyr_s1"].item() != pytest.approx(expected_s1, rel=1e-3)
-
-
-@pytest.mark.parametrize("variant", LOSSES)
-def test_state_dict_restores_queues_and_losses(variant, tmp_path):
-    torch.manual_seed(0)
-    pyramid = make_pyramid(2, queues=True)
-    head, restored = (SSPRLHead(pyramid, D, variant=variant) for _ in range(2))
-    for step in range(2):
-        head.loss(make_embeddings(2, seed=step))
-    torch.save(head.state_dict(), tmp_path / "head.pth")
-    restored.load_state_dict(torch.load(tmp_path / "head.pth"))
-    for step in range(2, 5):
-        expected = head.loss(make_embeddings(2, seed=step))
-        output = restored.loss(make_embeddings(2, seed=step))
-        assert {n: v.item() for n, v in output.items()} == {n: v.item() for n, v in expected.items()}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (dict(num_prototypes=9), r"prototypes.s1.weight: \(5, 8\) in the checkpoint, \(9, 8\) in the model"),
-        (dict(queue_length=3), "queues.s1.embeddings"),
-        (dict(queue_length=0), "queues.s1.embeddings: in the checkpoint, not in the model"),
-        (None, "prototypes.s1.weight: in the checkpoint, not in the model"),
-    ],
-)
-def test_a_checkpoint_of_another_pyramid_is_refused(change, message):
-    pyramid = make_pyramid(2, queues=True)
-    state = SSPRLHead(pyramid, D).state_dict()
-    other = {**pyramid, "s1": None if change is None else {**pyramid["s1"], **change}}
-    head = SSPRLHead(other, D)
-    for strict in (True, False):
-        with pytest.raises(ValueError, match=message):
-            head.load_state_dict(state, strict=strict)
-    SSPRLHead(pyramid, D).load_state_dict(state)
-
-
-def test_a_checkpoint_of_the_other_variant_is_refused():
-    pyramid = make_pyramid(2)
-    state = SSPRLHead(pyramid, D).state_dict()
-    with pytest.raises(ValueError, match=r"correlation\.s1\.linear\.bias: in the checkpoint, not in the model"):
-        SSPRLHead(pyramid, D, variant="official").load_state_dict(state, strict=False)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum())
 
 
-def test_prototypes_are_unit_vectors_and_return_to_it():
+def test_prototypes_are_unit_vectors_and_can_be_normalised_again():
     prototypes = Prototypes(7, 5)
     assert prototypes.num_prototypes == 7
     torch.testing.assert_close(prototypes.weight.norm(dim=1), torch.ones(7))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from instruments.fake_step import LiveBytes, step_bytes
+from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from small_step import BACKBONES, build, step
 from torch import nn
@@ -39,7 +40,7 @@ def test_gradients_of_scales_are_added_in_float32():
 
 
 @pytest.mark.parametrize("recompute", ["scale", "stage"])
-def test_averages_would_move_twice_without_care(recompute, monkeypatch):
+def test_running_averages_are_updated_twice_without_the_guard(recompute, monkeypatch):
     from contextlib import nullcontext
 
     from sspyr_mm.models.layers import recompute as module
@@ -51,21 +52,27 @@ def test_averages_would_move_twice_without_care(recompute, monkeypatch):
     assert saving.get_buffer(name) == 2 * plain.get_buffer(name)
 
 
+def gib_of_a_step(recompute, *, depth=50, **pyramid):
+    """Memory of a step with 128 images and bfloat16: counted with fake tensors, nothing is computed."""
+    cfg = Config.fromfile("configs/ssprl/r50_coco_200e.py").model
+    cfg.update(recompute=recompute)
+    cfg.backbone.update(depth=depth, norm_cfg=dict(type="BN"))
+    cfg.neck.update(in_channels=2048 if depth == 50 else 512, norm_cfg=dict(type="BN"))
+    cfg.pyramid.update(pyramid)
+    return step_bytes(MODELS.build(cfg).train(), 128, dtype=torch.bfloat16) / 2**30
+
+
+@pytest.mark.slow
 def test_memory_of_the_papers_step_fits_24_gib():
-    """ResNet-50, paper views, 128 images, bfloat16: counted with fake tensors, nothing is computed."""
-    from mmengine.config import Config
-
-    found = {}
-    for recompute in (None, "scale", "stage"):
-        cfg = Config.fromfile("configs/ssprl/r50_coco_200e.py").model
-        cfg.update(recompute=recompute)
-        cfg.backbone.norm_cfg = cfg.neck.norm_cfg = dict(type="BN")
-        model = MODELS.build(cfg).train()
-        found[recompute] = step_bytes(model, 128, dtype=torch.bfloat16) / 2**30
-    assert found[None] > 36 and found["scale"] < 20 and found["stage"] < 16
+    assert gib_of_a_step(None) > 36 and gib_of_a_step("scale") < 20 and gib_of_a_step("stage") < 16
 
 
-def test_bytes_come_and_go():
+def test_memory_of_a_step_is_reduced():
+    plain, scale, stage = (gib_of_a_step(one, depth=18, s2=None) for one in (None, "scale", "stage"))
+    assert scale < 0.6 * plain and stage < 0.75 * plain
+
+
+def test_live_bytes_are_counted_until_they_are_freed():
     with LiveBytes() as live:
         x = torch.zeros(1000)  # 4000 bytes
         y = x + 1
@@ -75,7 +82,7 @@ def test_bytes_come_and_go():
     assert live.peak == 8000 and z.shape == (10, 100)
 
 
-def test_what_it_can_not_do_is_said():
+def test_unsupported_modes_and_backbones_are_rejected():
     with pytest.raises(ValueError, match="recompute must be None, 'scale' or 'stage', got 'all'"):
         build("resnet", "all")
     with pytest.raises(ValueError, match="needs a backbone with stages, Linear has no known"):

@@ -26,7 +26,7 @@ def pair_loss(codes, log_probs):
 
 @pytest.mark.parametrize("num_views", [2, 3, 8])
 @pytest.mark.parametrize(("reduction", "factor"), [("sum", 1), ("mean", 0.5)])
-def test_swapped_prediction_takes_all_other_views(num_views, reduction, factor):
+def test_swapped_prediction_uses_all_other_views(num_views, reduction, factor):
     codes = make_codes(2, 5, 4)
     log_probs = make_codes(num_views, 5, 4, seed=1).log()
     expected = 0.0
@@ -37,7 +37,7 @@ def test_swapped_prediction_takes_all_other_views(num_views, reduction, factor):
     assert loss.item() == pytest.approx(factor * expected, rel=1e-5)
 
 
-def test_swapped_prediction_is_not_a_views_own():
+def test_swapped_prediction_uses_the_codes_of_the_other_view():
     codes = torch.eye(2)[torch.tensor([[0, 0], [1, 1]])]  # view 0 always prototype 0, view 1 always prototype 1
     right = codes.flip(0).clamp_min(1e-30).log()
     assert swapped_cross_entropy(codes, right).item() == pytest.approx(0, abs=1e-6)
@@ -68,7 +68,7 @@ def test_cross_scale_pairs_weights_and_names(pairs, couples, reduction, factor):
         assert losses[f"loss_cross_{name}"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_finer_scale_no_cross_loss():
+def test_single_scale_has_no_cross_scale_loss():
     assert CrossScaleLoss()(make_codes(2, 5, 4), {}, {}) == {}
 
 

@@ -31,8 +31,12 @@ def compiled(backbone, backend, **arguments):
     return model, plain
 
 
+SLOW = [("resnet", None), ("convnext", "scale"), ("swin", None)]  # the same code with other operators
+
+
 @pytest.mark.parametrize(
-    ("backbone", "recompute"), [("resnet", None), ("resnet", "scale"), ("convnext", "scale"), ("swin", None)]
+    ("backbone", "recompute"),
+    [("resnet", "scale"), ("convnext", None), *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW)],
 )
 def test_no_graph_breaks_and_no_compilation_in_later_steps(backbone, recompute):
     model, plain = compiled(backbone, "aot_eager", recompute=recompute)
@@ -63,7 +67,7 @@ def test_compiled_kernels_compute_the_same_step():
         assert apart < 1e-3, name
 
 
-def test_it_is_asked_for_in_the_config(monkeypatch):
+def test_config_enables_compilation(monkeypatch):
     from sspyr_mm.models import SSPRL
 
     calls = []
