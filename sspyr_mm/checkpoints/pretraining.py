@@ -15,7 +15,7 @@ from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config
 from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
-from sspyr_mm.models import SSPRL
+from sspyr_mm.models import ViewModel, pretraining_models
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def quiet_initialisation() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def build_model(cfg: Config) -> SSPRL:
+def build_model(cfg: Config) -> ViewModel:
     """Builds the network of a config with its layers' default weights, without ``init_weights``.
 
     Args:
@@ -38,17 +38,17 @@ def build_model(cfg: Config) -> SSPRL:
         Model on the CPU, with plain batch norm in place of SyncBN, in evaluation mode.
 
     Raises:
-        ValueError: If the config's model is not SSPRL.
+        ValueError: If the config's model is not one for pre-training.
     """
-    if cfg.get("model", {}).get("type") != "SSPRL":
-        raise ValueError(f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}")
+    if (kind := cfg.get("model", {}).get("type")) not in (known := pretraining_models()):
+        raise ValueError(f"Not a pre-training config: model.type must be one of {sorted(known)}, got {kind}")
     init_default_scope("mmpretrain")
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
 def load_pretraining(
     path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
-) -> tuple[Config, SSPRL]:
+) -> tuple[Config, ViewModel]:
     """Loads a trained model, built from the config inside its checkpoint.
 
     Args:

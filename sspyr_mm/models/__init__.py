@@ -2,18 +2,23 @@
 
 from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
 from sspyr_mm.models.data_preprocessors import PyramidAugment
-from sspyr_mm.models.heads import MaskedMultiLabelHead, SSPRLHead
-from sspyr_mm.models.layers import CorrelationLearner, Prototypes
-from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss
-from sspyr_mm.models.necks import PoolLast, PyramidProjector
-from sspyr_mm.models.selfsup import SSPRL
+from sspyr_mm.models.heads import ContrastHead, MaskedMultiLabelHead, SSPRLHead
+from sspyr_mm.models.layers import CorrelationLearner, GroupedBatchNorm, Prototypes
+from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss, info_nce
+from sspyr_mm.models.necks import MLPProjector, PoolLast, PyramidProjector
+from sspyr_mm.models.selfsup import SSPRL, MoCoV2, MomentumModel, ViewModel, pretraining_models
 
 __all__ = [
     "SSPRL",
+    "ContrastHead",
     "CorrelationLearner",
     "CrossScaleLoss",
     "FeatureQueue",
+    "GroupedBatchNorm",
+    "MLPProjector",
     "MaskedMultiLabelHead",
+    "MoCoV2",
+    "MomentumModel",
     "PoolLast",
     "Prototypes",
     "PyramidAugment",
@@ -21,4 +26,7 @@ __all__ = [
     "SSPRLHead",
     "SinkhornAssigner",
     "SwappedPredictionLoss",
+    "ViewModel",
+    "info_nce",
+    "pretraining_models",
 ]

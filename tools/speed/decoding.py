@@ -161,7 +161,7 @@ def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
     """
     full = decode_rgb(data)
     height, width = full.shape[:2]
-    reduction = spec.reduction((height, width))
+    reduction = spec.views.reduction((height, width))
     small = decode_rgb(data, reduction=reduction)
     both = {"full": decode_rgb, "reduced": partial(decode_rgb, reduction=reduction)}
     ms = cpu_ms(both, [data] * 8)

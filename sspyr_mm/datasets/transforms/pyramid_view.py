@@ -15,13 +15,14 @@ from torch.nn import functional as F
 
 from sspyr_mm.datasets.transforms.seeding import SampleSeed
 from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.views import ViewsSpec
 
 
 @TRANSFORMS.register_module()
 class PyramidViewTransform(SampleSeed, BaseTransform):
-    """Crops the regions of every scale from an image; the device cuts them into patches and augments these.
+    """Crops the regions of every group of views from an image; the device cuts them into patches and augments these.
 
-    If the views share the region of a scale, one region is cropped and both views take their patches from it, so that
+    If the views share a region, one region is cropped and both views take their patches from it, so that
     patch m of V and patch m of V' show the same cell.
 
     Random numbers depend only on the seed of the run, the epoch and the sample: the views are the same for any number
@@ -34,7 +35,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
     ``view_seed``, the int that seeds the augmentation on the device.
 
     Args:
-        pyramid: Config of the pyramid, or a spec; default: the model's pyramid, set by :class:`PyramidLinkHook`, which
+        pyramid: Config of the pyramid, or a spec; default: the model's views, set by :class:`PyramidLinkHook`, which
             keeps the numbers of a config in one place.
 
     Source: paper, section B; official code, ``multicropdataset.py`` (geometry).
@@ -43,26 +44,26 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
 
     def __init__(self, pyramid: PyramidSpec | Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self._spec = None if pyramid is None else PyramidSpec.from_config(pyramid)
+        self._views = None if pyramid is None else PyramidSpec.from_config(pyramid).views
 
     @property
-    def spec(self) -> PyramidSpec:
-        """Pyramid of the transform; raises ValueError if none is set."""
-        if self._spec is None:
+    def views(self) -> ViewsSpec:
+        """Views to crop; raises ValueError if none are set."""
+        if self._views is None:
             raise ValueError(
                 "PyramidViewTransform has no pyramid: set pyramid=dict(s0=...), or keep PyramidLinkHook in "
-                "the config, which sets it to model.pyramid"
+                "the config, which sets it to that of the model"
             )
-        return self._spec
+        return self._views
 
-    def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Sets the pyramid of the model; raises ValueError if this transform has a different one."""
-        if self._spec is not None and self._spec != spec:
+    def set_views(self, views: ViewsSpec) -> None:
+        """Sets the views of the model; raises ValueError if this transform has different ones."""
+        if self._views is not None and self._views != views:
             raise ValueError(
-                f"PyramidViewTransform and the model have different pyramids, {self._spec} and {spec}: "
+                f"PyramidViewTransform and the model have different pyramids, {self._views} and {views}: "
                 "remove the transform's `pyramid`"
             )
-        self._spec = spec
+        self._views = views
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Crops the regions of one image, and enlarges small ones; raises ValueError if it is empty or not uint8."""
@@ -73,17 +74,17 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
         # Not NumPy's generator: the device uses it with the same seed, and single numbers take ten times as long.
         rng = random.Random(view_seed)
         regions = {}
-        for group in self.spec.groups:
+        for group in self.views.groups:
             crops = []
             for _ in range(group.num_regions):
-                top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.scale.aspect)
+                top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.aspect)
                 crops.append(resize(image[top : top + height, left : left + width], group.region))
             # A single crop (a shared region) is not copied.
             regions[group.name] = np.stack(crops) if len(crops) > 1 else crops[0][None]
         return {**results, "regions": regions, "view_seed": view_seed}
 
     def __repr__(self) -> str:
-        groups = self._spec.groups if self._spec else ()
+        groups = self._views.groups if self._views else ()
         return f"{type(self).__name__}({', '.join(f'{g.name}: {g.region} px' for g in groups)})"
 
 

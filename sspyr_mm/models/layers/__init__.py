@@ -1,8 +1,21 @@
 """Layers."""
 
+from sspyr_mm.models.layers.batch_shuffle import BatchShuffle
 from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
+from sspyr_mm.models.layers.grouped_norm import GroupedBatchNorm, average_statistics
+from sspyr_mm.models.layers.momentum_encoder import MomentumEncoder
 from sspyr_mm.models.layers.pooling import pool
 from sspyr_mm.models.layers.prototypes import Prototypes
 from sspyr_mm.models.layers.recompute import recompute_stages, recomputed
 
-__all__ = ["CorrelationLearner", "Prototypes", "pool", "recompute_stages", "recomputed"]
+__all__ = [
+    "BatchShuffle",
+    "CorrelationLearner",
+    "GroupedBatchNorm",
+    "MomentumEncoder",
+    "Prototypes",
+    "average_statistics",
+    "pool",
+    "recompute_stages",
+    "recomputed",
+]

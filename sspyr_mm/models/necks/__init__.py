@@ -1,6 +1,7 @@
 """Necks."""
 
+from sspyr_mm.models.necks.mlp_projector import MLPProjector
 from sspyr_mm.models.necks.pool_last import PoolLast
 from sspyr_mm.models.necks.pyramid_projector import PyramidProjector
 
-__all__ = ["PoolLast", "PyramidProjector"]
+__all__ = ["MLPProjector", "PoolLast", "PyramidProjector"]

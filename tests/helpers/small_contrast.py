@@ -1,0 +1,63 @@
+"""Small momentum models, and batches for them."""
+
+import copy
+
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+import sspyr_mm.registration  # noqa: F401
+
+VIEWS = dict(main=dict(region=32, patch=32))
+BACKBONE = dict(type="ResNet", depth=18, stem_channels=8, base_channels=8, zero_init_residual=False)
+MODELS_BY_NAME = {
+    "MoCoV2": dict(
+        type="MoCoV2",
+        views=VIEWS,
+        backbone=dict(**BACKBONE, norm_cfg=dict(type="GroupedBN", group_size=4)),
+        neck=dict(type="MLPProjector", in_channels=64, hid_channels=16, out_channels=8),
+        head=dict(type="ContrastHead", queue_length=20, temperature=0.2),
+    ),
+}
+
+
+def config_of(name="MoCoV2", **changes):
+    """The config of a model; ``changes`` are merged into its dicts."""
+    cfg = copy.deepcopy(MODELS_BY_NAME[name])
+    for key, value in changes.items():
+        cfg[key] = {**cfg[key], **value} if isinstance(value, dict) else value
+    return cfg
+
+
+def build(name="MoCoV2", *, seed=0, **changes):
+    init_default_scope("mmpretrain")
+    torch.manual_seed(seed)
+    model = MODELS.build(config_of(name, **changes))
+    model.init_weights()
+    return model.train()
+
+
+def batch_of(step, num_images, model):
+    """Patches of all groups and seeds, as the preprocessor gives them."""
+    rng = torch.Generator().manual_seed(step)
+    inputs = {
+        g.name: torch.randn(g.num_views, num_images, g.num_patches, 3, g.patch, g.patch, generator=rng)
+        for g in model.views.groups
+    }
+    return {**inputs, "seed": torch.randint(2**62, (num_images,), generator=rng)}
+
+
+def part_of(inputs, rank, world_size):
+    """The part of a rank of a batch."""
+    size = len(inputs["seed"]) // world_size
+    mine = slice(rank * size, (rank + 1) * size)
+    return {name: x[mine] if name == "seed" else x[:, mine] for name, x in inputs.items()}
+
+
+def relative_distance(tensor, wanted):
+    """Distance of two tensors over the length of the second: batch norm of few values amplifies rounding."""
+    return ((tensor - wanted).norm() / wanted.norm().clamp_min(1e-6)).item()
+
+
+def total(losses):
+    return sum(value for name, value in losses.items() if name.startswith("loss"))
