@@ -5,14 +5,16 @@ from sspyr_mm.models.data_preprocessors import PyramidAugment
 from sspyr_mm.models.heads import ContrastHead, MaskedMultiLabelHead, SSPRLHead
 from sspyr_mm.models.layers import CorrelationLearner, GroupedBatchNorm, Prototypes
 from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss, info_nce
-from sspyr_mm.models.necks import MLPProjector, PoolLast, PyramidProjector
-from sspyr_mm.models.selfsup import SSPRL, MoCoV2, MomentumModel, ViewModel, pretraining_models
+from sspyr_mm.models.necks import DenseProjector, MLPProjector, PoolLast, PyramidProjector
+from sspyr_mm.models.selfsup import SSPRL, DenseMoCo, MoCoV2, MomentumModel, ViewModel, pretraining_models
 
 __all__ = [
     "SSPRL",
     "ContrastHead",
     "CorrelationLearner",
     "CrossScaleLoss",
+    "DenseMoCo",
+    "DenseProjector",
     "FeatureQueue",
     "GroupedBatchNorm",
     "MLPProjector",

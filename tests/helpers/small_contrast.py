@@ -19,13 +19,26 @@ MODELS_BY_NAME = {
         head=dict(type="ContrastHead", queue_length=20, temperature=0.2),
     ),
 }
+MODELS_BY_NAME["DenseMoCo"] = {
+    **MODELS_BY_NAME["MoCoV2"],
+    "type": "DenseMoCo",
+    "views": dict(main=dict(region=80, patch=80)),  # maps of 3 x 3
+    "neck": dict(type="DenseProjector", in_channels=64, hid_channels=16, out_channels=8),
+    "head": dict(
+        type="ContrastHead",
+        queue_length=20,
+        temperature=0.2,
+        terms=dict(main=dict(weight=0.3), dense=dict(key="matched", queue="dense", weight=0.7)),
+    ),
+}
 
 
 def config_of(name="MoCoV2", **changes):
-    """The config of a model; ``changes`` are merged into its dicts."""
+    """The config of a model; ``changes`` are merged into its dicts, those of another type replace them."""
     cfg = copy.deepcopy(MODELS_BY_NAME[name])
     for key, value in changes.items():
-        cfg[key] = {**cfg[key], **value} if isinstance(value, dict) else value
+        same = isinstance(value, dict) and value.get("type", cfg[key]["type"]) == cfg[key]["type"]
+        cfg[key] = {**cfg[key], **value} if same else value
     return cfg
 
 

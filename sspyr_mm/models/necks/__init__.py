@@ -1,7 +1,8 @@
 """Necks."""
 
+from sspyr_mm.models.necks.dense_projector import DenseProjector
 from sspyr_mm.models.necks.mlp_projector import MLPProjector
 from sspyr_mm.models.necks.pool_last import PoolLast
 from sspyr_mm.models.necks.pyramid_projector import PyramidProjector
 
-__all__ = ["MLPProjector", "PoolLast", "PyramidProjector"]
+__all__ = ["DenseProjector", "MLPProjector", "PoolLast", "PyramidProjector"]

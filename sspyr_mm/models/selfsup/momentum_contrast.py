@@ -109,9 +109,9 @@ class MoCoV2(MomentumModel):
             images: (B, 3, P, P).
 
         Returns:
-            Per name, (B, D) of unit length, float32.
+            Per name, (B, ...) float32. Those of queues' names are (B, D) of unit length.
         """
-        z = encoder["neck"](self.pooled(images, encoder["backbone"]))
+        z = encoder["neck"](self.encode(images, encoder["backbone"]))
         return {"main": F.normalize(z.float(), dim=1)}
 
     def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
@@ -139,7 +139,11 @@ class MoCoV2(MomentumModel):
             keys = {n: shuffle.restore(k) for n, k in self.embed(self.momentum, shuffle.shuffle(images)).items()}
         if self.training:
             self._keys = {name: of_all for name, (_, of_all) in keys.items()}
-        return self.head.loss(embedded, {name: mine for name, (mine, _) in keys.items()})
+        return self.head.loss(*self.pair(embedded, {name: mine for name, (mine, _) in keys.items()}))
+
+    def pair(self, queries: dict[str, Tensor], keys: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns queries and keys (N, D) of every term of the loss from the outputs of :meth:`embed`."""
+        return queries, keys
 
     def finish_step(self, momentum: float | None) -> None:
         """Updates the momentum encoder and pushes the keys of the batch to the queues. Collective over ranks."""

@@ -74,7 +74,7 @@ class SSPRL(ViewModel):
         embeddings = {}
         for scale in self.pyramid.scales:
             names = [group.name for group in self.pyramid.groups_of(scale)]
-            features = [self.pooled(inputs[name].flatten(0, 2)) for name in names]
+            features = [self.encode(inputs[name].flatten(0, 2)) for name in names]
             z = self.neck(torch.cat(features), scale.name).split([len(f) for f in features])
             for name, rows in zip(names, z, strict=True):
                 embeddings[name] = rows.unflatten(0, inputs[name].shape[:3])

@@ -1,5 +1,8 @@
 """Base class of pre-training models: views of images -> data preprocessor -> backbone."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
@@ -84,22 +87,21 @@ class ViewModel(BaseSelfSupervisor):
         """Reports settings that are too large for the number of images, one message per setting."""
         return []
 
-    def features(self, backbone: nn.Module, patches: Tensor) -> Tensor | tuple:
-        """Returns the output of a backbone for patches (N, 3, P, P), in the memory format of the model."""
-        return backbone(patches.contiguous(memory_format=self.memory_format))
-
-    def pooled(self, patches: Tensor, backbone: nn.Module | None = None) -> Tensor:
-        """Returns features (N, C), averaged over space or tokens, of patches (N, 3, P, P).
+    def encode(
+        self, patches: Tensor, backbone: nn.Module | None = None, *, reduce: Callable[[Any], Tensor] = pool
+    ) -> Tensor:
+        """Encodes patches (N, 3, P, P) in the model's memory format, with recomputed activations if it is set.
 
         Args:
             patches: Patches.
             backbone: Backbone to use; default: the trained one.
+            reduce: Function of the backbone's output; default: the mean over space or tokens, (N, C).
         """
 
-        def encode(x: Tensor) -> Tensor:
-            return pool(self.features(backbone or self.backbone, x))
+        def run(x: Tensor) -> Tensor:
+            return reduce((backbone or self.backbone)(x.contiguous(memory_format=self.memory_format)))
 
-        return recomputed(encode, self, patches) if self.recompute == "scale" else encode(patches)
+        return recomputed(run, self, patches) if self.recompute == "scale" else run(patches)
 
 
 def with_one_size(neck: dict, head: dict) -> tuple[dict, dict]:
