@@ -23,16 +23,13 @@ COMMANDS = {
         "classification, detection and segmentation protocols on checkpoints of any known format",
     ),
     "results": ("sspyr_mm.cli.results", "tables and plots of the results of `evaluate`, next to published figures"),
-    "bench": (
-        "sspyr_mm.cli.bench",
-        "measure the speed of data loading, augmentation and training, and compare it with Pillow",
-    ),
+    "bench": ("sspyr_mm.cli.bench", "measure the speed of data loading, augmentation and training"),
     "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 for success, 2 for wrong input."""
+    """Runs one command and returns its exit status: 0 for success, 2 for wrong input, 130 after an interrupt."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -52,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
         message = getattr(error, "summary", error)
         print(f"{parser.prog} {args.command}: {message}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # what is complete is kept, the rest removed
+        print(f"\n{parser.prog} {args.command}: interrupted; run the same command again", file=sys.stderr)
+        return 130
 
 
 def _import_custom(module: str) -> None:

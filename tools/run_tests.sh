@@ -17,11 +17,7 @@ workers=$((workers < cores ? workers : cores))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / workers))}
 
 if [[ $# -eq 0 ]]; then
-    "$python" -m ruff format --check .
-    "$python" -m ruff check .
-    "$python" -m mypy sspyr_mm
-    "$python" -m codespell_lib
-    "$(dirname "$python")/shellcheck" .ci/run tools/*.sh tools/*/*.sh
+    PYTHON=$python bash tools/lint.sh
 fi
 
 options=()

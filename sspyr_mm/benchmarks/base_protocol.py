@@ -106,18 +106,14 @@ class Protocol(ABC):
     def load_data(self, options: DataOptions) -> "Sequence[MeasuredData]":
         """Reads the data sets to evaluate on.
 
-        Raises:
-            ImportError: If a required package is missing.
-            ValueError: If no data are given, or they cannot be used.
+        Raises ImportError if a required package is missing, ValueError if no data are given or they cannot be used.
         """
 
     @abstractmethod
     def run(self, job: Job) -> Outcome:
         """Trains and evaluates.
 
-        Raises:
-            ValueError: If the network or the data cannot be used, or training diverges.
-            ChildProcessError: If training fails.
+        Raises ValueError if the network or the data cannot be used or training diverges, ChildProcessError if it fails.
         """
 
     def check_data(self, data: Any, seed: int) -> None:  # noqa: B027

@@ -16,10 +16,8 @@ def read_arrays(path: Any) -> Any:
     """Reads a pickle of dicts, lists, plain values and numpy arrays of numbers; nothing in it is executed.
 
     Files of Python 2 and 3 are supported.
-
-    Raises:
-        pickle.UnpicklingError: If the file needs another class or function; the message names it as ``GLOBAL m.name``.
-        ValueError: If an array does not hold numbers, or its bytes do not match its shape.
+    Raises UnpicklingError if the file needs another class or function, named ``GLOBAL m.name`` in the message, and
+    ValueError if an array does not hold numbers, or its bytes do not match its shape.
     """
     with open(path, "rb") as file:
         return _plain(_ArrayUnpickler(file, encoding="latin1").load())

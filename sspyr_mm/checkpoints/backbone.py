@@ -46,14 +46,9 @@ def completed(found: BackboneCheckpoint, weights: Weights) -> BackboneCheckpoint
 
 
 def build_backbone(checkpoint: BackboneCheckpoint) -> nn.Module:
-    """Builds the network of a checkpoint.
+    """Builds the backbone of mmpretrain with the weights of :func:`read_backbone`, in evaluation mode on the CPU.
 
-    Args:
-        checkpoint: Output of :func:`read_backbone`.
-
-    Returns:
-        The backbone of mmpretrain with its weights, in evaluation mode on the CPU, with plain batch norm. It outputs a
-        tuple of one feature map, that of the last stage.
+    Its batch norm is plain. It outputs a tuple of one feature map, that of the last stage.
     """
     network = build_network(checkpoint.backbone)
     network.load_state_dict(checkpoint.state_dict, strict=True)
@@ -71,24 +66,7 @@ def export_backbone(
     allow_pickle: bool = False,
     select: Selection | None = None,
 ) -> int:
-    """Writes the backbone of a checkpoint in the format of another program.
-
-    Args:
-        path: See :func:`read_backbone`.
-        target_file: Output file, written atomically. It must end in ``.safetensors`` for that target and for no other,
-            and in ``.pkl`` for ``detectron2``.
-        target: One of :data:`TARGETS`. ``mmpretrain``, ``mmdet`` and ``mmseg`` are for
-            ``backbone.init_cfg=dict(type='Pretrained', checkpoint=TARGET_FILE)``.
-        full_prefix: Whether names begin with ``backbone.``, as in a whole model's checkpoint.
-        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
-        select: See :func:`read_backbone`.
-
-    Returns:
-        Number of tensors written.
-
-    Raises:
-        ValueError: As :func:`read_backbone`, or if the target can't express the backbone or needs another file ending.
-    """
+    """Reads a backbone by :func:`read_backbone` and writes it by :func:`write_backbone`; returns its tensor count."""
     check_target(target, target_file, full_prefix=full_prefix)
     checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
     return write_backbone(checkpoint, target_file, path=path, target=target, full_prefix=full_prefix)
@@ -106,10 +84,12 @@ def write_backbone(
 
     Args:
         checkpoint: Output of :func:`read_backbone`.
-        target_file: See :func:`export_backbone`.
+        target_file: Output file, written atomically. It must end in ``.safetensors`` for that target and for no other,
+            and in ``.pkl`` for ``detectron2``.
         path: File that it was read from.
-        target: See :func:`export_backbone`.
-        full_prefix: See :func:`export_backbone`.
+        target: One of :data:`TARGETS`. ``mmpretrain``, ``mmdet`` and ``mmseg`` are for
+            ``backbone.init_cfg=dict(type='Pretrained', checkpoint=TARGET_FILE)``.
+        full_prefix: Whether names begin with ``backbone.``, as in a whole model's checkpoint.
 
     Returns:
         Number of tensors written.

@@ -12,21 +12,13 @@ from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 def inspect_checkpoint(
     path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
 ) -> dict[str, Any]:
-    """Summarises a checkpoint without executing anything in it.
-
-    Args:
-        path: See :func:`read_backbone`.
-        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
-        select: See :func:`read_backbone`.
+    """Summarises a checkpoint, executing nothing in it. Arguments and errors: see :func:`read_backbone`.
 
     Returns:
         Plain values: ``file``, ``format``, ``architecture``, ``backbone`` (config), ``key``, ``prefix`` and ``place``
         (a description, with decisions about other networks), ``num_tensors`` and ``num_parameters`` of the backbone,
         ``mean``, ``std``, ``decoding``, ``patch``, ``other_tensors`` (number by module, without the backbone),
         ``other_entries`` of the file, ``epoch``, ``iter`` and ``sha256``.
-
-    Raises:
-        ValueError: As :func:`read_backbone`.
     """
     weights = find_weights(read_checkpoint(path, allow_pickle=allow_pickle), path, select)
     found = locate(weights)

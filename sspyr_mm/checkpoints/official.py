@@ -30,17 +30,9 @@ def convert_official(
     Prototypes and rows of g are normalised to unit length, as the official code does before each forward pass and this
     project after each step. Official checkpoints do not contain the queues, which start empty.
 
-    Args:
-        path: Checkpoint of the official code.
-        out: Output file, written atomically.
-        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
-        select: See :func:`read_backbone`; the prefix is that of the whole model.
-
-    Returns:
-        Number of tensors written.
-
-    Raises:
-        ValueError: If the file is not such a checkpoint, or is incomplete.
+    Writes ``out`` atomically and returns the number of its tensors. The other arguments are those of
+    :func:`read_backbone`; the prefix of ``select`` is that of the whole model. Raises ValueError if the file is not
+    such a checkpoint, or is incomplete.
 
     Source: official code, ``src/resnet50.py``: head i of a list over local levels. With ``--grid_perside 2 3`` the
         levels are the 2x2 and the 3x3 patches, our scales 1 and 2.

@@ -29,16 +29,10 @@ def quiet_initialisation() -> Iterator[None]:
 
 
 def build_model(cfg: Config) -> ViewModel:
-    """Builds the network of a config with its layers' default weights, without ``init_weights``.
+    """Builds the model of a pre-training config with its layers' default weights, without ``init_weights``.
 
-    Args:
-        cfg: A pre-training config.
-
-    Returns:
-        Model on the CPU, with plain batch norm in place of SyncBN, in evaluation mode.
-
-    Raises:
-        ValueError: If the config's model is not one for pre-training.
+    It is in evaluation mode on the CPU, with plain batch norm in place of SyncBN. Raises ValueError if the config's
+    model is not one for pre-training.
     """
     if (kind := cfg.get("model", {}).get("type")) not in (known := pretraining_models()):
         raise ValueError(f"Not a pre-training config: model.type must be one of {sorted(known)}, got {kind}")
@@ -49,19 +43,10 @@ def build_model(cfg: Config) -> ViewModel:
 def load_pretraining(
     path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
 ) -> tuple[Config, ViewModel]:
-    """Loads a trained model, built from the config inside its checkpoint.
+    """Loads a checkpoint of pre-training; returns the config inside and its model, in evaluation mode on the CPU.
 
-    Args:
-        path: Checkpoint written by training.
-        allow_pickle: See :func:`read_checkpoint`; can run any code in the file.
-        select: Weights to read if there are several; the prefix is that of the whole model.
-
-    Returns:
-        The config and the model, in evaluation mode on the CPU.
-
-    Raises:
-        ValueError: If the file has no config, one that :func:`check_offline` rejects, or weights that do not match
-            it completely.
+    Arguments are those of :func:`read_backbone`; the prefix of ``select`` is that of the whole model. Raises ValueError
+    if the file has no config, one that :func:`check_offline` rejects, or weights that do not match it completely.
     """
     checkpoint = read_checkpoint(path, allow_pickle=allow_pickle)
     text = (checkpoint.get("meta") or {}).get("cfg")

@@ -39,14 +39,6 @@ def check_writable(option: str, path: str) -> None:
                 place.rmdir()
 
 
-def require_writable(parser: argparse.ArgumentParser, option: str, path: Path) -> None:
-    """Exits with a usage message if a result can't be written; see :func:`check_writable`."""
-    try:
-        check_writable(option, str(path))
-    except OSError as error:
-        parser.error(str(error))
-
-
 def json_object(text: str) -> dict:
     """Parses a JSON object."""
     try:

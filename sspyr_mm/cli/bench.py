@@ -28,14 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json:
         check_writable("--json", args.json)
-    with open_setting(
-        config=args.config,
-        images=args.images,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        quick=args.quick,
-    ) as setting:
-        found = run_bench(setting, num_augmented=2 if args.quick else 8)
+    given = {name: getattr(args, name) for name in ("config", "images", "batch_size", "num_workers", "quick")}
+    with open_setting(**given) as setting:
+        found = run_bench(setting)
     print(to_table(found))
     if args.json:
         write_json(args.json, found)

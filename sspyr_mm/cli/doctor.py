@@ -6,7 +6,7 @@ Every check works on a broken stack: modules are found by their metadata, and a 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import ctypes
 import importlib.util
 import json
 import os
@@ -36,7 +36,7 @@ DATA_LINKS = {
     "data/VOCdevkit/VOC2007": "linear_voc07 and faster-rcnn of configs/benchmarks",
     "data/VOCdevkit/VOC2012": "fcn and faster-rcnn of configs/benchmarks",
 }
-NUM_DECODED = 8
+NUM_DECODED = 8  # images of each --data
 GIB = 2**30
 
 
@@ -107,16 +107,11 @@ def check_stack() -> Iterator[Finding]:
 
 
 def _find(module: str, level: str, remedy: str) -> Finding:
-    """Returns the version of a module; if it is missing, a finding of the given level."""
-    found, importable = compat.find_distribution(module), compat.is_importable(module)
-    if found is None:
-        if importable:
-            return Finding(module, OK, "found on the path, version unknown")
-        return Finding(module, level, "missing", remedy)
-    name, version = found
-    if not importable:
-        version += f" ({name}; but `import {module}` fails)"
-    elif module.startswith("mm"):
+    """Returns the version of a module; if it can't be imported, a finding of the given level."""
+    name, version = compat.find_distribution(module) or ("", "version unknown")
+    if not compat.is_importable(module):
+        return Finding(module, level, f"{name} {version}, without its files" if name else "missing", remedy)
+    if module.startswith("mm") and name:
         version += f" ({'fork' if name.startswith('onedl-') else 'original'} {name})"
     return Finding(module, OK, version)
 
@@ -125,24 +120,21 @@ def check_opencv() -> Iterator[Finding]:
     """Checks OpenCV, which mmcv imports, and detects distributions of it that overwrite one another."""
     installed = dict(filter(None, map(compat.find_distribution, OPENCV)))
     text = ", ".join(f"{name} {version}" for name, version in installed.items()) or "missing"
-    is_mixed = len(set(installed.values())) > 1
-    if is_mixed:
+    try:
+        import cv2
+    except Exception as error:
+        remedy = (
+            "of a missing libGL or libgthread: apt-get install libgl1 libglib2.0-0; otherwise: pip uninstall "
+            f"opencv-python && pip install --force-reinstall opencv-python-headless, or {SETUP}"
+        )
+        yield Finding("OpenCV", PROBLEM, f"{text}; import fails: {error}", remedy)
+        return
+    if len(set(installed.values())) > 1:
         last = max(installed.values(), key=Version)
         same = " ".join(f"{name}=={last}" for name in installed)
         remedy = f"they overwrite each other's files; install the same version of each: pip install {same}"
         yield Finding("OpenCV", NOTE, text, remedy)
-    try:
-        import cv2
-    except Exception as error:
-        remedy = f"pip install --force-reinstall opencv-python-headless, or {SETUP}"
-        if "libGL" in str(error) or "libgthread" in str(error):
-            remedy = (
-                "apt-get install libgl1 libglib2.0-0, or install the build without GUI: pip uninstall opencv-python && "
-                "pip install --force-reinstall opencv-python-headless"
-            )
-        yield Finding("OpenCV", PROBLEM, f"{text}; import fails: {error}", remedy)
-        return
-    if not is_mixed:
+    else:
         yield Finding("OpenCV", OK, text if installed else cv2.__version__)
 
 
@@ -187,69 +179,48 @@ def _nvidia_driver() -> str | None:
 def check_ops() -> Iterator[Finding]:
     """Finds mmcv's compiled ops and loads them without importing mmcv."""
     spec = importlib.util.find_spec("mmcv") if compat.is_importable("mmcv") else None
-    if spec is None:
+    if spec is None or spec.origin is None:
         return
-    files = [path for folder in spec.submodule_search_locations or () for path in Path(folder).glob("_ext*.*")]
     remedy = f"pre-training, classification and segmentation run without them; detection needs them: {SETUP}"
-    if not files:
+    file = next(Path(spec.origin).parent.glob("_ext*.*"), None)
+    if file is None:
         yield Finding("mmcv ops", NOTE, "not compiled", remedy)
         return
     try:
         import torch  # noqa: F401  (the ops are linked to its libraries)
 
-        extension = importlib.util.spec_from_file_location("mmcv._ext", files[0])
-        assert extension is not None
-        importlib.util.module_from_spec(extension)
+        ctypes.CDLL(str(file))
     except Exception as error:
         yield Finding("mmcv ops", NOTE, f"built for another torch or Python: {_last_line(error)}", remedy)
         return
-    yield Finding("mmcv ops", OK, files[0].name)
+    yield Finding("mmcv ops", OK, file.name)
 
 
 def check_machine() -> Iterator[Finding]:
-    """Checks cores, memory, and the shared memory through which data loader workers pass batches."""
+    """Checks cores, and the shared memory through which data loader workers pass batches."""
     yield Finding("cores", OK, str(num_cores()))
-    if (memory := _memory_limit()) is not None:
-        few = "train_dataloader.batch_size=16 train_dataloader.num_workers=1"
-        remedy = f"use smaller batches and fewer workers: --cfg-options {few}"
-        yield _enough("memory", f"{memory / GIB:.1f} GiB", memory >= 4 * GIB, remedy)
     if Path("/dev/shm").is_dir():
-        free = shutil.disk_usage("/dev/shm").free
+        free = shutil.disk_usage("/dev/shm").free / GIB
         remedy = (
             "workers may die with 'Bus error': docker run --shm-size=8g (or --ipc=host), or "
             "--cfg-options train_dataloader.num_workers=0"
         )
-        yield _enough("/dev/shm", f"{free / GIB:.1f} GiB free", free >= GIB / 2, remedy)
-
-
-def _enough(name: str, found: str, is_enough: bool, remedy: str) -> Finding:
-    return Finding(name, OK, found) if is_enough else Finding(name, NOTE, found, remedy)
-
-
-def _memory_limit() -> int | None:
-    """Returns the bytes of memory this process may use: the smaller of the machine's and the container's."""
-    limits = []
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # 'max', or no such file
-            limits.append(int(Path(name).read_text()))
-    return min(limits, default=None)
+        is_enough = free >= 0.5
+        yield Finding("/dev/shm", OK if is_enough else NOTE, f"{free:.1f} GiB free", "" if is_enough else remedy)
 
 
 def check_links() -> Iterator[Finding]:
     """Checks the data sets of the shipped configs below the working directory."""
     for name, use in DATA_LINKS.items():
         path = Path(name)
-        if path.is_symlink() and not path.exists():
-            found = f"link to {os.readlink(path)}, which does not exist"
-            yield Finding(name, NOTE, found, f"ln -sfn /path/to/{path.name} {name}")
-        elif not path.exists():
-            yield Finding(name, NOTE, "missing", f"needed by {use}: ln -s /path/to/{path.name} {name}")
-        elif not os.access(path, os.R_OK | os.X_OK):
-            yield Finding(name, NOTE, "not readable", f"chmod -R u+rX {path.resolve()}")
-        elif path.is_dir() and not any(path.iterdir()):
-            yield Finding(name, NOTE, "empty", f"needed by {use}: fill it, or replace it by a link")
+        try:
+            found = "" if any(path.iterdir()) else "empty"
+        except FileNotFoundError:
+            found = f"link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "missing"
+        except OSError as error:
+            found = error.strerror or str(error)
+        if found:
+            yield Finding(name, NOTE, found, f"ln -sfn /path/to/{path.name} {name} (needed by {use})")
         else:
             yield Finding(name, OK, str(path.resolve()))
 
@@ -266,11 +237,9 @@ def check_package() -> Finding:
 
 
 def check_data(path: str) -> Finding:
-    """Lists images like training does, and decodes some of them."""
+    """Lists images and decodes some of them, like training does."""
     try:
-        from PIL import Image
-
-        from sspyr_mm.datasets.unlabelled import UnlabelledImages
+        from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
     except Exception as error:
         return Finding(path, PROBLEM, f"not checked: {_last_line(error)}", "fix the installed packages first")
     try:
@@ -278,13 +247,8 @@ def check_data(path: str) -> Finding:
     except (OSError, ValueError) as error:
         return Finding(path, PROBLEM, str(error), "see the message")
     tried = paths[:: max(1, len(paths) // NUM_DECODED)][:NUM_DECODED]
-    bad = []
-    for image in tried:
-        try:
-            with Image.open(image) as opened:
-                opened.load()
-        except Exception as error:  # Pillow's decoders can raise anything
-            bad.append(f"{image} ({type(error).__name__}: {_last_line(error)})")
+    load = LoadRGBImage()
+    bad = [image for image in tried if load.peek(image) is None]
     if not bad:
         return Finding(path, OK, f"{len(paths)} images, {len(tried)} tried and decoded")
     level = PROBLEM if len(bad) == len(tried) else NOTE

@@ -73,7 +73,7 @@ def _seed(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs every protocol on every network and prints the table; returns 0, or 130 after an interrupt."""
+    """Runs every protocol on every network and prints the table; returns 0."""
     from sspyr_mm.benchmarks.evaluate import evaluate_all, plan_runs
     from sspyr_mm.benchmarks.networks import read_networks
     from sspyr_mm.benchmarks.results.rows import make_rows
@@ -96,13 +96,9 @@ def run(args: argparse.Namespace) -> int:
     if not chosen and len(runs) > 1:
         print("--protocol NAME runs only some of these", file=sys.stderr)
     results: list[Result] = []
-    try:
-        for result in evaluate_all(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
-            results.append(result)
-            print(result.line, flush=True)
-    except KeyboardInterrupt:
-        print("Stopped; run the same command again to resume.", file=sys.stderr)
-        return 130
+    for result in evaluate_all(networks, runs, args.seeds, work_dir=args.work_dir, settings=settings):
+        results.append(result)
+        print(result.line, flush=True)
     print(f"\n{to_markdown(make_rows(results))}")
     _draw_predictions(results, args.work_dir)
     print(f"Results: {args.work_dir}/result-*.json; `python -m sspyr_mm results` prints tables.")

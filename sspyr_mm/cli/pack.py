@@ -31,20 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Packs the images and reports those that were skipped.
-
-    Returns:
-        0 for success, 130 after an interrupt, 2 for wrong arguments or images.
-    """
+    """Packs the images and reports those that were skipped; returns 0, or 2 if packing failed."""
     from sspyr_mm.datasets.streaming.shards import pack
     from sspyr_mm.datasets.unlabelled import UnlabelledImages
 
     start = time.monotonic()
+    images = UnlabelledImages(args.images, lazy_init=True)
+    paths = images.list_images()
+    for line in images.notices:
+        print(f"pack: {line}", file=sys.stderr)
     try:
-        images = UnlabelledImages(args.images, lazy_init=True)
-        paths = images.list_images()
-        for line in images.notices:
-            print(f"pack: {line}", file=sys.stderr)
         skipped = pack(
             paths,
             args.out,
@@ -53,12 +49,9 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             storage_options=args.storage_options,
         )
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
+    except RuntimeError as error:  # of a process or an object store
         print(f"pack: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\npack: interrupted, {args.out} was not written; run the same command again", file=sys.stderr)
-        return 130
     for line in skipped:
         print(f"pack: skipped {line}", file=sys.stderr)
     rest = f", {len(skipped)} skipped" if skipped else ""

@@ -1,9 +1,6 @@
 """``python -m sspyr_mm toy-scenes DIR``: draws a labelled data set of multi-object scenes."""
 
-from __future__ import annotations
-
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -24,28 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws the data set.
-
-    Returns:
-        0 for a new or finished folder, 130 after an interrupt, 2 for wrong arguments or a folder with other content.
-    """
+    """Draws the data set; returns 0 for a new or finished folder."""
     start = time.monotonic()
-    try:
-        drawn = generate(
-            args.dir,
-            num_train=args.num_train,
-            num_val=args.num_val,
-            size=args.size,
-            seed=args.seed,
-            workers=args.workers,
-            progress=not args.quiet,
-        )
-    except (ValueError, OSError) as error:
-        print(f"toy-scenes: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\ntoy-scenes: interrupted, {args.dir} was not written; run the same command again", file=sys.stderr)
-        return 130
+    drawn = generate(
+        args.dir,
+        num_train=args.num_train,
+        num_val=args.num_val,
+        size=args.size,
+        seed=args.seed,
+        workers=args.workers,
+        progress=not args.quiet,
+    )
     if drawn:
         print(f"{args.dir}: {args.num_train + args.num_val} images in {time.monotonic() - start:.1f} s")
     else:

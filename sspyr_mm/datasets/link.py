@@ -17,14 +17,9 @@ from sspyr_mm.views import ViewsSpec
 
 
 def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
-    """Builds the training data set of a config, with the views of ``cfg.model``, set to the first epoch.
+    """Builds the training data set of a pre-training config, with the views of its model, set to the first epoch.
 
-    Args:
-        cfg: Pre-training config.
-        seed: Seed of the views.
-
-    Raises:
-        ValueError: If a transform has different views.
+    The ``seed`` is that of the views. Raises ValueError if a transform has different views.
     """
     init_default_scope("mmpretrain")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)

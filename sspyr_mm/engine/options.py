@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcessor, Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 from sspyr_mm.engine.config import LOADERS
@@ -100,9 +99,14 @@ def check_names(cfg: Config) -> None:
     """
     known = _top_level(cfg)
     for name in cfg:
-        near = get_close_matches(name, known, n=1, cutoff=0.85)
+        near = _misspelt(name, known)
         if name not in known and near and not _is_used(cfg, name):
-            raise ValueError(f"{cfg.filename}: nothing reads `{name}`; rename it to `{near[0]}`")
+            raise ValueError(f"{cfg.filename}: nothing reads `{name}`; rename it to `{near}`")
+
+
+def _misspelt(name: str, known: set[str]) -> str | None:
+    """Returns the known name that a name is most likely a misspelling of."""
+    return next(iter(get_close_matches(name, known - _IN_ANY_TYPE, n=1, cutoff=0.85)), None)
 
 
 def _with_none(value: Any) -> Any:
@@ -153,34 +157,29 @@ class _Option:
             if f"{parent}.{part}.type" in self.options or has_type or is_removed:
                 return
             raise self._unread(place, set(node), f"there is no hook `{part}`, and a new one needs {parent}.{part}.type")
-        known = self._known_keys([p for p in parts[:place] if not p.isdecimal()], node)
-        if known is not None and part not in known:
+        known, takes_any = self._known_keys([p for p in parts[:place] if not p.isdecimal()], node)
+        is_inside = any(path.endswith(f".{part}") for path in _paths(node, parent))
+        if part not in known and (not takes_any or is_inside or _misspelt(part, known)):
             kind = node.get("type")
             name = f"{parent} ({getattr(kind, '__name__', kind)})" if kind else parent
             raise self._unread(place, known, f"{name} has no setting `{part}`")
 
-    def _known_keys(self, path: list[str], node: Mapping[str, Any]) -> set[str] | None:
-        """Returns the settings that a dict of the config may hold; None if they are unknown."""
+    def _known_keys(self, path: list[str], node: Mapping[str, Any]) -> tuple[set[str], bool]:
+        """Returns the settings that a dict of the config may hold, and whether it may hold others, too."""
         name = ".".join(path)
         if name in LOADERS:
-            return {"disable_subprocess_warning", "num_batch_per_epoch"} | (_parameters(DataLoader) or set())
+            return {"disable_subprocess_warning", "num_batch_per_epoch"} | _arguments(DataLoader)[0], False
         if name == "randomness":
-            return _parameters(Runner.set_randomness)
+            return _arguments(Runner.set_randomness)
         if name in _KEYS:
             default = DefaultOptimWrapperConstructor.__name__
-            has_own_keys = "." in name and self.cfg.optim_wrapper.get("constructor", default) != default
-            return None if has_own_keys else _KEYS[name]
+            return _KEYS[name], "." in name and self.cfg.optim_wrapper.get("constructor", default) != default
         if path[0] == "model" and path[-1].endswith("_cfg"):  # norm_cfg, init_cfg: builders accept additional keys
-            return None
+            return set(), True
         kind = self.options.get(f"{name}.type", node.get("type"))
-        types = _types(self.cfg, kind) or _DEFAULT_TYPES.get(name, [])
+        types = [_arguments(one) for one in _types(self.cfg, kind) or _DEFAULT_TYPES.get(name, [])]
         known = _IN_ANY_TYPE | _READ_BY_RUNNER.get(name, set()) | _READ_INSIDE.get(path[0], set())
-        for one in types:
-            names = _parameters(one)
-            if names is None:
-                return None
-            known |= names
-        return known if types else None
+        return known.union(*(names for names, _ in types)), not types or any(takes_any for _, takes_any in types)
 
     def _unread(self, place: int, known: set[str], reason: str) -> ValueError:
         """Returns the error for a setting that nothing reads, with a suggestion."""
@@ -217,7 +216,7 @@ def _paths(node: Any, name: str) -> Iterator[str]:
 def _top_level(cfg: Config) -> set[str]:
     """Returns the names that the runner or this package reads."""
     runners = [Runner, *_types(cfg, cfg.get("runner_type"))]
-    return _ALSO_READ.union(*(_parameters(runner) or set() for runner in runners)) - {"cfg"}
+    return _ALSO_READ.union(*(_arguments(runner)[0] for runner in runners)) - {"cfg"}
 
 
 def _is_used(cfg: Config, name: str) -> bool:
@@ -240,33 +239,20 @@ def _types(cfg: Config, kind: Any) -> list[Any]:
     return found
 
 
-def _parameters(built: Any) -> set[str] | None:
-    """Returns the argument names of a class or function, with inherited ones; None if it accepts any."""
+def _arguments(built: Any) -> tuple[set[str], bool]:
+    """Returns the argument names of a class or function, and whether it takes others, too.
+
+    Classes of this package pass ``**kwargs`` to their parents; those of other classes may go elsewhere.
+    """
     names: set[str] = set()
+    takes_any = False
     for owner in inspect.getmro(built) if inspect.isclass(built) else [built]:
-        function = vars(owner).get("__init__") if inspect.isclass(owner) else owner
-        if function is None:
-            continue
-        if owner in (object, nn.Module):
-            break
         try:
-            parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):
-            return None
+            parameters = inspect.signature(owner).parameters.values()
+        except (TypeError, ValueError):  # written in C
+            return names, True
         names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-        rest = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        if rest is None:
-            break
-        if not _only_passes_on(function, rest):
-            return None
-    return names - {"self"}
-
-
-def _only_passes_on(function: Any, rest: str) -> bool:
-    """Returns whether ``**kwargs`` go to the parent's constructor only."""
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        return False
-    passed = re.search(rf"super\([^()]*\)\.__init__\((?:[^*]|\*(?!\*))*\*\*{rest}\b", source)
-    return passed is not None and len(re.findall(rf"\b{rest}\b", source)) == 2
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return names, takes_any
+        takes_any |= not owner.__module__.startswith("sspyr_mm.")
+    return names, takes_any

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from time import process_time
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import torch
@@ -13,9 +13,7 @@ from torch.utils.benchmark import Timer
 
 __all__ = ["cpu_ms", "wall_ms"]
 
-T = TypeVar("T")
-_BLOCK = 8
-"""Items per measurement."""
+_BLOCK = 8  # items per measurement
 
 
 def wall_ms(
@@ -32,15 +30,12 @@ def wall_ms(
     measures. Its operators use the threads of this process by default.
     """
     timer["num_threads"] = num_threads or torch.get_num_threads()
-    timers = {name: Timer("call()", globals={"call": call}, **timer) for name, call in functions.items()}
-    found: dict[str, list[float]] = {name: [] for name in timers}
-    for _ in range(rounds):
-        for name, one in timers.items():
-            found[name].append(1e3 * one.timeit(calls).mean)
-    return {name: median(times) for name, times in found.items()}
+    timers = [Timer("call()", globals={"call": call}, **timer) for call in functions.values()]
+    measured = [[1e3 * one.timeit(calls).mean for one in timers] for _ in range(rounds)]
+    return {name: median(times) for name, times in zip(functions, zip(*measured, strict=True), strict=True)}
 
 
-def cpu_ms(functions: Mapping[str, Callable[[T], object]], items: Sequence[T]) -> dict[str, float]:
+def cpu_ms(functions: Mapping[str, Callable[[Any], object]], items: Sequence[Any]) -> dict[str, float]:
     """Returns the median CPU milliseconds of each function per item, on one core, like in a worker of a loader.
 
     All functions are called with the same items, which are repeated as needed.

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,18 +18,14 @@ from mmpretrain.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
-from sspyr_mm.speed.pipelines import PyramidPipeline, collate
+from sspyr_mm.speed.inputs import PyramidPipeline, collate
 from sspyr_mm.speed.timing import wall_ms
 
 __all__ = ["Setting", "make_step", "measure_training"]
 
-_PREFETCHED = 2
-"""Batches that a worker prefetches."""
-_PRECISION = ("type", "dtype", "loss_scale")
-"""Keys of an optimizer wrapper that set the precision."""
+_PREFETCHED = 2  # batches, by each worker: DataLoader's default
 
 
 @dataclass
@@ -53,18 +48,12 @@ class Setting:
     def build(self, **changes: Any) -> SSPRL:
         """Builds the network of the config, with changes, in training mode."""
         torch.manual_seed(0)
-        level = logging.root.manager.disable
-        logging.disable(logging.INFO)  # a line per initialised parameter
-        try:
-            model = revert_sync_batchnorm(MODELS.build({**copy.deepcopy(self.cfg.model), **changes}))
-            model.init_weights()
-        finally:
-            logging.disable(level)
-        return model.to(self.device).train()
+        model = MODELS.build({**copy.deepcopy(self.cfg.model), **changes})
+        return revert_sync_batchnorm(model).to(self.device).train()
 
     def wrap(self, model: nn.Module, optimizer: dict) -> OptimWrapper:
         """Builds an optimizer from its config, in the precision of the training config."""
-        precision = {n: v for n, v in self.cfg.optim_wrapper.items() if n in _PRECISION}
+        precision = {n: v for n, v in self.cfg.optim_wrapper.items() if n in ("type", "dtype", "loss_scale")}
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             return build_optim_wrapper(model, {**precision, "optimizer": copy.deepcopy(optimizer)})
 
@@ -79,8 +68,8 @@ class Setting:
         ahead = (1 + _PREFETCHED) * workers
         # Workers that start together also end together: whole rounds of them are timed, at least two.
         timed = max(2, math.ceil(self.rounds * self.calls / workers)) * workers
-        num_batches = ahead + 2 + timed + ahead  # torch's Timer takes two batches before it measures
-        batches = iter(self.loader(pipeline, collate_fn, num_batches))
+        # torch's Timer takes two batches before it measures.
+        batches = iter(self.loader(pipeline, collate_fn, ahead + 2 + timed + ahead))
         for batch in itertools.islice(batches, ahead):
             step(batch)
         ms = wall_ms({"step": lambda: step(next(batches))}, rounds=1, calls=timed)
@@ -95,7 +84,6 @@ class Setting:
             num_workers=self.num_workers,
             collate_fn=partial(_load, pipeline, collate_fn),
             pin_memory=self.device.type == "cuda",
-            prefetch_factor=_PREFETCHED if self.num_workers else None,
         )
 
 
@@ -105,9 +93,8 @@ def _load(pipeline: Callable[[str], object], collate_fn: Any, paths: Sequence[st
 
 def make_step(setting: Setting) -> tuple[SSPRL, OptimWrapper, Callable[[Mapping[str, Any]], None]]:
     """Builds network and optimizer of the config, and a function that trains on a batch of regions."""
-    cfg = prepare_config(copy.deepcopy(setting.cfg))
     model = setting.build()
-    wrapper = setting.wrap(model, cfg.optim_wrapper.optimizer)
+    wrapper = setting.wrap(model, setting.cfg.optim_wrapper.optimizer)
 
     def step(regions: Mapping[str, Any]) -> None:
         model.train_step(regions, wrapper)
@@ -128,14 +115,12 @@ def measure_training(setting: Setting) -> dict[str, Any]:
     on_regions = partial(step, batch)
     on_regions()  # creates the optimizer's state
     on_gpu = _inspect_gpu(on_regions, setting.device)
-    parts: dict[str, Callable[[], object]] = {"step": on_regions}
-    parts |= _parts(model, wrapper, batch)
+    parts: dict[str, Callable[[], object]] = {"step": on_regions, **_parts(model, wrapper, batch)}
     ms = wall_ms(parts, rounds=setting.rounds, calls=setting.calls)
-    images = setting.batch_size
     return {
         "images_per_s": setting.images_per_s(pipeline, collate, step),
-        "bound_images_per_s": 1e3 * images / ms["bound"],
-        "step_images_per_s": 1e3 * images / ms["step"],
+        "bound_images_per_s": 1e3 * setting.batch_size / ms["bound"],
+        "step_images_per_s": 1e3 * setting.batch_size / ms["step"],
         "step_ms": ms["step"],
         "recompute_ratio": ms["recompute"] / ms["bound"] if "recompute" in ms else None,
         **{f"{part}_share": ms[part] / ms["step"] for part in ("augment", "sinkhorn", "optimizer")},
@@ -178,12 +163,10 @@ def _inspect_gpu(step: Callable[[], object], device: torch.device) -> dict[str, 
         return {"sync_warnings_per_step": None, "peak_memory_gib": None}
     torch.cuda.reset_peak_memory_stats(device)
     torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step()
+    torch.cuda.set_sync_debug_mode("default")
     return {
         "sync_warnings_per_step": sum("synchronizing" in str(w.message) for w in caught),
         "peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30,

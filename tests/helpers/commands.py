@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import runpy
-import signal
 import subprocess
 import sys
 import traceback
@@ -37,8 +36,6 @@ def run(*args, check=True):
     with contextlib.ExitStack() as stack:
         stack.callback(os.chdir, os.getcwd())
         os.chdir(ROOT)
-        for number in (signal.SIGINT, signal.SIGTERM):  # a failed run leaves its handlers, under which pools never end
-            stack.callback(signal.signal, number, signal.getsignal(number))
         stack.enter_context(mock.patch.dict(os.environ))
         stack.enter_context(warnings.catch_warnings())
         for shared in (DefaultScope, MessageHub, MMLogger, Visualizer):  # the last instance is the current one

@@ -8,6 +8,7 @@ from commands import run
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints import load_pretraining
 
 
@@ -22,6 +23,15 @@ def test_help_lists_every_command_without_importing_the_stack():
     for command in ("doctor", "toy-scenes", "export", "inspect", "health", "probe"):
         assert command in done.stdout
     assert "HEAVY []" in done.stdout
+
+
+def test_interrupt_ends_any_command_with_a_line(tmp_path, monkeypatch, capsys):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sspyr_mm.checkpoints.inspect_checkpoint", interrupt)
+    assert main(["inspect", "checkpoint.pth"]) == 130
+    assert capsys.readouterr().err.endswith(" inspect: interrupted; run the same command again\n")
 
 
 def test_imports_print_nothing_to_stdout(tmp_path):

@@ -58,7 +58,10 @@ def test_this_environment_can_pre_train(images, capsys):
     assert "Pre-training can run." in out
     assert "✓ components: registered" in out
     assert f"✓ {images}: 12 images, 8 tried and decoded" in out
-    assert "! data/coco: missing" in out and "ln -s /path/to/coco data/coco" in out
+    assert (
+        "! data/coco: missing" in out
+        and "ln -sfn /path/to/coco data/coco (needed by configs/ssprl/r50_coco_*.py)" in out
+    )
 
 
 def test_json_names_versions_and_links(tmp_path, report):
@@ -66,15 +69,16 @@ def test_json_names_versions_and_links(tmp_path, report):
     (tmp_path / "data" / "coco").symlink_to(tmp_path / "gone")
     (tmp_path / "data" / "imagenet" / "train").mkdir(parents=True)
     (tmp_path / "data" / "VOCdevkit" / "VOC2012").mkdir(parents=True)
+    (tmp_path / "data" / "VOCdevkit" / "VOC2007").touch()
     ready, found = report()
     assert ready
     assert found["mmpretrain"]["level"] == "ok" and found["torch"]["found"][0].isdigit()
     assert found["data/coco"]["level"] == "note"
     assert "which does not exist" in found["data/coco"]["found"]
-    assert found["data/coco"]["remedy"] == "ln -sfn /path/to/coco data/coco"
+    assert found["data/coco"]["remedy"].startswith("ln -sfn /path/to/coco data/coco ")
     assert found["data/imagenet"]["level"] == "ok"
     assert found["data/VOCdevkit/VOC2012"]["found"] == "empty"
-    assert found["data/VOCdevkit/VOC2007"]["found"] == "missing"
+    assert found["data/VOCdevkit/VOC2007"]["found"] == "Not a directory"
     assert int(found["cores"]["found"]) >= 1
 
 

@@ -44,6 +44,9 @@ def cfg():
         ("param_scheduler.0.start_facter=1", "param_scheduler.0.start_factor=1"),
         ("default_hooks.checkpont.interval=5", "default_hooks.checkpoint.interval=5"),
         ("default_hooks.logger.intervall=5", "default_hooks.logger.interval=5"),
+        # CheckpointHook takes any option, for the backend that writes the file.
+        ("default_hooks.checkpoint.intervall=5", "default_hooks.checkpoint.interval=5"),
+        ("default_hooks.checkpoint.max_kept_ckpts=1", "default_hooks.checkpoint.max_keep_ckpts=1"),
         ("auto_scale_lr.base_batchsize=5", "auto_scale_lr.base_batch_size=5"),
         ("randomness.sed=5", "randomness.seed=5"),
         ("env_cfg.cudnn_bench=5", "env_cfg.cudnn_benchmark=5"),
@@ -72,6 +75,8 @@ def test_unread_setting_is_rejected_with_the_nearest_name(cfg, given, meant):
         {"default_hooks.ema.type": "EMAHook", "default_hooks.ema.momentum": 0.1},
         {"default_hooks.ema": dict(type="EMAHook")},
         {"default_hooks.checkpoint.priority": "LOW"},
+        {"default_hooks.checkpoint.save_begin": 3},
+        {"default_hooks.checkpoint.file_size": 3},
         {"visualizer.vis_backends": [dict(type="LocalVisBackend")]},
         {"model.backbone.init_cfg.type": "Pretrained", "model.backbone.init_cfg.checkpoint": "x"},
         {"model.backbone.norm_cfg.requires_grad": False},
@@ -99,6 +104,12 @@ def test_new_setting_that_is_read_is_set(cfg, options):
         for part in key.split("."):
             node = node[int(part)] if isinstance(node, list) else node[part]
         assert node == value
+
+
+def test_setting_of_an_inner_dict_is_rejected_where_its_parent_takes_any(cfg):
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    with pytest.raises(ValueError, match=r"has no setting `lr`; use optim_wrapper\.optimizer\.lr=0\.5$"):
+        merge_options(cfg, {"optim_wrapper.lr": 0.5})
 
 
 def test_none_removes_a_hook(cfg):

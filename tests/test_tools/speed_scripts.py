@@ -9,8 +9,8 @@ FOLDER = ROOT / "tools/speed"
 
 sys.path.insert(0, str(FOLDER))
 try:
-    compare, decoding, growth, loss_curves, official_step, swav = map(
-        import_module, ("compare", "decoding", "growth", "loss_curves", "official_step", "swav")
+    compare, decoding, growth, loss_curves, official_step, pillow_views, swav = map(
+        import_module, ("compare", "decoding", "growth", "loss_curves", "official_step", "pillow_views", "swav")
     )
 finally:
     sys.path.remove(str(FOLDER))

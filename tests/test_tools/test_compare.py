@@ -3,16 +3,18 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from speed_scripts import compare, official_step, swav
+from PIL import Image
+from speed_scripts import compare, official_step, pillow_views, swav
 from torch.utils.data import default_collate
+from torchvision.transforms.functional import to_tensor
 
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec
-from sspyr_mm.speed.images import make_images
-from sspyr_mm.speed.pipelines import PillowPipeline
+from sspyr_mm.speed.inputs import PyramidPipeline, make_images
 from sspyr_mm.speed.training import Setting
 
 PYRAMID = dict(
@@ -52,6 +54,38 @@ def test_mmpretrains_pipeline_makes_eight_views(tmp_path):
     (path,) = make_images(tmp_path, 1)
     views = swav.mmpretrain_pipeline()(path)["inputs"]
     assert [tuple(v.shape[1:]) for v in views] == [(224, 224)] * 2 + [(96, 96)] * 6
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[..., 0] = np.arange(100) * 2
+    Image.fromarray(image).save(tmp_path / "ramp.png")
+    return str(tmp_path / "ramp.png")
+
+
+def test_pillow_makes_the_same_views(ramp):
+    pillow = pillow_views.PillowPipeline(SPEC)
+    patches = pillow(ramp)
+    assert [p.shape[-1] for p in patches] == [32] * 2 + [16] * 8 + [12] * 18  # 28 patches
+    assert all(p.shape == (3, p.shape[-1], p.shape[-1]) for p in patches)
+    ours = PyramidPipeline(SPEC)(ramp)["inputs"]
+    assert {k: tuple(v.shape) for k, v in ours.items() if k != "seed"} == dict(
+        s0=(2, 32, 32, 3), s1=(1, 45, 45, 3), s2=(1, 50, 50, 3)
+    )
+    # Without augmentation: patch m of both views comes from the same cell, left of the next cell.
+    pillow.augment = to_tensor
+    red = [float(p[0].mean()) for p in pillow(ramp)[2:10]]
+    assert max(red[0::2]) < min(red[1::2])
+
+
+def test_augmentation_is_measured_per_image(setting, monkeypatch):
+    def wall_ms(functions, **options):
+        assert options["num_threads"] == 1 and len(functions["pillow"]()) == 2 * 28  # 28 patches per image
+        return {name: 6.0 * bool(function()) for name, function in functions.items()}
+
+    monkeypatch.setattr(compare, "wall_ms", wall_ms)
+    assert compare.measure_augmentation(SPEC, setting, 2) == {"ours_augment_ms": 3.0, "pillow_augment_ms": 3.0}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -95,7 +129,7 @@ def test_lightlys_step_trains_the_configs_backbone(setting):
 
 def test_views_of_the_official_step_are_stacked_by_scale(tmp_path):
     (path,) = make_images(tmp_path, 1)
-    pipeline = PillowPipeline(SPEC)
+    pipeline = pillow_views.PillowPipeline(SPEC)
     patches = pipeline(path)
     stacked = official_step.stack_views([patches, pipeline(path)], SPEC)
     assert {k: tuple(v.shape) for k, v in stacked.items()} == dict(
@@ -166,4 +200,5 @@ def test_compare(tmp_path, monkeypatch):
     assert found["swav_pixels"] == 2 * 64**2 + 6 * 27**2
     for name in ("ours", "official", "mmpretrain"):
         assert found[f"{name}_images_per_s"] > 0, name
-    assert found["ours_worker_ms"] > 0 and found["mmpretrain_worker_ms"] > 0
+    for name in ("ours", "pillow", "mmpretrain"):
+        assert found[f"{name}_worker_ms"] > 0, name

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from speed_scripts import FOLDER, decoding, growth, loss_curves
 
-from sspyr_mm.speed.images import make_images
+from sspyr_mm.speed.inputs import make_images
 
 SCRIPTS = {"decoding": decoding, "growth": growth, "loss_curves": loss_curves}
 

@@ -1,8 +1,9 @@
 """Compares the speed of pre-training with other implementations: ``python tools/speed/compare.py --out OUT``.
 
-Measures workers and training from files, also of SwAV in mmpretrain and in lightly (if it is installed) and of the
-views and step of the official code; all train the config's backbone in its precision and memory format. Compares a
-loader of files with one of packed shards. Writes OUT/compare.json.
+Measures workers and augmentation, also of Pillow for the same views, and training from files, also of SwAV in
+mmpretrain and in lightly (if it is installed) and of the views and step of the official code; all train the config's
+backbone in its precision and memory format. Compares a loader of files with one of packed shards. Writes
+OUT/compare.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import Any
 import torch
 from growth import count_pixels
 from official_step import OfficialStep, stack_views
+from outputs import require_writable
+from PIL import Image
+from pillow_views import PillowPipeline, pillow_augment
 from swav import (
     Method,
     has_lightly,
@@ -33,13 +37,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import positive_int, require_writable
+from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets import StreamedImages
 from sspyr_mm.datasets.streaming.shards import pack
 from sspyr_mm.files import write_json
+from sspyr_mm.models import PyramidAugment
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.speed.bench import describe_machine, open_setting, paper_pyramid
-from sspyr_mm.speed.pipelines import PillowPipeline, PyramidPipeline, collate
+from sspyr_mm.speed.inputs import PyramidPipeline, collate
 from sspyr_mm.speed.timing import cpu_ms, wall_ms
 from sspyr_mm.speed.training import Setting, make_step
 
@@ -61,11 +66,23 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure_workers(spec: PyramidSpec, paths: Sequence[str]) -> dict[str, Any]:
-    """Measures CPU milliseconds per image in a worker; SwAV has eight views."""
-    pipelines = {"ours": PyramidPipeline(spec), "mmpretrain": mmpretrain_pipeline()}
+    """Measures CPU milliseconds per image in a worker; Pillow makes our views, SwAV has eight."""
+    pipelines = {"ours": PyramidPipeline(spec), "pillow": PillowPipeline(spec), "mmpretrain": mmpretrain_pipeline()}
     if has_lightly():
         pipelines["lightly"] = lightly_pipeline()
     return {f"{name}_worker_ms": ms for name, ms in cpu_ms(pipelines, paths).items()}
+
+
+def measure_augmentation(spec: PyramidSpec, setting: Setting, count: int = 2) -> dict[str, Any]:
+    """Measures the augmentation of all patches of an image: ours on the device, Pillow's, both with one thread."""
+    ours, pillow, pipeline = PyramidAugment(spec).to(setting.device), pillow_augment(), PyramidPipeline(spec)
+    paths = setting.paths[:count]
+    batch = collate([pipeline(path) for path in paths])
+    sides = [g.patch for g in spec.groups for _ in range(g.num_views * g.num_patches)]
+    patches = [Image.open(path).convert("RGB").resize((side, side)) for path in paths for side in sides]
+    functions = {"ours": lambda: ours(batch, True), "pillow": lambda: [pillow(patch) for patch in patches]}
+    ms = wall_ms(functions, rounds=setting.rounds, calls=setting.calls, num_threads=1)
+    return {f"{name}_augment_ms": ms[name] / len(paths) for name in ms}
 
 
 def measure_loaders(spec: PyramidSpec, paths: Sequence[str], *, num_workers: int, rounds: int) -> dict[str, Any]:
@@ -153,6 +170,7 @@ def main() -> None:
         workers, rounds = setting.num_workers, setting.rounds
         found = {
             **measure_workers(spec, setting.paths),
+            **measure_augmentation(spec, setting),
             **measure_loaders(spec, setting.paths, num_workers=workers, rounds=rounds),
             **measure_training(setting),
             "pixels": count_pixels(setting.spec),

@@ -18,17 +18,18 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from outputs import require_writable
 from PIL import ExifTags, Image
 from torchvision.io import ImageReadMode, decode_jpeg
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import positive_int, require_writable
+from sspyr_mm.cli.arguments import positive_int
 from sspyr_mm.datasets.transforms.decoding import decode_rgb
 from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 from sspyr_mm.speed.bench import describe_machine, paper_pyramid
-from sspyr_mm.speed.images import find_images
+from sspyr_mm.speed.inputs import find_images
 from sspyr_mm.speed.timing import cpu_ms
 
 try:

@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmpretrain.registry import MODELS
+from outputs import require_writable
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.cli.arguments import require_writable
 from sspyr_mm.files import configs_dir, whole_file, write_json
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import PyramidSpec

@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from mmengine.config import Config
+from outputs import require_writable
 
-from sspyr_mm.cli.arguments import require_writable
 from sspyr_mm.files import whole_file, write_json
 from sspyr_mm.speed.bench import describe_machine
 

@@ -113,7 +113,7 @@ def stack_views(batch: Sequence[Sequence[Tensor]], spec: PyramidSpec) -> dict[st
     """Stacks the patches of images by scale.
 
     Args:
-        batch: Outputs of :class:`~sspyr_mm.speed.pipelines.PillowPipeline`.
+        batch: Outputs of :class:`~pillow_views.PillowPipeline`.
         spec: Pyramid.
 
     Returns:

@@ -81,7 +81,7 @@ def mmpretrain_swav(setting: Setting) -> Method:
     Sizes of neck and global prototypes, sides of views, precision and memory format are the config's.
     """
     theirs, neck = mmpretrain_config(), setting.cfg.model.neck
-    size, prototypes = neck.out_channels, setting.spec.scales[0].num_prototypes
+    size, prototypes = _embedding_size(setting.cfg), setting.spec.scales[0].num_prototypes
     theirs.model.backbone = setting.cfg.model.backbone
     theirs.model.neck.update(in_channels=neck.in_channels, hid_channels=neck.hid_channels, out_channels=size)
     theirs.model.head.loss.update(feat_dim=size, num_prototypes=prototypes)
@@ -94,6 +94,11 @@ def mmpretrain_swav(setting: Setting) -> Method:
         default_collate,
         partial(_mmpretrain_step, model, wrapper),
     )
+
+
+def _embedding_size(cfg: Config) -> int:
+    """Returns the embedding size, which neck or head state."""
+    return cfg.model.neck.get("out_channels") or cfg.model.head.embed_dims
 
 
 def _as_set(setting: Setting, model: nn.Module) -> nn.Module:
@@ -142,11 +147,11 @@ class _LightlyModel(nn.Module):
         from lightly.loss import SwaVLoss
         from lightly.models.modules import SwaVProjectionHead, SwaVPrototypes
 
-        neck = setting.cfg.model.neck
+        neck, size = setting.cfg.model.neck, _embedding_size(setting.cfg)
         with DefaultScope.overwrite_default_scope("mmpretrain"):
             self.backbone = MODELS.build(dict(setting.cfg.model.backbone))
-        self.projector = SwaVProjectionHead(neck.in_channels, neck.hid_channels, neck.out_channels)
-        self.prototypes = SwaVPrototypes(neck.out_channels, n_prototypes=setting.spec.scales[0].num_prototypes)
+        self.projector = SwaVProjectionHead(neck.in_channels, neck.hid_channels, size)
+        self.prototypes = SwaVPrototypes(size, n_prototypes=setting.spec.scales[0].num_prototypes)
         self.criterion = SwaVLoss()
 
     def forward(self, views: Sequence[Tensor]) -> Tensor:

@@ -115,7 +115,7 @@ def _chunks(rows: range, size: int) -> list[range]:
 
 
 def _iterate_features(
-    encoder: FrozenEncoder, paths: Sequence[str], batches: list[range], size: int, device: str, num_workers: int
+    encoder: FrozenEncoder, paths: Sequence[str], size: int, num_workers: int, batches: list[range], device: str
 ) -> Iterator[Tensor]:
     """Yields the features of each batch of indices, (B, C) float32 on the CPU."""
     loader = DataLoader(
@@ -137,7 +137,7 @@ def extract_features(
     Raises UnreadableImageError if a file cannot be read as an image.
     """
     batches = _chunks(range(len(paths)), BATCH)
-    return torch.cat(list(_iterate_features(encoder, paths, batches, size, device, num_workers)))
+    return torch.cat(list(_iterate_features(encoder, paths, size, num_workers, batches, device)))
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,8 @@ def cached_features(
     missing = [shard for shard in shards if features[shard] is None]
     if missing:
         devices = devices[: len(missing)]
-        options = dict[str, Any](encoder=encoder.cpu(), paths=paths, size=size, num_workers=num_workers)
-        _run_processes(partial(_extract_share, shards=missing, devices=devices, **options), len(devices))
+        extract = partial(_iterate_features, encoder.cpu(), paths, size, num_workers)
+        _run_processes(partial(_extract_share, extract, missing, devices), len(devices))
     remove_left_over(folder)
     features |= {shard: shard.read() for shard in missing}
     if lost := [shard.file for shard in shards if features[shard] is None]:
@@ -239,19 +239,12 @@ def _run_processes(function: Callable[[int], None], count: int) -> None:
 
 
 def _extract_share(
-    rank: int,
-    *,
-    shards: Sequence[Shard],
-    devices: Sequence[str],
-    encoder: FrozenEncoder,
-    paths: Sequence[str],
-    size: int,
-    num_workers: int,
+    extract: Callable[[list[range], str], Any], shards: Sequence[Shard], devices: Sequence[str], rank: int
 ) -> None:
     """Writes every ``len(devices)``-th of the shards."""
     shards = shards[rank :: len(devices)]
     batches = [batch for shard in shards for batch in _chunks(shard.rows, BATCH)]
-    features: Any = _iterate_features(encoder, paths, batches, size, devices[rank], num_workers)
+    features = extract(batches, devices[rank])
     if rank == 0 and sys.stderr.isatty():  # with several devices, the progress of the first one
         features = track_iter_progress((features, len(batches)), file=sys.stderr)
     features = iter(features)

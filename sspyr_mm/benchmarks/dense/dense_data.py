@@ -68,16 +68,6 @@ class DenseData(MeasuredData):
         return replace(self, train=self.train.write_annotations(folder), test=self.test.write_annotations(folder))
 
 
-def require_files(paths: Sequence[str], source: str) -> tuple[str, ...]:
-    """Returns the paths if all are files, else raises FileNotFoundError with ``source``, which lists them."""
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise FileNotFoundError(
-            f"{source} names {len(missing)} of {len(paths)} files that do not exist, such as {missing[0]}: add them"
-        )
-    return tuple(paths)
-
-
 def loaded_size(path: str) -> tuple[tuple[int, int], bool]:
     """Returns the (width, height) of an image as OpenCV decodes it, and whether its EXIF orientation exchanges the two.
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sspyr_mm.benchmarks.classification.multi_label_data import coco_sources, warn_of_shared_files
-from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes, require_files
+from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes
+from sspyr_mm.datasets.finding import require_files
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 

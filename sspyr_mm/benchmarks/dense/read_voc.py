@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from PIL import Image
 
 from sspyr_mm.benchmarks.classification.multi_label_data import warn_of_shared_files
-from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes, require_files
+from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes
+from sspyr_mm.datasets.finding import require_files
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.text import read_lines
 from sspyr_mm.machine import num_cores
 
 _LISTS = "ImageSets/Segmentation"
@@ -77,8 +77,10 @@ def _part(tree: str, lists: Mapping[str, str]) -> DensePart:
         mask_paths += [f"{tree}/{folder}/{one}{mask_suffix}" for one in ids]
         if _read_by_mmseg(Path(tree, file)) != ids:
             rewritten[file] = "\n".join(ids) + "\n"
-    existing = require_files(paths, tree), require_files(mask_paths, tree)
-    return DensePart(tuple(files), "JPEGImages", folders, *existing, (suffix, mask_suffix), rewritten)
+    for listed in (paths, mask_paths):
+        require_files(listed, tree)
+    suffixes = suffix, mask_suffix
+    return DensePart(tuple(files), "JPEGImages", folders, tuple(paths), tuple(mask_paths), suffixes, rewritten)
 
 
 def _exists(folder: str, suffix: str, one: str) -> bool:
@@ -102,21 +104,13 @@ def _read_by_mmseg(list_file: Path) -> list[str]:
 def _class_names(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return tuple(VOC2007_CATEGORIES)
-    names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
+    names = read_lines(file)
     if not names or len(set(names)) < len(names) or "background" in [name.casefold() for name in names]:
         raise ValueError(
             f"{file} must name each class once, one per line, without background; got {', '.join(names) or 'nothing'}"
         )
     warn_of_alike_classes(names, file)
     return tuple(names)
-
-
-class _Mask(NamedTuple):
-    """Values that a mask holds, (256,) bool, its (width, height), and its problem, if any."""
-
-    used: np.ndarray
-    size: tuple[int, int]
-    problem: str = ""
 
 
 def _check_masks(data: DenseData, names_file: Path) -> None:
@@ -133,15 +127,16 @@ def _check_masks(data: DenseData, names_file: Path) -> None:
 def _check_part(data: DenseData, part: DensePart, names_file: Path) -> set[int]:
     """Checks the masks of one part and returns the values they hold."""
     with ThreadPoolExecutor(min(8, num_cores())) as pool:
-        masks = list(pool.map(partial(_inspect, len(data.classes)), part.mask_paths))
+        inspected = list(pool.map(partial(_inspect, len(data.classes)), part.mask_paths))
+    masks = [one for one in inspected if not isinstance(one, str)]
     source = f"{data.root}/{part.annotations[-1]}"
-    if problems := [mask.problem for mask in masks if mask.problem]:
+    if problems := [one for one in inspected if isinstance(one, str)]:
         raise ValueError(
             f"{problems[0]}: a mask is (height, width) of 8 bits, with 0 for the background, 1 to {len(data.classes)} "
             f"for the classes (named in {names_file}, else VOC's) and {_VOID} for void, which is ignored. "
-            f"{len(problems)} of {len(masks)} masks of {source} need repair"
+            f"{len(problems)} of {len(inspected)} masks of {source} need repair"
         )
-    used = np.array([mask.used for mask in masks])
+    used = np.array([values for values, _ in masks])
     void_only = used[:, _VOID] & ~used[:, 1:_VOID].any(1)
     first = part.mask_paths[void_only.argmax()]
     remedy = (
@@ -156,23 +151,23 @@ def _check_part(data: DenseData, part: DensePart, names_file: Path) -> set[int]:
             f"{void_only.sum()} of {len(masks)} masks of {source} hold only 0 and {_VOID}, such as {first}: {remedy}",
             stacklevel=4,
         )
-    check_sizes(part.paths, [mask.size for mask in masks], source, annotated="the mask")
+    check_sizes(part.paths, [size for _, size in masks], source, annotated="the mask")
     return set(np.flatnonzero(used.any(0)).tolist())
 
 
-def _inspect(num_classes: int, file: str) -> _Mask:
-    unusable = partial(_Mask, np.zeros(256, bool), (0, 0))
+def _inspect(num_classes: int, file: str) -> tuple[np.ndarray, tuple[int, int]] | str:
+    """Returns the values that a mask holds, (256,) bool, and its (width, height), or the problem of the mask."""
     try:
         with Image.open(file) as opened:
             mask, kind = np.asarray(opened), opened.format
     except Exception as error:  # Pillow's readers raise arbitrary exceptions on damaged files
-        return unusable(f"{file} cannot be read as an image ({error}); repair or replace it")
+        return f"{file} cannot be read as an image ({error}); repair or replace it"
     if mask.dtype.kind not in "biu" or mask.ndim != 2 or mask.min() < 0 or mask.max() > _VOID:
-        return unusable(f"{file} is {mask.dtype} {mask.shape}")
+        return f"{file} is {mask.dtype} {mask.shape}"
     used = np.bincount(mask.ravel(), minlength=256) > 0
     wrong = np.flatnonzero(used[num_classes + 1 : _VOID])
     if wrong.size:
         lossy = " and is a JPEG, whose values are not exact" if kind == "JPEG" else ""
-        return unusable(f"{file} has class {num_classes + 1 + wrong[0]}{lossy}")
+        return f"{file} has class {num_classes + 1 + wrong[0]}{lossy}"
     height, width = mask.shape
-    return _Mask(used, (width, height))
+    return used, (width, height)

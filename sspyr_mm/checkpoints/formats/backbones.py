@@ -98,8 +98,7 @@ def _is_custom(found: Any) -> bool:
 def build_network(backbone: Mapping[str, Any]) -> nn.Module:
     """Builds a backbone without loading or initialising weights, in evaluation mode on the CPU, with plain batch norm.
 
-    Raises:
-        ValueError: If mmpretrain can't build it, or as :func:`check_offline`.
+    Raises ValueError if mmpretrain can't build it, or as :func:`check_offline`.
     """
     check_offline(backbone)
     try:
@@ -116,9 +115,8 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
 def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> dict[str, Tensor]:
     """Returns a network's tensors in its order, contiguous, without shared memory; missing batch counters become 0.
 
-    Raises:
-        ValueError: If tensors are missing, unexpected, of another shape, or contain NaN or infinity. The message
-            begins with ``what``, the file and its detected format.
+    Raises ValueError if tensors are missing, unexpected, of another shape, or contain NaN or infinity; the message
+    begins with ``what``, the file and its detected format.
     """
     wanted = network.state_dict()
     missing, unexpected, sizes = compare_states(state, wanted)
@@ -140,11 +138,8 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
 def require_defaults(backbone: Mapping[str, Any], cls: type[nn.Module], target: str, handled: Iterable[str]) -> None:
     """Raises ValueError if a backbone has a setting that its weights depend on and that a target lacks.
 
-    Args:
-        backbone: Settings of a ``cls`` of mmpretrain.
-        cls: Class whose defaults the target shares.
-        target: Name of the target, for the message.
-        handled: Settings that the target supports.
+    The backbone is a ``cls`` of mmpretrain, whose defaults the ``target`` shares; it also supports other values of the
+    settings ``handled``.
     """
     parameters = inspect.signature(cls).parameters
     for key, value in backbone.items():

@@ -21,35 +21,23 @@ _PREFIX = "backbone."
 
 @dataclass(frozen=True)
 class BackboneCheckpoint:
-    """Complete backbone under mmpretrain's tensor names, whatever the format of its file.
+    """Complete backbone under mmpretrain's tensor names, whatever the format of its file."""
 
-    Args:
-        source: Name of the detected format, e.g. ``moco_v2``.
-        backbone: Config of mmpretrain's backbone, e.g. ``dict(type="ResNet", depth=50)``. For files without a config
-            it is inferred from names and shapes; see :func:`infer_config` for the limits.
-        state_dict: All tensors of that backbone, under its names.
-        mean: Mean per channel of RGB inputs in 0-255; ImageNet's unless the checkpoint states another one.
-            Detectron2's BGR models (MSRA) are not supported: their files do not state the channel order.
-        std: Standard deviation per channel, likewise; .228, .224, .225 times 255 for SwAV and the official code.
-        patch: Side of the patches of scale 0 in pixels, for our own pre-training checkpoints.
-        sha256: Hash of the file.
-        key: Entry of the file that holds the tensors, with dots for nested dicts; None for the file itself.
-        prefix: Prefix of the backbone's names in that entry.
-        notes: Decisions about other networks in the file, and the options that change them.
-        decoding: Options of ``LoadRGBImage`` in pre-training: ``value_range``, ``background``.
-    """
-
-    source: str
+    source: str  # name of the detected format, e.g. ``moco_v2``
+    # Config of mmpretrain's backbone, e.g. ``dict(type="ResNet", depth=50)``. For files without a config it is inferred
+    # from names and shapes; see :func:`infer_config` for the limits.
     backbone: dict[str, Any]
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Tensor]  # all tensors of that backbone, under its names
+    # Per channel of RGB inputs in 0-255; ImageNet's unless the checkpoint states others, or is of SwAV or the official
+    # code. Detectron2's BGR models (MSRA) are not supported: their files do not state the channel order.
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    patch: int | None
-    sha256: str
-    key: str | None = None
-    prefix: str = ""
-    notes: tuple[str, ...] = ()
-    decoding: dict[str, Any] = field(default_factory=dict)
+    patch: int | None  # side of the patches of scale 0 in pixels, for our own pre-training checkpoints
+    sha256: str  # of the file
+    key: str | None = None  # entry that holds the tensors, with dots for nested dicts; None: the file itself
+    prefix: str = ""  # of the backbone's names in that entry
+    notes: tuple[str, ...] = ()  # decisions about other networks in the file, and the options that change them
+    decoding: dict[str, Any] = field(default_factory=dict)  # ``value_range``, ``background`` of ``LoadRGBImage``
 
     @property
     def place(self) -> str:
@@ -62,10 +50,8 @@ class BackboneCheckpoint:
 def locate(weights: Weights) -> BackboneCheckpoint:
     """Finds the backbone among the tensors of a file; it may be incomplete, and lacks hash, key and their notes.
 
-    The result shares its tensors with ``weights``.
-
-    Raises:
-        ValueError: If the format is unknown, or there are several networks and the choice is ambiguous.
+    The result shares its tensors with ``weights``. Raises ValueError if the format is unknown, or there are several
+    networks and the choice is ambiguous.
     """
     found = None
     asked = None if weights.select.prefix is None else full_prefix(weights).removeprefix("module.")

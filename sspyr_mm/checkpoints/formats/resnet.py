@@ -38,8 +38,7 @@ def find_prefixes(names: Collection[str]) -> list[str]:
 def to_canonical(state: State) -> dict[str, Tensor]:
     """Converts deep stems and averaging shortcuts from torchvision's, timm's, mmdet's or mmseg's names to mmpretrain's.
 
-    Raises:
-        ValueError: If two tensors get the same name.
+    Raises ValueError if two tensors get the same name.
     """
     names: dict[str, str] = {}
     for modules in _SPELLINGS.values():

@@ -29,29 +29,17 @@ def _from_sequential(name: str) -> str:
 
 @dataclass(frozen=True)
 class SourceFormat:
-    """Source format.
+    """Source format."""
 
-    Args:
-        name: Name of the method or program.
-        layout: Description of the place of the backbone.
-        needs: Patterns; each must match the start of at least one name.
-        prefix: Pattern of the start of the backbone's names; it is removed, and other names are ignored.
-        heads: Pattern of names after the prefix that do not belong to the backbone.
-        rename: Function from the names after the prefix to torchvision's.
-        container: Entry of the file that must hold the tensors; None for any.
-        std: Standard deviations of the normalisation in training.
-        general: Whether the names are not specific to a method, so that the file may hold another network.
-    """
-
-    name: str
-    layout: str
-    needs: tuple[str, ...]
-    prefix: str = ""
-    heads: str = r"(?!)"
-    rename: Callable[[str], str] = str
-    container: str | None = None
-    std: tuple[float, float, float] = IMAGENET_STD
-    general: bool = False
+    name: str  # of the method or program
+    layout: str  # description of the place of the backbone
+    needs: tuple[str, ...]  # patterns; each must match the start of at least one name
+    prefix: str = ""  # pattern of the start of the backbone's names; it is removed, and other names are ignored
+    heads: str = r"(?!)"  # pattern of names after the prefix that do not belong to the backbone
+    rename: Callable[[str], str] = str  # from the names after the prefix to torchvision's
+    container: str | None = None  # entry of the file that must hold the tensors; None for any
+    std: tuple[float, float, float] = IMAGENET_STD  # of the normalisation in training
+    general: bool = False  # whether the names are not specific to a method: the file may hold another network
 
 
 _CONV1 = r"conv1\.weight$"
@@ -168,12 +156,10 @@ FORMATS = (
 
 
 def detect(tensors: Collection[str], container: str, *, bare: bool = False) -> SourceFormat | None:
-    """Returns the first matching format, or None.
+    """Returns the first format that matches the names of tensors, or None.
 
-    Args:
-        tensors: Names of tensors.
-        container: Entry of the file that holds them; '' for the file itself.
-        bare: Whether only formats without a prefix are considered.
+    ``container`` is the entry of the file that holds them, '' for the file itself. ``bare``: only formats without a
+    prefix are considered.
     """
     for row in FORMATS:
         if row.container not in (None, container) or (bare and row.prefix):

@@ -29,21 +29,16 @@ RESNET_VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """Target format.
+    """Target format."""
 
-    Args:
-        translate: Function from a backbone's config and its tensors under mmpretrain's names to tensors under the
-            target's names; raises ValueError for a backbone that the target can't express.
-        write: Function that writes the tensors and our metadata, always as the same bytes. It writes to an open file:
-            with a path, torch.save would store the file's temporary name in the archive.
-        prefixable: Whether names may have the prefix ``backbone.``.
-        ending: File ending by which programs detect the format; empty if they ignore it.
-    """
-
+    # From a backbone's config and its tensors under mmpretrain's names to tensors under the target's names; raises
+    # ValueError for a backbone that the target can't express.
     translate: Callable[[Config, State], dict[str, Tensor]]
+    # Writes the tensors and our metadata, always as the same bytes. To an open file: with a path, torch.save would
+    # store the file's temporary name in the archive.
     write: Callable[[dict[str, Tensor], dict[str, Any], BinaryIO], None]
-    prefixable: bool = False
-    ending: str = ""
+    prefixable: bool = False  # whether names may have the prefix ``backbone.``
+    ending: str = ""  # of files, by which programs detect the format; empty if they ignore it
 
 
 def _unchanged(backbone: Config, state: State) -> dict[str, Tensor]:

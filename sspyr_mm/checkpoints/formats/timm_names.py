@@ -52,8 +52,7 @@ class TimmModel(NamedTuple):
 def to_timm(backbone: Config, state: State) -> TimmModel:
     """Translates a ``VisionTransformer``, ``ConvNeXt`` or ``SwinTransformer`` of mmpretrain, without a classifier.
 
-    Raises:
-        ValueError: If timm has no such model.
+    Raises ValueError if timm has no such model.
     """
     kind = str(backbone["type"]).removeprefix("mmpretrain.")
     if kind not in _KINDS:

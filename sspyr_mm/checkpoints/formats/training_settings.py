@@ -21,8 +21,7 @@ class Normalisation(NamedTuple):
 def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
     """Returns ``value_range`` and ``background``, the options of ``LoadRGBImage`` that pixel values depend on.
 
-    Raises:
-        ValueError: If an option in the file does not consist of numbers.
+    Raises ValueError if an option in the file does not consist of numbers.
     """
     options = {} if options is None else options
     if not isinstance(options, Mapping):
@@ -80,8 +79,7 @@ def foreign_config(meta: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:
 def read_normalisation(cfg: Mapping[str, Any], *, where: str) -> Normalisation:
     """Returns the normalisation in a config of any OpenMMLab project, by default ImageNet's.
 
-    Raises:
-        ValueError: If the network was trained on BGR inputs.
+    Raises ValueError if the network was trained on BGR inputs.
     """
     model = cfg.get("model")
     loads_rgb = any(find_transforms("LoadRGBImage", cfg.get("train_dataloader")))

@@ -24,59 +24,37 @@ _MAX_DEPTH, _MAX_DICTS = 8, 20_000
 
 @dataclass(frozen=True)
 class Selection:
-    """Network to read from a file that holds several.
+    """Network to read from a file that holds several; None: detected."""
 
-    Args:
-        key: Entry that holds the tensors, with dots for nested dicts, e.g. ``model.state_dict``. None: detected.
-        prefix: Prefix of the backbone's names, e.g. ``encoder_k.``; '' for none. None: detected.
-        ema: Whether to read averaged weights if the file also has raw ones. None: averaged if there are any.
-    """
-
-    key: str | None = None
-    prefix: str | None = None
-    ema: bool | None = None
+    key: str | None = None  # entry that holds the tensors, with dots for nested dicts, e.g. ``model.state_dict``
+    prefix: str | None = None  # of the backbone's names, e.g. ``encoder_k.``; '' for none
+    ema: bool | None = None  # whether to read averaged weights if the file also has raw ones; None: if there are any
 
 
 class Choice(NamedTuple):
-    """Network chosen among several.
+    """Network chosen among several."""
 
-    Args:
-        name: Entry or prefix.
-        averaged: Whether the weights are averages over training steps.
-        notes: Decisions and the options that change them; empty if there was no choice.
-    """
-
-    name: str
-    averaged: bool
-    notes: tuple[str, ...] = ()
+    name: str  # entry or prefix
+    averaged: bool  # whether the weights are averages over training steps
+    notes: tuple[str, ...] = ()  # decisions and the options that change them; empty if there was no choice
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors of a file, without the name components that wrappers insert.
-
-    Args:
-        path: The file.
-        select: Network that was requested.
-        tensors: Tensors by name.
-        choice: Entry of the file that holds them, '' for the file itself.
-        meta: ``meta`` of the file, empty if it has none.
-        entries: Other entries of the file.
-    """
+    """Tensors of a file by name, without the name components that wrappers insert."""
 
     path: FilePath
-    select: Selection
+    select: Selection  # network that was requested
     tensors: dict[str, Tensor]
-    choice: Choice
-    meta: dict[str, Any]
-    entries: dict[str, Any]
+    choice: Choice  # entry of the file that holds the tensors, '' for the file itself
+    meta: dict[str, Any]  # ``meta`` of the file, empty if it has none
+    entries: dict[str, Any]  # other entries of the file
 
 
 def find_weights(checkpoint: dict[str, Any], path: FilePath, select: Selection | None) -> Weights:
     """Finds the tensors of a network in nested dicts, and converts numpy arrays to tensors.
 
-    Raises:
-        ValueError: If there are no tensors, or several networks and the choice is ambiguous.
+    Raises ValueError if there are no tensors, or several networks and the choice is ambiguous.
     """
     select = select or Selection()
     found = dict(_tensor_dicts(checkpoint))

@@ -11,12 +11,13 @@ from urllib.parse import unquote
 
 from sspyr_mm.datasets.finding.walk import is_kind
 from sspyr_mm.datasets.text import read_lines
-from sspyr_mm.files import printable
+from sspyr_mm.files import printable, shortened
 
 _SAMPLE = 32
 """Number of lines from which the form of a list is detected."""
 _WORTH_A_SCAN = 100
 """Number of files from which their folder is listed once; fewer are checked one by one."""
+_URL = re.compile(r"[\w+.:-]+://")
 _LABEL = re.compile(r"(?:\s+|[,;]\s*)-?\d+(?:\.\d+)?$")
 _FORMS: dict[str, Callable[[str], str]] = {
     "": str,
@@ -84,12 +85,20 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
     return kept, f"{found}; the other {len(kept)} are used"
 
 
+def require_files(paths: Sequence[str], source: str | os.PathLike[str], remedy: str = "add them") -> None:
+    """Raises FileNotFoundError, with the ``remedy``, if files that ``source`` names are missing."""
+    if missing := [path for path, found in zip(paths, _present(paths), strict=True) if not found]:
+        raise FileNotFoundError(
+            f"{source}: {len(missing)} of {len(paths)} files do not exist: {shortened(missing)}; {remedy}"
+        )
+
+
 def _present(paths: Sequence[str]) -> bytearray:
     """Returns 1 for each path that is a regular file or a URL, else 0."""
     present = bytearray(len(paths))
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
-        if "://" in path:
+        if _URL.match(path):
             present[index] = 1
         else:
             by_folder[os.path.dirname(path)].append(index)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sspyr_mm.datasets.labelled.labelled_images import LabelledImages, check_files
+from sspyr_mm.datasets.finding import require_files
+from sspyr_mm.datasets.labelled.labelled_images import ELSEWHERE, LabelledImages
 from sspyr_mm.datasets.names import find_coco_images, repeated, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened
@@ -39,7 +40,7 @@ def read_coco(source: Path, image_root: str | None) -> LabelledImages:
         column = _index_of(annotation, "category_id", columns, source, "categories")
         targets[_index_of(annotation, "image_id", rows, source, "images"), column] = 1
     paths = find_coco_images(source, [image["file_name"] for image in images], image_root or "")
-    check_files(paths, source)
+    require_files(paths, source, f"add them, or {ELSEWHERE}")
     if twice := repeated(map(os.path.normpath, paths)):
         raise ValueError(
             f"{source}: several images have the same file_name: {shortened(twice)}; merge them, with the "

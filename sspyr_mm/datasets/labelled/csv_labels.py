@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, check_files
+from sspyr_mm.datasets.finding import require_files
+from sspyr_mm.datasets.labelled.labelled_images import ELSEWHERE, IGNORED, LabelledImages
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened
@@ -48,7 +49,7 @@ def read_table(source: Path, image_root: str | None) -> LabelledImages:
     names = [row[_FILE] for _, row in rows]
     root = Path(image_root).expanduser() if image_root else source.parent
     paths = resolve_names(names, [root]) or [str(root / name) for name in names]
-    check_files(paths, source)
+    require_files(paths, source, f"add them, or {ELSEWHERE}")
     return LabelledImages(paths, targets, classes, multi_label=True, image_ids=tuple(names))
 
 

@@ -14,28 +14,22 @@ import numpy as np
 from sspyr_mm.datasets.names import alike_names
 from sspyr_mm.files import shortened
 
+ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train-images, --test-images)"
 IGNORED = -1
 """Target of a class that is ignored for an image, in training and evaluation."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Image files and their labels; raises ValueError if their lengths, or shape or type of the targets, do not match.
+    """Image files and their labels; raises ValueError if lengths, or shape or type of the targets, do not match."""
 
-    Args:
-        paths: Paths of the N images.
-        targets: (N, L) int8: 1 shown, 0 not shown, -1 ignored in training and evaluation (VOC: the class has only
-            difficult objects).
-        classes: Class names in the order of the columns.
-        multi_label: Whether an image may show several classes, or none.
-        image_ids: N ids that do not depend on the location of the files, for lists of images: the id of COCO, the name
-            of VOC, else the path as written in the source.
-    """
-
-    paths: list[str]
+    paths: list[str]  # of the N images
+    # (N, L) int8: 1 shown, 0 not shown, -1 ignored in training and evaluation (VOC: only difficult objects).
     targets: np.ndarray
-    classes: tuple[str, ...]
-    multi_label: bool
+    classes: tuple[str, ...]  # names in the order of the columns
+    multi_label: bool  # whether an image may show several classes, or none
+    # N ids that do not depend on the location of the files, for lists of images: the id of COCO, the name of VOC, else
+    # the path as written in the source.
     image_ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -112,18 +106,6 @@ def match_classes(
             stacklevel=3,
         )
     return result
-
-
-def check_files(paths: Sequence[str], source: str | os.PathLike) -> None:
-    """Raises FileNotFoundError if images are missing; lists each folder once, which is faster than checking files."""
-    folders = set(map(os.path.dirname, paths))
-    present = {folder: set(os.listdir(folder or ".")) for folder in folders if os.path.isdir(folder or ".")}
-    missing = [path for path in paths if os.path.basename(path) not in present.get(os.path.dirname(path), ())]
-    if missing:
-        raise FileNotFoundError(
-            f"{source}: {len(missing)} of {len(paths)} images do not exist: {shortened(missing)}; add them, or "
-            "set their folder (image_root=DIR; for evaluate --train-images, --test-images)"
-        )
 
 
 def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -> ValueError:

@@ -9,12 +9,10 @@ import numpy as np
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
 from sspyr_mm.datasets.finding import IMAGE_SUFFIXES
-from sspyr_mm.datasets.labelled.labelled_images import IGNORED, LabelledImages, unknown_split
+from sspyr_mm.datasets.labelled.labelled_images import ELSEWHERE, IGNORED, LabelledImages, unknown_split
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
 from sspyr_mm.datasets.text import read_text
 from sspyr_mm.files import shortened
-
-_ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train-images, --test-images)"
 
 
 def find_voc_tree(folder: Path) -> Path | None:
@@ -114,7 +112,7 @@ def _split_file(root: Path, split: str | None, classes: Iterable[str]) -> Path:
 
 def _find_images(folder: Path, names: list[str]) -> list[str]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} does not exist: extract the images there, or {_ELSEWHERE}")
+        raise FileNotFoundError(f"{folder} does not exist: extract the images there, or {ELSEWHERE}")
     files = {
         os.path.splitext(name)[0]: name
         for name in sorted(os.listdir(folder), reverse=True)  # reversed, so that a.jpg is used before a.png
@@ -122,6 +120,6 @@ def _find_images(folder: Path, names: list[str]) -> list[str]:
     }
     if missing := [name for name in names if name not in files]:
         raise FileNotFoundError(
-            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; add them, or {_ELSEWHERE}"
+            f"{folder} lacks {len(missing)} of {len(names)} images: {shortened(missing)}; add them, or {ELSEWHERE}"
         )
     return [str(folder / files[name]) for name in names]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+from unittest import mock
 
 
 def import_litdata() -> Any:
@@ -53,19 +54,13 @@ def litdata_settings(folder: str) -> Iterator[None]:
     Restores the start method and the signal handlers, which litdata changes permanently.
     """
     names = {"DATA_OPTIMIZER_CACHE_FOLDER": "chunks", "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "data"}
-    before = {name: os.environ.get(name) for name in names}
+    folders = {name: os.path.join(folder, part) for name, part in names.items()}
     method = multiprocessing.get_start_method(allow_none=True)
-    os.environ.update({name: os.path.join(folder, part) for name, part in names.items()})
     try:
-        with _interruptible():
+        with mock.patch.dict(os.environ, folders), _interruptible():
             yield
     finally:
         multiprocessing.set_start_method(method, force=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name)
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -77,25 +72,28 @@ def _interruptible() -> Iterator[None]:
     from litdata.processing.data_processor import DataProcessor
 
     owner, others = os.getpid(), set(multiprocessing.active_children())
+    interrupted = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
         if os.getpid() != owner:  # a child process that inherited the handler
             os._exit(128 + signum)
         raise KeyboardInterrupt
 
     signals = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, interrupt) for number in signals}
-    theirs = DataProcessor._signal_handler
-    DataProcessor._signal_handler = lambda self, signum, frame: interrupt(signum, frame)
     try:
-        yield
+        with mock.patch.object(DataProcessor, "_signal_handler", lambda _, *args: interrupt(*args)):
+            yield
     finally:
-        DataProcessor._signal_handler = theirs
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
             child.join()
         for number, handler in handlers.items():
             signal.signal(number, handler)
+        if interrupted:  # again: Python ignores an exception that is raised while a process forks
+            raise KeyboardInterrupt
 
 
 def worker_place(world_size: int, rank: int) -> Any:

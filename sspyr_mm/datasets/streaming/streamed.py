@@ -127,8 +127,7 @@ class StreamedImages(IterableDataset):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yields the images of this worker; an unreadable image is replaced by another one, with different views.
 
-        Raises:
-            UnreadableImageError: If no image can be read.
+        Raises UnreadableImageError if no image can be read.
         """
         self._set_clock()
         missing: list[int] = []
@@ -187,30 +186,26 @@ def _as_options(given: Mapping[str, Any] | str | None) -> dict[str, Any]:
 
 def _redistributed(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
     """Returns the state of a litdata stream that distributes its remaining images to other workers."""
-    world_size, num_workers, batch_size = begun["world_size"], begun["num_workers"], begun["batch_size"]
+    layout = {key: begun[key] for key in ("world_size", "num_workers", "batch_size")}
     return {
-        "world_size": world_size,
-        "num_workers": num_workers,
-        "batch_size": batch_size,
-        "initial_world_size": world_size,
+        **layout,
+        **{f"initial_{key}": value for key, value in layout.items()},
         "initial_num_nodes": begun["num_nodes"],
-        "initial_num_workers": num_workers,
-        "initial_batch_size": batch_size,
-        "num_canonical_nodes": world_size,
+        "num_canonical_nodes": begun["world_size"],
         "num_samples_yielded": 0,
-        "sample_in_epoch": done * batch_size * world_size,
+        "sample_in_epoch": done * begun["batch_size"] * begun["world_size"],
         "resume_mode": "elastic",
     }
 
 
 def _open(data_root: str, **options: Any) -> Any:
-    if not is_url(data_root) and not (Path(data_root).expanduser() / INDEX).is_file():
+    root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
+    if not is_url(root) and not Path(root, INDEX).is_file():
         raise FileNotFoundError(
             f"{data_root} contains no shards (no {INDEX}, which is written last): give a folder or URL written by "
             "`python -m sspyr_mm pack IMAGES OUT`, or use UnlabelledImages for a folder of images"
         )
     litdata = import_litdata()
-    root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
     try:
         with http_allowed(options["storage_options"]):
             return litdata.StreamingDataset(root, **options)

@@ -5,9 +5,9 @@ of scene, with its own family of background textures and its own mix of objects.
 independent of the labels: only structure can be learned.
 """
 
-from sspyr_mm.datasets.toy_scenes.dataset import GENERATOR_VERSION, RECORD_NAME, generate, parse_size
-from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, Kind
-from sspyr_mm.datasets.toy_scenes.scene import VOID, Scene, SceneObject, draw_scene
+from sspyr_mm.datasets.toy_scenes.dataset import GENERATOR_VERSION, RECORD_NAME, generate
+from sspyr_mm.datasets.toy_scenes.objects import CLASSES
+from sspyr_mm.datasets.toy_scenes.scene import KINDS, VOID, Kind, Scene, SceneObject, draw_scene, parse_size
 
 __all__ = [
     "CLASSES",

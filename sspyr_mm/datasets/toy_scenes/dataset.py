@@ -1,11 +1,8 @@
 """Generation of a folder of scenes in the layouts of COCO and VOCdevkit."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import sys
@@ -17,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
-from sspyr_mm.datasets.toy_scenes.scene import MIN_SIZE, draw_scene
+from sspyr_mm.datasets.toy_scenes.objects import CLASSES
+from sspyr_mm.datasets.toy_scenes.scene import KINDS, draw_scene, parse_size
 from sspyr_mm.datasets.toy_scenes.writers import make_folders, write_lists, write_scene
 from sspyr_mm.machine import num_cores
 
@@ -27,7 +24,6 @@ GENERATOR_VERSION = 1
 #: Name of the file with the parameters of the data set, written to a finished folder.
 RECORD_NAME = "toy_scenes.json"
 
-_MAX_SIDE = 4096
 # Image ids of val start here for any size of train, so that a val image keeps its name when train grows.
 _VAL_OFFSET = 500_000
 _SPLITS = ("train", "val")
@@ -177,25 +173,6 @@ def _check_parameters(
     }
 
 
-def parse_size(size: int | str | tuple[int, int]) -> tuple[int, int]:
-    """Returns height and width in pixels from a side, "HxW" or (height, width); raises ValueError for any other."""
-    pair = None
-    if isinstance(size, str) and (match := re.fullmatch(r"(\d+)(?:[xX](\d+))?", size.strip())):
-        pair = (int(match[1]), int(match[2] or match[1]))
-    elif isinstance(size, int) and not isinstance(size, bool):
-        pair = (size, size)
-    elif isinstance(size, tuple | list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-        pair = (size[0], size[1])
-    if pair is None:
-        raise ValueError(f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}")
-    if min(pair) < MIN_SIZE or max(pair) > _MAX_SIDE:
-        raise ValueError(
-            f"size must be {MIN_SIZE} to {_MAX_SIDE} pixels in height and width, got {pair[0]}x{pair[1]}: "
-            f"give a {'larger' if min(pair) < MIN_SIZE else 'smaller'} one, such as 128"
-        )
-    return pair
-
-
 def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
     """Returns whether the folder contains the data set; raises FileExistsError for any other content."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
@@ -207,14 +184,10 @@ def _is_finished(root: Path, parameters: dict[str, Any]) -> bool:
             f"{root} exists and does not contain toy scenes (no readable {RECORD_NAME}): give another folder, "
             "or move this one away"
         ) from None
-    if found == parameters:
-        return True
     found = found if isinstance(found, dict) else {}
-    differ = [
-        f"{name} {found.get(name)} instead of {parameters.get(name)}"
-        for name in sorted({*found, *parameters})
-        if found.get(name) != parameters.get(name)
-    ]
+    differ = [f"{k} {found.get(k)} instead of {v}" for k, v in sorted(parameters.items()) if found.get(k) != v]
+    if not differ:
+        return True
     raise FileExistsError(
         f"{root} contains toy scenes with other parameters ({', '.join(differ)}): give another folder, "
         "or delete this one first"

@@ -1,12 +1,11 @@
-"""Drawing functions of the object classes, living (tree to figure) and man-made (house to mug).
+"""The object classes and their drawing functions, living (tree to figure) and man-made (house to mug).
 
 Each function yields the parts of one object, back to front, with proportions, pose and number of parts from ``rng``. A
 slot determines only which parts share a colour, so that colour does not reveal the class.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -255,3 +254,34 @@ def mug(rng: np.random.Generator) -> Iterator[Part]:
     if rng.random() < 0.5:
         for x in (shift - 0.25, shift + 0.15):
             yield Part(limb(x, top - 0.1, x + rng.uniform(-0.15, 0.15), top - 0.5, 0.1, 0.05), 2)
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """Class of objects, with its category name and the function that draws one of them."""
+
+    name: str
+    build: Callable[[np.random.Generator], Iterator[Part]]
+    #: Factor on the size that equalises the areas of the classes (a chair is mostly gaps, a house is not), so that
+    #: area does not reveal the class.
+    stretch: float
+    #: Largest rotation to either side, in radians.
+    turn: float
+
+
+OBJECT_CLASSES: tuple[ObjectClass, ...] = (
+    ObjectClass("tree", tree, 1.1, 0.25),
+    ObjectClass("flower", flower, 1.06, 0.3),
+    ObjectClass("fish", fish, 1.03, 0.35),
+    ObjectClass("bird", bird, 1.02, 0.3),
+    ObjectClass("beetle", beetle, 0.95, 0.4),
+    ObjectClass("figure", figure, 1.13, 0.25),
+    ObjectClass("house", house, 0.79, 0.2),
+    ObjectClass("cart", cart, 1.0, 0.25),
+    ObjectClass("boat", boat, 0.98, 0.25),
+    ObjectClass("chair", chair, 1.04, 0.25),
+    ObjectClass("lamp", lamp, 1.28, 0.25),
+    ObjectClass("mug", mug, 0.95, 0.3),
+)
+
+CLASSES: tuple[str, ...] = tuple(item.name for item in OBJECT_CLASSES)

@@ -1,20 +1,21 @@
-"""Drawing of one scene: background, objects back to front, clutter, light and noise."""
-
-from __future__ import annotations
+"""Kinds of scenes, and drawing of one: background, objects back to front, clutter, light and noise."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS, OBJECT_CLASSES
-from sspyr_mm.datasets.toy_scenes.sprites import Part, ellipse, limb, paste, random_affine, render
+from sspyr_mm.datasets.toy_scenes.objects import CLASSES, OBJECT_CLASSES
+from sspyr_mm.datasets.toy_scenes.sprites import Canvas, Part, Point, ellipse, limb, random_affine
 from sspyr_mm.datasets.toy_scenes.textures import FloatArray, draw_background, grid, smooth_noise
 
-#: Smallest height and width, pixels: below it parts of objects can no longer be distinguished.
-MIN_SIZE = 64
+# Smallest height and width, pixels: below it parts of objects can no longer be distinguished.
+_MIN_SIDE = 64
+_MAX_SIDE = 4096
 #: Label of pixels of objects that are not annotated because almost nothing of them is visible.
 VOID = 255
 
@@ -25,24 +26,47 @@ _MIN_AREA_SHARE = 0.0012
 _SMALLEST, _LARGEST = 0.36, 0.6
 
 # Lower edge in pixels, label, extent in pixels, and centre (x, y) in pixels of an object.
-_Placed = tuple[float, int, float, tuple[float, float]]
+_Placed = tuple[float, int, float, Point]
+
+
+# Factor by which a common class is more likely than any other class.
+_COMMON_WEIGHT = 12.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Kind of scene."""
+
+    name: str
+    family: str  # of background textures, a key of ``textures.FAMILIES``
+    common: tuple[str, ...]  # classes that are frequent in this kind
+
+    def weights(self) -> np.ndarray:
+        """Returns the (num_classes,) float64 probabilities of the classes in this kind; all are positive."""
+        raw = np.array([_COMMON_WEIGHT if name in self.common else 1.0 for name in CLASSES])
+        return raw / raw.sum()
+
+
+# Every class is common in exactly two kinds, and no two kinds share more than two classes: all class priors are
+# equal, and no class identifies its kind.
+KINDS: tuple[Kind, ...] = (
+    Kind("meadow", "blobs", ("tree", "flower", "bird", "beetle")),
+    Kind("street", "bricks", ("house", "cart", "figure", "tree")),
+    Kind("shore", "waves", ("boat", "fish", "bird", "house")),
+    Kind("hall", "checks", ("chair", "lamp", "figure", "mug")),
+    Kind("pond", "cells", ("fish", "beetle", "boat", "lamp")),
+    Kind("shed", "fibres", ("cart", "mug", "chair", "flower")),
+)
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """Annotated object.
+    """Annotated object."""
 
-    Args:
-        label: Index into ``CLASSES``.
-        mask: (H, W) bool, visible pixels of the object; never empty.
-        visible: Visible share of the object's area, in (0, 1].
-        truncated: Whether the image border cuts the object.
-    """
-
-    label: int
-    mask: NDArray[np.bool_]
-    visible: float
-    truncated: bool
+    label: int  # index into ``CLASSES``
+    mask: NDArray[np.bool_]  # (H, W), visible pixels of the object; never empty
+    visible: float  # visible share of the object's area, in (0, 1]
+    truncated: bool  # whether the image border cuts the object
 
     @property
     def name(self) -> str:
@@ -52,19 +76,12 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """Drawn scene.
+    """Drawn scene."""
 
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        kind: Index into ``KINDS``.
-        objects: Annotated objects, back to front.
-        class_mask: (H, W) uint8: 0 background, 1 + label, ``VOID`` for objects that are not annotated.
-    """
-
-    image: NDArray[np.uint8]
-    kind: int
-    objects: list[SceneObject]
-    class_mask: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # (H, W, 3), RGB
+    kind: int  # index into ``KINDS``
+    objects: list[SceneObject]  # annotated objects, back to front
+    class_mask: NDArray[np.uint8]  # (H, W): 0 background, 1 + label, ``VOID`` for objects that are not annotated
 
 
 def _clutter(rng: np.random.Generator) -> Part:
@@ -88,9 +105,7 @@ def _draw_labels(rng: np.random.Generator, kind: int) -> list[int]:
     return labels
 
 
-def _place(
-    rng: np.random.Generator, others: list[_Placed], extent: float, size: tuple[int, int]
-) -> tuple[float, float]:
+def _place(rng: np.random.Generator, others: list[_Placed], extent: float, size: tuple[int, int]) -> Point:
     """Returns the centre (x, y), in pixels, that covers the other objects least, among a few random ones."""
     best, best_cost = (0.0, 0.0), np.inf
     for _ in range(4):
@@ -122,16 +137,14 @@ def _develop(rng: np.random.Generator, canvas: FloatArray) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def _add_clutter(
-    rng: np.random.Generator, canvas: FloatArray, owner: NDArray[np.int32], ground: FloatArray, counts: tuple[int, int]
-) -> None:
-    """Pastes small shapes that are not objects; ``counts`` is the half-open range of their number."""
-    height, width = owner.shape
+def _add_clutter(rng: np.random.Generator, canvas: Canvas, counts: tuple[int, int]) -> None:
+    """Draws small shapes that are not objects; ``counts`` is the half-open range of their number."""
+    height, width = canvas.owner.shape
     for _ in range(int(rng.integers(*counts))):
         extent = rng.uniform(0.03, 0.09) * min(height, width)
         centre = (rng.uniform(0, width), rng.uniform(0, height))
         affine = random_affine(rng, math.pi, extent)
-        paste(canvas, owner, render(rng, [_clutter(rng)], affine, centre, ground), 0)
+        canvas.draw(rng, [_clutter(rng)], affine, centre, 0)
 
 
 def _place_objects(rng: np.random.Generator, kind: int, size: tuple[int, int]) -> list[_Placed]:
@@ -145,45 +158,42 @@ def _place_objects(rng: np.random.Generator, kind: int, size: tuple[int, int]) -
     return sorted(placed)
 
 
-def draw_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
-    """Draws one scene.
-
-    Args:
-        rng: Random generator; the same state gives the same scene.
-        size: Height and width in pixels, each at least ``MIN_SIZE``.
-
-    Returns:
-        Scene with its labels.
-
-    Raises:
-        ValueError: If a side is shorter than ``MIN_SIZE``.
-    """
-    height, width = size
-    if min(height, width) < MIN_SIZE:
+def parse_size(size: int | str | Sequence[int]) -> tuple[int, int]:
+    """Returns height and width in pixels from a side, "HxW" or (height, width); raises ValueError for any other."""
+    text = "x".join(map(str, size)) if isinstance(size, tuple | list) else str(size).strip()
+    match = re.fullmatch(r"(\d+)(?:[xX](\d+))?", text)
+    if match is None:
+        raise ValueError(f"size must be a side in pixels or HxW, such as 128 or 96x128, got {size!r}")
+    height, width = int(match[1]), int(match[2] or match[1])
+    if not _MIN_SIDE <= min(height, width) <= max(height, width) <= _MAX_SIDE:
         raise ValueError(
-            f"size must be at least {MIN_SIZE} pixels in height and width, got {height}x{width}: "
-            "give a larger one, such as 128"
+            f"size must be {_MIN_SIDE} to {_MAX_SIDE} pixels in height and width, got {height}x{width}: "
+            f"give a {'larger' if min(height, width) < _MIN_SIDE else 'smaller'} one, such as 128"
         )
+    return height, width
+
+
+def draw_scene(rng: np.random.Generator, size: int | str | Sequence[int]) -> Scene:
+    """Draws one scene of a size of :func:`parse_size`; the same state of ``rng`` gives the same scene."""
+    size = height, width = parse_size(size)
     kind = int(rng.integers(len(KINDS)))
-    canvas = draw_background(rng, height, width, KINDS[kind].family)
-    owner = np.zeros((height, width), np.int32)
-    ground = canvas.mean(axis=(1, 2))
-    _add_clutter(rng, canvas, owner, ground, (2, 7))
+    canvas = Canvas(draw_background(rng, height, width, KINDS[kind].family))
+    _add_clutter(rng, canvas, (2, 7))
     drawn = []
     for number, (_, label, extent, centre) in enumerate(_place_objects(rng, kind, size), start=1):
         item = OBJECT_CLASSES[label]
-        sprite = render(rng, list(item.build(rng)), random_affine(rng, item.turn, extent), centre, ground)
-        drawn.append((number, label, *paste(canvas, owner, sprite, number)))
-    _add_clutter(rng, canvas, owner, ground, (0, 4))
+        parts, affine = list(item.build(rng)), random_affine(rng, item.turn, extent)
+        drawn.append((number, label, *canvas.draw(rng, parts, affine, centre, number)))
+    _add_clutter(rng, canvas, (0, 4))
 
     class_mask = np.zeros((height, width), np.uint8)
     objects = []
     for number, label, area, cut in drawn:
-        mask = owner == number
+        mask = canvas.owner == number
         count = int(mask.sum())
         if count < max(_MIN_VISIBLE * area, _MIN_AREA_SHARE * min(size) ** 2):
             class_mask[mask] = VOID
             continue
         class_mask[mask] = label + 1
         objects.append(SceneObject(label, mask, min(count / area, 1.0), cut))
-    return Scene(_develop(rng, canvas), kind, objects, class_mask)
+    return Scene(_develop(rng, canvas.image), kind, objects, class_mask)

@@ -4,21 +4,20 @@ In the frame of an object, x points right, y points down, the origin is near its
 [-1, 1]. All outlines are polygons, so that one rasteriser draws every shape and an affine map transforms its points.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from sspyr_mm.datasets.toy_scenes.textures import PATTERN_NAMES, PATTERNS, FloatArray, random_colour
 
 # Sub-pixel bits of cv2's fixed-point drawing.
 _SHIFT = 4
 _TAU = 2.0 * math.pi
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Part:
     pattern: str = "plain"  # usual pattern, one of PATTERN_NAMES
 
 
-def polygon(*points: tuple[float, float]) -> FloatArray:
+def polygon(*points: Point) -> FloatArray:
     """Returns corners as an (N, 2) float32 array."""
     return np.array(points, dtype=np.float32)
 
@@ -74,16 +73,6 @@ def arch(cx: float, cy: float, radius: float, thickness: float, start: float, st
     return (points + np.array([cx, cy])).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Sprite:
-    """Drawn object; its patch may exceed the image."""
-
-    colour: FloatArray  # (3, h, w) RGB, undefined where alpha is 0
-    alpha: FloatArray  # (h, w) coverage, in [0, 1]
-    left: int  # position of the patch in the image, in pixels
-    top: int
-
-
 def random_affine(rng: np.random.Generator, turn: float, extent: float) -> FloatArray:
     """Returns a (2, 2) map from object units to pixels: mirror, stretch, shear, rotation, scale."""
     angle = rng.uniform(-turn, turn)
@@ -109,13 +98,12 @@ def _colours(rng: np.random.Generator, avoid: FloatArray) -> FloatArray:
     return np.stack([base, other], axis=1).astype(np.float32)
 
 
-def render(
-    rng: np.random.Generator, parts: Sequence[Part], affine: FloatArray, centre: tuple[float, float], avoid: FloatArray
-) -> Sprite:
+def _render(
+    rng: np.random.Generator, parts: Sequence[Part], affine: FloatArray, centre: Point, avoid: FloatArray
+) -> tuple[FloatArray, FloatArray, list[int]]:
     """Draws parts back to front into a patch that contains all of them, including those outside of the image.
 
-    ``affine`` (2, 2) maps object units to pixels, ``centre`` is the object's origin (x, y) in pixels, and the first
-    slot differs from the background colour ``avoid``.
+    Returns its colour (3, h, w), undefined where alpha is 0, alpha (h, w) in [0, 1], and the x and y of its corner.
     """
     outlines = [part.points @ affine.T for part in parts]
     everything = np.concatenate(outlines)
@@ -146,7 +134,7 @@ def render(
             fill = base + PATTERNS[pattern](u[window], v[window], rng) * (other - base)
         _fill_polygon(colour[:, y0:y1, x0:x1], alpha[window], points - (x0, y0), fill, edge)
     light = 1.0 + rng.uniform(-0.3, 0.3) * u + rng.uniform(-0.3, 0.3) * v
-    return Sprite(colour * light, alpha, int(low[0]), int(low[1]))
+    return colour * light, alpha, low.tolist()
 
 
 def _fill_polygon(colour: FloatArray, alpha: FloatArray, points: FloatArray, fill: FloatArray, edge: float) -> None:
@@ -165,18 +153,30 @@ def _fill_polygon(colour: FloatArray, alpha: FloatArray, points: FloatArray, fil
     alpha[:] = total
 
 
-def paste(canvas: FloatArray, owner: NDArray[np.int32], sprite: Sprite, number: int) -> tuple[int, bool]:
-    """Pastes a sprite on the canvas; returns its full area in pixels and whether the image border cuts it."""
-    solid = sprite.alpha >= 0.5
-    height, width = owner.shape
-    h, w = solid.shape
-    y0, x0 = max(sprite.top, 0), max(sprite.left, 0)
-    y1, x1 = min(sprite.top + h, height), min(sprite.left + w, width)
-    area = int(solid.sum())
-    if y1 <= y0 or x1 <= x0:
-        return area, True
-    inner = (slice(y0 - sprite.top, y1 - sprite.top), slice(x0 - sprite.left, x1 - sprite.left))
-    target = canvas[:, y0:y1, x0:x1]
-    target += sprite.alpha[inner] * (sprite.colour[:, inner[0], inner[1]] - target)
-    owner[y0:y1, x0:x1][solid[inner]] = number
-    return area, int(solid[inner].sum()) < area
+class Canvas:
+    """Image (3, H, W), RGB in about [0, 255], and the number of the object that each pixel shows (H, W), 0 for none."""
+
+    def __init__(self, background: FloatArray) -> None:
+        self.image = background
+        self.owner = np.zeros(background.shape[1:], np.int32)
+        self._ground = background.mean(axis=(1, 2))
+
+    def draw(
+        self, rng: np.random.Generator, parts: Sequence[Part], affine: FloatArray, centre: Point, number: int
+    ) -> tuple[int, bool]:
+        """Draws an object; returns its full area in pixels and whether the image border cuts it.
+
+        ``affine`` (2, 2) maps object units to pixels, ``centre`` is the object's origin (x, y) in pixels.
+        """
+        colour, alpha, (left, top) = _render(rng, parts, affine, centre, self._ground)
+        solid = alpha >= 0.5
+        area = int(solid.sum())
+        (height, width), (h, w) = self.owner.shape, solid.shape
+        y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + h, height), min(left + w, width)
+        if y1 <= y0 or x1 <= x0:
+            return area, True
+        inner = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+        target = self.image[:, y0:y1, x0:x1]
+        target += alpha[inner] * (colour[:, inner[0], inner[1]] - target)
+        self.owner[y0:y1, x0:x1][solid[inner]] = number
+        return area, int(solid[inner].sum()) < area

@@ -6,8 +6,6 @@ A pattern maps the coordinates of an object to [0, 1], the mix of a part's two c
 with the object.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Writing of scenes in the layouts of COCO and Pascal VOC."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -15,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sspyr_mm.datasets.names import voc_colours
-from sspyr_mm.datasets.toy_scenes.kinds import CLASSES, KINDS
-from sspyr_mm.datasets.toy_scenes.scene import Scene, SceneObject
+from sspyr_mm.datasets.toy_scenes.objects import CLASSES
+from sspyr_mm.datasets.toy_scenes.scene import KINDS, Scene, SceneObject
 
 # Outlines are computed at this multiple of the mask's resolution: contours run through pixel centres, which at the
 # original resolution would remove half a pixel on every side.

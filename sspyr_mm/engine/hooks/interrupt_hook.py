@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.divergence_hook import check_state
@@ -57,30 +59,22 @@ class InterruptHook(Hook):
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
 
+    def before_run(self, runner: Runner) -> None:
+        """Handles signals while the training loop runs; mmengine calls no hook that could end it where a run fails."""
+        loop = runner._train_loop  # a config if nothing is trained; runner.train_loop would build it
+        if isinstance(loop, BaseLoop):
+            loop.run = self._handling_signals()(loop.run)
+
     def before_train(self, runner: Runner) -> None:
-        """Installs the signal handlers, in the main thread only: Python delivers no signals to other threads."""
-        self._requested = False
+        """Protects the checkpoint of an earlier stop if the run starts from scratch."""
         if runner.iter == 0 and is_main_process():
             _set_aside(runner)
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._pid = os.getpid()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous = signal.signal(number, self._on_signal)
-            # A run that failed in this process (in a notebook) may have left its handler: restore the one before it.
-            while isinstance(owner := getattr(previous, "__self__", None), InterruptHook):
-                previous = owner._previous.get(number, signal.SIG_DFL)
-            self._previous[number] = previous
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Removes the checkpoint of an earlier stop once the epoch has saved a later one."""
         stale = Path(runner.work_dir, _FILE)
         if is_main_process() and stale.is_file() and not _is_latest(runner.work_dir):
             stale.unlink()
-
-    def after_train(self, runner: Runner) -> None:
-        """Restores the previous signal handlers."""
-        self._restore()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Saves a checkpoint and exits after a signal; a state that is not finite is reported instead of saved."""
@@ -99,7 +93,6 @@ class InterruptHook(Hook):
                 f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to continue from it."
             )
         barrier()  # torchrun ends the other processes once one exits: wait until the file is complete
-        self._restore()
         runner.call_hook("after_run")  # lets hooks release resources such as the terminal
         sys.exit(130)
 
@@ -124,6 +117,18 @@ class InterruptHook(Hook):
         if last is None:
             return 1
         return int(min(max(self.seconds * self._interval / max(now - last, 1e-6), 1), _MAX_STEPS))
+
+    @contextmanager
+    def _handling_signals(self) -> Iterator[None]:
+        self._requested = False
+        # Python delivers signals to the main thread only. The loop of a second run is wrapped twice.
+        if threading.current_thread() is threading.main_thread() and not self._previous:
+            self._pid = os.getpid()
+            self._previous = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            self._restore()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a process forked from this one, such as a loader's worker

@@ -106,7 +106,7 @@ def test_train_aug_is_two_lists(checkpoint, images, tmp_path):
     for part in parts:
         assert [one.crop_size for one in part.pipeline if one.type == "RandomCrop"] == [(64, 64)]
     (lists / "aug.txt").write_text("none")
-    with pytest.raises(FileNotFoundError, match=r"1 of 4 files that do not exist, such as .*none"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 4 files do not exist: .*none"):
         read_voc_masks(str(tmp_path))
 
 

@@ -42,7 +42,7 @@ def write_list(tree, name, text):
     [
         ("", ValueError, r"test.txt is empty"),
         ("{0}\n{1}\n{0}\n", ValueError, r"test.txt lists 1 images more than once, such as \S+:"),
-        ("{0} {1}\n", FileNotFoundError, r"names 1 of 1 files that do not exist, such as .*\S \S+"),
+        ("{0} {1}\n", FileNotFoundError, r": 1 of 1 files do not exist: .*\S \S+; add them"),
     ],
 )
 def test_unusable_lists_are_rejected(tree, text, error, message):
@@ -140,7 +140,7 @@ def change(images, folder, edit):
         (lambda c: c["annotations"][0].update(category_id=99), "category 99, one of which does not exist"),
         (lambda c: c["categories"][0].update(c["categories"][1]), "two categories have the same id or"),
         (lambda c: c.update(annotations=[]), "annotations is empty"),
-        (lambda c: c["images"][0].update(file_name="no.jpg"), "1 of 4 files that do not exist"),
+        (lambda c: c["images"][0].update(file_name="no.jpg"), "1 of 4 files do not exist: .*no.jpg"),
     ],
 )
 def test_unusable_jsons_are_rejected(images, tmp_path, edit, message):

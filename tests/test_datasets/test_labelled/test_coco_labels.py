@@ -32,7 +32,7 @@ def test_images_of_another_folder_are_found(tmp_path):
 def test_missing_image_is_reported(tmp_path):
     source = write_coco(tmp_path)
     (tmp_path / "val2017" / "ef.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"1 of 3 images do not exist: .*/ef\.jpg;"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 3 files do not exist: .*/ef\.jpg;"):
         read_labelled(source)
 
 

@@ -139,5 +139,5 @@ def test_text_that_is_not_utf_8_is_reported(write):
 
 def test_missing_image_is_reported(write):
     source = write("file,dog\na.jpg,1\ngone/c.jpg,0\n")
-    with pytest.raises(FileNotFoundError, match=r"1 of 2 images .*gone/c\.jpg; add them"):
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 files .*gone/c\.jpg; add them"):
         read_labelled(source)

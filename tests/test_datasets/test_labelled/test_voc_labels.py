@@ -6,8 +6,7 @@ from labelled_files import names_of, shown_classes, write_image, write_voc
 from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 
 from sspyr_mm.datasets.labelled import read_labelled
-from sspyr_mm.datasets.toy_scenes import generate
-from sspyr_mm.datasets.toy_scenes.kinds import CLASSES
+from sspyr_mm.datasets.toy_scenes import CLASSES, generate
 
 
 def test_difficult_only_classes_are_ignored(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages, set_epoch, set_views
+from sspyr_mm.datasets.streaming.litdata_patches import litdata_settings
 from sspyr_mm.datasets.streaming.shards import _Packer, is_packed, pack
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.pyramid import PyramidSpec
@@ -304,6 +306,11 @@ def test_interrupted_packing_leaves_no_files(tmp_path, number, whole_group):
     assert not list(folder.iterdir())
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+def test_interrupt_while_a_process_forks_is_not_lost(tmp_path):
+    with pytest.raises(KeyboardInterrupt), litdata_settings(str(tmp_path)), suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_relative_and_absolute_folders_are_packed_together(images, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -21,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from sspyr_mm.cli import toy_scenes as command
+from sspyr_mm.__main__ import main
 from sspyr_mm.datasets.toy_scenes import CLASSES, KINDS, VOID, Scene, draw_scene, generate, parse_size, scene
 from sspyr_mm.datasets.toy_scenes.writers import bounding_box, polygons
 
@@ -218,7 +217,7 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     err += process.communicate(timeout=120)[1]
     assert process.returncode == 130, err
-    assert err.endswith("set was not written; run the same command again\n")
+    assert err.endswith("toy-scenes: interrupted; run the same command again\n")
     assert "Traceback" not in err and "KeyboardInterrupt" not in err
     assert list(tmp_path.iterdir()) == []
 
@@ -226,14 +225,25 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
 def test_finished_folder_is_left_unchanged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     assert not generate(root, workers=1, **PARAMETERS)
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    args = [str(root), "--num-train", "40", "--num-val", "8", "--size", "96x112", "--seed", "3", "--workers", "1"]
-    assert command.run(parser.parse_args(args)) == 0
+    args = [
+        "toy-scenes",
+        str(root),
+        "--num-train",
+        "40",
+        "--num-val",
+        "8",
+        "--size",
+        "96x112",
+        "--seed",
+        "3",
+        "--workers",
+        "1",
+    ]
+    assert main(args) == 0
     assert "left unchanged" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     args[-3] = "5"
-    assert command.run(parser.parse_args(args)) == 2
+    assert main(args) == 2
     assert "other parameters (seed 3 instead of 5)" in capsys.readouterr().err
 
 
@@ -276,7 +286,7 @@ def test_sizes_are_parsed() -> None:
 
 
 def test_draw_scene_refuses_small_sizes() -> None:
-    with pytest.raises(ValueError, match="size must be at least 64 pixels in height and width, got 64x63"):
+    with pytest.raises(ValueError, match="size must be 64 to 4096 pixels in height and width, got 64x63: give a"):
         draw_scene(np.random.default_rng(0), (64, 63))
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from project import ROOT
-from small_runs import ITERS, NUM_IMAGES, assert_equal, train
+from small_runs import ITERS, NUM_IMAGES, assert_equal, make_runner, train
 
 from sspyr_mm.engine.hooks import InterruptHook
 
@@ -31,6 +31,20 @@ def test_second_signal_ends_the_program_at_once(config, tmp_path, after_a_failed
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         train(config, tmp_path, before_train_iter=stop)
     assert not (tmp_path / "interrupted.pth").exists()
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
+def test_handlers_are_restored_when_a_run_fails(config, tmp_path):
+    def fail(runner):
+        assert all(signal.getsignal(number) != handler for number, handler in before.items())
+        raise ZeroDivisionError
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    runner = make_runner(config, tmp_path, before_train_iter=fail)
+    for _ in range(2):  # also where the same runner trains again
+        with pytest.raises(ZeroDivisionError):
+            runner.train()
+        assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_interrupted_checkpoint_is_removed_after_a_later_one(config, tmp_path, log):

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Checks format, lint, types, spelling and shell scripts, for run_tests.sh and pre-commit; changes nothing.
+# PYTHON chooses the interpreter (default: python), whose environment has the tools of requirements/lint.txt.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python}
+"$python" -m ruff format --check .
+"$python" -m ruff check .
+"$python" -m mypy sspyr_mm
+"$python" -m codespell_lib
+"$(dirname "$(command -v "$python")")/shellcheck" .ci/run tools/*.sh tools/*/*.sh
