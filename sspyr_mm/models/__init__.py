@@ -2,14 +2,16 @@
 
 from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
 from sspyr_mm.models.data_preprocessors import PyramidAugment
-from sspyr_mm.models.heads import ContrastHead, MaskedMultiLabelHead, SSPRLHead
+from sspyr_mm.models.heads import BootstrapHead, ContrastHead, MaskedMultiLabelHead, SSPRLHead
 from sspyr_mm.models.layers import CorrelationLearner, GroupedBatchNorm, Prototypes
-from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss, info_nce
+from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss, info_nce, regression
 from sspyr_mm.models.necks import DenseProjector, MLPProjector, PoolLast, PyramidProjector
-from sspyr_mm.models.selfsup import SSPRL, DenseMoCo, MoCoV2, MomentumModel, ViewModel, pretraining_models
+from sspyr_mm.models.selfsup import SSPRL, Bootstrap, DenseMoCo, MoCoV2, MomentumModel, ViewModel, pretraining_models
 
 __all__ = [
     "SSPRL",
+    "Bootstrap",
+    "BootstrapHead",
     "ContrastHead",
     "CorrelationLearner",
     "CrossScaleLoss",
@@ -31,4 +33,5 @@ __all__ = [
     "ViewModel",
     "info_nce",
     "pretraining_models",
+    "regression",
 ]

@@ -5,6 +5,7 @@ import copy
 import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
+from torch.nn import functional as F
 
 import sspyr_mm.registration  # noqa: F401
 
@@ -32,6 +33,21 @@ MODELS_BY_NAME["DenseMoCo"] = {
     ),
 }
 
+MODELS_BY_NAME["Bootstrap"] = dict(
+    type="Bootstrap",
+    views=dict(main=dict(region=80, patch=80)),
+    backbone=dict(**BACKBONE, norm_cfg=dict(type="GroupedBN", group_size=4)),
+    neck=dict(
+        type="MLPProjector",
+        in_channels=64,
+        hid_channels=16,
+        out_channels=8,
+        norm_cfg=dict(type="GroupedBN", group_size=4),
+        last_bias=False,
+    ),
+    head=dict(type="BootstrapHead", hid_channels=16, norm_cfg=dict(type="GroupedBN", group_size=4)),
+)
+
 
 def config_of(name="MoCoV2", **changes):
     """The config of a model; ``changes`` are merged into its dicts, those of another type replace them."""
@@ -51,12 +67,17 @@ def build(name="MoCoV2", *, seed=0, **changes):
 
 
 def batch_of(step, num_images, model):
-    """Patches of all groups and seeds, as the preprocessor gives them."""
+    """Patches of all groups and seeds, as the preprocessor gives them.
+
+    Blobs, not noise: features of noise are nearly equal, and batch norm of equal values amplifies rounding.
+    """
     rng = torch.Generator().manual_seed(step)
-    inputs = {
-        g.name: torch.randn(g.num_views, num_images, g.num_patches, 3, g.patch, g.patch, generator=rng)
-        for g in model.views.groups
-    }
+    inputs = {}
+    for g in model.views.groups:
+        blobs = torch.randn(g.num_views * num_images * g.num_patches, 3, 3, 3, generator=rng)
+        patches = F.interpolate(2 * blobs, (g.patch, g.patch), mode="bilinear")
+        inputs[g.name] = patches.unflatten(0, (g.num_views, num_images, g.num_patches))
+    inputs = {name: x.to(next(model.parameters()).dtype) for name, x in inputs.items()}
     return {**inputs, "seed": torch.randint(2**62, (num_images,), generator=rng)}
 
 

@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from sspyr_mm.models.assigners import FeatureQueue
-from sspyr_mm.models.losses import info_nce
+from sspyr_mm.models.losses import info_nce, precise
 from sspyr_mm.models.state_check import check_head_state
 
 
@@ -83,7 +83,7 @@ class ContrastHead(BaseModule):
             for name, term in self.terms.items():
                 negatives = self._queue(term.queue).embeddings[0]
                 nce = info_nce(
-                    queries[term.query].float(), keys[term.key].float(), negatives, temperature=self.temperature
+                    precise(queries[term.query]), precise(keys[term.key]), negatives, temperature=self.temperature
                 )
                 losses[f"loss_{name}"] = term.weight * nce
                 ratios[f"nce_ratio_{name}"] = nce.detach() / math.log(1 + len(negatives))
@@ -96,7 +96,7 @@ class ContrastHead(BaseModule):
             keys: Per queue's name, (N, D) of all ranks.
         """
         for name in self.queues:
-            self._queue(name).push(keys[name].float()[None])
+            self._queue(name).push(keys[name][None])
 
     def stuck_advice(self, term: str) -> str | None:
         """Returns the remedy for a ratio that stays at 1; None while its queue still holds random vectors.

@@ -3,6 +3,7 @@
 from sspyr_mm.models.layers.batch_shuffle import BatchShuffle
 from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
 from sspyr_mm.models.layers.grouped_norm import GroupedBatchNorm, average_statistics
+from sspyr_mm.models.layers.mlp import build_mlp
 from sspyr_mm.models.layers.momentum_encoder import MomentumEncoder
 from sspyr_mm.models.layers.pooling import pool
 from sspyr_mm.models.layers.prototypes import Prototypes
@@ -15,6 +16,7 @@ __all__ = [
     "MomentumEncoder",
     "Prototypes",
     "average_statistics",
+    "build_mlp",
     "pool",
     "recompute_stages",
     "recomputed",

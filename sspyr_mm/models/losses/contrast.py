@@ -1,4 +1,4 @@
-"""Contrast of queries with their keys and a queue of negatives.
+"""Losses of the momentum methods: contrast with a queue of negatives, and regression.
 
 Dimensions: N queries, L negatives, D channels.
 """
@@ -43,3 +43,23 @@ def _summed(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float
     positive = (queries * keys).sum(1, keepdim=True)
     logits = torch.cat([positive, F.linear(queries, negatives)], dim=1) / temperature
     return (logits.logsumexp(1) - logits[:, 0]).sum()
+
+
+def regression(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Computes the mean squared distance of normalised vectors, ``2 - 2 cos``.
+
+    Args:
+        predictions: (N, D).
+        targets: (N, D), no gradient.
+
+    Returns:
+        Scalar in [0, 4]; 2 for unrelated vectors.
+
+    Source: BYOL, equation 2.
+    """
+    return (2 - 2 * F.cosine_similarity(predictions, targets, dim=1)).mean()
+
+
+def precise(x: Tensor) -> Tensor:
+    """Returns a tensor in float32 if its precision is lower; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()

@@ -4,7 +4,7 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from sspyr_mm.models.necks.mlp_projector import build_mlp
+from sspyr_mm.models.layers import build_mlp
 
 
 @MODELS.register_module()

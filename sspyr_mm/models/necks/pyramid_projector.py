@@ -8,7 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sspyr_mm.models.necks.mlp_projector import build_mlp
+from sspyr_mm.models.layers import build_mlp
 from sspyr_mm.pyramid import PyramidSpec
 
 

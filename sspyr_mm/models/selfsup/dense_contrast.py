@@ -7,6 +7,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sspyr_mm.models.losses import precise
 from sspyr_mm.models.selfsup.momentum_contrast import MoCoV2
 
 
@@ -36,12 +37,12 @@ class DenseMoCo(MoCoV2):
             (B, H * W, C), of the backbone, no gradient. Vectors have unit length.
         """
         feats = self.encode(images, encoder["backbone"], reduce=_last_map)
-        z, dense = encoder["neck"](feats)
+        z, dense = (precise(x) for x in encoder["neck"](feats))
         return {
-            "main": F.normalize(z.float(), dim=1),
-            "dense": F.normalize(dense.float().mean(dim=(2, 3)), dim=1),
-            "positions": F.normalize(dense.float().flatten(2), dim=1).transpose(1, 2),
-            "features": F.normalize(feats.detach().float().flatten(2), dim=1).transpose(1, 2),
+            "main": F.normalize(z, dim=1),
+            "dense": F.normalize(dense.mean(dim=(2, 3)), dim=1),
+            "positions": F.normalize(dense.flatten(2), dim=1).transpose(1, 2),
+            "features": F.normalize(precise(feats.detach()).flatten(2), dim=1).transpose(1, 2),
         }
 
     def pair(self, queries: dict[str, Tensor], keys: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder, average_statistics
+from sspyr_mm.models.losses import precise
 from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
 from sspyr_mm.models.state_check import check_head_state
 from sspyr_mm.views import ViewsSpec
@@ -109,10 +110,10 @@ class MoCoV2(MomentumModel):
             images: (B, 3, P, P).
 
         Returns:
-            Per name, (B, ...) float32. Those of queues' names are (B, D) of unit length.
+            Per name, (B, ...), at least float32. Those of queues' names are (B, D) of unit length.
         """
         z = encoder["neck"](self.encode(images, encoder["backbone"]))
-        return {"main": F.normalize(z.float(), dim=1)}
+        return {"main": F.normalize(precise(z), dim=1)}
 
     def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """Computes the losses of one batch. Collective over ranks.
