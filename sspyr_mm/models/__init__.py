@@ -5,8 +5,17 @@ from sspyr_mm.models.data_preprocessors import PyramidAugment
 from sspyr_mm.models.heads import BootstrapHead, ContrastHead, MaskedMultiLabelHead, SSPRLHead
 from sspyr_mm.models.layers import CorrelationLearner, GroupedBatchNorm, Prototypes
 from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss, info_nce, regression
-from sspyr_mm.models.necks import DenseProjector, MLPProjector, PoolLast, PyramidProjector
-from sspyr_mm.models.selfsup import SSPRL, Bootstrap, DenseMoCo, MoCoV2, MomentumModel, ViewModel, pretraining_models
+from sspyr_mm.models.necks import DenseProjector, LevelProjectors, MLPProjector, PoolLast, PyramidProjector
+from sspyr_mm.models.selfsup import (
+    SSPRL,
+    Bootstrap,
+    DenseMoCo,
+    DetCo,
+    MoCoV2,
+    MomentumModel,
+    ViewModel,
+    pretraining_models,
+)
 
 __all__ = [
     "SSPRL",
@@ -17,8 +26,10 @@ __all__ = [
     "CrossScaleLoss",
     "DenseMoCo",
     "DenseProjector",
+    "DetCo",
     "FeatureQueue",
     "GroupedBatchNorm",
+    "LevelProjectors",
     "MLPProjector",
     "MaskedMultiLabelHead",
     "MoCoV2",

@@ -89,6 +89,8 @@ class GroupSpec(Gridded):
         grid: Cells per side of a region.
         area: Least and greatest share of the image's area a region covers, in (0, 1].
         aspect: Least and greatest ratio of width to height of a region.
+        jigsaw: Whether a region is augmented as a whole, and its cells are then cut and shuffled, in another order in
+            every view.
         augment: Fields of :class:`AugmentSpec` that differ from those of the preprocessor: one dict for all views, or
             one per view.
     """
@@ -101,12 +103,18 @@ class GroupSpec(Gridded):
     grid: int = 1
     area: tuple[float, float] = (0.2, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    jigsaw: bool = False
     augment: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def num_regions(self) -> int:
         """Regions cut per image: 1 when the views share it."""
         return 1 if self.shared_region else self.num_views
+
+    @property
+    def augmented(self) -> GroupSpec:
+        """Group of the patches that are augmented: of a jigsaw the regions themselves."""
+        return replace(self, grid=1, patch=self.region, jigsaw=False) if self.jigsaw else self
 
     def augment_of(self, default: AugmentSpec) -> tuple[AugmentSpec, ...]:
         """Returns the distributions of each view."""
@@ -118,11 +126,18 @@ class GroupSpec(Gridded):
 class ViewsSpec:
     """Groups of patches that are cut from an image, in the order in which random numbers are drawn.
 
+    The groups of a pyramid are in the order of its scales, others in that of their names.
+
     Args:
         groups: At least one group.
     """
 
     groups: tuple[GroupSpec, ...]
+
+    @property
+    def main(self) -> GroupSpec:
+        """Group of whole images: the one named main, else the first."""
+        return next((group for group in self.groups if group.name == "main"), self.groups[0])
 
     def reduction(self, size: tuple[int, int]) -> int:
         """Returns the factor by which an image may be reduced before regions are cut, without enlarging any of them.
@@ -154,7 +169,8 @@ class ViewsSpec:
             return views
         if not isinstance(views, Mapping):
             raise TypeError(f"views must be a dict of groups, e.g. dict(main=dict(...)), got {type(views).__name__}")
-        groups = tuple(_group_from_config(name, cfg) for name, cfg in views.items() if cfg is not None)
+        # In the order of names: a dumped config has its keys sorted, and must draw the same random numbers.
+        groups = tuple(_group_from_config(name, cfg) for name, cfg in sorted(views.items()) if cfg is not None)
         if not groups:
             raise ValueError("views has no group: give at least one, e.g. views=dict(main=dict(region=224, patch=224))")
         return cls(groups)
@@ -171,8 +187,9 @@ def _group_from_config(name: str, cfg: Mapping[str, Any]) -> GroupSpec:
     group = GroupSpec(name=name, augment=changes, **tuples(kwargs))
     check_count(f"{where}.num_views", group.num_views)
     check_geometry(where, group)
-    if not isinstance(group.shared_region, bool):
-        raise ValueError(f"{where}.shared_region must be True or False, got {group.shared_region!r}")
+    for field in ("shared_region", "jigsaw"):
+        if not isinstance(value := getattr(group, field), bool):
+            raise ValueError(f"{where}.{field} must be True or False, got {value!r}")
     _check_augment(where, changes, group.num_views)
     return group
 

@@ -48,6 +48,23 @@ MODELS_BY_NAME["Bootstrap"] = dict(
     head=dict(type="BootstrapHead", hid_channels=16, norm_cfg=dict(type="GroupedBN", group_size=4)),
 )
 
+MODELS_BY_NAME["DetCo"] = {
+    **MODELS_BY_NAME["MoCoV2"],
+    "type": "DetCo",
+    "views": {**VIEWS, "jigsaw": dict(region=75, grid=3, patch=20, jigsaw=True)},
+    "backbone": dict(**BACKBONE, norm_cfg=dict(type="GroupedBN", group_size=4), out_indices=(0, 1, 2, 3)),
+    "neck": dict(type="LevelProjectors", in_channels=(8, 16, 32, 64), hid_channels=16, out_channels=8),
+    "head": dict(
+        type="ContrastHead",
+        queue_length=20,
+        terms={
+            f"{kind}{i}": dict(query=f"{query}{i}", key=f"{key}{i}", weight=(i + 1) / 4)
+            for kind, query, key in (("image", "g", "g"), ("patch", "l", "l"), ("across", "l", "g"))
+            for i in range(4)
+        },
+    ),
+}
+
 
 def config_of(name="MoCoV2", **changes):
     """The config of a model; ``changes`` are merged into its dicts, those of another type replace them."""

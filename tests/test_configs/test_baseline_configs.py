@@ -17,7 +17,7 @@ import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.models import MoCoV2
 
-FOLDERS = ("byol", "densecl", "mocov2", "swav")
+FOLDERS = ("byol", "densecl", "detco", "mocov2", "swav")
 CONFIGS = [path for folder in FOLDERS for path in sorted((ROOT / "configs" / folder).glob("*.py"))]
 
 
@@ -89,6 +89,8 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     )
     if "momentum" in cfg.default_hooks:  # with 0.999 and the least learning rate, some weights round to the old ones
         cfg.default_hooks.momentum.momentum = 0.5
+    if cfg.model.type == "DetCo":
+        cfg.model.neck.in_channels = (8, 16, 32, 64)
     if "views" in cfg.model:
         for group in cfg.model.views.values():
             side = 72 if cfg.model.type == "DenseMoCo" else 24
@@ -140,6 +142,22 @@ def test_densecl_states_the_numbers_of_its_authors():
     assert {name: queue.length for name, queue in head.queues.items()} == {"main": 65536, "dense": 65536}
     assert head.temperature == 0.2 and cfg.optim_wrapper.optimizer.lr == 0.3 * 128 / 256
     assert load("densecl/r50_in1k_100e").optim_wrapper.optimizer.lr == 0.03
+
+
+def test_detco_states_the_numbers_of_its_authors():
+    cfg = load("detco/r50_coco_200e")
+    model = MODELS.build(cfg.model)
+    weights = {name: term.weight for name, term in model.head.terms.items()}
+    for kind in ("image", "patch", "across"):
+        assert [weights[f"{kind}{level}"] for level in (2, 3, 4, 5)] == [0.1, 0.4, 0.7, 1.0]
+    assert model.head.terms["across3"] == ("l1", "g1", "g1", 0.4)
+    assert sorted(model.head.queues) == sorted(f"{kind}{i}" for kind in "gl" for i in range(4))
+    assert {q.length for q in model.head.queues.values()} == {65536}
+    jigsaw = model.views.groups[0]
+    assert (jigsaw.region, jigsaw.cell, jigsaw.patch, jigsaw.area, jigsaw.jigsaw) == (255, 85, 64, (0.6, 1), True)
+    counts = [sum(p.numel() for p in mlps.parameters()) for mlps in (model.neck.global_mlps, model.neck.local_mlps)]
+    assert [round(count / 1e6, 1) for count in counts] == [8.9, 71.8]
+    assert cfg.optim_wrapper.optimizer.lr == 0.015
 
 
 def test_byol_states_the_numbers_of_its_authors():

@@ -34,14 +34,17 @@ def test_defaults_and_derived_values():
 
 
 def test_dumped_config_gives_the_same_spec(tmp_path):
-    views = dict(main={**MAIN, "augment": BYOL}, small=dict(region=8, patch=8, num_views=6, area=(0.05, 0.2)))
+    views = dict(whole={**MAIN, "augment": BYOL}, small=dict(region=8, patch=8, num_views=6, area=(0.05, 0.2)))
     before = ViewsSpec.from_config(views)
     for suffix in ("py", "json"):
         Config(dict(model=dict(views=views))).dump(tmp_path / f"dumped.{suffix}")
         loaded = Config.fromfile(tmp_path / f"dumped.{suffix}").model
         assert ViewsSpec.from_config(loaded.views) == before
         assert views_of(loaded) == before
-    assert [g.name for g in ViewsSpec.from_config({**views, "small": None}).groups] == ["main"]
+    assert [g.name for g in before.groups] == ["small", "whole"]
+    assert [g.name for g in ViewsSpec.from_config({**views, "small": None}).groups] == ["whole"]
+    assert ViewsSpec.from_config(dict(a=MAIN, main={**MAIN, "patch": 20})).main.patch == 20
+    assert before.main.name == "small" and SPEC.views.main.name == "s0"
 
 
 @pytest.mark.parametrize(

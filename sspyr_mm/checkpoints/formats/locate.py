@@ -91,7 +91,7 @@ def _pretraining(weights: Weights) -> BackboneCheckpoint | None:
     if not isinstance(model, dict) or model.get("type") not in pretraining_models():
         return None
     try:
-        patch = views_of(model).groups[0].patch
+        patch = views_of(model).main.patch
         backbone = plain_config(model["backbone"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: the config inside does not describe a model: {error}") from error

@@ -60,7 +60,7 @@ def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: Augme
     # A stream of its own: drawing from the first one would change the other numbers of every run.
     further: np.ndarray = np.ones((len(seeds), sum(counts), 1))
     if any(spec.solarize_prob for views in specs for spec in views):
-        further = np.stack([_second_stream(seed).random((sum(counts), 1)) for seed in seeds])
+        further = np.stack([_stream(seed, 1).random((sum(counts), 1)) for seed in seeds])
     numbers: list[np.ndarray] = np.split(np.concatenate([uniform, further], axis=2), np.cumsum(counts)[:-1], axis=1)
     params = {}
     for group, views, drawn in zip(groups, specs, numbers, strict=True):
@@ -72,8 +72,28 @@ def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: Augme
     return params
 
 
-def _second_stream(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1,))))
+def draw_cells(seeds: Sequence[int], group: GroupSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the order of a jigsaw's cells, and the place of a patch in each. Those of an image depend on its seed only.
+
+    Args:
+        seeds: B seeds, one per image, >= 0.
+        group: Group of a jigsaw.
+
+    Returns:
+        Top and left of V * B * M patches in their regions, in this order, in pixels, int64.
+    """
+    shape = (group.num_views, group.num_patches, 3)
+    drawn = np.stack([_stream(seed, 2).random(shape) for seed in seeds], axis=1)  # (V, B, M, 3)
+    cell = drawn[..., 0].argsort(axis=2)
+    offsets = np.floor(drawn[..., 1:] * (group.cell - group.patch + 1)).astype(np.int64)
+    top = cell // group.grid * group.cell + offsets[..., 0]
+    left = cell % group.grid * group.cell + offsets[..., 1]
+    return top.reshape(-1), left.reshape(-1)
+
+
+def _stream(seed: int, number: int) -> np.random.Generator:
+    """Returns a generator whose numbers are independent of those of the seed's first one."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(number,))))
 
 
 def _joined(parts: Sequence[PatchParams]) -> PatchParams:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sspyr_mm.models.data_preprocessors import photometric
-from sspyr_mm.models.data_preprocessors.augment_params import PatchParams, draw_params
+from sspyr_mm.models.data_preprocessors.augment_params import PatchParams, draw_cells, draw_params
 from sspyr_mm.models.data_preprocessors.photometric_cpu import augment_patch
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.views import AugmentSpec, GroupSpec, ViewsSpec
@@ -78,6 +78,7 @@ class PyramidAugment(BaseDataPreprocessor):
         elif pyramid is not None or views is None:
             raise ValueError(f"PyramidAugment needs either pyramid or views, got pyramid={pyramid}, views={views}")
         self.views = ViewsSpec.from_config(views)
+        self._augmented = [group.augmented for group in self.views.groups]
         self.config = AugmentSpec(
             flip_prob=flip_prob,
             jitter_prob=jitter_prob,
@@ -120,10 +121,14 @@ class PyramidAugment(BaseDataPreprocessor):
             images = self.cast_data(inputs).float() / 255
             return {"inputs": (images - self.mean) / self.std, "data_samples": data.get("data_samples")}
         seeds = inputs["seed"].tolist()
-        params = draw_params(seeds, self.views.groups, self.config)
+        params = draw_params(seeds, self._augmented, self.config)
         regions = self.cast_data({group.name: inputs[group.name] for group in self.views.groups})
         on_cpu = self.mean.device.type == "cpu"
         patches = (self.augment_one_by_one if on_cpu else self.augment_in_batches)(regions, params)
+        for group in self.views.groups:
+            if group.jigsaw:
+                top, left = move_together(draw_cells(seeds, group), self.mean.device)
+                patches[group.name] = cut_cells(patches[group.name], top, left, group)
         if self.with_seeds:
             patches["seed"] = self.cast_data(inputs["seed"])
         return {"inputs": patches, "data_samples": data.get("data_samples")}
@@ -139,15 +144,15 @@ class PyramidAugment(BaseDataPreprocessor):
         Returns:
             Per group's name, (V, B, M, 3, P, P) float32, normalised.
         """
-        num_images = len(regions[self.views.groups[0].name])
+        num_images = len(regions[self._augmented[0].name])
         chosen = {
             g.name: (list_pixels(num_images, g, params[g.name]), photometric.list_steps(params[g.name]))
-            for g in self.views.groups
+            for g in self._augmented
         }
         patches = {}
         with torch.autocast(self.mean.device.type, enabled=False):
             chosen = move_together(chosen, self.mean.device)
-            for group in self.views.groups:
+            for group in self._augmented:
                 pixels, steps = chosen[group.name]
                 cut = cut_patches(regions[group.name], pixels)
                 done = photometric.augment(cut, steps, self.operations)
@@ -162,7 +167,7 @@ class PyramidAugment(BaseDataPreprocessor):
             g.name: self._augment_on_cpu(regions[g.name], g, params[g.name]).unflatten(
                 0, (g.num_views, len(regions[g.name]), g.num_patches)
             )
-            for g in self.views.groups
+            for g in self._augmented
         }
 
     def _augment_on_cpu(self, regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:
@@ -232,6 +237,25 @@ def cut_patches(regions: Tensor, pixels: Sequence[Tensor]) -> Tensor:
     """
     patches = regions[tuple(pixels)].permute(0, 3, 1, 2)
     return patches.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def cut_cells(regions: Tensor, top: Tensor, left: Tensor, group: GroupSpec) -> Tensor:
+    """Cuts the patches of a jigsaw from augmented regions.
+
+    Args:
+        regions: (V, B, 1, 3, R, R).
+        top: (V * B * M,) int64, in pixels.
+        left: Likewise.
+        group: The group.
+
+    Returns:
+        (V, B, M, 3, P, P).
+    """
+    num_images, along = regions.shape[1], torch.arange(group.patch, device=regions.device)
+    image = torch.arange(group.num_views * num_images, device=regions.device).repeat_interleave(group.num_patches)
+    pixels = (image[:, None, None], (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :])
+    patches = regions.flatten(0, 2).permute(0, 2, 3, 1)[pixels].permute(0, 3, 1, 2).contiguous()
+    return patches.unflatten(0, (group.num_views, num_images, group.num_patches))
 
 
 def move_together(tree: Any, device: torch.device) -> Any:

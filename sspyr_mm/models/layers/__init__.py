@@ -2,7 +2,7 @@
 
 from sspyr_mm.models.layers.batch_shuffle import BatchShuffle
 from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
-from sspyr_mm.models.layers.grouped_norm import GroupedBatchNorm, average_statistics
+from sspyr_mm.models.layers.grouped_norm import GroupedBatchNorm, average_statistics, rows_per_image
 from sspyr_mm.models.layers.mlp import build_mlp
 from sspyr_mm.models.layers.momentum_encoder import MomentumEncoder
 from sspyr_mm.models.layers.pooling import pool
@@ -20,4 +20,5 @@ __all__ = [
     "pool",
     "recompute_stages",
     "recomputed",
+    "rows_per_image",
 ]

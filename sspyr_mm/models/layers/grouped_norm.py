@@ -1,6 +1,9 @@
 """Batch norm over groups of images, as if each group were on its own GPU."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -9,13 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_ROWS_PER_IMAGE = ContextVar("rows_per_image", default=1)
+
+
+@contextmanager
+def rows_per_image(count: int) -> Iterator[None]:
+    """Tells grouped norm layers that ``count`` consecutive rows of a batch belong to one image."""
+    token = _ROWS_PER_IMAGE.set(count)
+    try:
+        yield
+    finally:
+        _ROWS_PER_IMAGE.reset(token)
+
 
 # In mmengine's registry, like its other norm layers: mmcv builds them in any scope.
 @MODELS.register_module("GroupedBN")
 class GroupedBatchNorm(_BatchNorm):
     """Batch norm with separate batch statistics for every group of images of a process.
 
-    In training a batch of B images is split into ``ceil(B / group_size)`` nearly equal groups in its order. The running
+    In training a batch of B images is split into ``ceil(B / group_size)`` nearly equal groups in its order; an image is
+    one row, unless :func:`rows_per_image` says otherwise. The running
     averages move towards the mean of the groups' statistics. In evaluation it equals batch norm. Parameters and buffers
     have batch norm's names.
 
@@ -44,16 +60,18 @@ class GroupedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises (N, C, ...)."""
-        num_groups = math.ceil(len(input) / self.group_size)
+        rows = _ROWS_PER_IMAGE.get()
+        num_groups = math.ceil(len(input) / (self.group_size * rows))
         if not self.training or num_groups < 2:
             return super().forward(input)
         mean, var = self.running_mean, self.running_var
         if mean is None or var is None or self.momentum is None or self.num_batches_tracked is None:
             raise ValueError("GroupedBN needs running averages with a fixed momentum")
         means, vars_ = (x.expand(num_groups, -1).clone() for x in (mean, var))
+        sizes = [len(x) * rows for x in torch.empty(len(input) // rows).tensor_split(num_groups)]
         parts = [
             F.batch_norm(x, means[i], vars_[i], self.weight, self.bias, True, self.momentum, self.eps)
-            for i, x in enumerate(input.tensor_split(num_groups))
+            for i, x in enumerate(input.split(sizes))
         ]
         with torch.no_grad():
             self.num_batches_tracked.add_(1)

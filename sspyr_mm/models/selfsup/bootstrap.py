@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import torch
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from sspyr_mm.models.selfsup.momentum_contrast import GROUP, MomentumModel
+from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MomentumModel
 
 
 @MODELS.register_module()
@@ -37,5 +37,5 @@ class Bootstrap(MomentumModel):
             targets = [self._project(self.momentum, x) for x in views]
         return self.head.loss(online, targets)
 
-    def _project(self, encoder: Mapping[str, nn.Module] | nn.ModuleDict, images: Tensor) -> Tensor:
+    def _project(self, encoder: Encoder, images: Tensor) -> Tensor:
         return encoder["neck"](self.encode(images, encoder["backbone"]))

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from sspyr_mm.models.losses import precise
-from sspyr_mm.models.selfsup.momentum_contrast import MoCoV2
+from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 
 
 @MODELS.register_module()
@@ -25,18 +25,18 @@ class DenseMoCo(MoCoV2):
     Source: DenseCL, equations 2 to 5; WXinlong/DenseCL ``densecl.py``.
     """
 
-    def embed(self, encoder: Mapping[str, nn.Module] | nn.ModuleDict, images: Tensor) -> dict[str, Tensor]:
+    def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds images and the H * W positions of their maps.
 
         Args:
             encoder: ``backbone`` and ``neck``.
-            images: (B, 3, P, P).
+            images: ``main``, (B, 1, 3, P, P).
 
         Returns:
             ``main`` (B, D); ``dense`` (B, D), of the pooled dense projection; ``positions`` (B, H * W, D); ``features``
             (B, H * W, C), of the backbone, no gradient. Vectors have unit length.
         """
-        feats = self.encode(images, encoder["backbone"], reduce=_last_map)
+        feats = self.encode(images[GROUP].flatten(0, 1), encoder["backbone"], reduce=_last_map)
         z, dense = (precise(x) for x in encoder["neck"](feats))
         return {
             "main": F.normalize(z, dim=1),

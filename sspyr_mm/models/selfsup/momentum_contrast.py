@@ -1,7 +1,7 @@
 """Momentum contrast: queries of a trained encoder, keys of its momentum copy, queues of earlier keys."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from mmpretrain.registry import MODELS
@@ -14,6 +14,8 @@ from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
 from sspyr_mm.models.state_check import check_head_state
 from sspyr_mm.views import ViewsSpec
 
+Encoder: TypeAlias = Mapping[str, nn.Module] | nn.ModuleDict
+"""Modules ``backbone`` and ``neck``."""
 GROUP = "main"
 """Name of the group of the two views: queries are computed from the first, keys from the second."""
 
@@ -102,24 +104,24 @@ class MoCoV2(MomentumModel):
             f"as negatives. Set model.head.queue_length to {max(1, num_images // 4)}, a quarter of the images."
         ]
 
-    def embed(self, encoder: Mapping[str, nn.Module] | nn.ModuleDict, images: Tensor) -> dict[str, Tensor]:
-        """Embeds images.
+    def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embeds one view of a batch.
 
         Args:
             encoder: ``backbone`` and ``neck``: the trained ones, or those of the momentum encoder.
-            images: (B, 3, P, P).
+            images: Per group's name, (B, M, 3, P, P).
 
         Returns:
             Per name, (B, ...), at least float32. Those of queues' names are (B, D) of unit length.
         """
-        z = encoder["neck"](self.encode(images, encoder["backbone"]))
+        z = encoder["neck"](self.encode(images[GROUP].flatten(0, 1), encoder["backbone"]))
         return {"main": F.normalize(precise(z), dim=1)}
 
     def loss(self, inputs: Mapping[str, Tensor], data_samples: list | None = None) -> dict[str, Tensor]:
         """Computes the losses of one batch. Collective over ranks.
 
         Args:
-            inputs: ``main``, patches (2, B, 1, 3, P, P), and ``seed``, (B,) seeds of the images.
+            inputs: Per group's name, patches (2, B, M, 3, P, P), and ``seed``, (B,) seeds of the images.
             data_samples: Not used: the method needs no labels.
 
         Returns:
@@ -133,13 +135,14 @@ class MoCoV2(MomentumModel):
                 f"The keys of the last batch were not pushed: add dict(type='MomentumHook') to default_hooks, which "
                 f"calls finish_step() of {type(self).__name__} after every iteration"
             )
-        queries, images = (x.squeeze(1) for x in inputs[GROUP])
-        embedded = self.embed(self.trained, queries)
+        names = [group.name for group in self.views.groups]
+        embedded = self.embed(self.trained, {name: inputs[name][0] for name in names})
         with torch.no_grad():
             shuffle = BatchShuffle(inputs["seed"])
-            keys = {n: shuffle.restore(k) for n, k in self.embed(self.momentum, shuffle.shuffle(images)).items()}
+            images = {name: shuffle.shuffle(inputs[name][1]) for name in names}
+            keys = {name: shuffle.restore(k) for name, k in self.embed(self.momentum, images).items()}
         if self.training:
-            self._keys = {name: of_all for name, (_, of_all) in keys.items()}
+            self._keys = {name: keys[name][1] for name in self.head.queues}
         return self.head.loss(*self.pair(embedded, {name: mine for name, (mine, _) in keys.items()}))
 
     def pair(self, queries: dict[str, Tensor], keys: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from sspyr_mm.models.layers import pool, recompute_stages, recomputed
+from sspyr_mm.models.layers import pool, recompute_stages, recomputed, rows_per_image
 from sspyr_mm.models.state_check import check_complete
 from sspyr_mm.views import ViewsSpec
 
@@ -88,7 +88,12 @@ class ViewModel(BaseSelfSupervisor):
         return []
 
     def encode(
-        self, patches: Tensor, backbone: nn.Module | None = None, *, reduce: Callable[[Any], Tensor] = pool
+        self,
+        patches: Tensor,
+        backbone: nn.Module | None = None,
+        *,
+        reduce: Callable[[Any], Tensor] = pool,
+        per_image: int = 1,
     ) -> Tensor:
         """Encodes patches (N, 3, P, P) in the model's memory format, with recomputed activations if it is set.
 
@@ -96,10 +101,12 @@ class ViewModel(BaseSelfSupervisor):
             patches: Patches.
             backbone: Backbone to use; default: the trained one.
             reduce: Function of the backbone's output; default: the mean over space or tokens, (N, C).
+            per_image: Number of consecutive patches that belong to one image, for grouped norm layers.
         """
 
         def run(x: Tensor) -> Tensor:
-            return reduce((backbone or self.backbone)(x.contiguous(memory_format=self.memory_format)))
+            with rows_per_image(per_image):
+                return reduce((backbone or self.backbone)(x.contiguous(memory_format=self.memory_format)))
 
         return recomputed(run, self, patches) if self.recompute == "scale" else run(patches)
 

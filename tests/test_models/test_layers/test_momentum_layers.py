@@ -9,7 +9,7 @@ from references.contrast import grouped_batch_norm
 from torch import nn
 
 from sspyr_mm.models import GroupedBatchNorm
-from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder
+from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder, rows_per_image
 
 
 def filled(norm):
@@ -35,6 +35,17 @@ def test_groups_have_their_own_statistics(num, group, sizes, layout):
     torch.testing.assert_close(norm.running_mean.double(), 0.9 * mean + 0.1 * means.mean(0), check_dtype=False)
     torch.testing.assert_close(norm.running_var.double(), 0.9 * var + 0.1 * variances.mean(0), check_dtype=False)
     assert norm.num_batches_tracked == 1
+
+
+def test_rows_of_one_image_stay_in_one_group():
+    """Seven images of three patches in groups of at most four images: 4 x 3 and 3 x 3 rows."""
+    x = torch.randn(21, 6, 2, 2)
+    norm = filled(GroupedBatchNorm(6, 4))
+    expected, _, _ = grouped_batch_norm(x, norm.weight, norm.bias, [12, 9])
+    with rows_per_image(3):
+        torch.testing.assert_close(norm(x).double(), expected, atol=1e-5, rtol=1e-5)
+    expected, _, _ = grouped_batch_norm(x[:8], norm.weight, norm.bias, [4, 4])
+    torch.testing.assert_close(norm(x[:8]).double(), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_gradients_stay_within_a_group():
