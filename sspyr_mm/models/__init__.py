@@ -5,12 +5,21 @@ from sspyr_mm.models.data_preprocessors import PyramidAugment
 from sspyr_mm.models.heads import BootstrapHead, ContrastHead, MaskedMultiLabelHead, SSPRLHead
 from sspyr_mm.models.layers import CorrelationLearner, GroupedBatchNorm, Prototypes
 from sspyr_mm.models.losses import CrossScaleLoss, SwappedPredictionLoss, info_nce, regression
-from sspyr_mm.models.necks import DenseProjector, LevelProjectors, MLPProjector, PoolLast, PyramidProjector
+from sspyr_mm.models.necks import (
+    DenseProjector,
+    LevelProjectors,
+    MLPProjector,
+    PoolLast,
+    PyramidProjector,
+    RegionProjector,
+)
 from sspyr_mm.models.selfsup import (
     SSPRL,
     Bootstrap,
     DenseMoCo,
     DetCo,
+    InsLoc,
+    MaskCo,
     MoCoV2,
     MomentumModel,
     ViewModel,
@@ -29,8 +38,10 @@ __all__ = [
     "DetCo",
     "FeatureQueue",
     "GroupedBatchNorm",
+    "InsLoc",
     "LevelProjectors",
     "MLPProjector",
+    "MaskCo",
     "MaskedMultiLabelHead",
     "MoCoV2",
     "MomentumModel",
@@ -38,6 +49,7 @@ __all__ = [
     "Prototypes",
     "PyramidAugment",
     "PyramidProjector",
+    "RegionProjector",
     "SSPRLHead",
     "SinkhornAssigner",
     "SwappedPredictionLoss",

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sspyr_mm.views.checks import check_count, check_geometry, check_keys, tuples
+from sspyr_mm.views.checks import check_count, check_geometry, check_keys, check_range, tuples
 
 NUM_VIEWS = 2
 """Views of an image, unless a group states another number."""
@@ -91,6 +91,9 @@ class GroupSpec(Gridded):
         aspect: Least and greatest ratio of width to height of a region.
         jigsaw: Whether a region is augmented as a whole, and its cells are then cut and shuffled, in another order in
             every view.
+        paste: Least and greatest side in pixels of a foreground that is pasted over another image of the batch; the
+            group then has boxes.
+        overlap: Least and greatest side in pixels of a box in the overlap of two views; the group then has boxes.
         augment: Fields of :class:`AugmentSpec` that differ from those of the preprocessor: one dict for all views, or
             one per view.
     """
@@ -104,6 +107,8 @@ class GroupSpec(Gridded):
     area: tuple[float, float] = (0.2, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     jigsaw: bool = False
+    paste: tuple[int, int] | None = None
+    overlap: tuple[int, int] | None = None
     augment: tuple[Mapping[str, Any], ...] = ()
 
     @property
@@ -190,8 +195,21 @@ def _group_from_config(name: str, cfg: Mapping[str, Any]) -> GroupSpec:
     for field in ("shared_region", "jigsaw"):
         if not isinstance(value := getattr(group, field), bool):
             raise ValueError(f"{where}.{field} must be True or False, got {value!r}")
+    _check_boxes(where, group)
     _check_augment(where, changes, group.num_views)
     return group
+
+
+def _check_boxes(where: str, group: GroupSpec) -> None:
+    for field in ("paste", "overlap"):
+        value = getattr(group, field)
+        if value is None:
+            continue
+        check_range(f"{where}.{field}", value, upper=group.region)
+        if group.num_views != NUM_VIEWS or group.grid != 1 or group.shared_region or group.patch != group.region:
+            raise ValueError(f"{where}.{field} needs two views of whole regions: set num_views=2, grid=1, patch=region")
+    if group.paste and group.overlap:
+        raise ValueError(f"{where} has both paste and overlap: set one of them")
 
 
 def _check_augment(where: str, changes: Sequence[Any], num_views: int) -> None:

@@ -65,6 +65,29 @@ MODELS_BY_NAME["DetCo"] = {
     ),
 }
 
+MODELS_BY_NAME["InsLoc"] = {
+    **MODELS_BY_NAME["DetCo"],
+    "type": "InsLoc",
+    "views": dict(main=dict(region=64, patch=64, area=(0.2, 1.0), aspect=(0.5, 2.0), paste=(32, 63))),
+    "neck": dict(
+        type="RegionProjector",
+        in_channels=(8, 16, 32, 64),
+        channels=8,
+        hid_channels=16,
+        out_channels=8,
+        num_convs=2,
+        norm_cfg=dict(type="GroupedBN", group_size=4),
+    ),
+    "head": dict(type="ContrastHead", queue_length=20, terms={f"p{i}": {} for i in range(4)}),
+}
+MODELS_BY_NAME["MaskCo"] = {
+    **MODELS_BY_NAME["MoCoV2"],
+    "type": "MaskCo",
+    "views": dict(main=dict(region=96, patch=96, overlap=(24, 48))),
+    "channels": 64,
+    "norm_cfg": dict(type="GroupedBN", group_size=4),
+}
+
 
 def config_of(name="MoCoV2", **changes):
     """The config of a model; ``changes`` are merged into its dicts, those of another type replace them."""
@@ -94,6 +117,12 @@ def batch_of(step, num_images, model):
         blobs = torch.randn(g.num_views * num_images * g.num_patches, 3, 3, 3, generator=rng)
         patches = F.interpolate(2 * blobs, (g.patch, g.patch), mode="bilinear")
         inputs[g.name] = patches.unflatten(0, (g.num_views, num_images, g.num_patches))
+        if g.paste or g.overlap:
+            corner = torch.rand(g.num_views, num_images, 2, 2, generator=rng) * g.region / 2
+            sides = (0.2 + 0.3 * torch.rand(g.num_views, num_images, 2, 2, generator=rng)) * g.region
+            boxes = torch.cat([corner, corner + sides], dim=-1)[:, :, : 2 if g.paste else 1]
+            boxes[1] = boxes[1, :, :1]  # keys have one box
+            inputs[f"{g.name}_boxes"] = boxes
     inputs = {name: x.to(next(model.parameters()).dtype) for name, x in inputs.items()}
     return {**inputs, "seed": torch.randint(2**62, (num_images,), generator=rng)}
 

@@ -17,7 +17,7 @@ import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.models import MoCoV2
 
-FOLDERS = ("byol", "densecl", "detco", "mocov2", "swav")
+FOLDERS = ("byol", "densecl", "detco", "insloc", "maskco", "mocov2", "swav")
 CONFIGS = [path for folder in FOLDERS for path in sorted((ROOT / "configs" / folder).glob("*.py"))]
 
 
@@ -89,11 +89,16 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     )
     if "momentum" in cfg.default_hooks:  # with 0.999 and the least learning rate, some weights round to the old ones
         cfg.default_hooks.momentum.momentum = 0.5
-    if cfg.model.type == "DetCo":
+    if cfg.model.type in ("DetCo", "InsLoc"):
         cfg.model.neck.in_channels = (8, 16, 32, 64)
+    if cfg.model.type == "InsLoc":
+        cfg.model.views.main.paste = (20, 70)
+    if cfg.model.type == "MaskCo":
+        cfg.model.channels = 64
+        cfg.model.views.main.overlap = (20, 40)
     if "views" in cfg.model:
         for group in cfg.model.views.values():
-            side = 72 if cfg.model.type == "DenseMoCo" else 24
+            side = 72 if cfg.model.type in ("DenseMoCo", "InsLoc", "MaskCo") else 24
             group.update(region=side * group.get("grid", 1), patch=side)
     else:
         cfg.model.pyramid.s0.update(region=24, patch=24)
@@ -158,6 +163,27 @@ def test_detco_states_the_numbers_of_its_authors():
     counts = [sum(p.numel() for p in mlps.parameters()) for mlps in (model.neck.global_mlps, model.neck.local_mlps)]
     assert [round(count / 1e6, 1) for count in counts] == [8.9, 71.8]
     assert cfg.optim_wrapper.optimizer.lr == 0.015
+
+
+def test_insloc_states_the_numbers_of_its_authors():
+    cfg = load("insloc/r50_coco_200e")
+    model = MODELS.build(cfg.model)
+    (group,) = model.views.groups
+    assert (group.region, group.area, group.aspect, group.paste) == (256, (0.2, 1), (0.5, 2), (128, 254))
+    assert {name: (q.length, model.head.terms[name].weight) for name, q in model.head.queues.items()} == {
+        f"p{i}": (65536, 1) for i in range(4)
+    }
+    counts = [sum(p.numel() for p in part.parameters()) for part in (model.neck.fpn, model.neck.head)]
+    assert [round(count / 1e6, 1) for count in counts] == [3.3, 16.4]
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.optim_wrapper.optimizer.nesterov) == (0.015, True)
+
+
+def test_maskco_is_marked_as_a_reconstruction():
+    for name in ("r50_coco_200e", "r50_in1k_100e", "r18_small"):
+        header = (ROOT / f"configs/maskco/{name}.py").read_text().split("_base_")[0]
+        assert "Reconstruction from the abstract and figure 3; the authors published no code." in header
+    cfg = load("maskco/r50_coco_200e")
+    assert cfg.model.views.main.overlap == (64, 128) and cfg.model.channels == 2048
 
 
 def test_byol_states_the_numbers_of_its_authors():

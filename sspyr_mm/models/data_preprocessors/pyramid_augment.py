@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from sspyr_mm.models.data_preprocessors import photometric
 from sspyr_mm.models.data_preprocessors.augment_params import PatchParams, draw_cells, draw_params
 from sspyr_mm.models.data_preprocessors.photometric_cpu import augment_patch
+from sspyr_mm.models.data_preprocessors.region_ops import cut_cells, flip_boxes, paste
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.views import AugmentSpec, GroupSpec, ViewsSpec
 
@@ -122,13 +123,19 @@ class PyramidAugment(BaseDataPreprocessor):
             return {"inputs": (images - self.mean) / self.std, "data_samples": data.get("data_samples")}
         seeds = inputs["seed"].tolist()
         params = draw_params(seeds, self._augmented, self.config)
-        regions = self.cast_data({group.name: inputs[group.name] for group in self.views.groups})
+        regions = self.cast_data({name: x for name, x in inputs.items() if name != "seed"})
+        for group in self.views.groups:
+            if group.paste:
+                regions[group.name] = paste(regions[group.name], regions[f"{group.name}_boxes"])
         on_cpu = self.mean.device.type == "cpu"
         patches = (self.augment_one_by_one if on_cpu else self.augment_in_batches)(regions, params)
         for group in self.views.groups:
             if group.jigsaw:
                 top, left = move_together(draw_cells(seeds, group), self.mean.device)
                 patches[group.name] = cut_cells(patches[group.name], top, left, group)
+            if (boxes := regions.get(f"{group.name}_boxes")) is not None:
+                flip = torch.from_numpy(params[group.name].flip).to(boxes.device, non_blocking=True)
+                patches[f"{group.name}_boxes"] = flip_boxes(boxes.transpose(0, 1), flip, group.region)
         if self.with_seeds:
             patches["seed"] = self.cast_data(inputs["seed"])
         return {"inputs": patches, "data_samples": data.get("data_samples")}
@@ -237,25 +244,6 @@ def cut_patches(regions: Tensor, pixels: Sequence[Tensor]) -> Tensor:
     """
     patches = regions[tuple(pixels)].permute(0, 3, 1, 2)
     return patches.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-
-
-def cut_cells(regions: Tensor, top: Tensor, left: Tensor, group: GroupSpec) -> Tensor:
-    """Cuts the patches of a jigsaw from augmented regions.
-
-    Args:
-        regions: (V, B, 1, 3, R, R).
-        top: (V * B * M,) int64, in pixels.
-        left: Likewise.
-        group: The group.
-
-    Returns:
-        (V, B, M, 3, P, P).
-    """
-    num_images, along = regions.shape[1], torch.arange(group.patch, device=regions.device)
-    image = torch.arange(group.num_views * num_images, device=regions.device).repeat_interleave(group.num_patches)
-    pixels = (image[:, None, None], (top[:, None] + along)[:, :, None], (left[:, None] + along)[:, None, :])
-    patches = regions.flatten(0, 2).permute(0, 2, 3, 1)[pixels].permute(0, 3, 1, 2).contiguous()
-    return patches.unflatten(0, (group.num_views, num_images, group.num_patches))
 
 
 def move_together(tree: Any, device: torch.device) -> Any:

@@ -36,7 +36,7 @@ class DenseMoCo(MoCoV2):
             ``main`` (B, D); ``dense`` (B, D), of the pooled dense projection; ``positions`` (B, H * W, D); ``features``
             (B, H * W, C), of the backbone, no gradient. Vectors have unit length.
         """
-        feats = self.encode(images[GROUP].flatten(0, 1), encoder["backbone"], reduce=_last_map)
+        feats = self.encode(images[GROUP].flatten(0, 1), encoder["backbone"], reduce=last_map)
         z, dense = (precise(x) for x in encoder["neck"](feats))
         return {
             "main": F.normalize(z, dim=1),
@@ -60,11 +60,12 @@ class DenseMoCo(MoCoV2):
         )
 
 
-def _last_map(feats: Tensor | tuple) -> Tensor:
+def last_map(feats: Tensor | tuple) -> Tensor:
+    """Returns the last output of a backbone; raises ValueError if it is not a map."""
     last = feats[-1] if isinstance(feats, (tuple, list)) else feats
     if last.ndim != 4:
         raise ValueError(
-            f"DenseMoCo needs a backbone whose last output is a map (N, C, H, W), got {tuple(last.shape)}: use a "
+            f"The method needs a backbone whose last output is a map (N, C, H, W), got {tuple(last.shape)}: use a "
             "ResNet, or out_type='featmap' of a transformer"
         )
     return last

@@ -109,7 +109,7 @@ class MoCoV2(MomentumModel):
 
         Args:
             encoder: ``backbone`` and ``neck``: the trained ones, or those of the momentum encoder.
-            images: Per group's name, (B, M, 3, P, P).
+            images: Per group's name, (B, M, 3, P, P); ``<group>_boxes`` (B, n, 4).
 
         Returns:
             Per name, (B, ...), at least float32. Those of queues' names are (B, D) of unit length.
@@ -121,7 +121,8 @@ class MoCoV2(MomentumModel):
         """Computes the losses of one batch. Collective over ranks.
 
         Args:
-            inputs: Per group's name, patches (2, B, M, 3, P, P), and ``seed``, (B,) seeds of the images.
+            inputs: Per group's name, patches (2, B, M, 3, P, P) and, if it has boxes, ``<group>_boxes`` (2, B, n, 4) in
+                pixels; ``seed``, (B,) seeds of the images.
             data_samples: Not used: the method needs no labels.
 
         Returns:
@@ -135,7 +136,7 @@ class MoCoV2(MomentumModel):
                 f"The keys of the last batch were not pushed: add dict(type='MomentumHook') to default_hooks, which "
                 f"calls finish_step() of {type(self).__name__} after every iteration"
             )
-        names = [group.name for group in self.views.groups]
+        names = [name for name in inputs if name != "seed"]
         embedded = self.embed(self.trained, {name: inputs[name][0] for name in names})
         with torch.no_grad():
             shuffle = BatchShuffle(inputs["seed"])

@@ -92,9 +92,9 @@ class ViewModel(BaseSelfSupervisor):
         patches: Tensor,
         backbone: nn.Module | None = None,
         *,
-        reduce: Callable[[Any], Tensor] = pool,
+        reduce: Callable[[Any], Any] = pool,
         per_image: int = 1,
-    ) -> Tensor:
+    ) -> Any:
         """Encodes patches (N, 3, P, P) in the model's memory format, with recomputed activations if it is set.
 
         Args:
@@ -104,7 +104,7 @@ class ViewModel(BaseSelfSupervisor):
             per_image: Number of consecutive patches that belong to one image, for grouped norm layers.
         """
 
-        def run(x: Tensor) -> Tensor:
+        def run(x: Tensor) -> Any:
             with rows_per_image(per_image):
                 return reduce((backbone or self.backbone)(x.contiguous(memory_format=self.memory_format)))
 

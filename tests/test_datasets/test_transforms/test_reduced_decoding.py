@@ -8,8 +8,8 @@ from PIL import Image
 from small_images import noise_of_all_sizes
 
 from sspyr_mm.datasets import LoadRGBImage, PyramidViewTransform
+from sspyr_mm.datasets.transforms.cropping import resize
 from sspyr_mm.datasets.transforms.decoding import decode_rgb, jpeg_size
-from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.pyramid import PyramidSpec
 
 PAPER = PyramidSpec.from_config(
