@@ -115,7 +115,7 @@ TABLES = (
         data="voc12aug",
         needs="voc_masks",
         hours=3.0,
-        mini_flags=("--voc-masks", "{data}", "--size", "64", "--iterations", "1000", "--batch-size", "16"),
+        mini_flags=("--voc-masks", "{data}", "--size", "64", "--iterations", "500", "--batch-size", "16"),
         systems=(_RANDOM, *_methods("coco")),
     ),
     Table(
