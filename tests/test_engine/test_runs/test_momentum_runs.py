@@ -128,3 +128,51 @@ def test_commands_read_the_checkpoint(uninterrupted, tmp_path, images):
     assert len(exported["state_dict"]) == len(tensors)
     refused = commands.run("-m", "sspyr_mm", "health", checkpoint, "--images", images, check=False)
     assert refused.returncode == 2 and "MoCoV2 does not have" in refused.stderr
+
+
+OTHERS = {
+    "swav": "neck=dict(in_channels=64)",
+    "byol": "neck=dict(in_channels=64)",
+    "densecl": "neck=dict(in_channels=64), head=dict(queue_length=14)",
+    "detco": "neck=dict(in_channels=(8, 16, 32, 64)), head=dict(queue_length=14)",
+    "insloc": "neck=dict(in_channels=(8, 16, 32, 64)), head=dict(queue_length=14)",
+    "maskco": "neck=dict(in_channels=64), head=dict(queue_length=14), channels=64",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", OTHERS)
+def test_every_method_resumes_within_an_epoch_and_exports(method, images, tmp_path):
+    """Bit-equal to an uninterrupted run; the exported backbone is the trained one."""
+    path = tmp_path / "config.py"
+    path.write_text(
+        f"""
+_base_ = "{ROOT}/configs/{method}/r18_small.py"
+model = dict(backbone=dict(stem_channels=8, base_channels=8), {OTHERS[method]})
+train_dataloader = dict(
+    batch_size={BATCH}, num_workers=0, persistent_workers=False, pin_memory=False, dataset=dict(data_root="{images}")
+)
+train_cfg = dict(max_epochs=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1))
+"""
+    )
+
+    def stop(runner):
+        if runner.iter == ITERS + 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    whole = train(path, tmp_path / "whole")
+    with pytest.raises(SystemExit, match=r"^130$"):
+        train(path, tmp_path / "stopped", before_train_iter=stop)
+    resumed = train(path, tmp_path / "stopped", {"resume": True})
+    assert resumed.iter == whole.iter == 2 * ITERS
+    assert_equal(state(resumed), state(whole))
+    optimizers = [runner.optim_wrapper.optimizer.state_dict()["state"] for runner in (whole, resumed)]
+    for number, entries in optimizers[0].items():
+        for name, value in entries.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(optimizers[1][number][name])), name
+    commands.run("-m", "sspyr_mm", "export", tmp_path / "whole/epoch_2.pth", tmp_path / "backbone.pth")
+    exported = torch.load(tmp_path / "backbone.pth", weights_only=True)["state_dict"]
+    trained = {n: x for n, x in state(whole).items() if n.startswith("backbone.")}
+    assert len(exported) == len(trained)
+    assert all(torch.equal(x, trained[f"backbone.{n.removeprefix('backbone.')}"]) for n, x in exported.items())
