@@ -16,14 +16,13 @@ multi-crops of scale 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
-NUM_VIEWS = 2
-"""Views per scale: V and V'. Multi-crops are a separate group."""
+from sspyr_mm.views.checks import check_count, check_geometry, check_keys, check_range, is_number, tuples
+from sspyr_mm.views.view_spec import NUM_VIEWS, Gridded, GroupSpec, ViewsSpec
 
 
 @dataclass(frozen=True)
@@ -43,25 +42,8 @@ class MultiCropSpec:
     area: tuple[float, float] = (0.05, 0.14)
 
 
-class _Gridded:
-    """Properties derived from a region and its grid."""
-
-    grid: int
-    region: int
-
-    @property
-    def num_patches(self) -> int:
-        """M, patches of one view of one image."""
-        return self.grid**2
-
-    @property
-    def cell(self) -> int:
-        """Side of a cell in pixels; pixels of the region beyond ``grid * cell`` are not used."""
-        return self.region // self.grid
-
-
 @dataclass(frozen=True)
-class ScaleSpec(_Gridded):
+class ScaleSpec(Gridded):
     """One scale of the pyramid.
 
     Args:
@@ -103,31 +85,6 @@ class ScaleSpec(_Gridded):
 
 
 @dataclass(frozen=True)
-class GroupSpec(_Gridded):
-    """Input of one backbone pass: patches of one size that belong to one scale.
-
-    Args:
-        name: Key of the group in a batch.
-        scale: Scale whose projector and prototypes the group uses.
-        num_views: Number of views: 2, or the number of multi-crops.
-        num_regions: Regions cut per image: ``num_views``, or 1 when the views share it.
-        grid: Cells per side of a region.
-        region: Side of a region in pixels.
-        patch: Side of a patch in pixels.
-        area: Least and greatest share of the image's area a region covers.
-    """
-
-    name: str
-    scale: ScaleSpec
-    num_views: int
-    num_regions: int
-    grid: int
-    region: int
-    patch: int
-    area: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class PyramidSpec:
     """All scales, in order.
 
@@ -154,36 +111,42 @@ class PyramidSpec:
         return len(self.scales)
 
     @cached_property
+    def views(self) -> ViewsSpec:
+        """Groups in order: each scale, its multi-crops right after it."""
+        return ViewsSpec(tuple(group for scale in self.scales for group in self.groups_of(scale)))
+
+    @property
     def groups(self) -> tuple[GroupSpec, ...]:
-        """Backbone passes in order: each scale, its multi-crops right after it."""
-        groups = []
-        for s in self.scales:
-            groups.append(GroupSpec(s.name, s, NUM_VIEWS, s.num_regions, s.grid, s.region, s.patch, s.area))
-            if (crops := s.multi_crop) is not None:
-                name, num, side = f"{s.name}_crops", crops.num_views, crops.patch
-                groups.append(GroupSpec(name, s, num, num, 1, side, side, crops.area))
-        return tuple(groups)
+        """Groups of :attr:`views`."""
+        return self.views.groups
 
     def groups_of(self, scale: ScaleSpec) -> tuple[GroupSpec, ...]:
         """Returns the groups of one scale: its two views, then its multi-crops."""
-        return tuple(group for group in self.groups if group.scale is scale)
+        s, crops = scale, scale.multi_crop
+        own = GroupSpec(s.name, s.region, s.patch, NUM_VIEWS, s.shared_region, s.grid, s.area, s.aspect)
+        if crops is None:
+            return (own,)
+        side = crops.patch
+        return own, GroupSpec(f"{s.name}_crops", side, side, crops.num_views, area=crops.area, aspect=s.aspect)
 
-    def reduction(self, size: tuple[int, int]) -> int:
-        """Returns the factor by which an image may be reduced before regions are cut, without enlarging any of them.
-
-        Args:
-            size: Height and width of the image, in pixels.
-
-        Returns:
-            The greatest of 1, 2, 4 and 8, the scales JPEG decoders have, at which the narrowest crop of least area
-            still has a pixel for every pixel of its region.
-        """
-        side = math.sqrt(size[0] * size[1])
-        least = min(
-            math.sqrt(group.area[0] * min(group.scale.aspect[0], 1 / group.scale.aspect[1])) / group.region
-            for group in self.groups
-        )
-        return max(factor for factor in (1, 2, 4, 8) if factor == 1 or side * least >= factor)
+    def size_messages(self, num_images: int) -> list[str]:
+        """Reports settings that are too large for the number of images, one message per setting."""
+        messages = []
+        for scale in self.scales:
+            patches = num_images * scale.num_patches
+            if scale.num_prototypes > patches:
+                messages.append(
+                    f"{scale.name} has {scale.num_prototypes} prototypes for {patches} patches ({num_images} images): "
+                    f"most will stay empty. Use more images, or set model.pyramid.{scale.name}.num_prototypes to about "
+                    f"{max(1, patches // 10)}, one per ten patches."
+                )
+            if scale.queue_length > patches:
+                messages.append(
+                    f"The queue of {scale.name} ({scale.queue_length}) is longer than an epoch ({patches} patches): it "
+                    f"would hold the same patches more than once. Set model.pyramid.{scale.name}.queue_length to "
+                    f"{patches // 2} or less."
+                )
+        return messages
 
     @classmethod
     def from_config(cls, pyramid: PyramidSpec | Mapping[str, Any]) -> PyramidSpec:
@@ -216,7 +179,7 @@ def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> Sca
     if not isinstance(cfg, Mapping):
         raise TypeError(f"pyramid.{name} must be a dict, got {type(cfg).__name__}")
     allowed = {f.name for f in fields(ScaleSpec)} - {"name", "scale_idx"}
-    _check_keys(f"pyramid.{name}", cfg, allowed, required=("region", "patch", "num_prototypes"))
+    check_keys(f"pyramid.{name}", cfg, allowed, required=("region", "patch", "num_prototypes"))
     # A default weight would drop or weigh a loss term silently.
     if missing := [f for f in ("alpha", *["beta"] * (scale_idx > 0)) if f not in cfg]:
         example = ", ".join(f"{field}={0.25 if scale_idx > 0 else 1.0}" for field in missing)
@@ -232,69 +195,41 @@ def _scale_from_config(scale_idx: int, name: str, cfg: Mapping[str, Any]) -> Sca
                 f"pyramid.{name}.multi_crop must be a dict such as dict(num_views=6, patch=96) or None, "
                 f"got {type(crops).__name__}"
             )
-        _check_keys(f"pyramid.{name}.multi_crop", crops, {f.name for f in fields(MultiCropSpec)})
-        crops = MultiCropSpec(**_tuples(crops))
+        check_keys(f"pyramid.{name}.multi_crop", crops, {f.name for f in fields(MultiCropSpec)})
+        crops = MultiCropSpec(**tuples(crops))
     kwargs.setdefault("shared_region", scale_idx > 0)
-    return ScaleSpec(name=name, scale_idx=scale_idx, multi_crop=crops, **_tuples(kwargs))
-
-
-def _tuples(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """Converts lists, as in a dumped and reloaded config, to tuples."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
-
-
-def _check_keys(where: str, cfg: Mapping[str, Any], allowed: set[str], required: tuple[str, ...] = ()) -> None:
-    if unknown := sorted(set(cfg) - allowed):
-        raise ValueError(f"{where} has unknown fields {unknown}: allowed are {sorted(allowed)}")
-    if missing := sorted(set(required) - set(cfg)):
-        grid = cfg.get("grid", 1)
-        patch = 224 // grid if type(grid) is int and 0 < grid <= 224 else 224
-        raise ValueError(
-            f"{where} lacks {missing}: add them, e.g. {where}=dict(region=224, patch={patch}, ...); a patch is at most "
-            "region // grid"
-        )
+    return ScaleSpec(name=name, scale_idx=scale_idx, multi_crop=crops, **tuples(kwargs))
 
 
 def _check_scale(s: ScaleSpec) -> None:
     """Raises ValueError if the geometry or a number of a scale is impossible."""
     where, crops = f"pyramid.{s.name}", s.multi_crop
-    for field in ("grid", "region", "patch"):
-        _check_count(f"{where}.{field}", getattr(s, field))
-    _check_count(f"{where}.num_prototypes", s.num_prototypes, remedy=", or leave the scale out by setting it to None")
-    if s.patch > s.cell:
-        raise ValueError(
-            f"{where}: a patch of {s.patch} px does not fit its cell of {s.cell} px "
-            f"(region {s.region} // grid {s.grid}): set region >= {s.patch * s.grid} or patch <= {s.cell}"
-        )
-    _check_range(f"{where}.area", s.area, upper=1.0)
-    _check_range(f"{where}.aspect", s.aspect)
+    check_geometry(where, s)
+    check_count(f"{where}.num_prototypes", s.num_prototypes, remedy=", or leave the scale out by setting it to None")
     for field in ("alpha", "beta"):
-        if not _is_number(value := getattr(s, field)) or value < 0:
+        if not is_number(value := getattr(s, field)) or value < 0:
             raise ValueError(f"{where}.{field} must be one number >= 0, got {value!r}")
     if s.scale_idx == 0 and s.beta:
         raise ValueError(f"{where}.beta must be 0, got {s.beta}: scale 0 is the target of the cross-scale terms")
     if not isinstance(s.shared_region, bool):
         raise ValueError(f"{where}.shared_region must be True or False, got {s.shared_region!r}")
-    _check_count(f"{where}.queue_length", s.queue_length, least=0)
+    check_count(f"{where}.queue_length", s.queue_length, least=0)
     if crops is not None:
         if s.scale_idx != 0:
             raise ValueError(f"{where}.multi_crop: extra crops belong to s0, the only scale without a grid; remove it")
-        _check_count(f"{where}.multi_crop.num_views", crops.num_views)
-        _check_count(f"{where}.multi_crop.patch", crops.patch)
-        _check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)
+        check_count(f"{where}.multi_crop.num_views", crops.num_views)
+        check_count(f"{where}.multi_crop.patch", crops.patch)
+        check_range(f"{where}.multi_crop.area", crops.area, upper=1.0)
 
 
-def _check_count(where: str, value: Any, *, least: int = 1, remedy: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{where} must be an integer >= {least}, got {value!r}{remedy}")
+def views_of(model: Mapping[str, Any]) -> ViewsSpec:
+    """Returns the views of the ``model`` dict of a pre-training config, from its ``pyramid`` or its ``views``.
 
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_range(where: str, value: Any, *, upper: float = math.inf) -> None:
-    pair = isinstance(value, tuple) and len(value) == 2 and all(map(_is_number, value))
-    if not (pair and 0 < value[0] <= value[1] <= upper):
-        bound = f" <= {upper:g}" if upper != math.inf else ""
-        raise ValueError(f"{where} must be (low, high) with 0 < low <= high{bound}, got {value!r}")
+    Raises:
+        ValueError: If it has neither, or one that is not valid.
+    """
+    if "pyramid" in model:
+        return PyramidSpec.from_config(model["pyramid"]).views
+    if "views" in model:
+        return ViewsSpec.from_config(model["views"])
+    raise ValueError(f"A pre-training model has a pyramid or views, but this one only has {sorted(model)}")

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sspyr_mm"
 
-BASE = {"version", "compat", "files", "machine", "pyramid"}
+BASE = {"version", "compat", "files", "machine", "pyramid", "views"}
 PARTS = {"models.layers", "models.assigners", "models.losses", "models.state_check"}
 BLOCKS = {"models.necks", "models.heads", "models.data_preprocessors"}
 MODELS = {"models", "models.selfsup"} | PARTS | BLOCKS
@@ -20,7 +20,8 @@ ALLOWED = {
     "files": set(),
     "models.state_check": {"files"},
     "machine": set(),
-    "pyramid": set(),
+    "views": set(),
+    "pyramid": {"views"},
     **dict.fromkeys(PARTS, BASE),
     **dict.fromkeys(BLOCKS, BASE | PARTS),
     "models.selfsup": BASE | PARTS | BLOCKS,

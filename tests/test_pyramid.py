@@ -43,7 +43,8 @@ def test_groups_of_a_plain_pyramid_are_its_scales():
     spec = PyramidSpec.from_config(two())
     assert [g.name for g in spec.groups] == ["s0", "s1"]
     for group, scale in zip(spec.groups, spec.scales, strict=True):
-        assert group.scale is scale
+        assert spec.groups_of(scale) == (group,)
+        assert group.aspect == scale.aspect
         assert (group.num_views, group.num_regions) == (2, scale.num_regions)
         assert (group.region, group.patch, group.grid) == (scale.region, scale.patch, scale.grid)
         assert (group.cell, group.num_patches, group.area) == (scale.cell, scale.num_patches, scale.area)
@@ -55,7 +56,7 @@ def test_multi_crops_are_a_group_of_scale_0():
     spec = PyramidSpec.from_config(config)
     assert [g.name for g in spec.groups] == ["s0", "s0_crops", "s1"]
     crops = spec.groups[1]
-    assert crops.scale is spec.scales[0]
+    assert spec.groups_of(spec.scales[0]) == spec.groups[:2]
     assert (crops.num_views, crops.num_regions, crops.num_patches) == (5, 5, 1)
     assert (crops.region, crops.cell, crops.patch, crops.area) == (4, 4, 4, (0.05, 0.14))
     assert PyramidSpec.from_config(one(multi_crop={})).scales[0].multi_crop == MultiCropSpec()
@@ -94,14 +95,14 @@ def test_reduction_enlarges_no_crop(aspect):
         image = (width * 2 / 3) * width
         narrow = {
             group.name: min(
-                math.sqrt(group.area[0] * image * group.scale.aspect[0]),  # widths
-                math.sqrt(group.area[0] * image / group.scale.aspect[1]),  # heights
+                math.sqrt(group.area[0] * image * group.aspect[0]),  # widths
+                math.sqrt(group.area[0] * image / group.aspect[1]),  # heights
             )
             / group.region
             for group in spec.groups
         }
         least = min(narrow.values())
-        found.append(spec.reduction((width * 2 / 3, width)))
+        found.append(spec.views.reduction((width * 2 / 3, width)))
         assert found[-1] == (1 if least < 2 else 2 if least < 4 else 4 if least < 8 else 8)
     assert set(found) == {1, 2, 4, 8}
 

@@ -14,7 +14,7 @@ from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.engine.config import set_data_root
 from sspyr_mm.engine.options import merge_options
 from sspyr_mm.models import PyramidAugment
-from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.pyramid import views_of
 from sspyr_mm.reports.sheets import draw_contact_sheet, write_image
 
 
@@ -40,12 +40,12 @@ def write_sheet(args: argparse.Namespace) -> None:
     root = cfg.train_dataloader.dataset.data_root
     if isinstance(root, str) and is_packed(root):
         raise ValueError(f"{root} holds packed shards: set --data-root to the folder of images that was packed")
-    spec = PyramidSpec.from_config(cfg.model.pyramid)
     dataset = build_pretraining_dataset(cfg, seed=args.seed)
     preprocessor = {k: v for k, v in cfg.model.data_preprocessor.items() if k != "type"}
+    augment = PyramidAugment(views=views_of(cfg.model), **preprocessor)
     count = min(args.num_images, len(dataset))
     batch = default_collate([dataset[i * len(dataset) // count] for i in range(count)])
-    sheet = draw_contact_sheet(PyramidAugment(spec, **preprocessor), batch["inputs"])
+    sheet = draw_contact_sheet(augment, batch["inputs"])
     write_image(args.out, sheet)
     print(f"{args.out}: {count} images, {sheet.shape[1]} x {sheet.shape[0]} px")
 

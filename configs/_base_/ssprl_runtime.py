@@ -1,18 +1,4 @@
-# mmpretrain's runtime and the hooks of SS-PRL. Hooks are a dict, so that a variant changes one number of one of them.
-_base_ = "mmpretrain::_base_/default_runtime.py"
+# The hooks of pre-training and of SS-PRL's prototypes.
+_base_ = "./pretraining_runtime.py"
 
-custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)
-default_hooks = dict(
-    runtime_info=dict(type="DeferredRuntimeInfoHook"),
-    logger=dict(interval=50),
-    checkpoint=dict(interval=10, max_keep_ckpts=3),
-    pyramid_link=dict(type="PyramidLinkHook"),
-    view_seed=dict(type="ViewSeedHook"),
-    data_check=dict(type="DataCheckHook"),
-    normalize_prototypes=dict(type="NormalizePrototypesHook"),
-    loss_watch=dict(type="LossWatchHook"),
-    throughput=dict(type="ThroughputHook"),
-    divergence=dict(type="DivergenceHook"),
-    interrupt=dict(type="InterruptHook"),
-)
-randomness = dict(seed=0)
+default_hooks = dict(normalize_prototypes=dict(type="NormalizePrototypesHook"))

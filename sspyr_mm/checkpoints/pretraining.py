@@ -15,7 +15,7 @@ from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config
 from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
-from sspyr_mm.models import SSPRL
+from sspyr_mm.models import ViewModel, pretraining_models
 
 
 @contextmanager
@@ -28,20 +28,21 @@ def quiet_initialisation() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def build_model(cfg: Config) -> SSPRL:
+def build_model(cfg: Config) -> ViewModel:
     """Builds the model of a pre-training config with its layers' default weights, without ``init_weights``.
 
-    It is in evaluation mode on the CPU, with plain batch norm. Raises ValueError if the config's model is not SSPRL.
+    It is in evaluation mode on the CPU, with plain batch norm in place of SyncBN. Raises ValueError if the config's
+    model is not one for pre-training.
     """
-    if cfg.get("model", {}).get("type") != "SSPRL":
-        raise ValueError(f"Not a pre-training config: model.type must be SSPRL, got {cfg.get('model', {}).get('type')}")
+    if (kind := cfg.get("model", {}).get("type")) not in (known := pretraining_models()):
+        raise ValueError(f"Not a pre-training config: model.type must be one of {sorted(known)}, got {kind}")
     init_default_scope("mmpretrain")
     return revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
 def load_pretraining(
     path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None
-) -> tuple[Config, SSPRL]:
+) -> tuple[Config, ViewModel]:
     """Loads a checkpoint of pre-training; returns the config inside and its model, in evaluation mode on the CPU.
 
     Arguments are those of :func:`read_backbone`; the prefix of ``select`` is that of the whole model. Raises ValueError

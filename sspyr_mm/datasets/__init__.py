@@ -6,7 +6,7 @@ with quiet_imports():
     import mmpretrain.datasets  # noqa: F401
 
 from sspyr_mm.datasets.labelled import CocoMultiLabel, MultiLabelImages
-from sspyr_mm.datasets.link import build_pretraining_dataset, set_epoch, set_pyramid
+from sspyr_mm.datasets.link import build_pretraining_dataset, set_epoch, set_views
 from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.streaming.streamed import StreamedImages
 from sspyr_mm.datasets.transforms import LoadRGBImage, PackPyramidInputs, PyramidViewTransform, SeedTransforms
@@ -26,5 +26,5 @@ __all__ = [
     "answer_to_parent_only",
     "build_pretraining_dataset",
     "set_epoch",
-    "set_pyramid",
+    "set_views",
 ]

@@ -1,4 +1,4 @@
-"""Passes the pyramid of the model, the seed of the run and the epoch to the transforms of a data set."""
+"""Passes the views of the model, the seed of the run and the epoch to the transforms of a data set."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,29 +12,30 @@ from sspyr_mm.datasets.samplers import ResumableSampler
 from sspyr_mm.datasets.streaming.streamed import StreamedImages
 from sspyr_mm.datasets.transforms import LoadRGBImage, PyramidViewTransform
 from sspyr_mm.datasets.transforms.seeding import SampleSeed
-from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.pyramid import views_of
+from sspyr_mm.views import ViewsSpec
 
 
 def build_pretraining_dataset(cfg: Config, *, seed: int = 0) -> Any:
-    """Builds the training data set of a pre-training config, with the pyramid of its model, set to the first epoch.
+    """Builds the training data set of a pre-training config, with the views of its model, set to the first epoch.
 
-    The ``seed`` is that of the views. Raises ValueError if a transform has a different pyramid.
+    The ``seed`` is that of the views. Raises ValueError if a transform has different views.
     """
     init_default_scope("mmpretrain")
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    set_pyramid(dataset, PyramidSpec.from_config(cfg.model.pyramid))
+    set_views(dataset, views_of(cfg.model))
     set_epoch(dataset, 0, seed=seed)
     return dataset
 
 
-def set_pyramid(dataset: Any, spec: PyramidSpec) -> None:
-    """Sets the pyramid of the model in the transforms of a data set, or of a wrapper, that crop or decode by it.
+def set_views(dataset: Any, views: ViewsSpec) -> None:
+    """Sets the views of the model in the transforms of a data set, or of a wrapper, that crop or decode by them.
 
-    Raises ValueError if a transform has a different pyramid.
+    Raises ValueError if a transform has different ones.
     """
     for transform in _transforms(dataset):
         if isinstance(transform, (LoadRGBImage, PyramidViewTransform)):
-            transform.set_pyramid(spec)
+            transform.set_views(views)
 
 
 def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:

@@ -48,15 +48,15 @@ def compare_states(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> Diffe
     )
 
 
-def check_head_state(head: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Pre-hook of ``load_state_dict`` that rejects a checkpoint of another pyramid.
+def check_head_state(part: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Pre-hook of ``load_state_dict`` of a head or neck that rejects a checkpoint with other settings.
 
-    A checkpoint without a head (a pretrained backbone) is accepted.
+    A checkpoint without this part (a pretrained backbone) is accepted.
 
     Args:
-        head: Head to load.
+        part: Head or neck to load.
         state_dict: Tensors of the checkpoint.
-        prefix: Prefix of the head in it.
+        prefix: Prefix of the part in it.
 
     Raises:
         ValueError: If names or shapes differ; the message lists them and the remedy.
@@ -64,13 +64,13 @@ def check_head_state(head: nn.Module, state_dict: dict[str, Any], prefix: str, *
     given = {name: tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
     if not given:
         return
-    missing, unexpected, shapes = compare_states(given, head.state_dict(prefix=prefix))
+    missing, unexpected, shapes = compare_states(given, part.state_dict(prefix=prefix))
     lines = [f"  {name}: in the model, not in the checkpoint" for name in missing]
     lines += [f"  {name}: in the checkpoint, not in the model" for name in unexpected]
     lines += [f"  {name}: {came} in the checkpoint, {ours} in the model" for name, came, ours in shapes]
     if lines:
         raise ValueError(
-            "The checkpoint was trained with another pyramid, variant or queue:\n"
+            "The checkpoint was trained with another pyramid, variant, queue or width:\n"
             + "\n".join(lines)
             + "\nTrain with the config of the checkpoint, or load the backbone alone: "
             "`python -m sspyr_mm export CKPT OUT` and "

@@ -43,6 +43,11 @@ def measure_health(
         num_images: Maximum number of images, evenly spread over the set.
         batch_size: Images per batch.
     """
+    if not isinstance(model, SSPRL):
+        raise ValueError(
+            f"health measures prototypes, which {type(model).__name__} does not have: measure its features with "
+            "`python -m sspyr_mm probe`"
+        )
     model.eval()
     count = min(num_images, len(dataset))
     indices = torch.linspace(0, len(dataset) - 1, count).long().tolist()

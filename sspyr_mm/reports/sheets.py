@@ -10,7 +10,7 @@ import torch
 
 from sspyr_mm.files import whole_file
 from sspyr_mm.models import PyramidAugment
-from sspyr_mm.pyramid import GroupSpec
+from sspyr_mm.views import GroupSpec
 
 _VIEW_SIDE = 168  # of a tile, in pixels
 _PREDICTION_SIDE = 240
@@ -41,7 +41,7 @@ def draw_contact_sheet(augment: PyramidAugment, inputs: Mapping[str, torch.Tenso
     rows = []
     for image in range(len(inputs["seed"])):
         tiles = []
-        for group in augment.spec.groups:
+        for group in augment.views.groups:
             regions = inputs[group.name][image].cpu().numpy()
             tiles += _group_tiles(group, regions, _to_uint8(augment, patches[group.name][:, image]))
         rows.append(np.concatenate(tiles, axis=1))

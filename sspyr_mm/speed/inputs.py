@@ -58,7 +58,7 @@ class PyramidPipeline:
 
     def __init__(self, spec: PyramidSpec) -> None:
         self.load = LoadRGBImage(skip_broken=False)
-        self.load.set_pyramid(spec)  # as PyramidLinkHook does
+        self.load.set_views(spec.views)  # as PyramidLinkHook does
         self.transforms = Compose([self.load, PyramidViewTransform(spec), PackPyramidInputs()])
 
     def decode(self, path: str) -> np.ndarray:

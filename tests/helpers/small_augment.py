@@ -2,8 +2,8 @@
 
 import torch
 
-from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig
 from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.views import AugmentSpec
 
 PYRAMID = dict(
     s0=dict(region=24, patch=24, num_prototypes=3, alpha=1.0, multi_crop=dict(num_views=3, patch=14)),
@@ -11,7 +11,7 @@ PYRAMID = dict(
     s2=dict(region=47, grid=3, patch=14, num_prototypes=3, alpha=0.25, beta=0.25, shared_region=False),
 )
 SPEC = PyramidSpec.from_config(PYRAMID)
-PAPER = AugmentConfig(0.5, 0.8, (0.8, 0.8, 0.8, 0.2), 0.2, 0.5, (0.1, 2.0))
+PAPER = AugmentSpec(0.5, 0.8, (0.8, 0.8, 0.8, 0.2), 0.2, 0.5, (0.1, 2.0))
 
 
 def regions(batch=4, seed=0):

@@ -1,5 +1,7 @@
-"""Scenes with boxes and masks, and a backbone for them."""
+"""Scenes with boxes and masks, a backbone for them, and photographs."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmpretrain.models import ResNet
@@ -23,3 +25,13 @@ def backbone(tmp_path_factory):
     torch.save(ResNet(18, stem_channels=8, base_channels=8).state_dict(), folder / "source.pth")
     export_backbone(folder / "source.pth", folder / "backbone.pth", target="mmdet")
     return folder / "backbone.pth"
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        small = rng.integers(0, 256, (6, 8, 3), np.uint8)
+        cv2.imwrite(str(folder / f"{i}.jpg"), cv2.resize(small, (80, 60)))
+    return folder

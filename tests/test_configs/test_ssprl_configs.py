@@ -2,8 +2,6 @@
 
 import re
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -26,16 +24,6 @@ def load(name):
 
 def prototypes(name):
     return [s.num_prototypes for s in PyramidSpec.from_config(load(name).model.pyramid).scales]
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for i in range(8):
-        small = rng.integers(0, 256, (6, 8, 3), np.uint8)
-        cv2.imwrite(str(folder / f"{i}.jpg"), cv2.resize(small, (80, 60)))
-    return folder
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

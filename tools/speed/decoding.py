@@ -24,8 +24,8 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.datasets.transforms.cropping import resize
 from sspyr_mm.datasets.transforms.decoding import decode_rgb
-from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.files import write_json
 from sspyr_mm.pyramid import GroupSpec, PyramidSpec
 from sspyr_mm.speed.bench import describe_machine, paper_pyramid
@@ -162,7 +162,7 @@ def measure_reduced(data: bytes, spec: PyramidSpec) -> dict[str, Any]:
     """
     full = decode_rgb(data)
     height, width = full.shape[:2]
-    reduction = spec.reduction((height, width))
+    reduction = spec.views.reduction((height, width))
     small = decode_rgb(data, reduction=reduction)
     both = {"full": decode_rgb, "reduced": partial(decode_rgb, reduction=reduction)}
     ms = cpu_ms(both, [data] * 8)

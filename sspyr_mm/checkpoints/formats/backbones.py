@@ -34,13 +34,13 @@ _STACK = (
 
 
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a backbone's config without initialisation and freezing, with BN in place of SyncBN."""
+    """Returns a backbone's config without initialisation and freezing, with BN in place of SyncBN and GroupedBN."""
     cfg = {key: value for key, value in backbone.items() if key not in _TRAINING_ONLY}
     if isinstance(cfg.get("type"), str):
         cfg["type"] = cfg["type"].removeprefix("mmpretrain.")
     norm = cfg.get("norm_cfg")
-    if isinstance(norm, Mapping) and norm.get("type") in ("SyncBN", "MMSyncBN"):
-        cfg["norm_cfg"] = {**norm, "type": "BN"}
+    if isinstance(norm, Mapping) and norm.get("type") in ("SyncBN", "MMSyncBN", "GroupedBN"):
+        cfg["norm_cfg"] = {**{key: value for key, value in norm.items() if key != "group_size"}, "type": "BN"}
     return cfg
 
 

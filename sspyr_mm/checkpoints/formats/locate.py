@@ -13,7 +13,8 @@ from sspyr_mm.checkpoints.formats.backbones import build_network, complete, plai
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes, infer_config, to_canonical
 from sspyr_mm.checkpoints.formats.training_settings import Normalisation, triple
 from sspyr_mm.checkpoints.formats.weights import Choice, Weights, choose, counts, is_averaged, under, unwrapped
-from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.models import pretraining_models
+from sspyr_mm.pyramid import views_of
 
 _PREFIX = "backbone."
 
@@ -82,15 +83,15 @@ def full_prefix(weights: Weights) -> str:
 
 def _pretraining(weights: Weights) -> BackboneCheckpoint | None:
     text, where = weights.meta.get("cfg"), str(weights.path)
-    ours = any(name.startswith("head.prototypes.") for name in weights.tensors)
+    ours = any(name.startswith(("head.prototypes.", "head.queues.", "momentum.")) for name in weights.tensors)
     if not isinstance(text, str) or not ours:
         return None
     cfg = parse_config(text).to_dict()
     model = cfg.get("model")
-    if not isinstance(model, dict) or model.get("type") != "SSPRL":
+    if not isinstance(model, dict) or model.get("type") not in pretraining_models():
         return None
     try:
-        patch = PyramidSpec.from_config(model["pyramid"]).scales[0].patch
+        patch = views_of(model).main.patch
         backbone = plain_config(model["backbone"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: the config inside does not describe a model: {error}") from error

@@ -16,7 +16,7 @@ from mmpretrain.registry import TRANSFORMS
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError, decode_rgb, describe_problem, jpeg_size
 from sspyr_mm.datasets.transforms.pixel_values import BACKGROUND, MAX_PIXELS, DecodeOptions, flatness
 from sspyr_mm.files import printable
-from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.views import ViewsSpec
 
 
 def read_file(path: str) -> bytes:
@@ -35,8 +35,8 @@ class LoadRGBImage(BaseTransform):
     Required keys: ``img_path``. Optional keys: ``img_bytes``, the content of the file if the data set has already read
     it; it is removed. Modified keys: none. Added keys: ``img`` (H, W, 3) uint8 RGB, ``ori_shape``, ``img_shape``.
 
-    Large JPEGs are decoded at a half, a quarter or an eighth of their size if a pyramid is set (by
-    :class:`PyramidLinkHook`) and its regions do not need a higher resolution: see :meth:`PyramidSpec.reduction`.
+    Large JPEGs are decoded at a half, a quarter or an eighth of their size if views are set (by
+    :class:`PyramidLinkHook`) and their regions do not need a higher resolution: see :meth:`ViewsSpec.reduction`.
 
     A broken file is reported once across workers and epochs, a disk error each time, and of images that are constant or
     nearly black the first one.
@@ -67,17 +67,17 @@ class LoadRGBImage(BaseTransform):
         self.backend_args = backend_args
         self.skip_broken = skip_broken
         self.options = DecodeOptions(value_range, background, max_pixels)
-        self._spec: PyramidSpec | None = None
+        self._views: ViewsSpec | None = None
         # In shared memory, so that a file is reported once across workers and epochs.
         self._reported = torch.zeros(1 << 16, dtype=torch.uint8).share_memory_()
 
-    def set_pyramid(self, spec: PyramidSpec) -> None:
-        """Sets the pyramid of the model, whose regions limit the reduction of JPEGs."""
-        self._spec = spec
+    def set_views(self, views: ViewsSpec) -> None:
+        """Sets the views of the model, whose regions limit the reduction of JPEGs."""
+        self._views = views
 
     def _decode(self, data: bytes) -> np.ndarray | None:
-        size = jpeg_size(data) if self._spec is not None else None
-        reduction = self._spec.reduction(size) if self._spec is not None and size else 1
+        size = jpeg_size(data) if self._views is not None else None
+        reduction = self._views.reduction(size) if self._views is not None and size else 1
         return decode_rgb(data, reduction=reduction, options=self.options)
 
     def _read(self, path: str) -> bytes:

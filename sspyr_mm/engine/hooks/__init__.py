@@ -6,7 +6,12 @@ from sspyr_mm.engine.hooks.divergence_hook import DivergenceError, DivergenceHoo
 from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
 from sspyr_mm.engine.hooks.log_hooks import DeferredRuntimeInfoHook, ProgressBarHook, ThroughputHook
 from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
-from sspyr_mm.engine.hooks.prototype_hooks import FreezePrototypesHook, NormalizePrototypesHook, QueueHook
+from sspyr_mm.engine.hooks.method_hooks import (
+    FreezePrototypesHook,
+    MomentumHook,
+    NormalizePrototypesHook,
+    QueueHook,
+)
 
 __all__ = [
     "DataCheckHook",
@@ -16,6 +21,7 @@ __all__ = [
     "FreezePrototypesHook",
     "InterruptHook",
     "LossWatchHook",
+    "MomentumHook",
     "NormalizePrototypesHook",
     "ProgressBarHook",
     "PyramidLinkHook",

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from sspyr_mm.datasets.unlabelled import data_notices
 from sspyr_mm.engine.hooks.model_access import accumulative_counts, model_of
-from sspyr_mm.pyramid import PyramidSpec
 
 _RUN = "ssprl_run"
 """Key in the message hub, which is part of the checkpoint: length and batch size that a schedule is made for."""
@@ -33,7 +32,7 @@ class DataCheckHook(Hook):
         check_full_batch(loader)
         num_images, batch = count_images(loader), loader.batch_size * get_world_size()
         messages = data_notices(loader.dataset) if get_rank() == 0 else []
-        messages += size_messages(model_of(runner).pyramid, num_images)
+        messages += model_of(runner).size_messages(num_images)
         for message in messages:
             runner.logger.warning(message)
         check_batch(runner)
@@ -108,23 +107,3 @@ def batch_message(auto_scale_lr: Mapping[str, Any], batch_size: int, accumulated
         f"The learning rate is for {base} images per step; this run uses {batch_size} x {processes} process(es){times}"
         f" = {batch}. To keep the recipe, {keeps}; to scale the learning rate instead, set {scaled}."
     )
-
-
-def size_messages(spec: PyramidSpec, num_images: int) -> list[str]:
-    """Reports settings that are too large for the number of images, one message per setting."""
-    messages = []
-    for scale in spec.scales:
-        patches = num_images * scale.num_patches
-        if scale.num_prototypes > patches:
-            messages.append(
-                f"{scale.name} has {scale.num_prototypes} prototypes for {patches} patches ({num_images} images): most "
-                f"will stay empty. Use more images, or set model.pyramid.{scale.name}.num_prototypes to about "
-                f"{max(1, patches // 10)}, one per ten patches."
-            )
-        if scale.queue_length > patches:
-            messages.append(
-                f"The queue of {scale.name} ({scale.queue_length}) is longer than an epoch ({patches} patches): it "
-                f"would hold the same patches more than once. Set model.pyramid.{scale.name}.queue_length to "
-                f"{patches // 2} or less."
-            )
-    return messages

@@ -1,4 +1,4 @@
-"""Hooks on the training data: the model's pyramid, the run's random numbers, and resuming within an epoch."""
+"""Hooks on the training data: the model's views, the run's random numbers, and resuming within an epoch."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
-from sspyr_mm.datasets.link import inner_datasets, set_pyramid, start_epoch
+from sspyr_mm.datasets.link import inner_datasets, set_views, start_epoch
 from sspyr_mm.engine.hooks.model_access import model_of
 
 _EPOCH_START = "ssprl_epoch_start"
@@ -21,11 +21,11 @@ _STREAM = "ssprl_stream"
 
 @HOOKS.register_module()
 class PyramidLinkHook(Hook):
-    """Sets the model's pyramid in the transforms that use it, so that a config states it once."""
+    """Sets the model's views in the transforms that use them, so that a config states them once."""
 
     def before_train(self, runner: Runner) -> None:
-        """Sets the pyramid before any worker is started."""
-        set_pyramid(runner.train_dataloader.dataset, model_of(runner).pyramid)
+        """Sets the views before any worker is started."""
+        set_views(runner.train_dataloader.dataset, model_of(runner).views)
 
 
 @HOOKS.register_module()

@@ -1,11 +1,15 @@
 """Access to the parts of a runner that hooks use."""
 
+from typing import TypeVar
+
 from mmengine.hooks import LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from sspyr_mm.models import SSPRL, SSPRLHead
+from sspyr_mm.models import SSPRL, SSPRLHead, ViewModel
+
+Model = TypeVar("Model", bound=ViewModel)
 
 
 def unwrapped(runner: Runner) -> nn.Module:
@@ -13,17 +17,20 @@ def unwrapped(runner: Runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def model_of(runner: Runner) -> SSPRL:
-    """Returns the runner's model; raises TypeError if it is not :class:`SSPRL`."""
+def model_of(runner: Runner, kind: type[Model] = ViewModel) -> Model:
+    """Returns the runner's model; raises TypeError if it is not a pre-training model of a kind."""
     model = unwrapped(runner)
-    if not isinstance(model, SSPRL):
-        raise TypeError(f"This hook requires an SSPRL model, got {type(model).__name__}: remove it from the config")
+    if not isinstance(model, kind):
+        name = "pre-training" if kind is ViewModel else kind.__name__
+        raise TypeError(
+            f"This hook requires a model of type {name}, got {type(model).__name__}: remove it from the config"
+        )
     return model
 
 
 def head_of(runner: Runner) -> SSPRLHead:
-    """Returns the head of the runner's model."""
-    return model_of(runner).head
+    """Returns the head of the runner's model, which must be :class:`SSPRL`."""
+    return model_of(runner, SSPRL).head
 
 
 def accumulative_counts(runner: Runner) -> int:

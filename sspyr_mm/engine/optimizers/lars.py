@@ -20,8 +20,7 @@ class ForeachLARS(Optimizer):
         buffer = momentum * buffer + d
         p = p - lr * buffer
 
-    No parameter is excluded; use ``paramwise_cfg`` to do so. A parameter without gradient is unchanged. State per
-    parameter: ``momentum_buffer``, in the checkpoint.
+    A parameter without gradient is unchanged. State per parameter: ``momentum_buffer``, in the checkpoint.
 
     Args:
         params: Parameters or groups.
@@ -30,6 +29,9 @@ class ForeachLARS(Optimizer):
         weight_decay: Weight decay, >= 0.
         trust_coefficient: Factor of the ratio, > 0.
         eps: Small constant that keeps the ratio finite, > 0.
+        exclude_1d: Whether parameters with one axis (biases, weights of norm layers) have neither decay nor ratio, d =
+            g, as in BYOL. Unlike ``paramwise_cfg``, with which mmengine makes a group of every parameter, it keeps the
+            step in a few kernels.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -48,6 +50,7 @@ class ForeachLARS(Optimizer):
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
         eps: float = 1e-8,
+        exclude_1d: bool = False,
     ) -> None:
         if not lr > 0:
             raise ValueError(f"lr must be > 0, got {lr}")
@@ -59,7 +62,7 @@ class ForeachLARS(Optimizer):
                 f"got {weight_decay}, {trust_coefficient} and {eps}"
             )
         numbers = dict(momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient, eps=eps)
-        super().__init__(params, dict(lr=lr, **numbers))
+        super().__init__(params, dict(lr=lr, exclude_1d=exclude_1d, **numbers))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
@@ -75,18 +78,10 @@ class ForeachLARS(Optimizer):
         return loss
 
     def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [p.grad for p in params if p.grad is not None]
-        decay = group["weight_decay"]
-        param_norm = torch.stack(torch._foreach_norm(params))
-        grad_norm = torch.stack(torch._foreach_norm(grads)).to(param_norm.dtype)
-        plain = (param_norm == 0) | (grad_norm == 0)
-        ratio = group["trust_coefficient"] * param_norm / (grad_norm + decay * param_norm + group["eps"])
-        # Decay is part of the scaled update; an unscaled update has none.
-        grad_scale = torch.where(plain, 1.0, ratio).unbind()
-        decay_scale = torch.where(plain, 0.0, ratio * decay).unbind()
-        updates = torch._foreach_mul(grads, grad_scale)
-        if decay:
-            torch._foreach_add_(updates, torch._foreach_mul(params, decay_scale))
+        excluded = [p for p in params if group["exclude_1d"] and p.ndim < 2]
+        scaled = [p for p in params if not (group["exclude_1d"] and p.ndim < 2)]
+        updates = [*_scaled_updates(scaled, group), *(p.grad for p in excluded if p.grad is not None)]
+        params = scaled + excluded
         buffers = [self._momentum_buffer(p) for p in params]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, updates)
@@ -97,3 +92,22 @@ class ForeachLARS(Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(param)
         return state["momentum_buffer"]
+
+
+def _scaled_updates(params: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """Returns gradient plus decay times the ratio, per parameter."""
+    if not params:
+        return []
+    grads = [p.grad for p in params if p.grad is not None]
+    decay = group["weight_decay"]
+    param_norm = torch.stack(torch._foreach_norm(params))
+    grad_norm = torch.stack(torch._foreach_norm(grads)).to(param_norm.dtype)
+    plain = (param_norm == 0) | (grad_norm == 0)
+    ratio = group["trust_coefficient"] * param_norm / (grad_norm + decay * param_norm + group["eps"])
+    # Decay is part of the scaled update; an unscaled update has none.
+    grad_scale = torch.where(plain, 1.0, ratio).unbind()
+    decay_scale = torch.where(plain, 0.0, ratio * decay).unbind()
+    updates = torch._foreach_mul(grads, grad_scale)
+    if decay:
+        torch._foreach_add_(updates, torch._foreach_mul(params, decay_scale))
+    return list(updates)

@@ -1,10 +1,11 @@
-"""Embeddings of earlier steps, which give Sinkhorn more samples than one batch."""
+"""Embeddings of earlier steps: samples for Sinkhorn, or negatives."""
 
 import torch
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from sspyr_mm.pyramid import NUM_VIEWS
+from sspyr_mm.views.view_spec import NUM_VIEWS
 
 
 class FeatureQueue(nn.Module):
@@ -18,6 +19,7 @@ class FeatureQueue(nn.Module):
         length: L, rows per view over all ranks, >= 1.
         dim: D, size of an embedding.
         num_views: V.
+        seed: Seed of random unit vectors that fill the queue at first; None: it is empty.
 
     Source: official code, ``main_SSPRL.py`` (queues of 1920 and 5000 embeddings).
     Deviation: a separate fill count keeps rows of zeros out of Sinkhorn; rows are overwritten in place.
@@ -25,11 +27,14 @@ class FeatureQueue(nn.Module):
 
     embeddings: Tensor
 
-    def __init__(self, length: int, dim: int, num_views: int = NUM_VIEWS) -> None:
+    def __init__(self, length: int, dim: int, num_views: int = NUM_VIEWS, *, seed: int | None = None) -> None:
         super().__init__()
         if length < 1:
             raise ValueError(f"length must be >= 1, got {length}; for no queue set queue_length=0 in the pyramid")
-        self.register_buffer("embeddings", torch.zeros(num_views, length, dim))
+        start = torch.zeros(num_views, length, dim)
+        if seed is not None:  # of the queue, not of the rank: it is the same on all of them
+            start = F.normalize(torch.randn(start.shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+        self.register_buffer("embeddings", start)
         # A Python number: reading a tensor's value would make the host wait for the device in every step.
         self.num_pushed = 0
 
@@ -40,7 +45,7 @@ class FeatureQueue(nn.Module):
 
     @property
     def is_full(self) -> bool:
-        """Whether every row holds an embedding."""
+        """Whether every row holds a pushed embedding."""
         return self.num_pushed >= self.length
 
     @torch.no_grad()

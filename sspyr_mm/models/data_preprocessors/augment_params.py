@@ -5,39 +5,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from sspyr_mm.pyramid import GroupSpec
+from sspyr_mm.views import AugmentSpec, GroupSpec
 
 # Uniform numbers per patch: offsets 2, flip, jitter, 4 strengths, 4 for their order, grey, blur, sigma.
 _SLOTS = 15
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Distributions of the parameters; see :class:`PyramidAugment` for their meaning.
-
-    Raises:
-        ValueError: If a probability is not in [0, 1], a strength is negative, hue > 0.5, or sigma not positive.
-    """
-
-    flip_prob: float
-    jitter_prob: float
-    jitter: tuple[float, ...]
-    gray_prob: float
-    blur_prob: float
-    blur_sigma: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name.endswith("_prob") and not 0 <= value <= 1:
-                raise ValueError(f"{field.name} must be in [0, 1], got {value}")
-        if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
-            raise ValueError(
-                "jitter must be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), "
-                f"got {self.jitter}; the paper's are (0.8, 0.8, 0.8, 0.2)"
-            )
-        if len(self.blur_sigma) != 2 or not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(f"blur_sigma must be (low, high) with 0 < low <= high, got {self.blur_sigma}")
 
 
 @dataclass(frozen=True)
@@ -53,6 +24,7 @@ class PatchParams:
         order: (N, 4) a permutation: ``order[n, k]`` is the operation (column of ``factors``) at step k.
         gray: Mask of patches to convert to greyscale.
         blur: Mask of patches to blur.
+        solarize: Mask of patches to solarise.
         sigma: Standard deviation of the blur, in pixels, float32.
         max_sigma: Upper bound of ``sigma``, which determines the width of the blur kernel.
     """
@@ -65,11 +37,12 @@ class PatchParams:
     order: np.ndarray
     gray: np.ndarray
     blur: np.ndarray
+    solarize: np.ndarray
     sigma: np.ndarray
     max_sigma: float
 
 
-def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: AugmentConfig) -> dict[str, PatchParams]:
+def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: AugmentSpec) -> dict[str, PatchParams]:
     """Draws the parameters of all patches of a batch. Those of an image depend only on its seed.
 
     Args:
@@ -81,17 +54,58 @@ def draw_params(seeds: Sequence[int], groups: Sequence[GroupSpec], config: Augme
         Per group's name, parameters of V * B * M patches in this order.
     """
     counts = [g.num_views * g.num_patches for g in groups]
+    specs = [group.augment_of(config) for group in groups]
+    max_sigma = max(spec.blur_sigma[1] for views in specs for spec in views)
     uniform = np.stack([np.random.Generator(np.random.Philox(seed)).random((sum(counts), _SLOTS)) for seed in seeds])
+    # A stream of its own: drawing from the first one would change the other numbers of every run.
+    further: np.ndarray = np.ones((len(seeds), sum(counts), 1))
+    if any(spec.solarize_prob for views in specs for spec in views):
+        further = np.stack([_stream(seed, 1).random((sum(counts), 1)) for seed in seeds])
+    numbers: list[np.ndarray] = np.split(np.concatenate([uniform, further], axis=2), np.cumsum(counts)[:-1], axis=1)
     params = {}
-    for group, drawn in zip(groups, np.split(uniform, np.cumsum(counts)[:-1], axis=1), strict=True):
-        # (B, V, M, slots) -> (V * B * M, slots)
-        per_view = drawn.reshape(len(seeds), group.num_views, group.num_patches, _SLOTS)
-        params[group.name] = _to_params(per_view.swapaxes(0, 1).reshape(-1, _SLOTS), group.cell - group.patch, config)
+    for group, views, drawn in zip(groups, specs, numbers, strict=True):
+        # (B, V, M, slots) -> (V, B * M, slots)
+        shape = (len(seeds), group.num_views, group.num_patches, drawn.shape[-1])
+        per_view = drawn.reshape(shape).swapaxes(0, 1).reshape(group.num_views, -1, drawn.shape[-1])
+        slack = group.cell - group.patch
+        params[group.name] = _joined([_to_params(u, slack, v, max_sigma) for u, v in zip(per_view, views, strict=True)])
     return params
 
 
-def _to_params(u: np.ndarray, slack: int, config: AugmentConfig) -> PatchParams:
-    """Converts uniform numbers (N, slots) to parameters; ``slack`` is cell size minus patch size, in pixels."""
+def draw_cells(seeds: Sequence[int], group: GroupSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the order of a jigsaw's cells, and the place of a patch in each. Those of an image depend on its seed only.
+
+    Args:
+        seeds: B seeds, one per image, >= 0.
+        group: Group of a jigsaw.
+
+    Returns:
+        Top and left of V * B * M patches in their regions, in this order, in pixels, int64.
+    """
+    shape = (group.num_views, group.num_patches, 3)
+    drawn = np.stack([_stream(seed, 2).random(shape) for seed in seeds], axis=1)  # (V, B, M, 3)
+    cell = drawn[..., 0].argsort(axis=2)
+    offsets = np.floor(drawn[..., 1:] * (group.cell - group.patch + 1)).astype(np.int64)
+    top = cell // group.grid * group.cell + offsets[..., 0]
+    left = cell % group.grid * group.cell + offsets[..., 1]
+    return top.reshape(-1), left.reshape(-1)
+
+
+def _stream(seed: int, number: int) -> np.random.Generator:
+    """Returns a generator whose numbers are independent of those of the seed's first one."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(number,))))
+
+
+def _joined(parts: Sequence[PatchParams]) -> PatchParams:
+    """Concatenates the parameters of all views."""
+    arrays = {f.name: [getattr(part, f.name) for part in parts] for f in fields(PatchParams) if f.name != "max_sigma"}
+    return PatchParams(
+        **{name: np.concatenate(values) for name, values in arrays.items()}, max_sigma=parts[0].max_sigma
+    )
+
+
+def _to_params(u: np.ndarray, slack: int, config: AugmentSpec, max_sigma: float) -> PatchParams:
+    """Converts uniform numbers (N, slots + 1) to parameters; ``slack`` is cell size minus patch size, in pixels."""
     strength = np.asarray(config.jitter)
     low = np.array([*np.maximum(0.0, 1 - strength[:3]), -strength[3]])
     high = np.array([*(1 + strength[:3]), strength[3]])
@@ -106,6 +120,7 @@ def _to_params(u: np.ndarray, slack: int, config: AugmentConfig) -> PatchParams:
         order=np.argsort(u[:, 8:12], axis=1),
         gray=u[:, 12] < config.gray_prob,
         blur=u[:, 13] < config.blur_prob,
+        solarize=u[:, 15] < config.solarize_prob,
         sigma=(sigma_low + u[:, 14] * (sigma_high - sigma_low)).astype(np.float32),
-        max_sigma=float(sigma_high),
+        max_sigma=float(max_sigma),
     )

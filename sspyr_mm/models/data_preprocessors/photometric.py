@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 
 def list_steps(params: PatchParams) -> list[Step]:
-    """Lists the steps of :func:`augment`: colour jitter in each patch's own order, greyscale and blur.
+    """Lists the steps of :func:`augment`: colour jitter in each patch's own order, greyscale, blur and solarisation.
 
     Args:
         params: Parameters of the patches.
@@ -50,6 +50,7 @@ def list_steps(params: PatchParams) -> list[Step]:
         for column, name in enumerate(_JITTER)
     ]
     chosen += [("gray", params.gray, params.sigma), ("blur", params.blur, params.sigma)]
+    chosen += [("solarize", params.solarize, params.sigma)]
     return [Step(name, np.flatnonzero(on), values[on]) for name, on, values in chosen if on.any()]
 
 
@@ -61,7 +62,7 @@ def operations(max_sigma: float, *, compiled: bool = False) -> dict[str, Operati
         compiled: Whether ``torch.compile`` fuses each into one kernel, the same for any number and size of patches.
     """
     blur = partial(gaussian_blur, radius=math.ceil(3 * max_sigma))
-    found: dict[str, Operation] = {**_JITTER, "gray": turn_gray, "blur": blur}
+    found: dict[str, Operation] = {**_JITTER, "gray": turn_gray, "blur": blur, "solarize": solarize}
     if not compiled:
         return found
     return {name: torch.compile(f, dynamic=True, fullgraph=True) for name, f in found.items()}
@@ -100,6 +101,11 @@ def to_gray(patches: Tensor) -> Tensor:
 def turn_gray(patches: Tensor, _: Tensor) -> Tensor:
     """Returns the luma in all channels; has no parameter."""
     return to_gray(patches).expand_as(patches)
+
+
+def solarize(patches: Tensor, _: Tensor) -> Tensor:
+    """Inverts all values of at least 0.5; has no parameter."""
+    return torch.where(patches >= 0.5, 1 - patches, patches)
 
 
 def adjust_brightness(patches: Tensor, factor: Tensor) -> Tensor:

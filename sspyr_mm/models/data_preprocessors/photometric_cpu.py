@@ -18,7 +18,7 @@ _TURN = 360.0
 
 
 def augment_patch(pixels: np.ndarray, params: PatchParams, row: int) -> np.ndarray:
-    """Applies flip, colour jitter in the patch's own order, greyscale and blur.
+    """Applies flip, colour jitter in the patch's own order, greyscale, blur and solarisation.
 
     Args:
         pixels: (P, P, 3) uint8; may be a window of a larger image.
@@ -38,6 +38,8 @@ def augment_patch(pixels: np.ndarray, params: PatchParams, row: int) -> np.ndarr
         patch = cv2.transform(patch, _TO_GRAY)
     if params.blur[row]:
         patch = _blur(patch, float(params.sigma[row]), math.ceil(3 * params.max_sigma))
+    if params.solarize[row]:
+        patch = np.where(patch >= 0.5, 1 - patch, patch)
     return patch
 
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sspyr_mm.models.data_preprocessors import photometric
-from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig, PatchParams, draw_params
+from sspyr_mm.models.data_preprocessors.augment_params import PatchParams, draw_cells, draw_params
 from sspyr_mm.models.data_preprocessors.photometric_cpu import augment_patch
-from sspyr_mm.pyramid import GroupSpec, PyramidSpec
+from sspyr_mm.models.data_preprocessors.region_ops import cut_cells, flip_boxes, paste
+from sspyr_mm.pyramid import PyramidSpec
+from sspyr_mm.views import AugmentSpec, GroupSpec, ViewsSpec
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 """Per channel (RGB), in 0-255."""
@@ -30,7 +32,7 @@ class PyramidAugment(BaseDataPreprocessor):
     of an operation needs no synchronisation with the device.
 
     Args:
-        pyramid: Config of the pyramid, or a spec.
+        pyramid: Config of the pyramid, or a spec. Either this or ``views`` is given.
         mean: Mean per channel (RGB), in 0-255.
         std: Standard deviation per channel (RGB), in 0-255.
         flip_prob: Probability of a horizontal flip.
@@ -40,11 +42,14 @@ class PyramidAugment(BaseDataPreprocessor):
         gray_prob: Probability of greyscale.
         blur_prob: Probability of Gaussian blur.
         blur_sigma: Least and greatest sigma, in pixels.
+        solarize_prob: Probability of solarisation, which inverts values of at least half the maximum.
+        views: Config of the views of a method without a pyramid, or a spec. Groups may change the numbers above.
+        with_seeds: Whether the seeds of the images are part of the output.
         non_blocking: Whether copies to the device may overlap with other work.
         compiled: Whether ``torch.compile`` generates the GPU kernels, in the first step; unused on a CPU.
 
     Raises:
-        ValueError: If a probability or strength is out of its range.
+        ValueError: If a probability or strength is out of its range, or not one of pyramid and views is given.
 
     Source: paper, section B ("the same set of image augmentation ... following SwAV"); operations as torchvision's.
     Deviation: blur is an exact Gaussian cut at 3 sigma; PIL in the official code approximates it by boxes.
@@ -52,7 +57,7 @@ class PyramidAugment(BaseDataPreprocessor):
 
     def __init__(
         self,
-        pyramid: PyramidSpec | Mapping[str, Any],
+        pyramid: PyramidSpec | Mapping[str, Any] | None = None,
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -62,19 +67,31 @@ class PyramidAugment(BaseDataPreprocessor):
         gray_prob: float = 0.2,
         blur_prob: float = 0.5,
         blur_sigma: Sequence[float] = (0.1, 2.0),
+        solarize_prob: float = 0.0,
+        views: ViewsSpec | Mapping[str, Any] | None = None,
+        with_seeds: bool = False,
         non_blocking: bool = True,
         compiled: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        self.spec = PyramidSpec.from_config(pyramid)
-        self.config = AugmentConfig(
+        if pyramid is not None and views is None:
+            views = PyramidSpec.from_config(pyramid).views
+        elif pyramid is not None or views is None:
+            raise ValueError(f"PyramidAugment needs either pyramid or views, got pyramid={pyramid}, views={views}")
+        self.views = ViewsSpec.from_config(views)
+        self._augmented = [group.augmented for group in self.views.groups]
+        self.config = AugmentSpec(
             flip_prob=flip_prob,
             jitter_prob=jitter_prob,
             jitter=tuple(jitter),
             gray_prob=gray_prob,
             blur_prob=blur_prob,
             blur_sigma=tuple(blur_sigma),
+            solarize_prob=solarize_prob,
         )
+        specs = [spec for group in self.views.groups for spec in group.augment_of(self.config)]
+        self._max_sigma = max(spec.blur_sigma[1] for spec in specs)
+        self.with_seeds = with_seeds
         self.compiled = compiled
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) / 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) / 255, persistent=False)
@@ -82,7 +99,7 @@ class PyramidAugment(BaseDataPreprocessor):
     @cached_property
     def operations(self) -> dict[str, photometric.Operation]:
         """Operations on patches, by name."""
-        return photometric.operations(self.config.blur_sigma[1], compiled=self.compiled)
+        return photometric.operations(self._max_sigma, compiled=self.compiled)
 
     def __getstate__(self) -> dict[str, Any]:
         # Compiled functions can't be pickled; they are recreated when needed.
@@ -97,17 +114,30 @@ class PyramidAugment(BaseDataPreprocessor):
             training: Not used: augmentation is the same in evaluation.
 
         Returns:
-            ``inputs``: per group's name, patches (V, B, M, 3, P, P) float32; ``data_samples``.
+            ``inputs``: per group's name, patches (V, B, M, 3, P, P) float32, and ``seed`` (B,) int64 on their device if
+            ``with_seeds``; ``data_samples``.
         """
         inputs = data["inputs"]
         if isinstance(inputs, Tensor):
             images = self.cast_data(inputs).float() / 255
             return {"inputs": (images - self.mean) / self.std, "data_samples": data.get("data_samples")}
         seeds = inputs["seed"].tolist()
-        params = draw_params(seeds, self.spec.groups, self.config)
-        regions = self.cast_data({group.name: inputs[group.name] for group in self.spec.groups})
+        params = draw_params(seeds, self._augmented, self.config)
+        regions = self.cast_data({name: x for name, x in inputs.items() if name != "seed"})
+        for group in self.views.groups:
+            if group.paste:
+                regions[group.name] = paste(regions[group.name], regions[f"{group.name}_boxes"])
         on_cpu = self.mean.device.type == "cpu"
         patches = (self.augment_one_by_one if on_cpu else self.augment_in_batches)(regions, params)
+        for group in self.views.groups:
+            if group.jigsaw:
+                top, left = move_together(draw_cells(seeds, group), self.mean.device)
+                patches[group.name] = cut_cells(patches[group.name], top, left, group)
+            if (boxes := regions.get(f"{group.name}_boxes")) is not None:
+                flip = torch.from_numpy(params[group.name].flip).to(boxes.device, non_blocking=True)
+                patches[f"{group.name}_boxes"] = flip_boxes(boxes.transpose(0, 1), flip, group.region)
+        if self.with_seeds:
+            patches["seed"] = self.cast_data(inputs["seed"])
         return {"inputs": patches, "data_samples": data.get("data_samples")}
 
     @torch.no_grad()
@@ -121,15 +151,15 @@ class PyramidAugment(BaseDataPreprocessor):
         Returns:
             Per group's name, (V, B, M, 3, P, P) float32, normalised.
         """
-        num_images = len(regions[self.spec.groups[0].name])
+        num_images = len(regions[self._augmented[0].name])
         chosen = {
             g.name: (list_pixels(num_images, g, params[g.name]), photometric.list_steps(params[g.name]))
-            for g in self.spec.groups
+            for g in self._augmented
         }
         patches = {}
         with torch.autocast(self.mean.device.type, enabled=False):
             chosen = move_together(chosen, self.mean.device)
-            for group in self.spec.groups:
+            for group in self._augmented:
                 pixels, steps = chosen[group.name]
                 cut = cut_patches(regions[group.name], pixels)
                 done = photometric.augment(cut, steps, self.operations)
@@ -144,7 +174,7 @@ class PyramidAugment(BaseDataPreprocessor):
             g.name: self._augment_on_cpu(regions[g.name], g, params[g.name]).unflatten(
                 0, (g.num_views, len(regions[g.name]), g.num_patches)
             )
-            for g in self.spec.groups
+            for g in self._augmented
         }
 
     def _augment_on_cpu(self, regions: Tensor, group: GroupSpec, params: PatchParams) -> Tensor:

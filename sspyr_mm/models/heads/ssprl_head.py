@@ -161,6 +161,15 @@ class SSPRLHead(BaseModule):
         for module in (*self.prototypes.values(), *self.correlation.values()):
             cast(Prototypes | CorrelationLearner, module).normalize_()
 
+    def stuck_advice(self, scale_name: str) -> str:
+        """Returns the cause and remedy of a cross-entropy that stays at ln K."""
+        epsilon = self.assigner.epsilon
+        return (
+            f"the codes of {scale_name} are uniform and it learns nothing. Set model.head.assigner.epsilon lower (now "
+            f"{epsilon:g}; try {min(0.01, epsilon / 2):g}), use AdamW with lr 0.003 "
+            "(configs/_base_/schedules/adamw.py), or a larger batch. See docs/small_batches.md"
+        )
+
     def loss(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Computes all weighted loss terms, whose sum is minimised. Collective over ranks.
 
@@ -174,7 +183,11 @@ class SSPRLHead(BaseModule):
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
             embeddings = {name: z.float() for name, z in embeddings.items()}
             codes = self.assign_codes(embeddings)
-            scores = {g.name: self.prototypes_of(g.scale)(embeddings[g.name]) for g in self.spec.groups}
+            scores = {
+                g.name: self.prototypes_of(scale)(embeddings[g.name])
+                for scale in self.spec.scales
+                for g in self.spec.groups_of(scale)
+            }
             return {**self._pyramid_losses(codes, scores), **self._cross_losses(codes, scores)}
 
     @torch.no_grad()

@@ -1,8 +1,25 @@
 """Layers."""
 
+from sspyr_mm.models.layers.batch_shuffle import BatchShuffle
 from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
-from sspyr_mm.models.layers.pooling import pool
+from sspyr_mm.models.layers.grouped_norm import GroupedBatchNorm, average_statistics, rows_per_image
+from sspyr_mm.models.layers.mlp import build_mlp
+from sspyr_mm.models.layers.momentum_encoder import MomentumEncoder
+from sspyr_mm.models.layers.pooling import crop_map, pool
 from sspyr_mm.models.layers.prototypes import Prototypes
 from sspyr_mm.models.layers.recompute import recompute_stages, recomputed
 
-__all__ = ["CorrelationLearner", "Prototypes", "pool", "recompute_stages", "recomputed"]
+__all__ = [
+    "BatchShuffle",
+    "CorrelationLearner",
+    "GroupedBatchNorm",
+    "MomentumEncoder",
+    "Prototypes",
+    "average_statistics",
+    "build_mlp",
+    "crop_map",
+    "pool",
+    "recompute_stages",
+    "recomputed",
+    "rows_per_image",
+]

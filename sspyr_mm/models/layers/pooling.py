@@ -1,6 +1,8 @@
-"""Pooling of the output of a backbone to one vector."""
+"""Pooling of the output of a backbone."""
 
+import torch
 from torch import Tensor
+from torchvision.ops import roi_align
 
 
 def pool(feats: Tensor | tuple) -> Tensor:
@@ -16,3 +18,24 @@ def pool(feats: Tensor | tuple) -> Tensor:
     if last.ndim == 4:
         return last.mean(dim=(2, 3))
     return last.mean(dim=1) if last.ndim == 3 else last
+
+
+def crop_map(feats: Tensor, boxes: Tensor, side: int, *, size: int) -> Tensor:
+    """Resamples the part of a map under a box, in float32 or float64.
+
+    Args:
+        feats: (N, C, H, W).
+        boxes: (N, 4) left, top, right, bottom in pixels of the image.
+        side: Side of the image in pixels.
+        size: Side of the result.
+
+    Returns:
+        (N, C, size, size).
+
+    Source: RoIAlign of Mask R-CNN, aligned, with as many samples as the box has cells.
+    """
+    with torch.autocast(feats.device.type, enabled=False):
+        feats = feats if feats.dtype == torch.float64 else feats.float()
+        rows = torch.arange(len(feats), device=feats.device, dtype=feats.dtype)[:, None]
+        rois = torch.cat([rows, boxes.to(feats.dtype)], dim=1)
+        return roi_align(feats, rois, size, feats.shape[-1] / side, sampling_ratio=-1, aligned=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import copy_context
 from functools import partial
 
 import torch
@@ -31,7 +32,11 @@ def recomputed(function: Callable[[Tensor], Tensor], module: nn.Module, x: Tenso
     two passes are autograd's here.
     """
     contexts = partial(_contexts, module)
-    return checkpoint(partial(_uncached, function), x, use_reentrant=False, context_fn=contexts)
+    # The backward pass runs outside of the caller's context variables.
+    context = copy_context()
+    return checkpoint(
+        partial(_uncached, lambda given: context.run(function, given)), x, use_reentrant=False, context_fn=contexts
+    )
 
 
 def _uncached(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

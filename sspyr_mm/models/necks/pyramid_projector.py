@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sspyr_mm.models.layers import build_mlp
 from sspyr_mm.pyramid import PyramidSpec
 
 
@@ -38,18 +38,9 @@ class PyramidProjector(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        norm = dict(norm_cfg)
-        norm["type"] = "BN1d" if norm["type"] == "BN" else norm["type"]
+        scales = PyramidSpec.from_config(pyramid).scales
         self.projectors = nn.ModuleDict(
-            {
-                scale.name: nn.Sequential(
-                    nn.Linear(in_channels, hid_channels),
-                    build_norm_layer(norm, hid_channels)[1],
-                    nn.ReLU(inplace=True),
-                    nn.Linear(hid_channels, out_channels),
-                )
-                for scale in PyramidSpec.from_config(pyramid).scales
-            }
+            {s.name: build_mlp(in_channels, hid_channels, out_channels, norm_cfg=norm_cfg) for s in scales}
         )
 
     def forward(self, feats: Tensor, scale_name: str) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.datasets import StreamedImages, UnlabelledImages, set_epoch, set_pyramid
+from sspyr_mm.datasets import StreamedImages, UnlabelledImages, set_epoch, set_views
 from sspyr_mm.datasets.streaming.litdata_patches import litdata_settings
 from sspyr_mm.datasets.streaming.shards import _Packer, is_packed, pack
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
@@ -164,7 +164,7 @@ def test_views_equal_those_of_the_file(images, shards):
     streamed = StreamedImages(str(shards), pipeline=PIPELINE)
     files = UnlabelledImages(str(images), pipeline=PIPELINE)
     for dataset in (streamed, files):
-        set_pyramid(dataset, spec)
+        set_views(dataset, spec.views)
         set_epoch(dataset, 1, seed=5)
     results = next(iter(streamed))
     path = str(images / results["img_path"])

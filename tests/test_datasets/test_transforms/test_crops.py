@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
-from sspyr_mm.datasets.transforms.pyramid_view import draw_crop, resize
+from sspyr_mm.datasets.transforms.cropping import draw_crop, resize
 
 ASPECT = (3 / 4, 4 / 3)
 

@@ -113,7 +113,7 @@ def test_patch_m_of_both_views_shows_the_same_cell():
     """Every pixel of patch m of V and of V' is in cell m of one region, also after flips on the device."""
     augment = PyramidAugment(PYRAMID, mean=(0, 0, 0), std=(255, 255, 255), jitter_prob=0,
                              gray_prob=0, blur_prob=0)  # fmt: skip
-    spec = augment.spec
+    spec = PyramidSpec.from_config(PYRAMID)
     transform, pack = PyramidViewTransform(PYRAMID), PackPyramidInputs()
     transform.set_epoch(0, seed=3)
     views = [transform(dict(img=ramps(), sample_idx=i)) for i in range(6)]
@@ -301,11 +301,11 @@ def test_missing_and_conflicting_pyramids_are_refused():
     with pytest.raises(ValueError, match=r"has no pyramid: set pyramid=dict\(s0=\.\.\.\), or keep PyramidLinkHook"):
         transform(dict(img=random_image()))
     spec = PyramidSpec.from_config(PYRAMID)
-    transform.set_pyramid(spec)
-    assert transform.spec is spec
-    transform.set_pyramid(PyramidSpec.from_config(PYRAMID))  # an equal one
+    transform.set_views(spec.views)
+    assert transform.views is spec.views
+    transform.set_views(PyramidSpec.from_config(PYRAMID).views)  # an equal one
     other = PyramidSpec.from_config(dict(s0=PYRAMID["s0"]))
     with pytest.raises(ValueError, match=r"and the model have different pyramids, .*remove the transform's `pyramid`"):
-        transform.set_pyramid(other)
+        transform.set_views(other.views)
     assert repr(transform) == "PyramidViewTransform(s0: 32 px, s1: 45 px, s2: 50 px)"
     assert repr(PyramidViewTransform()) == "PyramidViewTransform()"

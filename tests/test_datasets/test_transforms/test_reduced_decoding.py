@@ -8,8 +8,8 @@ from PIL import Image
 from small_images import noise_of_all_sizes
 
 from sspyr_mm.datasets import LoadRGBImage, PyramidViewTransform
+from sspyr_mm.datasets.transforms.cropping import resize
 from sspyr_mm.datasets.transforms.decoding import decode_rgb, jpeg_size
-from sspyr_mm.datasets.transforms.pyramid_view import resize
 from sspyr_mm.pyramid import PyramidSpec
 
 PAPER = PyramidSpec.from_config(
@@ -65,7 +65,7 @@ def test_other_data_has_no_size():
     ],
 )
 def test_reduction_keeps_the_resolution_that_regions_need(size, reduction):
-    assert PAPER.reduction(size) == reduction
+    assert PAPER.views.reduction(size) == reduction
     side = np.sqrt(size[0] * size[1])
     for group in PAPER.groups:  # of the narrowest crop of least area, at the size it is decoded at
         narrow = side * np.sqrt(group.area[0] * 3 / 4) / reduction
@@ -76,7 +76,7 @@ def load(data, tmp_path, spec):
     (tmp_path / "image.jpg").write_bytes(data)
     step = LoadRGBImage()
     if spec:
-        step.set_pyramid(spec)
+        step.set_views(spec.views)
     return step({"img_path": str(tmp_path / "image.jpg")})["img"]
 
 
@@ -95,7 +95,7 @@ def test_reduced_image_matches_the_downscaled_one(tmp_path, size, reduction):
     spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=3, alpha=1.0, area=(1.0, 1.0))))
     coarse = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
     data = encode(cv2.resize(coarse, size[::-1]), quality=95)
-    assert spec.reduction(size) == reduction
+    assert spec.views.reduction(size) == reduction
     image = load(data, tmp_path, spec)
     assert image.shape == (12, 16, 3)
     plain = cv2.resize(decode_rgb(data), (16, 12), interpolation=cv2.INTER_AREA)
@@ -115,7 +115,7 @@ def test_regions_of_reduced_images_match_full_decoding(size):
     """Regions of equal windows cannot be distinguished above 40 dB."""
     image = noise_of_all_sizes(*size)
     data = encode(image, quality=92)
-    reduction = PAPER.reduction(size)
+    reduction = PAPER.views.reduction(size)
     full, small = decode_rgb(data), decode_rgb(data, reduction=reduction)
     assert reduction > 1
     for group in PAPER.groups:

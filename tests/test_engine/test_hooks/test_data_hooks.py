@@ -11,9 +11,9 @@ from mmengine.dataset import ConcatDataset, RepeatDataset
 from project import ROOT
 from small_runs import BATCH, NUM_IMAGES, train, warnings_of
 
-from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages, set_epoch, set_pyramid
+from sspyr_mm.datasets import PyramidViewTransform, UnlabelledImages, set_epoch, set_views
 from sspyr_mm.datasets.toy_scenes import generate
-from sspyr_mm.engine.hooks.data_check_hook import batch_message, size_messages
+from sspyr_mm.engine.hooks.data_check_hook import batch_message
 from sspyr_mm.pyramid import PyramidSpec
 
 
@@ -24,13 +24,13 @@ def test_sizes_too_large_for_the_data_are_reported():
             s1=dict(region=8, patch=4, grid=2, num_prototypes=80, alpha=0.5, beta=0.5, queue_length=81),
         )
     )
-    assert size_messages(spec, 20) == [
+    assert spec.size_messages(20) == [
         "s0 has 21 prototypes for 20 patches (20 images): most will stay empty. "
         "Use more images, or set model.pyramid.s0.num_prototypes to about 2, one per ten patches.",
         "The queue of s1 (81) is longer than an epoch (80 patches): it would hold the same patches more than once. "
         "Set model.pyramid.s1.queue_length to 40 or less.",
     ]
-    assert size_messages(spec, 21) == []
+    assert spec.size_messages(21) == []
 
 
 def test_mismatch_with_the_data_is_reported_before_the_first_step(config, tmp_path, log):
@@ -115,7 +115,7 @@ def test_pyramid_of_the_model_is_set_in_the_transform(config, tmp_path):
     runner = train(config, tmp_path, {"train_cfg.max_epochs": 1})
     transform = runner.train_dataloader.dataset.pipeline.transforms[1]
     assert isinstance(transform, PyramidViewTransform)
-    assert transform.spec is runner.model.pyramid
+    assert transform.views is runner.model.views
 
 
 def set_transform(cfg_options, **transform):
@@ -131,7 +131,9 @@ def set_transform(cfg_options, **transform):
 
 def test_transform_with_a_different_pyramid_is_rejected(config, tmp_path):
     other = dict(s0=dict(region=32, patch=32, num_prototypes=7, alpha=1.0))
-    with pytest.raises(ValueError, match=r"PyramidViewTransform and the model have different pyramids, Pyr.*: remove "):
+    with pytest.raises(
+        ValueError, match=r"PyramidViewTransform and the model have different pyramids, Views.*: remove "
+    ):
         train(config, tmp_path, set_transform({}, pyramid=other))
 
 
@@ -149,10 +151,10 @@ def test_transforms_of_wrapped_data_sets_are_found(images):
     transforms = [PyramidViewTransform() for _ in range(4)]
     inner = [UnlabelledImages(images, pipeline=[t]) for t in transforms]
     spec = PyramidSpec.from_config(dict(s0=dict(region=8, patch=8, num_prototypes=2, alpha=1.0)))
-    set_pyramid(ConcatDataset(inner[:3]), spec)
-    assert [t.spec for t in transforms[:3]] == [spec] * 3
+    set_views(ConcatDataset(inner[:3]), spec.views)
+    assert [t.views for t in transforms[:3]] == [spec.views] * 3
     with pytest.raises(ValueError, match="has no pyramid"):
-        _ = transforms[3].spec
+        _ = transforms[3].views
     set_epoch(RepeatDataset(inner[0], 2), 3, seed=5)
     assert [t._clock.tolist() for t in transforms[:2]] == [[5, 3], [-1, -1]]
     set_epoch(torch.arange(3), 3, seed=5)  # no transforms

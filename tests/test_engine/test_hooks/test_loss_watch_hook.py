@@ -22,8 +22,8 @@ def test_loss_stuck_at_ln_k_is_reported(config, tmp_path, log):
     # Ten iterations: reported after 4 and once more after 8.
     assert [m.split()[3] for m in found] == ["s0", "s1"] * 2
     assert re.search(
-        r"^The loss of s0 has stayed at ln K for 4 iterations \(ratio (0\.99\d|1\.0\d\d)\): its codes are "
-        r"uniform and it learns nothing\. Set model\.head\.assigner\.epsilon lower \(now 50; try "
+        r"^The loss of s0 has stayed at its value for equal embeddings for 4 iterations \(ratio (0\.99\d|1\.0\d\d)\): "
+        r"the codes of s0 are uniform and it learns nothing\. Set model\.head\.assigner\.epsilon lower \(now 50; try "
         r"0\.01\), use AdamW with lr 0\.003 .*See docs/small_batches\.md\.$",
         found[0],
     )
@@ -38,12 +38,13 @@ def test_falling_loss_is_not_reported(config, tmp_path, log):
     assert not [m for m in warnings_of(log) if m.startswith("The loss of ")]
 
 
-def watched(ratios, monkeypatch, **arguments):
-    """Returns the iterations, from 1, after which a warning was logged."""
+def watched(ratios, monkeypatch, *, unjudged=0, **arguments):
+    """Returns the iterations, from 1, after which a warning was logged; the first ``unjudged`` get no advice."""
     hook = LossWatchHook(**{"interval": 1, **arguments})
     warned = []
-    head = SimpleNamespace(assigner=SimpleNamespace(epsilon=0.05))
-    monkeypatch.setattr(loss_watch_hook, "head_of", lambda _: head)
+    advice = iter([None] * unjudged + ["advice"] * len(ratios))
+    model = SimpleNamespace(head=SimpleNamespace(stuck_advice=lambda _: next(advice)))
+    monkeypatch.setattr(loss_watch_hook, "model_of", lambda _: model)
     for iteration, ratio in enumerate(ratios):
         logger = SimpleNamespace(warning=lambda _, n=iteration: warned.append(n + 1))
         runner = SimpleNamespace(iter=iteration, logger=logger)
@@ -63,6 +64,8 @@ def test_iterations_at_which_a_stuck_loss_is_reported(monkeypatch):
     assert watched([2.5] * 8, monkeypatch, patience=5) == []
     assert watched([1.5, 1.2, 1.05] + [1.005] * 6, monkeypatch, patience=5) == [8]
     assert watched([1.0] * 12, monkeypatch, patience=6, interval=3) == [6, 12]
+    # Contrast: the count starts when the queue holds keys.
+    assert watched([1.0] * 10, monkeypatch, patience=3, unjudged=4) == [7, 10]
 
 
 def test_loss_that_is_not_finite_is_not_stuck(monkeypatch):

@@ -201,3 +201,25 @@ def test_resumes_from_its_state():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ForeachLARS(make_params(torch.float32), **kwargs)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_parameters_with_one_axis_can_be_excluded(weight_decay):
+    """They take the steps of plain SGD with momentum; the others those of the reference."""
+    params = [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64)) for shape in ((3, 4), (4,), (2, 3, 3), (1,))]
+    optimizer = ForeachLARS(params, lr=0.3, weight_decay=weight_decay, exclude_1d=True)
+    matrices = LarsReference([params[i].detach().numpy() for i in (0, 2)], weight_decay=weight_decay)
+    vectors = [params[i].detach().clone().requires_grad_() for i in (1, 3)]
+    plain = torch.optim.SGD(vectors, lr=0.3, momentum=0.9)
+    for _ in range(4):
+        for param in params:
+            param.grad = torch.randn_like(param)
+        for mine, theirs in zip((params[1], params[3]), vectors, strict=True):
+            theirs.grad = mine.grad.clone()
+        optimizer.step()
+        plain.step()
+        matrices.step([params[i].grad.numpy() for i in (0, 2)], 0.3)
+    for mine, theirs in zip((params[0], params[2]), matrices.params, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=1e-12)
+    for mine, theirs in zip((params[1], params[3]), vectors, strict=True):
+        torch.testing.assert_close(mine.data, theirs.data, rtol=1e-12, atol=0)

@@ -10,7 +10,8 @@ from scipy.stats import chisquare, ks_1samp, ks_2samp, uniform
 from small_augment import PAPER, SPEC
 from torchvision.transforms import ColorJitter, GaussianBlur, RandomCrop
 
-from sspyr_mm.models.data_preprocessors.augment_params import AugmentConfig, draw_params
+from sspyr_mm.models.data_preprocessors.augment_params import draw_params
+from sspyr_mm.views import AugmentSpec
 
 ALPHA = 1e-4  # a right implementation fails one test in ten thousand; seeds are fixed
 NUM_IMAGES = 2500
@@ -69,7 +70,7 @@ def test_colour_factors_are_distributed_as_torchvisions(drawn):
 
 def test_strengths_above_one_stop_at_zero():
     """As torchvision: the range is [max(0, 1 - s), 1 + s]."""
-    config = AugmentConfig(0.5, 1, (1.5, 0, 2, 0.5), 0, 0, (1, 1))
+    config = AugmentSpec(0.5, 1, (1.5, 0, 2, 0.5), 0, 0, (1, 1))
     factors = draw_params(range(200), SPEC.groups, config)["s2"].factors
     jitter = ColorJitter(1.5, 0, 2, 0.5)
     expected = [jitter.brightness, (1, 1), jitter.saturation, jitter.hue]
@@ -101,7 +102,7 @@ def test_operations_are_drawn_with_their_probability(drawn, name, probability):
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_probabilities_of_0_and_1_are_certain(name, probability):
     values = dict(flip_prob=0.5, jitter_prob=0.5, gray_prob=0.5, blur_prob=0.5)
-    config = AugmentConfig(**{**values, f"{name}_prob": probability}, jitter=(0.8, 0.8, 0.8, 0.2), blur_sigma=(0.1, 2))
+    config = AugmentSpec(**{**values, f"{name}_prob": probability}, jitter=(0.8, 0.8, 0.8, 0.2), blur_sigma=(0.1, 2))
     coins = getattr(draw_params(range(50), SPEC.groups, config)["s2"], name)
     assert (coins == bool(probability)).all()
 

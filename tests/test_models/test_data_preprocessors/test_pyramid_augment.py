@@ -91,7 +91,7 @@ def test_the_operation_named_first_is_done_first():
     factors = np.array([[2, 1, 0, 0]] * 2, np.float32)
     order = np.array([[0, 2, 1, 3], [2, 0, 1, 3]])
     params = PatchParams(**one, flip=off, jitter=~off, factors=factors, order=order, gray=off,
-                         blur=off, sigma=np.ones(2, np.float32), max_sigma=1.0)  # fmt: skip
+                         blur=off, solarize=off, sigma=np.ones(2, np.float32), max_sigma=1.0)  # fmt: skip
     reddish = torch.tensor([0.8, 0.1, 0.1]).view(1, 3, 1, 1).expand(2, 3, 8, 8).clone()
     got = colour(reddish, params)[:, 0, 0, 0].tolist()
     # First: red clamps to 1, then grey of (1, .2, .2). Second: grey of (.8, .1, .1), doubled.

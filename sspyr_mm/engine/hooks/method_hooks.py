@@ -1,5 +1,6 @@
-"""Hooks on the head: normalisation, freezing, queues. Their only state is the counters of the runner."""
+"""Hooks of the methods: prototypes, queues, momentum. Their only state is the counters of the runner."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sspyr_mm.engine.hooks.model_access import accumulative_counts, head_of
+from sspyr_mm.engine.hooks.model_access import accumulative_counts, head_of, model_of
+from sspyr_mm.models import MomentumModel
 
 
 @HOOKS.register_module()
@@ -91,3 +93,39 @@ class QueueHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Switches the queues on or off."""
         head_of(runner).use_queues(runner.epoch >= self.start_epoch)
+
+
+@HOOKS.register_module()
+class MomentumHook(Hook):
+    """Updates the momentum encoder after every optimizer step, and the queues after every iteration.
+
+    Args:
+        momentum: m, in [0, 1].
+        end: m after the last step, which m approaches on half a cosine; None: m is constant.
+
+    Raises:
+        ValueError: If a momentum is not in [0, 1].
+
+    Source: MoCo, equation 2; BYOL, section 3.2 (tau from 0.996 to 1).
+    """
+
+    def __init__(self, momentum: float = 0.999, end: float | None = None) -> None:
+        for value in (momentum, momentum if end is None else end):
+            if not 0 <= value <= 1:
+                raise ValueError(f"momentum and end must be in [0, 1], got {value}; MoCo uses 0.999")
+        self.momentum = momentum
+        self.end = end
+
+    def momentum_after(self, num_steps: int, num_total: int) -> float:
+        """Returns m of the update after a number of optimizer steps, of ``num_total``."""
+        if self.end is None:
+            return self.momentum
+        share = (math.cos(math.pi * num_steps / num_total) + 1) / 2
+        return self.end - (self.end - self.momentum) * share
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Updates."""
+        counts = accumulative_counts(runner)
+        stepped = runner.optim_wrapper.should_update()
+        steps, total = math.ceil((runner.iter + 1) / counts), math.ceil(runner.max_iters / counts)
+        model_of(runner, MomentumModel).finish_step(self.momentum_after(steps, total) if stepped else None)

@@ -1,0 +1,222 @@
+"""Pre-trains and evaluates every system of a table of the paper; what exists already is not repeated."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from mmengine.config import Config
+
+from sspyr_mm.benchmarks.results.result import Result, find_results
+from sspyr_mm.benchmarks.systems import System, Table
+from sspyr_mm.files import configs_dir
+
+_MOCO_FLOP = 2 * 16.4e9
+"""Operations per image and step of MoCo v2 with ResNet-50 at 224 px: two forward passes and one backward pass."""
+_GPU_FLOPS = 40e12
+"""Operations per second that a GPU is assumed to do in training, about a tenth of an H100's bfloat16 peak."""
+_MINI_SECONDS = 0.0033
+"""Seconds per image and step of MoCo v2 at mini size on two CPU cores."""
+_NUM_IMAGES = {"coco": 82_783, "imagenet": 1_281_167}
+_STUDENT_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""Quantiles of Student's t for 1, 2, ... degrees of freedom: half widths of a 95 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Settings of a reproduction."""
+
+    table: Table
+    scale: str  # full or mini
+    seeds: tuple[int, ...]
+    work_dir: Path
+    methods: tuple[str, ...] = ()  # names of systems; empty: all
+    data: dict[str, str | None]  # folders by option: images, imagenet, coco, voc, voc_masks
+    gpus: int = 1  # processes of a pre-training
+    epochs: int | None = None  # of pre-training; None: those of the config
+    num_images: int = 4000  # scenes of the mini size
+
+    @property
+    def systems(self) -> tuple[System, ...]:
+        """Systems to run, in the order of the table; at mini size there is one set of training images."""
+        chosen = [s for s in self.table.systems if self.scale == "full" or s.images == "coco"]
+        return tuple(s for s in chosen if not self.methods or s.folder is None or s.name in self.methods)
+
+    @property
+    def scenes(self) -> Path:
+        """Folder of the generated scenes of the mini size."""
+        return self.work_dir / f"scenes_{self.num_images}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command."""
+
+    what: str  # description
+    command: list[str]
+    is_done: bool
+    hours: float  # estimate
+
+
+def plan_steps(plan: Plan) -> list[Step]:
+    """Lists all commands of a reproduction, in order.
+
+    Raises ValueError for unknown methods, or if a folder of data is missing.
+    """
+    if unknown := sorted(set(plan.methods) - {s.name for s in plan.table.systems}):
+        names = ", ".join(s.name for s in plan.table.systems if s.folder)
+        raise ValueError(f"Table {plan.table.name} has no {', '.join(unknown)}: choose from {names}")
+    steps = list(_draw_scenes(plan)) if plan.scale == "mini" else []
+    trained = [system for system in plan.systems if system.folder]
+    for seed in plan.seeds:
+        for system in trained:
+            steps.append(_pretraining(plan, system, seed))
+        for system in trained:
+            steps.append(_evaluation(plan, system, seed, with_random=system is trained[0]))
+    return steps
+
+
+def run_steps(steps: Sequence[Step]) -> None:
+    """Runs the commands that are not done; raises ChildProcessError if one fails."""
+    left = [step for step in steps if not step.is_done]
+    for number, step in enumerate(left, start=1):
+        print(f"== {number}/{len(left)} {step.what}", file=sys.stderr, flush=True)
+        status = subprocess.run(step.command, check=False).returncode
+        if status == 130:
+            raise KeyboardInterrupt
+        if status:
+            raise ChildProcessError(
+                f"{step.what} ended with status {status}. Its output is above; repeat the command to continue. It was: "
+                f"{shlex.join(step.command)}"
+            )
+
+
+def _config(plan: Plan, system: System) -> Path:
+    return configs_dir() / str(system.folder) / f"{system.full if plan.scale == 'full' else system.mini}.py"
+
+
+def _options(plan: Plan, system: System) -> dict[str, Any]:
+    """Returns the changes of a system's config."""
+    if plan.scale == "full":
+        return {"train_cfg.max_epochs": plan.epochs} if plan.epochs else {}
+    return {
+        # A scene keeps its hues in all of its views: unless they are all jittered away, they are what is learned.
+        "model.data_preprocessor.jitter": (0.6, 0.6, 0.8, 0.5),
+        "model.data_preprocessor.jitter_prob": 1.0,
+        "model.data_preprocessor.blur_sigma": (0.1, 0.6),
+        "train_cfg.max_epochs": plan.epochs or 40,
+        "default_hooks.checkpoint.max_keep_ckpts": 1,
+        **system.mini_options,
+    }
+
+
+def _draw_scenes(plan: Plan) -> Iterator[Step]:
+    sizes = ["--num-train", str(plan.num_images), "--num-val", str(max(50, plan.num_images // 4)), "--size", "96"]
+    command = [sys.executable, "-m", "sspyr_mm", "toy-scenes", str(plan.scenes), *sizes, "--quiet"]
+    done = (plan.scenes / "annotations" / "instances_val2017.json").exists()
+    yield Step("draw scenes", command, done, plan.num_images * 5e-6)
+
+
+def _pretraining(plan: Plan, system: System, seed: int) -> Step:
+    options = {**_options(plan, system), "randomness.seed": seed}
+    epochs = options.get("train_cfg.max_epochs") or Config.fromfile(_config(plan, system)).train_cfg.max_epochs
+    if plan.scale == "mini":
+        images, hours = str(plan.scenes / "train2017"), plan.num_images * epochs * system.cost * _MINI_SECONDS / 3600
+    else:
+        option = {"coco": "images", "imagenet": "imagenet"}[system.images]
+        images = _given(plan, option)
+        hours = _NUM_IMAGES[system.images] * epochs * system.cost * _MOCO_FLOP / _GPU_FLOPS / 3600
+    tools = configs_dir().parent / "tools"
+    program = [sys.executable, str(tools / "train.py"), str(_config(plan, system))]
+    if plan.gpus > 1:
+        program = ["bash", str(tools / "dist_train.sh"), str(_config(plan, system)), str(plan.gpus)]
+    folder = _folder(plan, "pretrain", system, seed)
+    command = [*program, "--data-root", images, "--work-dir", str(folder), "--resume"]
+    command += ["--cfg-options", *(f"{key}={_text(value)}" for key, value in options.items())]
+    done = (folder / f"epoch_{epochs}.pth").exists()
+    return Step(f"pre-train {system.name}, seed {seed}", command, done, hours)
+
+
+def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> Step:
+    epochs = _options(plan, system).get("train_cfg.max_epochs")
+    epochs = epochs or Config.fromfile(_config(plan, system)).train_cfg.max_epochs
+    checkpoint = _folder(plan, "pretrain", system, seed) / f"epoch_{epochs}.pth"
+    if plan.scale == "mini":
+        flags = [flag.format(data=plan.scenes) for flag in plan.table.mini_flags]
+    else:
+        flags = [f"--{plan.table.needs.replace('_', '-')}", _given(plan, plan.table.needs)]
+    has_random = with_random and any(s.folder is None for s in plan.systems)
+    folder = _folder(plan, plan.table.name, system, seed)
+    command = [sys.executable, "-m", "sspyr_mm", "evaluate", str(checkpoint), "--protocol", plan.table.protocol, *flags]
+    command += ["--seeds", str(seed), "--work-dir", str(folder), *(["--random"] if has_random else [])]
+    done = len(_results(folder)) >= 1 + has_random
+    hours = plan.table.hours * (1 + has_random) if plan.scale == "full" else 0.1
+    return Step(f"evaluate {system.name}, seed {seed}", command, done, hours)
+
+
+def _given(plan: Plan, option: str) -> str:
+    if not (folder := plan.data.get(option)):
+        raise ValueError(f"Table {plan.table.name} at full size needs --{option.replace('_', '-')} DIR")
+    return folder
+
+
+def _folder(plan: Plan, kind: str, system: System, seed: int) -> Path:
+    return plan.work_dir / plan.scale / kind / system.slug / f"seed{seed}"
+
+
+def _text(value: Any) -> str:
+    """Formats a value as ``--cfg-options`` reads it."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def _results(folder: Path) -> list[Result]:
+    return list(find_results([str(folder)])) if any(folder.glob("result-*.json")) else []
+
+
+def table_of(plan: Plan) -> list[dict[str, Any]]:
+    """Returns a row per system: published and measured results in percent, and their values by seed.
+
+    ``half`` is half the width of the 95 % interval of the mean, None for fewer than two seeds.
+    """
+    rows = []
+    first = next(system for system in plan.systems if system.folder)
+    for system in plan.systems:
+        values = []
+        for seed in plan.seeds:
+            found = _results(_folder(plan, plan.table.name, system if system.folder else first, seed))
+            values += [r.value for r in found if (r.network == "random") is (system.folder is None)]
+        half = None
+        if 1 < len(values) <= len(_STUDENT_975) + 1:
+            half = _STUDENT_975[len(values) - 2] * stdev(values) / len(values) ** 0.5
+        rows.append(
+            {
+                "system": system.name,
+                "published": plan.table.published(system),
+                "measured": mean(values) if values else None,
+                "half": half,
+                "values": values,
+            }
+        )
+    return rows
+
+
+def to_markdown(plan: Plan, rows: Sequence[dict[str, Any]]) -> str:
+    """Formats the table; a mini result is not comparable with the published one, only its order is."""
+    epochs = {s.name: _options(plan, s).get("train_cfg.max_epochs", "the config's") for s in plan.systems if s.folder}
+    lines = [
+        f"Table {plan.table.name}, {plan.scale} size, seeds {', '.join(map(str, plan.seeds))}, "
+        f"{', '.join(sorted({str(e) for e in epochs.values()}))} epochs",
+        "",
+        "| system | published | measured | seeds |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        measured = "-" if row["measured"] is None else f"{row['measured']:.1f}"
+        measured += f" ± {row['half']:.1f}" if row["half"] is not None else ""
+        seeds = ", ".join(f"{value:.1f}" for value in row["values"])
+        lines.append(f"| {row['system']} | {row['published']:.1f} | {measured} | {seeds} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,162 @@
+"""The rows of the paper's tables: which config pre-trains each, at full size and at a size for CPUs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sspyr_mm.benchmarks.results.rows import PUBLISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """Row of a table."""
+
+    name: str  # as in the published results
+    folder: str | None = None  # of configs; None: random weights
+    full: str = "r50_coco_200e"  # config of the full size
+    mini: str = "r18_small"  # config of the mini size
+    images: str = "coco"  # training images of the full size: coco or imagenet
+    mini_options: Mapping[str, Any] = field(default_factory=dict)  # changes of the mini config
+    cost: float = 1.0  # multiply-adds per image and step over those of MoCo v2
+
+    @property
+    def slug(self) -> str:
+        """Name of its folders."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Table of the paper.
+
+    Downstream flags of the mini size make the protocol small enough for two CPU cores.
+    """
+
+    name: str
+    protocol: str
+    data: str  # name of the data set in published results
+    needs: str  # option of `evaluate` that names the data of the full size
+    hours: float  # estimate of the protocol on one GPU, per network
+    mini_flags: tuple[str, ...]  # options of `evaluate` at mini size, {data} is the folder of the scenes
+    systems: tuple[System, ...]
+
+    def published(self, system: System) -> float:
+        """Returns the published result of a system, in percent."""
+        found = [
+            r.value for r in PUBLISHED if (r.protocol, r.data, r.network) == (self.protocol, self.data, system.name)
+        ]
+        if len(found) != 1:
+            raise ValueError(f"Table {self.name} has {len(found)} published results of {system.name}")
+        return found[0]
+
+
+_EPSILON = {"model.head.assigner.epsilon": 0.005}
+"""SwAV's remedy for a loss that stays at ln K; small batches need it."""
+
+
+def _methods(images: str) -> tuple[System, ...]:
+    label = {"coco": "COCO", "imagenet": "ImageNet"}[images]
+    full = {"coco": "r50_coco_200e", "imagenet": "r50_in1k_100e"}[images]
+    rows: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
+        ("MoCo v2", "mocov2", 1.0, {}),
+        ("SwAV", "swav", 2.3, _EPSILON),
+        ("BYOL", "byol", 2.0, {}),
+        ("DenseCL", "densecl", 1.15, {}),
+        ("DetCo", "detco", 1.75, {}),
+        ("MaskCo", "maskco", 1.05, {}),
+        ("InsLoc", "insloc", 2.3, {}),
+    )
+    others = [
+        System(name=f"{name} ({label})", folder=folder, full=full, images=images, cost=cost, mini_options=options)
+        for name, folder, cost, options in rows
+    ]
+    ours = System(
+        name=f"SS-PRL ({label})",
+        folder="ssprl",
+        full=full,
+        images=images,
+        mini="r18_toy_scenes_40e",
+        cost=5.5,
+        mini_options=_EPSILON,
+    )
+    return (*others, ours)
+
+
+def _pyramid(name: str, full: str, mini: Mapping[str, Any]) -> System:
+    options = {**_EPSILON, **mini}
+    return System(name=name, folder="ssprl", full=full, mini="r18_toy_scenes_40e", cost=3.5, mini_options=options)
+
+
+_RANDOM = System(name="Random init")
+_ONE = _pyramid("SS-PRL, scale 0 alone", "r50_coco_200e_1scale", {"model.pyramid.s1": None})
+_SHARED = _pyramid(
+    "SS-PRL, two scales, shared prototypes", "r50_coco_200e_2scales_shared", {"model.head.shared_prototypes": True}
+)
+_TWO = _pyramid("SS-PRL, two scales", "r50_coco_200e_2scales", {})
+
+
+def _counts(full: str, name: str, coarse: int, fine: int) -> System:
+    """A row of table S-D; the mini size has a fifth of the prototypes."""
+    options = {"model.pyramid.s0.num_prototypes": coarse // 5, "model.pyramid.s1.num_prototypes": fine // 5}
+    return _pyramid(f"SS-PRL, two scales, {name}", f"r50_coco_200e_2scales_{full}", options)
+
+
+_LINEAR = (
+    "--train",
+    "{data}/annotations/instances_train2017.json",
+    "--test",
+    "{data}/annotations/instances_val2017.json",
+)
+
+TABLES = (
+    Table(
+        name="S-A",
+        protocol="fcn_voc",
+        data="voc12aug",
+        needs="voc_masks",
+        hours=3.0,
+        mini_flags=("--voc-masks", "{data}", "--size", "64", "--iterations", "500", "--batch-size", "16"),
+        systems=(_RANDOM, *_methods("coco")),
+    ),
+    Table(
+        name="S-B",
+        protocol="asl",
+        data="coco14",
+        needs="coco",
+        hours=20.0,
+        mini_flags=(*_LINEAR, "--size", "64", "--epochs", "5"),
+        systems=(_RANDOM, *_methods("coco"), *_methods("imagenet")),
+    ),
+    Table(
+        name="S-C",
+        protocol="linear",
+        data="voc07",
+        needs="voc",
+        hours=0.3,
+        mini_flags=(*_LINEAR, "--size", "64"),
+        systems=(_ONE, _SHARED, _TWO),
+    ),
+    Table(
+        name="S-D",
+        protocol="linear",
+        data="voc07",
+        needs="voc",
+        hours=0.3,
+        mini_flags=(*_LINEAR, "--size", "64"),
+        systems=(
+            _counts("k3000_k1500", "K0 3000, K1 1500", 3000, 1500),
+            _counts("k300_k1500", "K0 300, K1 1500", 300, 1500),
+            _TWO,
+            _counts("k300_k150", "K0 300, K1 150", 300, 150),
+            _ONE,
+        ),
+    ),
+)
+
+
+def find_table(name: str) -> Table:
+    """Returns the table with a name; raises ValueError if the name is unknown."""
+    for table in TABLES:
+        if table.name == name:
+            return table
+    raise ValueError(f"There is no table {name!r}: choose one of {', '.join(t.name for t in TABLES)}")

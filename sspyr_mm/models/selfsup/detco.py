@@ -1,0 +1,52 @@
+"""DetCo: contrast of images and of shuffled patches at every level of the backbone."""
+
+from collections.abc import Mapping
+
+import torch
+from mmpretrain.registry import MODELS
+from torch import Tensor
+from torch.nn import functional as F
+
+from sspyr_mm.models.layers import pool
+from sspyr_mm.models.losses import precise
+from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
+
+PATCHES = "jigsaw"
+"""Name of the group of patches."""
+
+
+@MODELS.register_module()
+class DetCo(MoCoV2):
+    """DetCo: MoCo v2 at every level of the backbone, for images, for their shuffled patches, and across the two.
+
+    Args: those of :class:`MomentumModel`. The views have a second group ``jigsaw``, the backbone returns the levels,
+    the neck is a :class:`LevelProjectors`. Terms of the head use the embeddings ``g0``, ``g1``, ... of images and
+    ``l0``, ``l1``, ... of patches at each level.
+
+    Source: DetCo, equations 1 to 5.
+    """
+
+    def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embeds one view of a batch.
+
+        Args:
+            encoder: ``backbone`` and ``neck``.
+            images: ``main`` (B, 1, 3, P, P) and ``jigsaw`` (B, M, 3, P', P').
+
+        Returns:
+            ``g0``, ..., ``l0``, ...: (B, D) of unit length, per level.
+        """
+        features = [
+            self.encode(x.flatten(0, 1), encoder["backbone"], reduce=_levels, per_image=x.shape[1]).unflatten(
+                0, x.shape[:2]
+            )
+            for x in (images[GROUP], images[PATCHES])
+        ]
+        wholes, parts = encoder["neck"](features[0].squeeze(1), features[1])
+        embedded = {f"{kind}{i}": z for kind, found in (("g", wholes), ("l", parts)) for i, z in enumerate(found)}
+        return {name: F.normalize(precise(z), dim=1) for name, z in embedded.items()}
+
+
+def _levels(feats: tuple[Tensor, ...]) -> Tensor:
+    """Returns the means of all levels, concatenated (N, sum of channels)."""
+    return torch.cat([pool(level) for level in feats], dim=1)

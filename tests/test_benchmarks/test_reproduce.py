@@ -1,0 +1,148 @@
+"""Reproduction of tables: the plan, what exists already, the table, and a real run."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import commands
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, plan_steps, table_of, to_markdown
+from sspyr_mm.benchmarks.results.result import Result, write_result
+from sspyr_mm.benchmarks.systems import TABLES, find_table
+from sspyr_mm.engine.options import merge_options
+
+DATA = dict(images="I", imagenet="N", coco="C", voc="V", voc_masks="M")
+SYSTEMS = {
+    (scale, system.folder, system.full, str(system.mini_options)): (table.name, system.name, scale)
+    for scale in ("mini", "full")
+    for table in TABLES
+    for system in table.systems
+    if system.folder
+}
+
+
+def plan_of(table="S-C", scale="mini", work_dir="W", **changes):
+    plan = Plan(table=find_table(table), scale=scale, seeds=(0, 1), work_dir=Path(work_dir), data=DATA)
+    return replace(plan, **changes)
+
+
+@pytest.mark.parametrize(("table", "name", "scale"), SYSTEMS.values(), ids=lambda x: str(x).replace(" ", "_"))
+def test_config_of_every_system_accepts_its_options_and_builds(table, name, scale):
+    plan = plan_of(table, scale)
+    (system,) = (s for s in plan.table.systems if s.name == name)
+    cfg = Config.fromfile(_config(plan, system))
+    merge_options(cfg, _options(plan, system))
+    init_default_scope("mmpretrain")
+    MODELS.build(cfg.model)
+    assert plan.table.published(system) > 40
+
+
+def test_rows_of_the_tables_are_those_of_the_paper():
+    assert [len(table.systems) for table in TABLES] == [9, 17, 3, 5]
+    names = [s.name for s in find_table("S-A").systems]
+    assert names == ["Random init", *(f"{m} (COCO)" for m in (
+        "MoCo v2", "SwAV", "BYOL", "DenseCL", "DetCo", "MaskCo", "InsLoc", "SS-PRL"))]  # fmt: skip
+    published = [find_table("S-D").published(s) for s in find_table("S-D").systems]
+    assert published == [77.6, 79.6, 79.9, 79.9, 79.2]
+    with pytest.raises(ValueError, match="no table 'S-E': choose one of S-A, S-B, S-C, S-D"):
+        find_table("S-E")
+
+
+def test_plan_lists_every_command_once_and_knows_what_exists(tmp_path):
+    plan = plan_of("S-C", work_dir=tmp_path)
+    steps = plan_steps(plan)
+    assert [step.what.split()[0] for step in steps] == ["draw", *(["pre-train"] * 3 + ["evaluate"] * 3) * 2]
+    assert not any(step.is_done for step in steps)
+    (tmp_path / "mini/pretrain/ss-prl-two-scales/seed1").mkdir(parents=True)
+    (tmp_path / "mini/pretrain/ss-prl-two-scales/seed1/epoch_40.pth").touch()
+    done = [step.what for step in plan_steps(plan) if step.is_done]
+    assert done == ["pre-train SS-PRL, two scales, seed 1"]
+
+
+def test_seeds_and_budget_are_the_same_for_all_methods(tmp_path):
+    plan = plan_of("S-A", work_dir=tmp_path)
+    commands_ = [shlex.join(step.command) for step in plan_steps(plan) if step.what.startswith("pre-train")]
+    assert len(commands_) == 8 * 2
+    for command in commands_:
+        assert "train_cfg.max_epochs=40" in command and "model.data_preprocessor.jitter=[0.6,0.6,0.8,0.5]" in command
+    assert sum("randomness.seed=1" in command for command in commands_) == 8
+
+
+def test_full_size_states_the_missing_data():
+    plan = plan_of("S-B", "full", data={**DATA, "imagenet": None})
+    with pytest.raises(ValueError, match="Table S-B at full size needs --imagenet DIR"):
+        plan_steps(plan)
+    only_coco = replace(plan, methods=("SwAV (COCO)",))
+    steps = plan_steps(only_coco)
+    assert [step.what for step in steps] == [
+        f"{w} SwAV (COCO), seed {s}" for s in (0, 1) for w in ("pre-train", "evaluate")
+    ]
+    assert "--random" in steps[1].command and "r50_coco_200e.py" in " ".join(steps[0].command)
+    # 82 783 images x 200 epochs x 2.3 times MoCo v2's 16.4 G multiply-adds at 40 TFLOP/s.
+    assert steps[0].hours == pytest.approx(82783 * 200 * 2.3 * 2 * 16.4e9 / 40e12 / 3600)
+
+
+def test_unknown_methods_are_rejected():
+    with pytest.raises(ValueError, match=r"Table S-C has no SwAV: choose from SS-PRL, scale 0 alone, "):
+        plan_steps(plan_of(methods=("SwAV",)))
+
+
+def write(folder, network, value, seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    about = dict(sha256="0" * 64, identity=f"{network}{seed}")
+    result = Result(network, "fcn_voc", "voc07", seed, "mIoU", value, False, about, {}, "d", {})
+    write_result(result, str(folder / f"result-{network}.json"))
+
+
+def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
+    plan = plan_of("S-A", work_dir=tmp_path, methods=("MoCo v2 (COCO)", "BYOL (COCO)"))
+    for seed, values in ((0, (20.0, 30.0, 31.0)), (1, (22.0, 34.0, 30.0))):
+        folder = tmp_path / "mini/S-A"
+        write(folder / f"moco-v2-coco/seed{seed}", "random", values[0], seed)
+        write(folder / f"moco-v2-coco/seed{seed}", "epoch_40.pth", values[1], seed)
+        if seed == 0:
+            write(folder / f"byol-coco/seed{seed}", "epoch_40.pth", values[2], seed)
+    rows = table_of(plan)
+    assert [(r["system"], r["published"], r["measured"], r["values"]) for r in rows] == [
+        ("Random init", 40.7, 21.0, [20.0, 22.0]),
+        ("MoCo v2 (COCO)", 57.3, 32.0, [30.0, 34.0]),
+        ("BYOL (COCO)", 54.1, 31.0, [31.0]),
+    ]
+    # Student's t with one degree of freedom: 12.71 s / sqrt(2), s = sqrt(8).
+    assert rows[1]["half"] == pytest.approx(12.71 * 2.0, rel=1e-3)
+    assert rows[2]["half"] is None
+    text = to_markdown(plan, rows)
+    assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 30.0, 34.0 |" in text
+    assert [step.what for step in plan_steps(plan) if step.is_done] == [
+        "evaluate MoCo v2 (COCO), seed 0",
+        "evaluate BYOL (COCO), seed 0",
+        "evaluate MoCo v2 (COCO), seed 1",
+    ]
+
+
+def test_values_are_formatted_as_options_are_read():
+    assert [_text(value) for value in ((0.6, 0.5), None, 3, True)] == ["[0.6,0.5]", "None", "3", "True"]
+
+
+def test_dry_run_prints_the_plan(tmp_path):
+    done = commands.run("-m", "sspyr_mm", "reproduce", "S-D", "--dry-run", "--work-dir", tmp_path / "w")
+    assert "tools/train.py" in done.stdout and "11 of 11 steps left" in done.stdout
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_two_systems_are_trained_evaluated_and_not_repeated(tmp_path):
+    names = ["SS-PRL, scale 0 alone", "SS-PRL, two scales"]
+    arguments = ["S-C", "--epochs", 1, "--num-images", 200, "--work-dir", tmp_path, "--methods", *names]
+    first = commands.run("-m", "sspyr_mm", "reproduce", *arguments)
+    assert "| SS-PRL, two scales | 79.9 | " in first.stdout
+    rows = json.loads((tmp_path / "mini/table_S-C.json").read_text())
+    assert all(0 < row["measured"] < 100 for row in rows if row["system"] in names)
+    again = commands.run("-m", "sspyr_mm", "reproduce", *arguments)
+    assert "0 of 5 steps left" in again.stdout
