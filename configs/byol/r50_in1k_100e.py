@@ -1,6 +1,7 @@
 # BYOL, ResNet-50 on ImageNet-1k without labels; row "BYOL" of the paper's table S-B (ImageNet).
 # Command: tools/dist_train.sh configs/byol/r50_in1k_100e.py 8      (8 x 32 images)
-# All numbers are the authors' for 100 epochs, with their lr of 0.45 per 256 images. Not reproduced here.
+# lr (0.45 per 256 images), decay, warm-up and momentum: the authors' for 100 epochs, with 256 images instead of 4096
+# and bilinear crops. Not reproduced here.
 _base_ = "./r50_coco_200e.py"
 
 train_dataloader = dict(dataset=dict(data_root="data/imagenet/train"))

@@ -1,7 +1,7 @@
 # DetCo, ResNet-50 on COCO train2014 without labels; row "DetCo" of the paper's tables S-A and S-B (COCO).
-# Command: tools/dist_train.sh configs/detco/r50_coco_200e.py 4      (4 x 32 images; 1 x 128 computes the same)
-# Views, weights of the levels, queues, temperature and momentum: the authors'. Width of the projectors: a choice, none
-# was published. lr: a choice, that of the unofficial code for a batch of 128. Not reproduced here.
+# Command: tools/dist_train.sh configs/detco/r50_coco_200e.py 4      (4 x 32 images; 1 x 128 is equivalent)
+# Views, queues and momentum: the authors'. Weights of the levels, temperature and lr: the unofficial code's. Width of
+# the projectors: a choice, none was published. Not reproduced here.
 _base_ = "../mocov2/r50_coco_200e.py"
 
 model = dict(

@@ -1,6 +1,6 @@
 # DetCo, ResNet-50 on ImageNet-1k without labels; row "DetCo" of the paper's table S-B (ImageNet).
 # Command: tools/dist_train.sh configs/detco/r50_in1k_100e.py 8      (8 x 32 images)
-# lr: the authors' 0.03 for 256 images; 100 epochs instead of 200. Not reproduced here.
+# lr: the authors' 0.03 for 256 images; 100 epochs instead of 200, cosine per iteration. Not reproduced here.
 _base_ = "./r50_coco_200e.py"
 
 train_dataloader = dict(dataset=dict(data_root="data/imagenet/train"))

@@ -92,7 +92,7 @@ def _read_config(path: Path) -> Config:
     cfg = Config.fromfile(path)
     problems = [f"no {n}" for n in ("train_dataloader", "optim_wrapper") if n not in cfg]
     if cfg.get("model", {}).get("type") != "SSPRL":
-        problems.append("its model is not SSPRL")
+        problems.append("its model is not SSPRL, which alone is measured")
     if problems:
         raise ValueError(
             f"{path} is not a pre-training config ({', '.join(problems)}); pass one of configs/ssprl, or one that "

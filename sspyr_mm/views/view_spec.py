@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sspyr_mm.views.checks import check_count, check_geometry, check_keys, check_range, tuples
+from sspyr_mm.views.checks import check_count, check_geometry, check_keys, check_range, is_number, tuples
 
 NUM_VIEWS = 2
 """Views of an image, unless a group states another number."""
@@ -62,8 +62,11 @@ class AugmentSpec:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name.endswith("_prob") and not 0 <= value <= 1:
-                raise ValueError(f"{field.name} must be in [0, 1], got {value}")
+            if field.name.endswith("_prob"):
+                if not is_number(value) or not 0 <= value <= 1:
+                    raise ValueError(f"{field.name} must be in [0, 1], got {value!r}")
+            elif not isinstance(value, tuple) or not all(map(is_number, value)):
+                raise ValueError(f"{field.name} must be several numbers, got {value!r}")
         if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
             raise ValueError(
                 "jitter must be four strengths >= 0 (brightness, contrast, saturation, hue <= 0.5), "
@@ -188,6 +191,8 @@ def _group_from_config(name: str, cfg: Mapping[str, Any]) -> GroupSpec:
     check_keys(where, cfg, {f.name for f in fields(GroupSpec)} - {"name"}, required=("region", "patch"))
     kwargs = dict(cfg)
     augment = kwargs.pop("augment", None) or ()
+    if not isinstance(augment, (Mapping, list, tuple)):
+        raise TypeError(f"{where}.augment must be a dict, or a list of one dict per view, got {augment!r}")
     changes = (augment,) if isinstance(augment, Mapping) else tuple(augment)
     group = GroupSpec(name=name, augment=changes, **tuples(kwargs))
     check_count(f"{where}.num_views", group.num_views)

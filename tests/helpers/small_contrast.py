@@ -93,7 +93,7 @@ def config_of(name="MoCoV2", **changes):
     """The config of a model; ``changes`` are merged into its dicts, those of another type replace them."""
     cfg = copy.deepcopy(MODELS_BY_NAME[name])
     for key, value in changes.items():
-        same = isinstance(value, dict) and value.get("type", cfg[key]["type"]) == cfg[key]["type"]
+        same = key != "views" and isinstance(value, dict) and value.get("type", cfg[key]["type"]) == cfg[key]["type"]
         cfg[key] = {**cfg[key], **value} if same else value
     return cfg
 

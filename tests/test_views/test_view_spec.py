@@ -64,9 +64,11 @@ def test_invalid_views_are_rejected(fields, message):
         spec_of(**fields)
 
 
-@pytest.mark.parametrize("views", [3, dict(main=3), dict(main=dict(**MAIN, augment=[1, 2]))])
+@pytest.mark.parametrize(
+    "views", [3, dict(main=3), dict(main=dict(**MAIN, augment=[1, 2])), dict(main=dict(**MAIN, augment=3))]
+)
 def test_values_of_another_type_are_rejected(views):
-    with pytest.raises(TypeError, match=r"must (be a|hold) dict"):
+    with pytest.raises(TypeError, match=r"must (be a dict|hold dicts)"):
         ViewsSpec.from_config(views)
 
 
@@ -102,9 +104,18 @@ def test_one_dict_changes_all_views():
     assert params.gray.all() and (params.factors[:, :3] == 1).all()
 
 
-def test_invalid_distribution_of_a_view_is_rejected():
-    views = dict(main=dict(**MAIN, augment=[{}, dict(solarize_prob=1.5)]))
-    with pytest.raises(ValueError, match=r"solarize_prob must be in \[0, 1\], got 1.5"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(solarize_prob=1.5), "solarize_prob must be in [0, 1], got 1.5"),
+        (dict(blur_prob="0.5"), "blur_prob must be in [0, 1], got '0.5'"),
+        (dict(jitter=0.4), "jitter must be several numbers, got 0.4"),
+        (dict(blur_sigma=(1.0, "2")), "blur_sigma must be several numbers, got (1.0, '2')"),
+    ],
+)
+def test_invalid_distribution_of_a_view_is_rejected(change, message):
+    views = dict(main=dict(**MAIN, augment=[{}, change]))
+    with pytest.raises(ValueError, match=re.escape(message)):
         PyramidAugment(views=views)
 
 

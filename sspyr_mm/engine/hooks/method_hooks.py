@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from sspyr_mm.engine.hooks.model_access import accumulative_counts, head_of, model_of
 from sspyr_mm.models import MomentumModel
+from sspyr_mm.views.checks import is_number
 
 
 @HOOKS.register_module()
@@ -111,8 +112,8 @@ class MomentumHook(Hook):
 
     def __init__(self, momentum: float = 0.999, end: float | None = None) -> None:
         for value in (momentum, momentum if end is None else end):
-            if not 0 <= value <= 1:
-                raise ValueError(f"momentum and end must be in [0, 1], got {value}; MoCo uses 0.999")
+            if not is_number(value) or not 0 <= value <= 1:
+                raise ValueError(f"momentum and end must be in [0, 1], got {value!r}; MoCo uses 0.999")
         self.momentum = momentum
         self.end = end
 

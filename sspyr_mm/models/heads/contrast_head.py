@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sspyr_mm.models.assigners import FeatureQueue
 from sspyr_mm.models.losses import info_nce, precise
 from sspyr_mm.models.state_check import check_head_state
+from sspyr_mm.views.checks import check_count, is_number
 
 
 class Term(NamedTuple):
@@ -53,9 +54,12 @@ class ContrastHead(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0, got {temperature}; MoCo v2 uses 0.2")
+        if not is_number(temperature) or temperature <= 0:
+            raise ValueError(f"temperature must be > 0, got {temperature!r}; MoCo v2 uses 0.2")
+        check_count("queue_length", queue_length, remedy="; MoCo uses 65536 keys")
         self.temperature = temperature
+        if not isinstance(terms or {}, Mapping):
+            raise TypeError(f"terms must be a dict of dicts, e.g. dict(main=dict(weight=1.0)), got {terms!r}")
         self.terms = {name: _term(name, cfg) for name, cfg in (terms or {"main": {}}).items()}
         names = dict.fromkeys(term.queue for term in self.terms.values())
         self.queues = nn.ModuleDict(
@@ -114,10 +118,14 @@ class ContrastHead(BaseModule):
 
 
 def _term(name: str, cfg: Mapping[str, Any]) -> Term:
+    if "loss" in name or "." in name:  # mmengine adds up all values whose names contain "loss"
+        raise ValueError(f"terms.{name}: a name must not contain 'loss' or a dot; rename the term")
+    if not isinstance(cfg, Mapping):
+        raise TypeError(f"terms.{name} must be a dict such as dict(weight=1.0), got {cfg!r}")
     if unknown := sorted(set(cfg) - set(Term._fields)):
         raise ValueError(f"terms.{name} has unknown fields {unknown}: allowed are {list(Term._fields)}")
     key = cfg.get("key", name)
     term = Term(cfg.get("query", name), key, cfg.get("queue", key), cfg.get("weight", 1.0))
-    if term.weight < 0:
-        raise ValueError(f"terms.{name}.weight must be >= 0, got {term.weight}")
+    if not is_number(term.weight) or term.weight < 0:
+        raise ValueError(f"terms.{name}.weight must be a number >= 0, got {term.weight!r}")
     return term

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -12,17 +11,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-_ROWS_PER_IMAGE = ContextVar("rows_per_image", default=1)
+from sspyr_mm.views.checks import check_count
+
+_rows = 1
+"""Consecutive rows of a batch that belong to one image; a plain global, on which torch.compile specialises."""
+
+
+def current_rows_per_image() -> int:
+    """Returns the number set by :func:`rows_per_image`."""
+    return _rows
 
 
 @contextmanager
 def rows_per_image(count: int) -> Iterator[None]:
     """Tells grouped norm layers that ``count`` consecutive rows of a batch belong to one image."""
-    token = _ROWS_PER_IMAGE.set(count)
+    global _rows
+    before, _rows = _rows, count
     try:
         yield
     finally:
-        _ROWS_PER_IMAGE.reset(token)
+        _rows = before
 
 
 # In mmengine's registry, like its other norm layers: mmcv builds them in any scope.
@@ -49,8 +57,7 @@ class GroupedBatchNorm(_BatchNorm):
     _abbr_ = "bn"
 
     def __init__(self, num_features: int, group_size: int = 32, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
-        if group_size < 1:
-            raise ValueError(f"group_size must be >= 1, got {group_size}; MoCo uses 32 images")
+        check_count("group_size", group_size, remedy="; MoCo uses 32 images")
         super().__init__(num_features, eps=eps, momentum=momentum)
         self.group_size = group_size
 
@@ -60,15 +67,23 @@ class GroupedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalises (N, C, ...)."""
-        rows = _ROWS_PER_IMAGE.get()
-        num_groups = math.ceil(len(input) / (self.group_size * rows))
+        num_images, rest = divmod(len(input), _rows)
+        if rest:
+            raise ValueError(f"{len(input)} rows are not a multiple of {_rows} rows per image")
+        if self.training and input.numel() == input.shape[1]:
+            raise ValueError(
+                "Batch norm needs more than one value per channel, got a batch of one image whose map is 1 x 1: set "
+                "train_dataloader.batch_size=2 or more"
+            )
+        num_groups = math.ceil(num_images / self.group_size)
         if not self.training or num_groups < 2:
             return super().forward(input)
         mean, var = self.running_mean, self.running_var
         if mean is None or var is None or self.momentum is None or self.num_batches_tracked is None:
             raise ValueError("GroupedBN needs running averages with a fixed momentum")
         means, vars_ = (x.expand(num_groups, -1).clone() for x in (mean, var))
-        sizes = [len(x) * rows for x in torch.empty(len(input) // rows).tensor_split(num_groups)]
+        size, larger = divmod(num_images, num_groups)
+        sizes = [(size + (i < larger)) * _rows for i in range(num_groups)]
         parts = [
             F.batch_norm(x, means[i], vars_[i], self.weight, self.bias, True, self.momentum, self.eps)
             for i, x in enumerate(input.split(sizes))
@@ -87,6 +102,8 @@ def average_statistics(model: nn.Module) -> None:
 
     Args:
         model: Model whose layers are changed in place.
+
+    Deviation: in MoCo, every process keeps the running averages of its own images, and those of the first are saved.
     """
     layers = [m for m in model.modules() if isinstance(m, GroupedBatchNorm)]
     buffers = [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]

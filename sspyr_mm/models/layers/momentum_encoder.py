@@ -12,7 +12,7 @@ class MomentumEncoder(nn.ModuleDict):
     """Momentum copy phi of trained modules theta: ``phi = m * phi + (1 - m) * theta``, parameters only.
 
     Buffers such as running averages are its own. State: parameters without gradient and buffers, in the checkpoint.
-    A checkpoint without them, such as one of a backbone, sets them to the trained modules' values.
+    A checkpoint without one of the modules, such as one of a backbone, sets it to the trained module's values.
 
     Args:
         trained: Modules to copy, by name.
@@ -23,6 +23,7 @@ class MomentumEncoder(nn.ModuleDict):
     def __init__(self, trained: Mapping[str, nn.Module]) -> None:
         super().__init__({name: copy.deepcopy(module) for name, module in trained.items()})
         self.requires_grad_(False)
+        self.is_loaded = False  # whether a checkpoint was loaded since the last change of this flag
         # A list is not registered: the trained modules belong to the model.
         self._trained = [dict(trained)]
 
@@ -44,13 +45,14 @@ class MomentumEncoder(nn.ModuleDict):
         torch._foreach_lerp_(mine, trained, 1 - momentum)
 
     def fill_missing(self, model: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-        """Pre-hook of the model's ``load_state_dict`` that adds the copies to a checkpoint without any."""
+        """Pre-hook of the model's ``load_state_dict`` that adds copies of the modules that a checkpoint lacks."""
+        self.is_loaded = True
         own = next(name for name, module in model.named_modules() if module is self) + "."
-        if any(name.startswith(prefix + own) for name in state_dict):
-            return
-        for part in self._trained[0]:
-            found = {name: x for name, x in state_dict.items() if name.startswith(f"{prefix}{part}.")}
-            state_dict.update({prefix + own + name.removeprefix(prefix): x for name, x in found.items()})
+        for part, module in self._trained[0].items():
+            if any(name.startswith(f"{prefix}{own}{part}.") for name in state_dict):
+                continue
+            for name, value in module.state_dict(prefix=f"{part}.").items():
+                state_dict[f"{prefix}{own}{name}"] = state_dict.get(prefix + name, value)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

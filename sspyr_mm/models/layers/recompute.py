@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import copy_context
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
+
+from sspyr_mm.models.layers.grouped_norm import current_rows_per_image, rows_per_image
 
 _STAGES = ("stages", "layers")
 """Attributes in which backbones other than ResNets hold their stages or blocks."""
@@ -32,11 +33,13 @@ def recomputed(function: Callable[[Tensor], Tensor], module: nn.Module, x: Tenso
     two passes are autograd's here.
     """
     contexts = partial(_contexts, module)
-    # The backward pass runs outside of the caller's context variables.
-    context = copy_context()
-    return checkpoint(
-        partial(_uncached, lambda given: context.run(function, given)), x, use_reentrant=False, context_fn=contexts
-    )
+    rows = current_rows_per_image()  # the backward pass runs outside of the caller's context
+
+    def run(given: Tensor) -> Tensor:
+        with rows_per_image(rows):
+            return function(given)
+
+    return checkpoint(partial(_uncached, run), x, use_reentrant=False, context_fn=contexts)
 
 
 def _uncached(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -8,15 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-_CHUNK_BYTES = 2**28
-"""Largest size of the logits of a chunk of queries."""
+_CHUNK_BYTES = 2**26
+"""Largest size of the logits of a chunk of queries; a step needs about four times as much."""
 
 
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
     """Computes the mean cross-entropy of identifying the key of a query among the negatives.
 
     ``mean_i log(exp(q_i.k_i / T) + sum_j exp(q_i.n_j / T)) - q_i.k_i / T``. Logits of many queries are computed in
-    chunks, and again in the backward pass, so that at most 256 MB of them exist at a time.
+    chunks, and again in the backward pass, so that they need about 256 MB at a time.
 
     Args:
         queries: (N, D) of unit length, float32.
@@ -40,9 +40,10 @@ def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, *, temperature: f
 
 
 def _summed(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    positive = (queries * keys).sum(1, keepdim=True)
-    logits = torch.cat([positive, F.linear(queries, negatives)], dim=1) / temperature
-    return (logits.logsumexp(1) - logits[:, 0]).sum()
+    positive = (queries * keys).sum(1) / temperature
+    # Not one matrix with the positives: its copy, and that of its division, would each be as large.
+    others = F.linear(queries / temperature, negatives).logsumexp(1)
+    return (torch.logaddexp(others, positive) - positive).sum()
 
 
 def regression(predictions: Tensor, targets: Tensor) -> Tensor:

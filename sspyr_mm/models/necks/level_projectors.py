@@ -35,6 +35,7 @@ class LevelProjectors(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.in_channels = tuple(in_channels)
+        self.num_patches = num_patches
         local = [num_patches * c for c in in_channels]
         self.global_mlps = nn.ModuleList(build_mlp(c, hid_channels or c, out_channels) for c in in_channels)
         self.local_mlps = nn.ModuleList(build_mlp(c, hid_channels or c, out_channels) for c in local)
@@ -49,6 +50,11 @@ class LevelProjectors(BaseModule):
         Returns:
             Per level, (B, D) of images and of patches.
         """
+        if images.shape[-1] != sum(self.in_channels):
+            raise ValueError(
+                f"The backbone gives {images.shape[-1]} channels, but neck.in_channels are {self.in_channels}: set "
+                "backbone.out_indices=(0, 1, 2, 3) and the channels of its levels"
+            )
         wholes = images.split(self.in_channels, dim=-1)
         parts = patches.split(self.in_channels, dim=-1)
         return (

@@ -45,6 +45,7 @@ class RegionProjector(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         norm = partial(_norm, dict(norm_cfg))
+        self.in_channels = tuple(in_channels)
         self.size = size
         self.fpn = FeaturePyramidNetwork(list(in_channels), channels, norm_layer=norm)
         convs = [
@@ -80,6 +81,11 @@ class RegionProjector(BaseModule):
         Returns:
             Per level, (B, D).
         """
+        if (given := tuple(x.shape[1] for x in feats)) != self.in_channels:
+            raise ValueError(
+                f"The backbone gives levels of {given} channels, but neck.in_channels are {self.in_channels}: set "
+                "backbone.out_indices=(0, 1, 2, 3) and the channels of its levels"
+            )
         levels = self.fpn({str(i): x for i, x in enumerate(feats)}).values()
         regions = [crop_map(x, b, side, size=self.size) for x, b in zip(levels, boxes, strict=True)]
         # The levels of an image are consecutive rows, which share the group of the image in norm layers.

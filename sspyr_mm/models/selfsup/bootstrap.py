@@ -31,6 +31,7 @@ class Bootstrap(MomentumModel):
         Returns:
             See :meth:`BootstrapHead.loss`.
         """
+        self.begin_step()
         views = [x.squeeze(1) for x in inputs[GROUP]]
         online = [self._project(self.trained, x) for x in views]
         with torch.no_grad():

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sspyr_mm.models.losses import precise
+from sspyr_mm.models.necks import DenseProjector
 from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 
 
@@ -24,6 +25,12 @@ class DenseMoCo(MoCoV2):
 
     Source: DenseCL, equations 2 to 5; WXinlong/DenseCL ``densecl.py``.
     """
+
+    projector = DenseProjector
+
+    def embedding_names(self) -> tuple[list[str], list[str], list[str]]:
+        """See :meth:`MoCoV2.embedding_names`."""
+        return ["main", "dense"], ["main", "matched"], ["main", "dense"]
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds images and the H * W positions of their maps.

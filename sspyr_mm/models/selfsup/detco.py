@@ -1,6 +1,7 @@
 """DetCo: contrast of images and of shuffled patches at every level of the backbone."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmpretrain.registry import MODELS
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from sspyr_mm.models.layers import pool
 from sspyr_mm.models.losses import precise
+from sspyr_mm.models.necks import LevelProjectors
 from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 
 PATCHES = "jigsaw"
@@ -25,6 +27,24 @@ class DetCo(MoCoV2):
 
     Source: DetCo, equations 1 to 5.
     """
+
+    groups = (GROUP, PATCHES)
+    projector = LevelProjectors
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        group = next(group for group in self.views.groups if group.name == PATCHES)
+        if not group.jigsaw or group.num_views != 2 or group.num_patches != self.neck.num_patches:
+            raise ValueError(
+                f"DetCo needs views.{PATCHES}=dict(jigsaw=True, num_views=2, ...) with as many cells as the neck's "
+                f"num_patches={self.neck.num_patches}, got jigsaw={group.jigsaw}, num_views={group.num_views}, grid="
+                f"{group.grid}"
+            )
+
+    def embedding_names(self) -> tuple[list[str], list[str], list[str]]:
+        """See :meth:`MoCoV2.embedding_names`."""
+        names = [f"{kind}{i}" for kind in "gl" for i in range(len(self.neck.in_channels))]
+        return names, names, names
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds one view of a batch.

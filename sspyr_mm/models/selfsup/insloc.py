@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sspyr_mm.models.losses import precise
+from sspyr_mm.models.necks import RegionProjector
 from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 
 
@@ -22,6 +23,13 @@ class InsLoc(MoCoV2):
     Source: InstanceLoc, sections 3.1 to 3.3; limbo0000/InstanceLoc ``insloc_fpn.py``.
     Deviation: backgrounds are the other images of the batch.
     """
+
+    projector = RegionProjector
+
+    def embedding_names(self) -> tuple[list[str], list[str], list[str]]:
+        """See :meth:`MoCoV2.embedding_names`."""
+        names = [f"p{i}" for i in range(len(self.neck.in_channels))]
+        return names, names, names
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds the foregrounds of one view of a batch.

@@ -1,7 +1,7 @@
 """Momentum contrast: queries of a trained encoder, keys of its momentum copy, queues of earlier keys."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from mmpretrain.registry import MODELS
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder, average_statistics
 from sspyr_mm.models.losses import precise
+from sspyr_mm.models.necks import DenseProjector, LevelProjectors, MLPProjector, RegionProjector
 from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
 from sspyr_mm.models.state_check import check_head_state
 from sspyr_mm.views import ViewsSpec
@@ -32,8 +33,12 @@ class MomentumModel(ViewModel):
         **kwargs: Arguments of :class:`ViewModel`.
 
     Raises:
-        ValueError: If there is no group ``main`` of two views with one patch each.
+        ValueError: If there is no group ``main`` of two views with one patch each, or a group that the method does not
+            use.
     """
+
+    groups: ClassVar[tuple[str, ...]] = (GROUP,)
+    """Groups of views that the method uses."""
 
     def __init__(
         self,
@@ -45,17 +50,28 @@ class MomentumModel(ViewModel):
         **kwargs: Any,
     ) -> None:
         spec = ViewsSpec.from_config(views)
-        if not any(g.name == GROUP and g.num_views == 2 and g.num_patches == 1 for g in spec.groups):
-            raise ValueError(
-                f"{type(self).__name__} needs a group of two views: views=dict({GROUP}=dict(num_views=2, ...))"
-            )
+        self._check_views(spec)
+        if not isinstance(neck, dict):
+            raise TypeError(f"{type(self).__name__} needs a neck, e.g. neck=dict(type='MLPProjector'), got {neck!r}")
         neck, head = with_one_size(neck, head)
         super().__init__(spec, backbone, neck, head, {**(data_preprocessor or {}), "with_seeds": True}, **kwargs)
+        # Before the copy, which has the same checks.
+        self.neck._register_load_state_dict_pre_hook(check_head_state, with_module=True)
         self.momentum = MomentumEncoder(self.trained)
         if kwargs.get("compile_backbone"):  # copies are not compiled
             self.momentum["backbone"].compile(dynamic=False)
         self._register_load_state_dict_pre_hook(self.momentum.fill_missing, with_module=True)
-        self.neck._register_load_state_dict_pre_hook(check_head_state, with_module=True)
+        self._is_pending = False
+
+    def _check_views(self, spec: ViewsSpec) -> None:
+        found = {group.name: group for group in spec.groups}
+        main = found.get(GROUP)
+        if main is None or main.num_views != 2 or main.num_patches != 1:
+            raise ValueError(
+                f"{type(self).__name__} needs a group of two views: views=dict({GROUP}=dict(num_views=2, ...))"
+            )
+        if set(found) != set(self.groups):
+            raise ValueError(f"{type(self).__name__} uses the groups {list(self.groups)} of views, got {list(found)}")
 
     @property
     def trained(self) -> dict[str, nn.Module]:
@@ -63,9 +79,24 @@ class MomentumModel(ViewModel):
         return {"backbone": self.backbone, "neck": self.neck}
 
     def init_weights(self) -> None:
-        """Initialises weights and copies them to the momentum encoder."""
+        """Initialises weights and copies them to the momentum encoder, unless a checkpoint of the model has one."""
+        self.momentum.is_loaded = False
         super().init_weights()
-        self.momentum.reset()
+        if not self.momentum.is_loaded:
+            self.momentum.reset()
+
+    def begin_step(self) -> None:
+        """Notes that a step in training has begun.
+
+        Raises:
+            RuntimeError: If :meth:`finish_step` was not called after the previous one.
+        """
+        if self._is_pending:
+            raise RuntimeError(
+                f"The momentum encoder was not updated after the last batch: add dict(type='MomentumHook') to "
+                f"default_hooks, which calls finish_step() of {type(self).__name__} after every iteration"
+            )
+        self._is_pending = self.training
 
     def finish_step(self, momentum: float | None) -> None:
         """Updates state after an iteration. Collective over ranks.
@@ -73,6 +104,7 @@ class MomentumModel(ViewModel):
         Args:
             momentum: m of the momentum encoder; None if the optimizer made no step in this iteration.
         """
+        self._is_pending = False
         if momentum is not None:
             self.momentum.follow(momentum)
         average_statistics(self)
@@ -92,7 +124,34 @@ class MoCoV2(MomentumModel):
     Source: MoCo, algorithm 1; MoCo v2, section 3; facebookresearch/moco ``builder.py``.
     """
 
+    projector: ClassVar[type[nn.Module]] = MLPProjector
+    """Neck of the method, among those of this package."""
     _keys: dict[str, Tensor] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        others = (MLPProjector, DenseProjector, LevelProjectors, RegionProjector)
+        if isinstance(self.neck, others) and not isinstance(self.neck, self.projector):
+            raise ValueError(
+                f"The neck of {type(self).__name__} is {self.projector.__name__}, got {type(self.neck).__name__}"
+            )
+        queries, keys, queues = self.embedding_names()
+        for name, term in self.head.terms.items():
+            for field, value, known in zip(("query", "key", "queue"), term, (queries, keys, queues), strict=False):
+                if value not in known:
+                    raise ValueError(
+                        f"model.head.terms.{name}.{field} is {value!r}, which {type(self).__name__} does not compute: "
+                        f"set it to one of {sorted(known)}"
+                    )
+        if missing := sorted(set(queries) - {term.query for term in self.head.terms.values()}):
+            raise ValueError(
+                f"No term of the loss uses the embeddings {missing} of {type(self).__name__}: add them to "
+                "model.head.terms, with weight=0 to leave them out"
+            )
+
+    def embedding_names(self) -> tuple[list[str], list[str], list[str]]:
+        """Returns the names of the queries and keys of :meth:`pair`, and of the keys of :meth:`embed` for queues."""
+        return ["main"], ["main"], ["main"]
 
     def size_messages(self, num_images: int) -> list[str]:
         """Reports a queue that is longer than the data set."""
@@ -129,13 +188,9 @@ class MoCoV2(MomentumModel):
             See :meth:`ContrastHead.loss`.
 
         Raises:
-            RuntimeError: If the keys of the previous iteration were not pushed to the queues.
+            RuntimeError: See :meth:`begin_step`.
         """
-        if self._keys is not None:
-            raise RuntimeError(
-                f"The keys of the last batch were not pushed: add dict(type='MomentumHook') to default_hooks, which "
-                f"calls finish_step() of {type(self).__name__} after every iteration"
-            )
+        self.begin_step()
         names = [name for name in inputs if name != "seed"]
         embedded = self.embed(self.trained, {name: inputs[name][0] for name in names})
         with torch.no_grad():

@@ -36,8 +36,8 @@ class ViewModel(BaseSelfSupervisor):
         init_cfg: Config of the initialisation.
 
     Raises:
-        ValueError: If ``recompute`` is unknown, or the backbone has no stages; if ``recompute='stage'`` is combined
-            with ``compile_backbone``.
+        ValueError: If ``recompute`` is unknown, or the backbone has no stages or ``with_cp``; if ``recompute='stage'``
+            is combined with ``compile_backbone``.
     """
 
     def __init__(
@@ -58,6 +58,11 @@ class ViewModel(BaseSelfSupervisor):
             raise ValueError(f"recompute must be None, 'scale' or 'stage', got {recompute!r}")
         if compile_backbone and recompute == "stage":
             raise ValueError("compile_backbone=True does not support recompute='stage': use recompute='scale'")
+        if backbone.get("with_cp"):
+            raise ValueError(
+                "backbone.with_cp=True updates the running averages of batch norm twice per step: remove it, and set "
+                "model.recompute='stage', which saves the same memory"
+            )
         preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
         super().__init__(
             backbone=backbone,
@@ -68,7 +73,7 @@ class ViewModel(BaseSelfSupervisor):
             init_cfg=init_cfg,
         )
         self.views = views
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.recompute = recompute
         self.backbone.to(memory_format=self.memory_format)
         if recompute == "stage":
@@ -76,6 +81,11 @@ class ViewModel(BaseSelfSupervisor):
         if compile_backbone:
             self.backbone.compile(dynamic=False)
         self.backbone._register_load_state_dict_pre_hook(check_complete, with_module=True)
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Memory format of the backbone and its input."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def init_weights(self) -> None:
         """Initialises weights in contiguous memory order, so that ``channels_last`` does not change random numbers."""

@@ -72,14 +72,24 @@ def test_advice_waits_until_the_queue_holds_keys():
     ("arguments", "message"),
     [
         (dict(temperature=0), "temperature must be > 0, got 0"),
-        (dict(queue_length=0), "length must be >= 1, got 0"),
-        (dict(terms=dict(a=dict(weight=-1))), "terms.a.weight must be >= 0, got -1"),
+        (dict(queue_length=0), "queue_length must be an integer >= 1, got 0; MoCo"),
+        (dict(queue_length=1e3), "queue_length must be an integer >= 1, got 1000.0"),
+        (dict(temperature="0.1"), "temperature must be > 0, got '0.1'"),
+        (dict(terms=dict(loss={})), "terms.loss: a name must not contain 'loss' or a dot"),
+        (dict(terms=dict(a=dict(weight="1"))), "terms.a.weight must be a number >= 0, got '1'"),
+        (dict(terms=dict(a=dict(weight=-1))), "terms.a.weight must be a number >= 0, got -1"),
         (dict(terms=dict(a=dict(querry="b"))), "terms.a has unknown fields ['querry']: allowed are ['query'"),
     ],
 )
 def test_invalid_arguments_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         ContrastHead(D, **arguments)
+
+
+@pytest.mark.parametrize("terms", [["main"], dict(main=1.0)])
+def test_terms_of_another_type_are_rejected(terms):
+    with pytest.raises(TypeError, match=r"terms(\.main)? must be a dict"):
+        ContrastHead(D, terms=terms)
 
 
 def test_a_checkpoint_with_another_queue_is_rejected():

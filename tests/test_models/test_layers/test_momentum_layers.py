@@ -48,6 +48,13 @@ def test_rows_of_one_image_stay_in_one_group():
     torch.testing.assert_close(norm(x[:8]).double(), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_batches_without_statistics_are_rejected():
+    with pytest.raises(ValueError, match=r"more than one value per channel.*batch_size=2"):
+        GroupedBatchNorm(4)(torch.randn(1, 4, 1, 1))
+    with rows_per_image(3), pytest.raises(ValueError, match="7 rows are not a multiple of 3 rows per image"):
+        GroupedBatchNorm(4)(torch.randn(7, 4, 2, 2))
+
+
 def test_gradients_stay_within_a_group():
     x = torch.randn(6, 2, 3, 3, requires_grad=True)
     GroupedBatchNorm(2, 3)(x)[0].square().sum().backward()
@@ -68,8 +75,9 @@ def test_is_built_from_a_config_under_the_name_of_batch_norm():
     name, layer = build_norm_layer(dict(type="GroupedBN", group_size=5), 7, postfix=2)
     assert name == "bn2" and isinstance(layer, GroupedBatchNorm)
     assert (layer.num_features, layer.group_size) == (7, 5)
-    with pytest.raises(ValueError, match="group_size must be >= 1, got 0"):
-        GroupedBatchNorm(4, 0)
+    for size in (0, 16.5, "16"):
+        with pytest.raises(ValueError, match=f"group_size must be an integer >= 1, got {size!r}"):
+            GroupedBatchNorm(4, size)
 
 
 def test_momentum_zero_leaves_the_running_averages_as_they_are():

@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import pytest
+import small_contrast
 import torch
 from mmpretrain.models.backbones.resnet import BasicBlock
 from small_augment import PAPER, SPEC, batch_of
@@ -49,6 +50,24 @@ def test_no_graph_breaks_and_no_compilation_in_later_steps(backbone, recompute):
         assert torch.equal(step(model), step(plain))
     assert counters["stats"]["unique_graphs"] == graphs
     assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize(("name", "graphs"), [("MoCoV2", 1), pytest.param("DetCo", 2, marks=pytest.mark.slow)])
+def test_grouped_batch_norm_is_part_of_one_graph_per_size_of_patches(name, graphs):
+    plain, model = small_contrast.build(name), small_contrast.build(name)
+    model.backbone.compile(backend="aot_eager", dynamic=False)
+    for number in range(2):
+        inputs = small_contrast.batch_of(number, 8, model)
+        totals = []
+        for one in (plain, model):
+            loss = small_contrast.total(one.loss(inputs))
+            loss.backward()
+            one.finish_step(0.9)
+            totals.append(loss)
+        assert torch.equal(*totals)
+        assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
+    assert all(torch.equal(x, model.state_dict()[n]) for n, x in plain.state_dict().items())
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """MoCo v2: a step against independent code, mmpretrain's MoCo, loading, and misuse."""
 
 import copy
+import re
 
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 from references.contrast import nce
-from small_contrast import BACKBONE, batch_of, build, config_of, relative_distance, total
+from small_contrast import BACKBONE, MODELS_BY_NAME, batch_of, build, config_of, relative_distance, total
 from torch.nn import functional as F
 
 from sspyr_mm.models import pretraining_models
@@ -125,8 +126,9 @@ def test_a_projector_of_another_width_is_rejected():
         other.load_state_dict(state)
 
 
-def test_a_missing_momentum_hook_is_reported():
-    model = build()
+@pytest.mark.parametrize("name", ["MoCoV2", "Bootstrap"])
+def test_a_missing_momentum_hook_is_reported(name):
+    model = build(name)
     model.loss(batch_of(0, 4, model))
     with pytest.raises(RuntimeError, match="MomentumHook"):
         model.loss(batch_of(1, 4, model))
@@ -139,6 +141,71 @@ def test_evaluation_leaves_the_state_as_it_is():
         model.loss(batch_of(number, 4, model))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items() if "queue" in name)
     assert model._keys is None
+
+
+JIGSAW = MODELS_BY_NAME["DetCo"]["views"]["jigsaw"]
+MAIN = dict(region=32, patch=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("MoCoV2", dict(views=dict(main=MAIN, more=MAIN)), "uses the groups ['main'] of views, got ['main', 'more']"),
+        (
+            "MoCoV2",
+            dict(head=dict(terms=dict(dense={}))),
+            "terms.dense.query is 'dense', which MoCoV2 does not compute",
+        ),
+        ("MoCoV2", dict(neck=dict(type="DenseProjector")), "The neck of MoCoV2 is MLPProjector, got DenseProjector"),
+        ("MoCoV2", dict(backbone=dict(with_cp=True)), "set model.recompute='stage', which saves the same memory"),
+        ("DenseMoCo", dict(head=dict(terms=None)), "No term of the loss uses the embeddings ['dense']"),
+        ("DenseMoCo", dict(neck=dict(type="MLPProjector")), "The neck of DenseMoCo is DenseProjector"),
+        ("DetCo", dict(views=dict(main=MAIN)), "uses the groups ['main', 'jigsaw'] of views, got ['main']"),
+        ("DetCo", dict(views=dict(main=MAIN, jigsaw={**JIGSAW, "jigsaw": False})), "got jigsaw=False, num_views=2"),
+        ("DetCo", dict(views=dict(main=MAIN, jigsaw={**JIGSAW, "grid": 2})), "num_patches=9, got jigsaw=True"),
+        ("DetCo", dict(views=dict(main=MAIN, jigsaw={**JIGSAW, "num_views": 1})), "got jigsaw=True, num_views=1"),
+        ("InsLoc", dict(head=dict(terms=dict(p4={}))), "terms.p4.query is 'p4', which InsLoc does not compute"),
+    ],
+)
+def test_settings_that_do_not_fit_the_method_are_rejected(name, changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("DetCo", "The backbone gives 64 channels"), ("InsLoc", "levels of (64,)")]
+)
+def test_a_backbone_with_other_levels_is_rejected(name, message):
+    model = build(name, backbone=dict(out_indices=(3,)))
+    with pytest.raises(ValueError, match=re.escape(message) + ".*set backbone.out_indices"):
+        model.loss(batch_of(0, 4, model))
+
+
+def test_a_checkpoint_given_as_pretrained_keeps_its_momentum_encoder(tmp_path):
+    model = build()
+    for number in range(2):
+        step(model, batch_of(number, 4, model))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / "whole.pth")
+    other = MODELS.build({**config_of(), "pretrained": str(tmp_path / "whole.pth")})
+    other.init_weights()
+    assert all(torch.equal(x, model.state_dict()[n]) for n, x in other.state_dict().items())
+
+
+def test_a_checkpoint_without_a_part_of_the_momentum_encoder_copies_that_part():
+    model, other = build(), build(seed=3)
+    for number in range(2):
+        step(model, batch_of(number, 4, model))
+    state = {n: x for n, x in model.state_dict().items() if not n.startswith("momentum.neck.")}
+    other.load_state_dict(state)
+    for name, value in other.state_dict().items():
+        wanted = name.removeprefix("momentum.") if name.startswith("momentum.neck.") else name
+        assert torch.equal(value, model.state_dict()[wanted]), name
+
+
+def test_a_whole_model_can_be_saved(tmp_path):
+    torch.save(build(), tmp_path / "model.pth")
+    loaded = torch.load(tmp_path / "model.pth", weights_only=False)
+    assert torch.isfinite(total(step(loaded, batch_of(0, 4, loaded))))
 
 
 @pytest.mark.parametrize(
