@@ -32,7 +32,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0 for success, 2 for wrong input, 130 after an interrupt."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools around SS-PRL pre-training.")
+    parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools for self-supervised pre-training.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (module, text) in COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=text)

@@ -26,7 +26,15 @@ from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.engine.hooks import DivergenceError
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook, check_batch, check_full_batch
 from sspyr_mm.engine.options import check_names, merge_options
+from sspyr_mm.files import configs_dir
 from sspyr_mm.machine import limit_threads
+
+
+def default_name(config: Path) -> str:
+    """Returns the name of the work dir: configs of other methods than SS-PRL have equal file names."""
+    folder = config.resolve().parent
+    is_other = folder.parent == configs_dir().resolve() and folder.name != "ssprl"
+    return f"{folder.name}_{config.stem}" if is_other else config.stem
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,7 +76,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
-        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+        cfg.work_dir = str(Path("work_dirs") / default_name(Path(args.config)))
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")

@@ -1,5 +1,6 @@
-"""Pre-trains and evaluates every system of a table of the paper; what exists already is not repeated."""
+"""Pre-trains and evaluates every system of a table of the paper; skips finished steps."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -13,12 +14,12 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.results.result import Result, find_results
 from sspyr_mm.benchmarks.systems import System, Table
-from sspyr_mm.files import configs_dir
+from sspyr_mm.files import configs_dir, write_json
 
 _MOCO_FLOP = 2 * 16.4e9
 """Operations per image and step of MoCo v2 with ResNet-50 at 224 px: two forward passes and one backward pass."""
 _GPU_FLOPS = 40e12
-"""Operations per second that a GPU is assumed to do in training, about a tenth of an H100's bfloat16 peak."""
+"""Operations per second that a GPU is assumed to do in training."""
 _MINI_SECONDS = 0.0033
 """Seconds per image and step of MoCo v2 at mini size on two CPU cores."""
 _NUM_IMAGES = {"coco": 82_783, "imagenet": 1_281_167}
@@ -44,7 +45,15 @@ class Plan:
     def systems(self) -> tuple[System, ...]:
         """Systems to run, in the order of the table; at mini size there is one set of training images."""
         chosen = [s for s in self.table.systems if self.scale == "full" or s.images == "coco"]
-        return tuple(s for s in chosen if not self.methods or s.folder is None or s.name in self.methods)
+        names = {name.lower() for name in self.methods}
+        return tuple(s for s in chosen if not names or s.folder is None or names & {s.name.lower(), s.slug})
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """Settings on which all results in the work dir depend."""
+        if self.scale == "mini":
+            return {"epochs": self.epochs or 40, "num_images": self.num_images}
+        return {"epochs": self.epochs, **{k: v and str(Path(v).resolve()) for k, v in self.data.items()}}
 
     @property
     def scenes(self) -> Path:
@@ -65,11 +74,9 @@ class Step:
 def plan_steps(plan: Plan) -> list[Step]:
     """Lists all commands of a reproduction, in order.
 
-    Raises ValueError for unknown methods, or if a folder of data is missing.
+    Raises ValueError for unknown methods, missing data, or a work dir with results of other settings.
     """
-    if unknown := sorted(set(plan.methods) - {s.name for s in plan.table.systems}):
-        names = ", ".join(s.name for s in plan.table.systems if s.folder)
-        raise ValueError(f"Table {plan.table.name} has no {', '.join(unknown)}: choose from {names}")
+    _check(plan)
     steps = list(_draw_scenes(plan)) if plan.scale == "mini" else []
     trained = [system for system in plan.systems if system.folder]
     for seed in plan.seeds:
@@ -80,8 +87,38 @@ def plan_steps(plan: Plan) -> list[Step]:
     return steps
 
 
-def run_steps(steps: Sequence[Step]) -> None:
+def _check(plan: Plan) -> None:
+    known = {name for s in plan.table.systems if s.folder for name in (s.name.lower(), s.slug)}
+    names = ", ".join(f'"{s.name}"' for s in plan.table.systems if s.folder)
+    if unknown := [name for name in plan.methods if name.lower() not in known]:
+        raise ValueError(f"Table {plan.table.name} has no {', '.join(unknown)}: choose from {names}")
+    trained = [system for system in plan.systems if system.folder]
+    if not trained:
+        raise ValueError("Only rows pre-trained on ImageNet are chosen: give --scale full, or others")
+    if plan.scale == "full":
+        needed = {"coco": "images", "imagenet": "imagenet"}
+        options = sorted({needed[system.images] for system in trained} | {plan.table.needs})
+        if missing := [f"--{name.replace('_', '-')} DIR" for name in options if not plan.data.get(name)]:
+            raise ValueError(f"Table {plan.table.name} at full size needs {' '.join(missing)}")
+        if absent := [folder for name in options if (folder := plan.data[name]) and not Path(folder).exists()]:
+            raise ValueError(f"{', '.join(absent)} does not exist: give the folders of the data sets")
+    path = _record_path(plan)
+    earlier = json.loads(path.read_text()) if path.exists() else plan.record
+    # Data of other tables may be added later.
+    if any(earlier.get(name) not in (None, value) for name, value in plan.record.items() if value is not None):
+        raise ValueError(
+            f"{path.parent} holds results of other settings, {earlier}, not {plan.record}: give another --work-dir"
+        )
+
+
+def _record_path(plan: Plan) -> Path:
+    return plan.work_dir / plan.scale / "settings.json"
+
+
+def run_steps(plan: Plan, steps: Sequence[Step]) -> None:
     """Runs the commands that are not done; raises ChildProcessError if one fails."""
+    _record_path(plan).parent.mkdir(parents=True, exist_ok=True)
+    write_json(_record_path(plan), {k: v for k, v in plan.record.items() if v is not None})
     left = [step for step in steps if not step.is_done]
     for number, step in enumerate(left, start=1):
         print(f"== {number}/{len(left)} {step.what}", file=sys.stderr, flush=True)
@@ -104,7 +141,7 @@ def _options(plan: Plan, system: System) -> dict[str, Any]:
     if plan.scale == "full":
         return {"train_cfg.max_epochs": plan.epochs} if plan.epochs else {}
     return {
-        # A scene keeps its hues in all of its views: unless they are all jittered away, they are what is learned.
+        # A scene keeps its hues in all of its views: without strong jitter the network learns the hues.
         "model.data_preprocessor.jitter": (0.6, 0.6, 0.8, 0.5),
         "model.data_preprocessor.jitter_prob": 1.0,
         "model.data_preprocessor.blur_sigma": (0.1, 0.6),
@@ -128,7 +165,10 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
         images, hours = str(plan.scenes / "train2017"), plan.num_images * epochs * system.cost * _MINI_SECONDS / 3600
     else:
         option = {"coco": "images", "imagenet": "imagenet"}[system.images]
-        images = _given(plan, option)
+        images, base = _given(plan, option), Config.fromfile(_config(plan, system)).auto_scale_lr.base_batch_size
+        if base % plan.gpus:
+            raise ValueError(f"{system.name} has {base} images per step, which --gpus {plan.gpus} does not divide")
+        options["train_dataloader.batch_size"] = base // plan.gpus
         hours = _NUM_IMAGES[system.images] * epochs * system.cost * _MOCO_FLOP / _GPU_FLOPS / 3600
     tools = configs_dir().parent / "tools"
     program = [sys.executable, str(tools / "train.py"), str(_config(plan, system))]
@@ -159,9 +199,7 @@ def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> 
 
 
 def _given(plan: Plan, option: str) -> str:
-    if not (folder := plan.data.get(option)):
-        raise ValueError(f"Table {plan.table.name} at full size needs --{option.replace('_', '-')} DIR")
-    return folder
+    return str(plan.data[option])
 
 
 def _folder(plan: Plan, kind: str, system: System, seed: int) -> Path:
@@ -177,7 +215,7 @@ def _results(folder: Path) -> list[Result]:
     return list(find_results([str(folder)])) if any(folder.glob("result-*.json")) else []
 
 
-def table_of(plan: Plan) -> list[dict[str, Any]]:
+def build_rows(plan: Plan) -> list[dict[str, Any]]:
     """Returns a row per system: published and measured results in percent, and their values by seed.
 
     ``half`` is half the width of the 95 % interval of the mean, None for fewer than two seeds.
@@ -205,7 +243,7 @@ def table_of(plan: Plan) -> list[dict[str, Any]]:
 
 
 def to_markdown(plan: Plan, rows: Sequence[dict[str, Any]]) -> str:
-    """Formats the table; a mini result is not comparable with the published one, only its order is."""
+    """Formats the table; of mini results, only the ranking can be compared with the published one."""
     epochs = {s.name: _options(plan, s).get("train_cfg.max_epochs", "the config's") for s in plan.systems if s.folder}
     lines = [
         f"Table {plan.table.name}, {plan.scale} size, seeds {', '.join(map(str, plan.seeds))}, "

@@ -17,11 +17,11 @@ class System:
     mini: str = "r18_small"  # config of the mini size
     images: str = "coco"  # training images of the full size: coco or imagenet
     mini_options: Mapping[str, Any] = field(default_factory=dict)  # changes of the mini config
-    cost: float = 1.0  # multiply-adds per image and step over those of MoCo v2
+    cost: float = 1.0  # compute per image relative to MoCo v2
 
     @property
     def slug(self) -> str:
-        """Name of its folders."""
+        """Folder name."""
         return "-".join("".join(c if c.isalnum() else " " for c in self.name.lower()).split())
 
 
@@ -82,13 +82,13 @@ def _methods(images: str) -> tuple[System, ...]:
     return (*others, ours)
 
 
-def _pyramid(name: str, full: str, mini: Mapping[str, Any]) -> System:
+def _pyramid(name: str, full: str, mini: Mapping[str, Any], cost: float = 3.0) -> System:
     options = {**_EPSILON, **mini}
-    return System(name=name, folder="ssprl", full=full, mini="r18_toy_scenes_40e", cost=3.5, mini_options=options)
+    return System(name=name, folder="ssprl", full=full, mini="r18_toy_scenes_40e", cost=cost, mini_options=options)
 
 
 _RANDOM = System(name="Random init")
-_ONE = _pyramid("SS-PRL, scale 0 alone", "r50_coco_200e_1scale", {"model.pyramid.s1": None})
+_ONE = _pyramid("SS-PRL, scale 0 alone", "r50_coco_200e_1scale", {"model.pyramid.s1": None}, cost=1.5)
 _SHARED = _pyramid(
     "SS-PRL, two scales, shared prototypes", "r50_coco_200e_2scales_shared", {"model.head.shared_prototypes": True}
 )

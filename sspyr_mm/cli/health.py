@@ -24,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
     if args.images:
         cfg.train_dataloader.dataset.update(data_root=args.images, data_prefix=None)
     dataset = build_pretraining_dataset(cfg)
-    ill = False
+    ill, found = False, measure_health(model, dataset, num_images=args.num_images)
     print(f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}")
-    for s in measure_health(model, dataset, num_images=args.num_images):
+    for s in found:
         ill |= s.is_ill
         print(
             f"{s.scale:6}{s.num_samples:8}{s.used:>5} / {s.num_prototypes:<4}{s.mean_entropy:10.3f}"

@@ -70,7 +70,7 @@ def check_head_state(part: nn.Module, state_dict: dict[str, Any], prefix: str, *
     lines += [f"  {name}: {came} in the checkpoint, {ours} in the model" for name, came, ours in shapes]
     if lines:
         raise ValueError(
-            "The checkpoint was trained with another method, pyramid, variant, queue or width:\n"
+            "The checkpoint was trained with other settings of the model (method, pyramid, variant, queue, width):\n"
             + "\n".join(lines)
             + "\nTrain with the config of the checkpoint, or load the backbone alone: "
             "`python -m sspyr_mm export CKPT OUT` and "

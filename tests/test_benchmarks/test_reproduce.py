@@ -12,12 +12,12 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, plan_steps, table_of, to_markdown
+from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, build_rows, plan_steps, run_steps, to_markdown
 from sspyr_mm.benchmarks.results.result import Result, write_result
 from sspyr_mm.benchmarks.systems import TABLES, find_table
 from sspyr_mm.engine.options import merge_options
 
-DATA = dict(images="I", imagenet="N", coco="C", voc="V", voc_masks="M")
+DATA = dict.fromkeys(("images", "imagenet", "coco", "voc", "voc_masks"), ".")
 SYSTEMS = {
     (scale, system.folder, system.full, str(system.mini_options)): (table.name, system.name, scale)
     for scale in ("mini", "full")
@@ -78,6 +78,10 @@ def test_full_size_states_the_missing_data():
     plan = plan_of("S-B", "full", data={**DATA, "imagenet": None})
     with pytest.raises(ValueError, match="Table S-B at full size needs --imagenet DIR"):
         plan_steps(plan)
+    with pytest.raises(ValueError, match="needs --images DIR --voc-masks DIR"):
+        plan_steps(plan_of("S-A", "full", data={}))
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        plan_steps(plan_of("S-A", "full", data={**DATA, "images": "nowhere"}))
     only_coco = replace(plan, methods=("SwAV (COCO)",))
     steps = plan_steps(only_coco)
     assert [step.what for step in steps] == [
@@ -88,9 +92,34 @@ def test_full_size_states_the_missing_data():
     assert steps[0].hours == pytest.approx(82783 * 200 * 2.3 * 2 * 16.4e9 / 40e12 / 3600)
 
 
-def test_unknown_methods_are_rejected():
-    with pytest.raises(ValueError, match=r"Table S-C has no SwAV: choose from SS-PRL, scale 0 alone, "):
+def test_methods_are_chosen_by_name_or_folder():
+    with pytest.raises(ValueError, match=r'Table S-C has no SwAV: choose from "SS-PRL, scale 0 alone", '):
         plan_steps(plan_of(methods=("SwAV",)))
+    with pytest.raises(ValueError, match="Only rows pre-trained on ImageNet are chosen"):
+        plan_steps(plan_of("S-B", methods=("byol-imagenet",)))
+    for name in ("SS-PRL, two scales", "ss-prl-two-scales"):
+        assert len(plan_steps(plan_of(methods=(name,), seeds=(0,)))) == 3
+
+
+@pytest.mark.parametrize(("gpus", "size"), [(1, 128), (4, 32), (8, 16)])
+def test_batch_of_the_full_size_is_the_recipes_for_any_number_of_gpus(gpus, size):
+    for step in plan_steps(plan_of("S-A", "full", gpus=gpus, seeds=(0,))):
+        assert step.what.startswith("evaluate") or f"train_dataloader.batch_size={size}" in step.command
+    with pytest.raises(ValueError, match="128 images per step, which --gpus 3 does not divide"):
+        plan_steps(plan_of("S-A", "full", gpus=3))
+
+
+def test_results_of_other_settings_are_not_reused(tmp_path):
+    run_steps(plan_of(work_dir=tmp_path), [])
+    plan_steps(plan_of(work_dir=tmp_path, table="S-D"))
+    for changes in (dict(num_images=400), dict(epochs=3)):
+        with pytest.raises(ValueError, match=r"holds results of other settings.*give another --work-dir"):
+            plan_steps(plan_of(work_dir=tmp_path, **changes))
+    full = plan_of("S-A", "full", tmp_path, data=dict(images=".", voc_masks="."))
+    run_steps(full, [])
+    plan_steps(plan_of("S-B", "full", tmp_path))  # with further data sets
+    with pytest.raises(ValueError, match="other settings"):
+        plan_steps(plan_of("S-A", "full", tmp_path, data={**DATA, "images": str(tmp_path)}))
 
 
 def write(folder, network, value, seed):
@@ -108,7 +137,7 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
         write(folder / f"moco-v2-coco/seed{seed}", "epoch_40.pth", values[1], seed)
         if seed == 0:
             write(folder / f"byol-coco/seed{seed}", "epoch_40.pth", values[2], seed)
-    rows = table_of(plan)
+    rows = build_rows(plan)
     assert [(r["system"], r["published"], r["measured"], r["values"]) for r in rows] == [
         ("Random init", 40.7, 21.0, [20.0, 22.0]),
         ("MoCo v2 (COCO)", 57.3, 32.0, [30.0, 34.0]),

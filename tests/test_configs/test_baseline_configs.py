@@ -14,6 +14,7 @@ from small_contrast import total
 from torch.nn import functional as F
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.checkpoints import load_pretraining
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.models import MoCoV2
 
@@ -235,3 +236,28 @@ def test_swav_loss_equals_its_formula():
         expected += sum(-(codes * log_p).sum(1).mean().item() for log_p in others) / 7 / 2
     assert total(losses).item() == pytest.approx(expected, rel=1e-5)
     assert [name for name in losses if name.startswith("loss")] == ["loss_pyr_s0"]
+
+
+def test_own_method_of_the_readme_trains(photographs, tmp_path, monkeypatch):
+    """The code and the config as they are printed, in files of their own."""
+    code, config = re.findall(r"```python\n(.*?)```", (ROOT / "configs/README.md").read_text(), flags=re.S)[-2:]
+    (tmp_path / "two_views.py").write_text(code)
+    (tmp_path / "config.py").write_text(config.replace("../_base_", str(ROOT / "configs/_base_")))
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = Config.fromfile(tmp_path / "config.py")
+    cfg.merge_from_dict(
+        {
+            "work_dir": str(tmp_path / "work"),
+            "train_dataloader.batch_size": 4,
+            "train_dataloader.num_workers": 0,
+            "train_dataloader.persistent_workers": False,
+            "train_dataloader.dataset.data_root": str(photographs),
+            "train_cfg.max_epochs": 1,
+        }
+    )
+    prepare_config(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.iter == 2 and 0 < float(runner.message_hub.get_scalar("train/loss_main").current()) < 10
+    _, model = load_pretraining(tmp_path / "work/epoch_1.pth")
+    assert type(model).__name__ == "TwoViews"

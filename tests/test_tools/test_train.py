@@ -1,5 +1,6 @@
 """tools/train.py: wrong settings end with a message, later errors with a traceback."""
 
+import runpy
 import shutil
 import time
 import warnings
@@ -153,3 +154,17 @@ def test_unread_setting_is_reported(tmp_path):
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert last.startswith("train: --cfg-options epochs=7: ") and "train_cfg.max_epochs=7" in last
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("configs/ssprl/r50_coco_200e.py", "r50_coco_200e"),
+        ("configs/byol/r50_coco_200e.py", "byol_r50_coco_200e"),
+        ("configs/benchmarks/classification/linear_coco14_50e.py", "linear_coco14_50e"),
+        ("/tmp/mocov2/mine.py", "mine"),
+    ],
+)
+def test_methods_with_equal_file_names_have_their_own_work_dirs(config, name):
+    default_name = runpy.run_path(str(ROOT / "tools/train.py"))["default_name"]
+    assert default_name(ROOT / config) == name

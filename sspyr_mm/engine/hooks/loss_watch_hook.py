@@ -17,6 +17,9 @@ class LossWatchHook(Hook):
     are nearly equal at first, Sinkhorn at a large epsilon turns them into uniform codes, and the network learns to
     predict those. For contrast with L negatives it is ln(1 + L).
 
+    It reads the logged values named ``*_ratio_<term>``, which are 1 if nothing is learned, and asks
+    ``head.stuck_advice(term)`` for the cause and remedy; None means that the value cannot be judged yet.
+
     Args:
         patience: Iterations for which a ratio may stay at 1, at the start or later, before it is reported.
         threshold: Lowest ratio of a loss to that value at which a term counts as stuck; the upper limit is as far
@@ -40,7 +43,8 @@ class LossWatchHook(Hook):
 
     def _check(self, runner: Runner, term: str, ratio: float) -> None:
         # DivergenceHook handles ratios that are not finite: loss scaling may skip the step.
-        advice: str | None = model_of(runner).head.stuck_advice(term)
+        judge = getattr(model_of(runner).head, "stuck_advice", None)
+        advice: str | None = judge(term) if judge else None
         if advice is None or not abs(ratio - 1) <= 1 - self.threshold:
             self._stuck_since.pop(term, None)
             return

@@ -22,14 +22,14 @@ class BatchShuffle:
         self._size = len(seeds)
 
     def shuffle(self, images: Tensor) -> Tensor:
-        """Returns this rank's part (B, ...) of the shuffled images of all ranks, from its own images (B, ...)."""
+        """Shuffles images (B, ...) across ranks and returns this rank's share (B, ...)."""
         return _gathered(images)[self._order[self._mine]]
 
     def restore(self, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the keys (B, ...) of this rank's images, and those of all ranks in the original order."""
-        everything = torch.empty_like(gathered := _gathered(keys))
-        everything[self._order] = gathered
-        return everything[self._mine], everything
+        restored = torch.empty_like(gathered := _gathered(keys))
+        restored[self._order] = gathered
+        return restored[self._mine], restored
 
     @property
     def _mine(self) -> slice:

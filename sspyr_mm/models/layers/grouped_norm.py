@@ -38,8 +38,8 @@ def rows_per_image(count: int) -> Iterator[None]:
 class GroupedBatchNorm(_BatchNorm):
     """Batch norm with separate batch statistics for every group of images of a process.
 
-    In training a batch of B images is split into ``ceil(B / group_size)`` nearly equal groups in its order; an image is
-    one row, unless :func:`rows_per_image` says otherwise. The running
+    In training a batch of B images is split into ``ceil(B / group_size)`` nearly equal groups in batch order;
+    :func:`rows_per_image` sets the rows per image, 1 by default. The running
     averages move towards the mean of the groups' statistics. In evaluation it equals batch norm. Parameters and buffers
     have batch norm's names.
 
@@ -90,7 +90,7 @@ class GroupedBatchNorm(_BatchNorm):
         ]
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
-            # Differences: averages that do not move (momentum 0) stay equal to the bit.
+            # Differences: with momentum 0 the averages are bitwise unchanged.
             mean.add_((means - mean).mean(0))
             var.add_((vars_ - var).mean(0))
         return torch.cat(parts)

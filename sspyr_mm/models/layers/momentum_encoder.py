@@ -1,4 +1,4 @@
-"""Copy of an encoder that follows it slowly."""
+"""Exponential moving average of an encoder."""
 
 import copy
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class MomentumEncoder(nn.ModuleDict):
     """Momentum copy phi of trained modules theta: ``phi = m * phi + (1 - m) * theta``, parameters only.
 
-    Buffers such as running averages are its own. State: parameters without gradient and buffers, in the checkpoint.
+    Buffers such as running averages are not copied from the trained modules. State: parameters without gradient and
+    buffers, in the checkpoint.
     A checkpoint without one of the modules, such as one of a backbone, sets it to the trained module's values.
 
     Args:

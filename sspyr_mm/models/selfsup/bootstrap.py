@@ -13,8 +13,8 @@ from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MomentumMo
 class Bootstrap(MomentumModel):
     """BYOL: bootstrap your own latent.
 
-    The target network is the momentum encoder, which has no predictor. Every view passes every network by itself, so
-    that views share no batch statistics.
+    The target network is the momentum encoder, which has no predictor. Each view is encoded separately, so
+    that views do not share batch statistics.
 
     Args: those of :class:`MomentumModel`; the head is a :class:`BootstrapHead`.
 

@@ -25,15 +25,12 @@ class MaskCo(MoCoV2):
     mean colour. A prediction head, which the momentum encoder does not have, maps its features to those of images
     without a mask. The regions under the box of both views are pooled, projected and contrasted.
 
-    Args: those of :class:`MomentumModel`, and those below. The group ``main`` has ``overlap``, the backbone returns a
-    map, the neck is an :class:`MLPProjector`.
-
     Args:
-        views: See :class:`MomentumModel`; likewise ``backbone``, ``neck``, ``head`` and ``data_preprocessor``.
-        backbone: See there.
-        neck: See there.
-        head: See there.
-        data_preprocessor: See there.
+        views: Config of the views; the group ``main`` has ``overlap``.
+        backbone: Config of a backbone that returns a map.
+        neck: Config of an :class:`MLPProjector`.
+        head: Config of a :class:`ContrastHead`.
+        data_preprocessor: Config of :class:`PyramidAugment`.
         channels: Channels of the backbone's last map, a multiple of 4.
         norm_cfg: Normalisation of the prediction head.
         num_blocks: Bottleneck blocks of the prediction head, which starts as the identity.

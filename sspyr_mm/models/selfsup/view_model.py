@@ -1,6 +1,6 @@
 """Base class of pre-training models: views of images -> data preprocessor -> backbone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,14 +16,16 @@ from sspyr_mm.views import ViewsSpec
 class ViewModel(BaseSelfSupervisor):
     """Base class of models that train on augmented views of images.
 
-    A subclass implements ``loss``, and ``size_messages`` if settings depend on the number of images. Data
-    transforms, data preprocessor, hooks, checkpoints and reports work with any of them.
+    A subclass implements ``loss(inputs, data_samples)``. ``inputs`` holds, per group's name, patches
+    (V, B, M, 3, P, P); the result is a dict of scalars, of which those named ``loss_*`` are added up and all are
+    logged. It also implements ``size_messages`` if settings depend on the number of images. Data transforms, data
+    preprocessor, hooks, checkpoints and commands work with any of them.
 
     Args:
-        views: Views, which transforms and preprocessor use.
+        views: Config of the views, or a spec; transforms and preprocessor use them.
         backbone: Config of any mmpretrain backbone that returns a map, tokens or vectors.
         neck: Config of the neck, or None.
-        head: Config of the head.
+        head: Config of the head, or None.
         data_preprocessor: Config of :class:`PyramidAugment`.
         channels_last: Whether the backbone uses channels-last tensors, which are faster on tensor cores and CPUs;
             results differ by rounding only.
@@ -42,10 +44,10 @@ class ViewModel(BaseSelfSupervisor):
 
     def __init__(
         self,
-        views: ViewsSpec,
+        views: ViewsSpec | Mapping[str, Any],
         backbone: dict,
-        neck: dict | None,
-        head: dict,
+        neck: dict | None = None,
+        head: dict | None = None,
         data_preprocessor: dict | None = None,
         *,
         channels_last: bool = False,
@@ -63,6 +65,7 @@ class ViewModel(BaseSelfSupervisor):
                 "backbone.with_cp=True updates the running averages of batch norm twice per step: remove it, and set "
                 "model.recompute='stage', which saves the same memory"
             )
+        views = ViewsSpec.from_config(views)
         preprocessor = {"type": "PyramidAugment", **(data_preprocessor or {})}
         super().__init__(
             backbone=backbone,
