@@ -12,7 +12,7 @@ from sspyr_mm.benchmarks.protocols import PROTOCOLS, find_protocol
 from sspyr_mm.benchmarks.training.recipes import load_recipe, rescale_schedule
 
 PACKAGE = ROOT / "sspyr_mm"
-LISTS = ("benchmarks/protocols.py", "benchmarks/results/rows.py")
+LISTS = ("benchmarks/protocols.py", "benchmarks/results/rows.py", "benchmarks/systems.py")
 
 
 def test_names_are_unique_and_unknown_names_are_refused():

@@ -48,13 +48,14 @@ def draw_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def resize(crop: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes an (H, W, 3) uint8 crop to a contiguous (height, width, 3), by a bilinear filter.
+def resize(crop: np.ndarray, height: int, width: int | None = None) -> np.ndarray:
+    """Resizes an (H, W, 3) uint8 crop to a contiguous (height, width, 3), by a bilinear filter; default: a square.
 
     The filter is antialiased if one direction shrinks by a factor of 1.5 or more: torch's uint8 kernel equals Pillow's
     bilinear filter up to rounding, in a fraction of the time. For smaller factors OpenCV's plain linear filter takes
     half of that time and is as close to a Lanczos filter (``tools/speed/decoding.py`` measures both).
     """
+    width = width or height
     if crop.shape[0] < 1.5 * height and crop.shape[1] < 1.5 * width:
         return cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
     # Permuted with a batch axis, the result stays channels-last; without one, it would be planar and twice as slow.

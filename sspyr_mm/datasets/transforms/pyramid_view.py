@@ -82,7 +82,7 @@ class PyramidViewTransform(SampleSeed, BaseTransform):
             crops = []
             for _ in range(group.num_regions):
                 top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.aspect)
-                crops.append(resize(image[top : top + height, left : left + width], group.region, group.region))
+                crops.append(resize(image[top : top + height, left : left + width], group.region))
             # A single crop (a shared region) is not copied.
             regions[group.name] = np.stack(crops) if len(crops) > 1 else crops[0][None]
         return {**results, "regions": regions, "view_seed": view_seed}
