@@ -20,8 +20,6 @@ _MOCO_FLOP = 2 * 16.4e9
 """Operations per image and step of MoCo v2 with ResNet-50 at 224 px: two forward passes and one backward pass."""
 _GPU_FLOPS = 40e12
 """Operations per second that a GPU is assumed to do in training."""
-_MINI_SECONDS = 0.0033
-"""Seconds per image and step of MoCo v2 at mini size on two CPU cores."""
 _NUM_IMAGES = {"coco": 82_783, "imagenet": 1_281_167}
 _STUDENT_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
 """Quantiles of Student's t for 1, 2, ... degrees of freedom: half widths of a 95 % interval."""
@@ -162,7 +160,7 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
     options = {**_options(plan, system), "randomness.seed": seed}
     epochs = options.get("train_cfg.max_epochs") or Config.fromfile(_config(plan, system)).train_cfg.max_epochs
     if plan.scale == "mini":
-        images, hours = str(plan.scenes / "train2017"), plan.num_images * epochs * system.cost * _MINI_SECONDS / 3600
+        images, hours = str(plan.scenes / "train2017"), plan.num_images * epochs / system.mini_rate / 3600
     else:
         option = {"coco": "images", "imagenet": "imagenet"}[system.images]
         images, base = _given(plan, option), Config.fromfile(_config(plan, system)).auto_scale_lr.base_batch_size

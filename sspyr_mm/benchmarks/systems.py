@@ -17,7 +17,8 @@ class System:
     mini: str = "r18_small"  # config of the mini size
     images: str = "coco"  # training images of the full size: coco or imagenet
     mini_options: Mapping[str, Any] = field(default_factory=dict)  # changes of the mini config
-    cost: float = 1.0  # compute per image relative to MoCo v2
+    cost: float = 1.0  # compute per image relative to MoCo v2, at full size
+    mini_rate: float = 275.0  # images per second at mini size on two CPU cores, measured
 
     @property
     def slug(self) -> str:
@@ -57,18 +58,26 @@ _EPSILON = {"model.head.assigner.epsilon": 0.005}
 def _methods(images: str) -> tuple[System, ...]:
     label = {"coco": "COCO", "imagenet": "ImageNet"}[images]
     full = {"coco": "r50_coco_200e", "imagenet": "r50_in1k_100e"}[images]
-    rows: tuple[tuple[str, str, float, dict[str, Any]], ...] = (
-        ("MoCo v2", "mocov2", 1.0, {}),
-        ("SwAV", "swav", 2.3, _EPSILON),
-        ("BYOL", "byol", 2.0, {}),
-        ("DenseCL", "densecl", 1.15, {}),
-        ("DetCo", "detco", 1.75, {}),
-        ("MaskCo", "maskco", 1.05, {}),
-        ("InsLoc", "insloc", 2.3, {}),
+    rows: tuple[tuple[str, str, float, float, dict[str, Any]], ...] = (
+        ("MoCo v2", "mocov2", 1.0, 275.0, {}),
+        ("SwAV", "swav", 2.3, 121.0, _EPSILON),
+        ("BYOL", "byol", 2.0, 157.0, {}),
+        ("DenseCL", "densecl", 1.15, 104.0, {}),
+        ("DetCo", "detco", 1.75, 94.0, {}),
+        ("MaskCo", "maskco", 1.05, 122.0, {}),
+        ("InsLoc", "insloc", 2.3, 138.0, {}),
     )
     others = [
-        System(name=f"{name} ({label})", folder=folder, full=full, images=images, cost=cost, mini_options=options)
-        for name, folder, cost, options in rows
+        System(
+            name=f"{name} ({label})",
+            folder=folder,
+            full=full,
+            images=images,
+            cost=cost,
+            mini_rate=rate,
+            mini_options=options,
+        )
+        for name, folder, cost, rate, options in rows
     ]
     ours = System(
         name=f"SS-PRL ({label})",
@@ -77,18 +86,21 @@ def _methods(images: str) -> tuple[System, ...]:
         images=images,
         mini="r18_toy_scenes_40e",
         cost=5.5,
+        mini_rate=81.0,
         mini_options=_EPSILON,
     )
     return (*others, ours)
 
 
-def _pyramid(name: str, full: str, mini: Mapping[str, Any], cost: float = 3.0) -> System:
+def _pyramid(name: str, full: str, mini: Mapping[str, Any], cost: float = 3.0, rate: float = 81.0) -> System:
     options = {**_EPSILON, **mini}
-    return System(name=name, folder="ssprl", full=full, mini="r18_toy_scenes_40e", cost=cost, mini_options=options)
+    return System(
+        name=name, folder="ssprl", full=full, mini="r18_toy_scenes_40e", cost=cost, mini_rate=rate, mini_options=options
+    )
 
 
 _RANDOM = System(name="Random init")
-_ONE = _pyramid("SS-PRL, scale 0 alone", "r50_coco_200e_1scale", {"model.pyramid.s1": None}, cost=1.5)
+_ONE = _pyramid("SS-PRL, scale 0 alone", "r50_coco_200e_1scale", {"model.pyramid.s1": None}, cost=1.5, rate=276.0)
 _SHARED = _pyramid(
     "SS-PRL, two scales, shared prototypes", "r50_coco_200e_2scales_shared", {"model.head.shared_prototypes": True}
 )
