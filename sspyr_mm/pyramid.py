@@ -32,7 +32,7 @@ class MultiCropSpec:
     Args:
         num_views: Crops per image, >= 1.
         patch: Side of a crop in pixels.
-        area: Least and greatest share of the image's area a crop covers, in (0, 1].
+        area: Minimum and maximum fraction of the image area that a crop covers, in (0, 1].
 
     Source: official code, six 96 px crops of area 0.05-0.14.
     """
@@ -56,8 +56,8 @@ class ScaleSpec(Gridded):
         beta: Weight of the cross-scale term, >= 0. A config must state it for scales >= 1; 0 at scale 0, which is the
             target of the others.
         grid: Cells per side, so ``num_patches = grid ** 2``.
-        area: Least and greatest share of the image's area a region covers, in (0, 1].
-        aspect: Least and greatest ratio of width to height of a region.
+        area: Minimum and maximum fraction of the image area that a region covers, in (0, 1].
+        aspect: Minimum and maximum ratio of width to height of a region.
         shared_region: Whether both views cut their patches from the same region, so that patch m of V and patch m of
             V' show the same cell. Defaults to True for scales >= 1 and False for scale 0.
         queue_length: Embeddings of earlier steps that join Sinkhorn, per view, over all ranks; 0 for none.

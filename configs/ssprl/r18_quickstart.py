@@ -1,4 +1,4 @@
-# What tools/quickstart.sh trains: the CPU-size network on generated scenes, a few minutes on two cores.
+# Config of tools/quickstart.sh: the CPU-size network on generated scenes, a few minutes on two cores.
 # Command: bash tools/quickstart.sh
 _base_ = "./r18_toy_scenes_40e.py"
 

@@ -1,4 +1,4 @@
-# SS-PRL at CPU size on generated scenes (python -m sspyr_mm toy-scenes), whose colours say nothing about their content.
+# SS-PRL at CPU size on generated scenes (python -m sspyr_mm toy-scenes), whose colours are unrelated to their content.
 # Command: python tools/train.py configs/ssprl/r18_toy_scenes_40e.py --data-root SCENES/train2017
 # Cost: about 25 s an epoch of 4 000 scenes on one core.
 _base_ = "./r18_small_50e.py"

@@ -90,13 +90,13 @@ class GroupSpec(Gridded):
         num_views: Number of views.
         shared_region: Whether all views cut their patches from the same region.
         grid: Cells per side of a region.
-        area: Least and greatest share of the image's area a region covers, in (0, 1].
-        aspect: Least and greatest ratio of width to height of a region.
+        area: Minimum and maximum fraction of the image area that a region covers, in (0, 1].
+        aspect: Minimum and maximum ratio of width to height of a region.
         jigsaw: Whether a region is augmented as a whole, and its cells are then cut and shuffled, in another order in
             every view.
-        paste: Least and greatest side in pixels of a foreground that is pasted over another image of the batch; the
+        paste: Minimum and maximum side in pixels of a foreground that is pasted over another image of the batch; the
             group then has boxes.
-        overlap: Least and greatest side in pixels of a box in the overlap of two views; the group then has boxes.
+        overlap: Minimum and maximum side in pixels of a box in the overlap of two views; the group then has boxes.
         augment: Fields of :class:`AugmentSpec` that differ from those of the preprocessor: one dict for all views, or
             one per view.
     """
@@ -148,14 +148,13 @@ class ViewsSpec:
         return next((group for group in self.groups if group.name == "main"), self.groups[0])
 
     def reduction(self, size: tuple[int, int]) -> int:
-        """Returns the factor by which an image may be reduced before regions are cut, without enlarging any of them.
+        """Returns the factor by which an image may be reduced before regions are cut.
 
         Args:
             size: Height and width of the image, in pixels.
 
         Returns:
-            The greatest of 1, 2, 4 and 8, the scales JPEG decoders have, at which the narrowest crop of least area
-            still has a pixel for every pixel of its region.
+            The largest of 1, 2, 4 and 8, the scales of JPEG decoders, that enlarges no crop.
         """
         side = math.sqrt(size[0] * size[1])
         least = min(math.sqrt(g.area[0] * min(g.aspect[0], 1 / g.aspect[1])) / g.region for g in self.groups)

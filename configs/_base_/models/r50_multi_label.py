@@ -1,4 +1,4 @@
-# mmpretrain's ResNet-50 with a linear multi-label head; labels marked difficult count for nothing.
+# mmpretrain's ResNet-50 with a linear multi-label head; labels marked difficult are ignored.
 # checkpoint: a backbone written by `python -m sspyr_mm export CKPT backbone.pth`.
 _base_ = "mmpretrain::_base_/models/resnet50.py"
 
