@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -130,6 +131,13 @@ def run_steps(plan: Plan, steps: Sequence[Step]) -> None:
             )
 
 
+@cache
+def _recipe(path: Path) -> tuple[int, int | None]:
+    """Returns the epochs of a config, and the images per step that its learning rate is for."""
+    cfg = Config.fromfile(path)
+    return cfg.train_cfg.max_epochs, (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+
+
 def _config(plan: Plan, system: System) -> Path:
     return configs_dir() / str(system.folder) / f"{system.full if plan.scale == 'full' else system.mini}.py"
 
@@ -158,13 +166,14 @@ def _draw_scenes(plan: Plan) -> Iterator[Step]:
 
 def _pretraining(plan: Plan, system: System, seed: int) -> Step:
     options = {**_options(plan, system), "randomness.seed": seed}
-    epochs = options.get("train_cfg.max_epochs") or Config.fromfile(_config(plan, system)).train_cfg.max_epochs
+    recipe_epochs, base = _recipe(_config(plan, system))
+    epochs = options.get("train_cfg.max_epochs") or recipe_epochs
     if plan.scale == "mini":
         images, hours = str(plan.scenes / "train2017"), plan.num_images * epochs / system.mini_rate / 3600
     else:
         option = {"coco": "images", "imagenet": "imagenet"}[system.images]
-        images, base = _given(plan, option), Config.fromfile(_config(plan, system)).auto_scale_lr.base_batch_size
-        if base % plan.gpus:
+        images = _given(plan, option)
+        if base is None or base % plan.gpus:
             raise ValueError(f"{system.name} has {base} images per step, which --gpus {plan.gpus} does not divide")
         options["train_dataloader.batch_size"] = base // plan.gpus
         hours = _NUM_IMAGES[system.images] * epochs * system.cost * _MOCO_FLOP / _GPU_FLOPS / 3600
@@ -180,8 +189,7 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
 
 
 def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> Step:
-    epochs = _options(plan, system).get("train_cfg.max_epochs")
-    epochs = epochs or Config.fromfile(_config(plan, system)).train_cfg.max_epochs
+    epochs = _options(plan, system).get("train_cfg.max_epochs") or _recipe(_config(plan, system))[0]
     checkpoint = _folder(plan, "pretrain", system, seed) / f"epoch_{epochs}.pth"
     if plan.scale == "mini":
         flags = [flag.format(data=plan.scenes) for flag in plan.table.mini_flags]
