@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import small_contrast
@@ -105,19 +106,20 @@ def test_config_enables_compilation(monkeypatch):
 def test_a_compiled_augmentation_has_one_kernel_of_each_operation_for_all_sizes():
     """`fullgraph` refuses graph breaks; numbers of patches differ from step to step, sizes from scale to scale."""
     plain, module = PyramidAugment(SPEC), PyramidAugment(SPEC, compiled=True)
+    config = replace(PAPER, solarize_prob=0.2)
 
     def apart(seeds):
-        inputs, params = batch_of(seeds)["inputs"], draw_params(seeds, SPEC.groups, PAPER)
+        inputs, params = batch_of(seeds)["inputs"], draw_params(seeds, SPEC.groups, config)
         wanted = plain.augment_in_batches(inputs, params)
         found = module.augment_in_batches(inputs, params)
         return max(float((found[name] - wanted[name]).abs().max()) for name in wanted)
 
     assert apart(range(64)) < 1e-4
     # Had an operation met one patch, or as many as channels, it would be compiled once more for others.
-    assert counters["stats"]["unique_graphs"] == len(module.operations) == 6
+    assert counters["stats"]["unique_graphs"] == len(module.operations) == 7
     for epoch in range(1, 4):
         assert apart(range(100 * epoch, 100 * epoch + 64)) < 1e-4
-    assert counters["stats"]["unique_graphs"] == 6
+    assert counters["stats"]["unique_graphs"] == 7
     assert not counters["graph_break"]
 
 
