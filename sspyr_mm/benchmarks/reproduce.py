@@ -4,7 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from mmengine.config import Config
+from scipy.stats import t as student_t
 
 from sspyr_mm.benchmarks.results.result import Result, find_results
 from sspyr_mm.benchmarks.systems import System, Table
@@ -22,8 +23,9 @@ _MOCO_FLOP = 2 * 16.4e9
 _GPU_FLOPS = 40e12
 """Operations per second that a GPU is assumed to do in training."""
 _NUM_IMAGES = {"coco": 82_783, "imagenet": 1_281_167}
-_STUDENT_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Quantiles of Student's t for 1, 2, ... degrees of freedom: half widths of a 95 % interval."""
+_IMAGES_OPTION = {"coco": "images", "imagenet": "imagenet"}
+"""Option of the folder of each set of training images."""
+_MINI_EPOCHS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +50,15 @@ class Plan:
         return tuple(s for s in chosen if not names or s.folder is None or names & {s.name.lower(), s.slug})
 
     @property
+    def trained(self) -> list[System]:
+        """Systems that are pre-trained."""
+        return [system for system in self.systems if system.folder]
+
+    @property
     def record(self) -> dict[str, Any]:
         """Settings on which all results in the work dir depend."""
         if self.scale == "mini":
-            return {"epochs": self.epochs or 40, "num_images": self.num_images}
+            return {"epochs": self.epochs or _MINI_EPOCHS, "num_images": self.num_images}
         return {"epochs": self.epochs, **{k: v and str(Path(v).resolve()) for k, v in self.data.items()}}
 
     @property
@@ -76,13 +83,12 @@ def plan_steps(plan: Plan) -> list[Step]:
     Raises ValueError for unknown methods, missing data, or a work dir with results of other settings.
     """
     _check(plan)
-    steps = list(_draw_scenes(plan)) if plan.scale == "mini" else []
-    trained = [system for system in plan.systems if system.folder]
+    steps = [_draw_scenes(plan)] if plan.scale == "mini" else []
     for seed in plan.seeds:
-        for system in trained:
+        for system in plan.trained:
             steps.append(_pretraining(plan, system, seed))
-        for system in trained:
-            steps.append(_evaluation(plan, system, seed, with_random=system is trained[0]))
+        for system in plan.trained:
+            steps.append(_evaluation(plan, system, seed, with_random=system is plan.trained[0]))
     return steps
 
 
@@ -91,12 +97,10 @@ def _check(plan: Plan) -> None:
     names = ", ".join(f'"{s.name}"' for s in plan.table.systems if s.folder)
     if unknown := [name for name in plan.methods if name.lower() not in known]:
         raise ValueError(f"Table {plan.table.name} has no {', '.join(unknown)}: choose from {names}")
-    trained = [system for system in plan.systems if system.folder]
-    if not trained:
+    if not plan.trained:
         raise ValueError("Only rows pre-trained on ImageNet are chosen: give --scale full, or others")
     if plan.scale == "full":
-        needed = {"coco": "images", "imagenet": "imagenet"}
-        options = sorted({needed[system.images] for system in trained} | {plan.table.needs})
+        options = sorted({_IMAGES_OPTION[system.images] for system in plan.trained} | {plan.table.needs})
         if missing := [f"--{name.replace('_', '-')} DIR" for name in options if not plan.data.get(name)]:
             raise ValueError(f"Table {plan.table.name} at full size needs {' '.join(missing)}")
         if absent := [folder for name in options if (folder := plan.data[name]) and not Path(folder).exists()]:
@@ -151,17 +155,23 @@ def _options(plan: Plan, system: System) -> dict[str, Any]:
         "model.data_preprocessor.jitter": (0.6, 0.6, 0.8, 0.5),
         "model.data_preprocessor.jitter_prob": 1.0,
         "model.data_preprocessor.blur_sigma": (0.1, 0.6),
-        "train_cfg.max_epochs": plan.epochs or 40,
+        "train_cfg.max_epochs": plan.epochs or _MINI_EPOCHS,
         "default_hooks.checkpoint.max_keep_ckpts": 1,
         **system.mini_options,
     }
 
 
-def _draw_scenes(plan: Plan) -> Iterator[Step]:
+def _checkpoint(plan: Plan, system: System, seed: int) -> Path:
+    """Returns the checkpoint after the last epoch."""
+    epochs = _options(plan, system).get("train_cfg.max_epochs") or _recipe(_config(plan, system))[0]
+    return _folder(plan, "pretrain", system, seed) / f"epoch_{epochs}.pth"
+
+
+def _draw_scenes(plan: Plan) -> Step:
     sizes = ["--num-train", str(plan.num_images), "--num-val", str(max(50, plan.num_images // 4)), "--size", "96"]
     command = [sys.executable, "-m", "sspyr_mm", "toy-scenes", str(plan.scenes), *sizes, "--quiet"]
     done = (plan.scenes / "annotations" / "instances_val2017.json").exists()
-    yield Step("draw scenes", command, done, plan.num_images * 5e-6)
+    return Step("draw scenes", command, done, plan.num_images * 5e-6)
 
 
 def _pretraining(plan: Plan, system: System, seed: int) -> Step:
@@ -171,8 +181,7 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
     if plan.scale == "mini":
         images, hours = str(plan.scenes / "train2017"), plan.num_images * epochs / system.mini_rate / 3600
     else:
-        option = {"coco": "images", "imagenet": "imagenet"}[system.images]
-        images = _given(plan, option)
+        images = str(plan.data[_IMAGES_OPTION[system.images]])
         if base is None or base % plan.gpus:
             raise ValueError(f"{system.name} has {base} images per step, which --gpus {plan.gpus} does not divide")
         options["train_dataloader.batch_size"] = base // plan.gpus
@@ -181,31 +190,33 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
     program = [sys.executable, str(tools / "train.py"), str(_config(plan, system))]
     if plan.gpus > 1:
         program = ["bash", str(tools / "dist_train.sh"), str(_config(plan, system)), str(plan.gpus)]
-    folder = _folder(plan, "pretrain", system, seed)
-    command = [*program, "--data-root", images, "--work-dir", str(folder), "--resume"]
+    checkpoint = _checkpoint(plan, system, seed)
+    command = [*program, "--data-root", images, "--work-dir", str(checkpoint.parent), "--resume"]
     command += ["--cfg-options", *(f"{key}={_text(value)}" for key, value in options.items())]
-    done = (folder / f"epoch_{epochs}.pth").exists()
-    return Step(f"pre-train {system.name}, seed {seed}", command, done, hours)
+    return Step(f"pre-train {system.name}, seed {seed}", command, checkpoint.exists(), hours)
 
 
 def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> Step:
-    epochs = _options(plan, system).get("train_cfg.max_epochs") or _recipe(_config(plan, system))[0]
-    checkpoint = _folder(plan, "pretrain", system, seed) / f"epoch_{epochs}.pth"
     if plan.scale == "mini":
         flags = [flag.format(data=plan.scenes) for flag in plan.table.mini_flags]
     else:
-        flags = [f"--{plan.table.needs.replace('_', '-')}", _given(plan, plan.table.needs)]
+        flags = [f"--{plan.table.needs.replace('_', '-')}", str(plan.data[plan.table.needs])]
     has_random = with_random and any(s.folder is None for s in plan.systems)
     folder = _folder(plan, plan.table.name, system, seed)
-    command = [sys.executable, "-m", "sspyr_mm", "evaluate", str(checkpoint), "--protocol", plan.table.protocol, *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "sspyr_mm",
+        "evaluate",
+        str(_checkpoint(plan, system, seed)),
+        "--protocol",
+        plan.table.protocol,
+        *flags,
+    ]
     command += ["--seeds", str(seed), "--work-dir", str(folder), *(["--random"] if has_random else [])]
     done = len(_results(folder)) >= 1 + has_random
     hours = plan.table.hours * (1 + has_random) if plan.scale == "full" else 0.1
     return Step(f"evaluate {system.name}, seed {seed}", command, done, hours)
-
-
-def _given(plan: Plan, option: str) -> str:
-    return str(plan.data[option])
 
 
 def _folder(plan: Plan, kind: str, system: System, seed: int) -> Path:
@@ -227,15 +238,14 @@ def build_rows(plan: Plan) -> list[dict[str, Any]]:
     ``half`` is half the width of the 95 % interval of the mean, None for fewer than two seeds.
     """
     rows = []
-    first = next(system for system in plan.systems if system.folder)
+    first = plan.trained[0]
     for system in plan.systems:
         values = []
         for seed in plan.seeds:
             found = _results(_folder(plan, plan.table.name, system if system.folder else first, seed))
             values += [r.value for r in found if (r.network == "random") is (system.folder is None)]
-        half = None
-        if 1 < len(values) <= len(_STUDENT_975) + 1:
-            half = _STUDENT_975[len(values) - 2] * stdev(values) / len(values) ** 0.5
+        num = len(values)
+        half = float(student_t.ppf(0.975, num - 1)) * stdev(values) / num**0.5 if num > 1 else None
         rows.append(
             {
                 "system": system.name,
