@@ -47,7 +47,7 @@ def anchors(side: int) -> np.ndarray:
 
 
 def draw_similar(rng: random.Random, box: np.ndarray, side: int) -> np.ndarray:
-    """Draws an anchor with an IoU above 0.5 to a box, the best one if there is none.
+    """Draws an anchor whose IoU with a box exceeds 0.5, or returns the most similar anchor.
 
     Near-duplicates (IoU above 0.7) of anchors in random order are left out first.
 

@@ -18,7 +18,7 @@ def paste_views(rng: random.Random, image: np.ndarray, group: GroupSpec) -> tupl
     Args:
         rng: Generator.
         image: (H, W, 3) uint8.
-        group: Group with ``paste``, the least and greatest side of the foreground.
+        group: Group with ``paste``, the minimum and maximum side of the foreground.
 
     Returns:
         (V + 1, R, R, 3) uint8: the canvases, and the whole image as a background for another one; boxes (V, 2, 4)
@@ -29,7 +29,7 @@ def paste_views(rng: random.Random, image: np.ndarray, group: GroupSpec) -> tupl
     """
     side, (low, high) = group.region, group.paste or (1, group.region)
     canvases = np.zeros((group.num_views + 1, side, side, 3), np.uint8)
-    canvases[-1] = resize(image, side, side)
+    canvases[-1] = resize(image, side)
     boxes = np.zeros((group.num_views, 2, 4), np.float32)
     for view in range(group.num_views):
         top, left, height, width = draw_crop(rng, image.shape[:2], group.area, group.aspect)
@@ -50,7 +50,7 @@ def overlapping_views(rng: random.Random, image: np.ndarray, group: GroupSpec) -
     Args:
         rng: Generator.
         image: (H, W, 3) uint8.
-        group: Group with ``overlap``, the least and greatest side of the box in the first view.
+        group: Group with ``overlap``, the minimum and maximum side of the box in the first view.
 
     Returns:
         (2, R, R, 3) uint8; boxes (2, 1, 4) float32, of the same part of the image in both views.
@@ -61,7 +61,7 @@ def overlapping_views(rng: random.Random, image: np.ndarray, group: GroupSpec) -
     second = first
     for _ in range(10):
         drawn = draw_crop(rng, size, group.area, group.aspect)
-        if _least_side(common := _common(first, drawn), first, drawn, side) >= min(_MIN_OVERLAP, side / 2):
+        if _least_side(_common(first, drawn), first, drawn, side) >= min(_MIN_OVERLAP, side / 2):
             second = drawn
             break
     common = _common(first, second)
@@ -70,7 +70,7 @@ def overlapping_views(rng: random.Random, image: np.ndarray, group: GroupSpec) -
     extent = np.minimum(extent, common[2:] - common[:2])
     corner = common[:2] + np.array([rng.random(), rng.random()]) * (common[2:] - common[:2] - extent)
     box = np.concatenate([corner, corner + extent])
-    crops = [(c, resize(image[c[0] : c[0] + c[2], c[1] : c[1] + c[3]], side, side)) for c in (first, second)]
+    crops = [(c, resize(image[c[0] : c[0] + c[2], c[1] : c[1] + c[3]], side)) for c in (first, second)]
     boxes = np.stack([to_view(box, crop, side) for crop, _ in crops])[:, None]
     return np.stack([pixels for _, pixels in crops]), boxes.astype(np.float32)
 

@@ -134,8 +134,8 @@ class PyramidAugment(BaseDataPreprocessor):
                 top, left = move_together(draw_cells(seeds, group), self.mean.device)
                 patches[group.name] = cut_cells(patches[group.name], top, left, group)
             if (boxes := regions.get(f"{group.name}_boxes")) is not None:
-                flip = torch.from_numpy(params[group.name].flip).to(boxes.device, non_blocking=True)
-                patches[f"{group.name}_boxes"] = flip_boxes(boxes.transpose(0, 1), flip, group.region)
+                flip = move_together(params[group.name].flip.astype(np.int64), boxes.device)
+                patches[f"{group.name}_boxes"] = flip_boxes(boxes.transpose(0, 1), flip.bool(), group.region)
         if self.with_seeds:
             patches["seed"] = self.cast_data(inputs["seed"])
         return {"inputs": patches, "data_samples": data.get("data_samples")}

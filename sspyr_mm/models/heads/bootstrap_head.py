@@ -9,8 +9,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from sspyr_mm.models.layers import build_mlp
-from sspyr_mm.models.losses import precise, regression
+from sspyr_mm.models.layers import build_mlp, precise
+from sspyr_mm.models.losses import regression
 from sspyr_mm.models.state_check import check_head_state
 
 

@@ -10,7 +10,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from sspyr_mm.models.assigners import FeatureQueue
-from sspyr_mm.models.losses import info_nce, precise
+from sspyr_mm.models.layers import precise
+from sspyr_mm.models.losses import info_nce
 from sspyr_mm.models.state_check import check_head_state
 from sspyr_mm.views.checks import check_count, is_number
 

@@ -39,9 +39,8 @@ class GroupedBatchNorm(_BatchNorm):
     """Batch norm with separate batch statistics for every group of images of a process.
 
     In training a batch of B images is split into ``ceil(B / group_size)`` nearly equal groups in batch order;
-    :func:`rows_per_image` sets the rows per image, 1 by default. The running
-    averages move towards the mean of the groups' statistics. In evaluation it equals batch norm. Parameters and buffers
-    have batch norm's names.
+    :func:`rows_per_image` sets the rows per image, 1 by default. The running averages move towards the mean of the
+    groups' statistics. In evaluation it equals batch norm. Parameters and buffers have batch norm's names.
 
     State: per rank, until :func:`average_statistics` is called.
 
@@ -105,9 +104,11 @@ def average_statistics(model: nn.Module) -> None:
 
     Deviation: in MoCo, every process keeps the running averages of its own images, and those of the first are saved.
     """
+    if get_world_size() == 1:
+        return
     layers = [m for m in model.modules() if isinstance(m, GroupedBatchNorm)]
     buffers = [b for layer in layers for b in (layer.running_mean, layer.running_var) if b is not None]
-    if not buffers or get_world_size() == 1:
+    if not buffers:
         return
     flat = torch.cat(buffers)
     all_reduce(flat, op="mean")

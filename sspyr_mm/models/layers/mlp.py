@@ -1,10 +1,15 @@
-"""The MLP of projectors and predictors."""
+"""Norm layers from a config, and the MLP of projectors and predictors."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from mmcv.cnn import build_norm_layer
 from torch import nn
+
+
+def build_norm(norm_cfg: Mapping[str, Any], channels: int) -> nn.Module:
+    """Builds a norm layer without its name."""
+    return build_norm_layer(dict(norm_cfg), channels)[1]
 
 
 def build_mlp(
@@ -19,5 +24,5 @@ def build_mlp(
     layers: list[nn.Module] = [nn.Linear(in_channels, hid_channels)]
     if norm_cfg is not None:
         norm = {**norm_cfg, "type": "BN1d" if norm_cfg["type"] == "BN" else norm_cfg["type"]}
-        layers.append(build_norm_layer(norm, hid_channels)[1])
+        layers.append(build_norm(norm, hid_channels))
     return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(hid_channels, out_channels, bias=last_bias))

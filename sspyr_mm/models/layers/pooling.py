@@ -1,4 +1,4 @@
-"""Pooling of the output of a backbone."""
+"""Pooling of the output of a backbone, and its precision."""
 
 import torch
 from torch import Tensor
@@ -35,7 +35,12 @@ def crop_map(feats: Tensor, boxes: Tensor, side: int, *, size: int) -> Tensor:
     Source: RoIAlign of Mask R-CNN, aligned, with as many samples as the box has cells.
     """
     with torch.autocast(feats.device.type, enabled=False):
-        feats = feats if feats.dtype == torch.float64 else feats.float()
+        feats = precise(feats)
         rows = torch.arange(len(feats), device=feats.device, dtype=feats.dtype)[:, None]
         rois = torch.cat([rows, boxes.to(feats.dtype)], dim=1)
         return roi_align(feats, rois, size, feats.shape[-1] / side, sampling_ratio=-1, aligned=True)
+
+
+def precise(x: Tensor) -> Tensor:
+    """Returns a tensor in float32 if its precision is lower; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()

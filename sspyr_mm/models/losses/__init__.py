@@ -1,6 +1,6 @@
 """Losses: pure functions, wrapped by thin modules."""
 
-from sspyr_mm.models.losses.contrast import info_nce, precise, regression
+from sspyr_mm.models.losses.contrast import info_nce, regression
 from sspyr_mm.models.losses.cross_scale_loss import CrossScaleLoss, cross_scale_cross_entropy
 from sspyr_mm.models.losses.swapped_prediction_loss import SwappedPredictionLoss, swapped_cross_entropy
 
@@ -9,7 +9,6 @@ __all__ = [
     "SwappedPredictionLoss",
     "cross_scale_cross_entropy",
     "info_nce",
-    "precise",
     "regression",
     "swapped_cross_entropy",
 ]

@@ -59,8 +59,3 @@ def regression(predictions: Tensor, targets: Tensor) -> Tensor:
     Source: BYOL, equation 2.
     """
     return (2 - 2 * F.cosine_similarity(predictions, targets, dim=1)).mean()
-
-
-def precise(x: Tensor) -> Tensor:
-    """Returns a tensor in float32 if its precision is lower; float64 stays."""
-    return x if x.dtype == torch.float64 else x.float()

@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 
-from sspyr_mm.models.layers import crop_map, rows_per_image
+from sspyr_mm.models.layers import build_norm, crop_map, rows_per_image
 
 
 @MODELS.register_module()
@@ -44,7 +43,7 @@ class RegionProjector(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        norm = partial(_norm, dict(norm_cfg))
+        norm = partial(build_norm, norm_cfg)
         self.in_channels = tuple(in_channels)
         self.size = size
         self.fpn = FeaturePyramidNetwork(list(in_channels), channels, norm_layer=norm)
@@ -93,7 +92,3 @@ class RegionProjector(BaseModule):
         with rows_per_image(len(regions)):
             z = self.head(stacked.flatten(0, 1))
         return list(z.unflatten(0, stacked.shape[:2]).unbind(1))
-
-
-def _norm(cfg: dict[str, Any], channels: int) -> nn.Module:
-    return build_norm_layer(cfg, channels)[1]

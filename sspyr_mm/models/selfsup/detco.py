@@ -8,8 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from sspyr_mm.models.layers import pool
-from sspyr_mm.models.losses import precise
+from sspyr_mm.models.layers import pool, precise
 from sspyr_mm.models.necks import LevelProjectors
 from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
-from sspyr_mm.models.losses import precise
+from sspyr_mm.models.layers import precise
 from sspyr_mm.models.necks import RegionProjector
 from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 

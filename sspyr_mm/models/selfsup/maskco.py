@@ -5,14 +5,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmcv.cnn import build_norm_layer
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import Bottleneck
 
-from sspyr_mm.models.layers import crop_map
-from sspyr_mm.models.losses import precise
+from sspyr_mm.models.layers import build_norm, crop_map, precise
 from sspyr_mm.models.selfsup.dense_contrast import last_map
 from sspyr_mm.models.selfsup.momentum_contrast import GROUP, Encoder, MoCoV2
 
@@ -56,7 +54,7 @@ class MaskCo(MoCoV2):
     ) -> None:
         super().__init__(views, backbone, neck, head, data_preprocessor, **kwargs)
         self.size = size
-        norm = partial(_norm, dict(norm_cfg))
+        norm = partial(build_norm, norm_cfg)
         blocks = [Bottleneck(channels, channels // 4, norm_layer=norm) for _ in range(num_blocks)]
         for block in blocks:
             nn.init.zeros_(block.bn3.weight)
@@ -95,7 +93,3 @@ def mask(patches: Tensor, boxes: Tensor) -> Tensor:
     left, top, right, bottom = boxes[..., None].unbind(1)
     rows, columns = (centre > top) & (centre < bottom), (centre > left) & (centre < right)
     return patches.masked_fill((rows[:, :, None] & columns[:, None])[:, None], 0)
-
-
-def _norm(cfg: dict[str, Any], channels: int) -> nn.Module:
-    return build_norm_layer(cfg, channels)[1]

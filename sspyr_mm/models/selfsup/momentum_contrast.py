@@ -8,8 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder, average_statistics
-from sspyr_mm.models.losses import precise
+from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder, average_statistics, precise
 from sspyr_mm.models.necks import DenseProjector, LevelProjectors, MLPProjector, RegionProjector
 from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
 from sspyr_mm.models.state_check import check_head_state
