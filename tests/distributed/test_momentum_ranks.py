@@ -56,7 +56,7 @@ def orders(rank, world_size):
     return model._keys["main"]
 
 
-def test_without_shuffling_the_keys_would_differ(ranks):
+def test_every_rank_holds_the_keys_of_all_images_in_their_order(ranks):
     """The images of a group of batch norm come from both ranks: keys depend on the order, not on the rank."""
     first, second = ranks.run(2, orders)
     assert torch.equal(first, second)

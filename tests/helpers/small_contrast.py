@@ -139,5 +139,15 @@ def relative_distance(tensor, wanted):
     return ((tensor - wanted).norm() / wanted.norm().clamp_min(1e-6)).item()
 
 
+def sgd_step(model, loss, lr):
+    """One step of plain SGD."""
+    model.zero_grad()
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(parameter.grad, alpha=lr)
+
+
 def total(losses):
     return sum(value for name, value in losses.items() if name.startswith("loss"))

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from project import ROOT
 from references.sinkhorn import sinkhorn_reference
 from small_contrast import total
+from small_recipes import SMALL_BACKBONE, small_run
 from torch.nn import functional as F
 
 import sspyr_mm.registration  # noqa: F401
@@ -64,30 +65,10 @@ def test_model_builds_at_full_size(path):
     assert {n: x.shape for n, x in model.state_dict().items()} == {n: x.shape for n, x in dumped.state_dict().items()}
 
 
-SMALL_BACKBONE = {
-    "model.backbone.depth": 18,
-    "model.backbone.stem_channels": 8,
-    "model.backbone.base_channels": 8,
-    "model.neck.in_channels": 64,
-    "model.neck.hid_channels": 32,
-}
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(
-        {
-            "work_dir": str(tmp_path),
-            "train_dataloader.batch_size": 4,
-            "train_dataloader.num_workers": 0,
-            "train_dataloader.persistent_workers": False,
-            "train_dataloader.dataset.data_root": str(photographs),
-            "train_cfg.max_epochs": 1,
-            "default_hooks.logger.interval": 1,
-            **SMALL_BACKBONE,
-        }
-    )
+    cfg.merge_from_dict({**small_run(photographs, tmp_path), **SMALL_BACKBONE})
     if "momentum" in cfg.default_hooks:  # with 0.999 and the least learning rate, some weights round to the old ones
         cfg.default_hooks.momentum.momentum = 0.5
     if cfg.model.type in ("DetCo", "InsLoc"):
@@ -245,16 +226,7 @@ def test_own_method_of_the_readme_trains(photographs, tmp_path, monkeypatch):
     (tmp_path / "config.py").write_text(config.replace("../_base_", str(ROOT / "configs/_base_")))
     monkeypatch.syspath_prepend(tmp_path)
     cfg = Config.fromfile(tmp_path / "config.py")
-    cfg.merge_from_dict(
-        {
-            "work_dir": str(tmp_path / "work"),
-            "train_dataloader.batch_size": 4,
-            "train_dataloader.num_workers": 0,
-            "train_dataloader.persistent_workers": False,
-            "train_dataloader.dataset.data_root": str(photographs),
-            "train_cfg.max_epochs": 1,
-        }
-    )
+    cfg.merge_from_dict(small_run(photographs, tmp_path / "work"))
     prepare_config(cfg)
     runner = Runner.from_cfg(cfg)
     runner.train()

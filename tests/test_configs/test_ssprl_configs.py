@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from project import ROOT
+from small_recipes import SMALL_BACKBONE, small_run
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.cpu import prepare_config
@@ -61,22 +62,7 @@ def test_a_former_config_name_warns_and_reads_the_new_config(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(
-        {
-            "work_dir": str(tmp_path),
-            "train_dataloader.batch_size": 4,
-            "train_dataloader.num_workers": 0,
-            "train_dataloader.persistent_workers": False,
-            "train_dataloader.dataset.data_root": str(photographs),
-            "train_cfg.max_epochs": 1,
-            "default_hooks.logger.interval": 1,
-            "model.backbone.depth": 18,
-            "model.backbone.stem_channels": 8,
-            "model.backbone.base_channels": 8,
-            "model.neck.in_channels": 64,
-            "model.neck.hid_channels": 32,
-        }
-    )
+    cfg.merge_from_dict({**small_run(photographs, tmp_path), **SMALL_BACKBONE})
     for name, scale in cfg.model.pyramid.items():
         if scale is not None:
             # At 16 px layer4 is left with 1 x 1: oneDNN's weight gradients of strided bfloat16 convolutions whose

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mmpretrain.registry import MODELS
-from small_contrast import BACKBONE, batch_of, build, relative_distance
+from small_contrast import BACKBONE, batch_of, build, relative_distance, sgd_step
 from test_momentum_contrast import step
 
 from sspyr_mm.models import BootstrapHead, regression
@@ -89,12 +89,7 @@ def test_losses_equal_those_of_mmpretrain():
         inputs = batch_of(number, 6, ours)
         mine = step(ours, inputs, lr=0.01)["loss_main"]
         other = theirs.loss([inputs["main"][0, :, 0], inputs["main"][1, :, 0]], None)["loss"]
-        theirs.zero_grad()
-        other.backward()
-        with torch.no_grad():
-            for parameter in theirs.parameters():
-                if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=0.01)
+        sgd_step(theirs, other, 0.01)
         assert mine.item() == pytest.approx(4 + other.item(), abs=1e-9)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from references.contrast import nce
-from small_contrast import BACKBONE, batch_of, build
+from small_contrast import BACKBONE, batch_of, build, sgd_step
 from test_momentum_contrast import step
 from torch.nn import functional as F
 
@@ -82,12 +82,7 @@ def test_losses_equal_those_of_mmpretrain():
         inputs["seed"] = torch.arange(4)  # mmpretrain does not shuffle in one process
         mine = step(ours, inputs, lr=0.01)
         other = theirs.loss([inputs["main"][0, :, 0], inputs["main"][1, :, 0]], None)
-        theirs.zero_grad()
-        sum(other.values()).backward()
-        with torch.no_grad():
-            for parameter in theirs.parameters():
-                if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=0.01)
+        sgd_step(theirs, sum(other.values()), 0.01)
         assert mine["loss_main"].item() == pytest.approx(other["loss_single"].item(), abs=1e-9)
         assert mine["loss_dense"].item() == pytest.approx(other["loss_dense"].item(), abs=1e-9)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 from references.contrast import nce
-from small_contrast import BACKBONE, MODELS_BY_NAME, batch_of, build, config_of, relative_distance, total
+from small_contrast import BACKBONE, MODELS_BY_NAME, batch_of, build, config_of, relative_distance, sgd_step, total
 from torch.nn import functional as F
 
 from sspyr_mm.models import pretraining_models
@@ -16,12 +16,7 @@ from sspyr_mm.models import pretraining_models
 def step(model, inputs, *, momentum=0.9, lr=0.1):
     """One SGD step by hand."""
     losses = model.loss(inputs)
-    model.zero_grad()
-    total(losses).backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.sub_(parameter.grad, alpha=lr)
+    sgd_step(model, total(losses), lr)
     model.finish_step(momentum)
     return losses
 
@@ -92,12 +87,7 @@ def test_losses_equal_those_of_mmpretrain():
         inputs["seed"] = torch.arange(4)  # mmpretrain does not shuffle in one process
         mine = step(ours, inputs)["loss_main"]
         other = theirs.loss([inputs["main"][0, :, 0], inputs["main"][1, :, 0]], None)["loss"]
-        theirs.zero_grad()
-        other.backward()
-        with torch.no_grad():
-            for parameter in theirs.parameters():
-                if parameter.grad is not None:
-                    parameter.sub_(parameter.grad, alpha=0.1)
+        sgd_step(theirs, other, 0.1)
         assert mine.item() == pytest.approx(other.item(), abs=1e-9)
     torch.testing.assert_close(theirs.queue.T, ours.head.queues["main"].embeddings[0], atol=1e-9, rtol=0)
 
