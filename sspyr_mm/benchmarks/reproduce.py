@@ -2,20 +2,21 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from mmengine.config import Config
-from scipy.stats import t as student_t
 
+from sspyr_mm.benchmarks.results.paper_table import PaperRow
 from sspyr_mm.benchmarks.results.result import Result, find_results
 from sspyr_mm.benchmarks.systems import System, Table
+from sspyr_mm.benchmarks.training.process import wait_for
 from sspyr_mm.files import configs_dir, write_json
 
 _MOCO_FLOP = 2 * 16.4e9
@@ -34,7 +35,7 @@ class Plan:
 
     table: Table
     scale: str  # full or mini
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # to run
     work_dir: Path
     methods: tuple[str, ...] = ()  # names of systems; empty: all
     data: dict[str, str | None]  # folders by option: images, imagenet, coco, voc, voc_masks
@@ -43,11 +44,15 @@ class Plan:
     num_images: int = 4000  # scenes of the mini size
 
     @property
+    def rows(self) -> tuple[System, ...]:
+        """Rows of the table; at mini size there is one set of training images."""
+        return tuple(s for s in self.table.systems if self.scale == "full" or s.images == "coco")
+
+    @property
     def systems(self) -> tuple[System, ...]:
-        """Systems to run, in the order of the table; at mini size there is one set of training images."""
-        chosen = [s for s in self.table.systems if self.scale == "full" or s.images == "coco"]
+        """Chosen rows, in the order of the table."""
         names = {name.lower() for name in self.methods}
-        return tuple(s for s in chosen if not names or s.folder is None or names & {s.name.lower(), s.slug})
+        return tuple(s for s in self.rows if not names or names & {s.name.lower(), s.slug})
 
     @property
     def trained(self) -> list[System]:
@@ -75,6 +80,7 @@ class Step:
     command: list[str]
     is_done: bool
     hours: float  # estimate
+    is_shared: bool = False  # whether all systems and seeds need it
 
 
 def plan_steps(plan: Plan) -> list[Step]:
@@ -87,18 +93,23 @@ def plan_steps(plan: Plan) -> list[Step]:
     for seed in plan.seeds:
         for system in plan.trained:
             steps.append(_pretraining(plan, system, seed))
+        lacks_random = any(s.folder is None for s in plan.systems) and not _random_results(plan, seed)
         for system in plan.trained:
-            steps.append(_evaluation(plan, system, seed, with_random=system is plan.trained[0]))
+            first = system is plan.trained[0]
+            steps.append(_evaluation(plan, system, seed, with_random=first and lacks_random))
     return steps
 
 
 def _check(plan: Plan) -> None:
-    known = {name for s in plan.table.systems if s.folder for name in (s.name.lower(), s.slug)}
-    names = ", ".join(f'"{s.name}"' for s in plan.table.systems if s.folder)
+    known = {name for s in plan.table.systems for name in (s.name.lower(), s.slug)}
+    names = ", ".join(f'"{s.name}"' for s in plan.table.systems)
     if unknown := [name for name in plan.methods if name.lower() not in known]:
         raise ValueError(f"Table {plan.table.name} has no {', '.join(unknown)}: choose from {names}")
     if not plan.trained:
-        raise ValueError("Only rows pre-trained on ImageNet are chosen: give --scale full, or others")
+        raise ValueError(
+            "No row to pre-train is chosen: the mini size has none pre-trained on ImageNet, and Random init is "
+            "measured next to another row"
+        )
     if plan.scale == "full":
         options = sorted({_IMAGES_OPTION[system.images] for system in plan.trained} | {plan.table.needs})
         if missing := [f"--{name.replace('_', '-')} DIR" for name in options if not plan.data.get(name)]:
@@ -125,8 +136,9 @@ def run_steps(plan: Plan, steps: Sequence[Step]) -> None:
     left = [step for step in steps if not step.is_done]
     for number, step in enumerate(left, start=1):
         print(f"== {number}/{len(left)} {step.what}", file=sys.stderr, flush=True)
-        status = subprocess.run(step.command, check=False).returncode
-        if status == 130:
+        with subprocess.Popen(step.command) as process:
+            status = wait_for(process)
+        if status in (130, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:
             raise ChildProcessError(
@@ -171,7 +183,7 @@ def _draw_scenes(plan: Plan) -> Step:
     sizes = ["--num-train", str(plan.num_images), "--num-val", str(max(50, plan.num_images // 4)), "--size", "96"]
     command = [sys.executable, "-m", "sspyr_mm", "toy-scenes", str(plan.scenes), *sizes, "--quiet"]
     done = (plan.scenes / "annotations" / "instances_val2017.json").exists()
-    return Step("draw scenes", command, done, plan.num_images * 5e-6)
+    return Step("draw scenes", command, done, plan.num_images * 5e-6, is_shared=True)
 
 
 def _pretraining(plan: Plan, system: System, seed: int) -> Step:
@@ -201,7 +213,6 @@ def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> 
         flags = [flag.format(data=plan.scenes) for flag in plan.table.mini_flags]
     else:
         flags = [f"--{plan.table.needs.replace('_', '-')}", str(plan.data[plan.table.needs])]
-    has_random = with_random and any(s.folder is None for s in plan.systems)
     folder = _folder(plan, plan.table.name, system, seed)
     command = [
         sys.executable,
@@ -213,14 +224,15 @@ def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> 
         plan.table.protocol,
         *flags,
     ]
-    command += ["--seeds", str(seed), "--work-dir", str(folder), *(["--random"] if has_random else [])]
-    done = len(_results(folder)) >= 1 + has_random
-    hours = plan.table.hours * (1 + has_random) if plan.scale == "full" else 0.1
+    command += ["--seeds", str(seed), "--work-dir", str(folder), *(["--random"] if with_random else [])]
+    done = any(result.network != "random" for result in _results(folder)) and not with_random
+    hours = plan.table.hours * (1 + with_random) if plan.scale == "full" else 0.1
     return Step(f"evaluate {system.name}, seed {seed}", command, done, hours)
 
 
-def _folder(plan: Plan, kind: str, system: System, seed: int) -> Path:
-    return plan.work_dir / plan.scale / kind / system.slug / f"seed{seed}"
+def _folder(plan: Plan, kind: str, system: System, seed: int | None = None) -> Path:
+    """Returns the folder of a run, or that of all seeds of a system."""
+    return plan.work_dir / plan.scale / kind / system.slug / ("" if seed is None else f"seed{seed}")
 
 
 def _text(value: Any) -> str:
@@ -229,48 +241,30 @@ def _text(value: Any) -> str:
 
 
 def _results(folder: Path) -> list[Result]:
-    return list(find_results([str(folder)])) if any(folder.glob("result-*.json")) else []
+    return list(find_results([str(folder)])) if any(folder.glob("**/result-*.json")) else []
 
 
-def build_rows(plan: Plan) -> list[dict[str, Any]]:
-    """Returns a row per system: published and measured results in percent, and their values by seed.
+def _random_results(plan: Plan, seed: int | None = None) -> list[Result]:
+    """Returns results of random weights, each measured next to a system."""
+    trained = [system for system in plan.rows if system.folder]
+    found = [result for s in trained for result in _results(_folder(plan, plan.table.name, s, seed))]
+    return [result for result in found if result.network == "random"]
 
-    ``half`` is half the width of the 95 % interval of the mean, None for fewer than two seeds.
-    """
+
+def build_rows(plan: Plan) -> list[PaperRow]:
+    """Returns all rows of the table, with the results of all seeds in the work dir."""
     rows = []
-    first = plan.trained[0]
-    for system in plan.systems:
-        values = []
-        for seed in plan.seeds:
-            found = _results(_folder(plan, plan.table.name, system if system.folder else first, seed))
-            values += [r.value for r in found if (r.network == "random") is (system.folder is None)]
-        num = len(values)
-        half = float(student_t.ppf(0.975, num - 1)) * stdev(values) / num**0.5 if num > 1 else None
-        rows.append(
-            {
-                "system": system.name,
-                "published": plan.table.published(system),
-                "measured": mean(values) if values else None,
-                "half": half,
-                "values": values,
-            }
-        )
+    for system in plan.rows:
+        if system.folder:
+            found = [r for r in _results(_folder(plan, plan.table.name, system)) if r.network != "random"]
+        else:
+            found = _random_results(plan)
+        values = {result.seed: result.value for result in sorted(found, key=lambda result: result.seed)}
+        rows.append(PaperRow(system.name, plan.table.published(system), values))
     return rows
 
 
-def to_markdown(plan: Plan, rows: Sequence[dict[str, Any]]) -> str:
-    """Formats the table; of mini results, only the ranking can be compared with the published one."""
-    epochs = {s.name: _options(plan, s).get("train_cfg.max_epochs", "the config's") for s in plan.systems if s.folder}
-    lines = [
-        f"Table {plan.table.name}, {plan.scale} size, seeds {', '.join(map(str, plan.seeds))}, "
-        f"{', '.join(sorted({str(e) for e in epochs.values()}))} epochs",
-        "",
-        "| system | published | measured | seeds |",
-        "|---|---|---|---|",
-    ]
-    for row in rows:
-        measured = "-" if row["measured"] is None else f"{row['measured']:.1f}"
-        measured += f" ± {row['half']:.1f}" if row["half"] is not None else ""
-        seeds = ", ".join(f"{value:.1f}" for value in row["values"])
-        lines.append(f"| {row['system']} | {row['published']:.1f} | {measured} | {seeds} |")
-    return "\n".join(lines) + "\n"
+def title(plan: Plan) -> str:
+    """Returns a title for the table."""
+    epochs = sorted({str(_options(plan, s).get("train_cfg.max_epochs", "the config's")) for s in plan.trained})
+    return f"Table {plan.table.name}, {plan.scale} size, {', '.join(epochs)} epochs of pre-training"

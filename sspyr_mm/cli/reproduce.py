@@ -3,9 +3,13 @@
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sspyr_mm.benchmarks.systems import TABLES
-from sspyr_mm.cli.arguments import positive_int
+from sspyr_mm.cli.arguments import check_writable, positive_int
+
+if TYPE_CHECKING:
+    from sspyr_mm.benchmarks.reproduce import Plan
 
 _DATA = {
     "images": "COCO train2014 images, for pre-training",
@@ -34,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="random seeds (default: 0)")
     parser.add_argument("--dry-run", action="store_true", help="print commands, estimates and finished steps")
+    parser.add_argument(
+        "--slurm",
+        metavar="FILE",
+        help="write a Slurm array with one task per row and seed to FILE, to submit by `sbatch FILE`, and exit",
+    )
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/reproduce"), help="default: %(default)s")
     parser.add_argument("--gpus", type=positive_int, default=1, help="GPUs per pre-training run (default: 1)")
     parser.add_argument(
@@ -48,10 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan, runs what is missing, and prints and writes the table; returns 0."""
-    from sspyr_mm.benchmarks.reproduce import Plan, build_rows, plan_steps, run_steps, to_markdown
+    from sspyr_mm.benchmarks.reproduce import Plan, plan_steps, run_steps
+    from sspyr_mm.benchmarks.slurm_array import write_slurm_array
     from sspyr_mm.benchmarks.systems import find_table
-    from sspyr_mm.files import whole_file, write_json
 
+    if args.slurm:
+        check_writable("--slurm", args.slurm)
     plan = Plan(
         table=find_table(args.table),
         scale=args.scale,
@@ -69,16 +80,32 @@ def run(args: argparse.Namespace) -> int:
         state = "exists" if step.is_done else f"{step.hours:.1f} h"
         print(f"[{state}] {step.what}" + (f"\n    {shlex.join(step.command)}" if args.dry_run else ""))
     left = sum(step.hours for step in steps if not step.is_done)
-    print(f"{sum(not step.is_done for step in steps)} of {len(steps)} steps left, about {left:.1f} {unit}")
+    print(f"{sum(not step.is_done for step in steps)} of {len(steps)} steps left, about {left:.1f} {unit}", flush=True)
     if args.dry_run:
         return 0
+    if args.slurm:
+        run_steps(plan, [step for step in steps if step.is_shared])
+        num_tasks = write_slurm_array(plan, args.slurm)
+        print(
+            f"Submit {num_tasks} tasks by `sbatch {args.slurm}`; then repeat this command without --slurm for the table"
+        )
+        return 0
     run_steps(plan, steps)
-    rows = build_rows(plan)
-    text = to_markdown(plan, rows)
-    print(f"\n{text}", end="")
-    stem = args.work_dir / args.scale / f"table_{args.table}"
-    with whole_file(f"{stem}.md") as partial:
-        partial.write_text(text)
-    write_json(f"{stem}.json", rows)
-    print(f"Written: {stem}.md, {stem}.json")
+    _write_table(plan)
     return 0
+
+
+def _write_table(plan: "Plan") -> None:
+    from sspyr_mm.benchmarks.reproduce import build_rows, title
+    from sspyr_mm.benchmarks.results.paper_table import plot, to_csv, to_markdown
+    from sspyr_mm.files import whole_file
+
+    rows = build_rows(plan)
+    text = to_markdown(title(plan), rows)
+    print(f"\n{text}", end="")
+    stem = plan.work_dir / plan.scale / f"table_{plan.table.name}"
+    for ending, content in (("md", text), ("csv", to_csv(rows))):
+        with whole_file(f"{stem}.{ending}") as partial, open(partial, "w", newline="") as file:
+            file.write(content)
+    plot(title(plan), rows, f"{stem}.png")
+    print(f"Written: {stem}.md, .csv and .png")

@@ -1,7 +1,12 @@
 """Reproduction of tables: the plan, what exists already, the table, and a real run."""
 
-import json
+import csv
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +17,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, build_rows, plan_steps, run_steps, to_markdown
+from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, build_rows, plan_steps, run_steps, title
+from sspyr_mm.benchmarks.results.paper_table import plot, to_csv, to_markdown
 from sspyr_mm.benchmarks.results.result import Result, write_result
 from sspyr_mm.benchmarks.systems import TABLES, find_table
 from sspyr_mm.engine.options import merge_options
@@ -87,7 +93,7 @@ def test_full_size_states_the_missing_data():
     assert [step.what for step in steps] == [
         f"{w} SwAV (COCO), seed {s}" for s in (0, 1) for w in ("pre-train", "evaluate")
     ]
-    assert "--random" in steps[1].command and "r50_coco_200e.py" in " ".join(steps[0].command)
+    assert "--random" not in steps[1].command and "r50_coco_200e.py" in " ".join(steps[0].command)
     # 82 783 images x 200 epochs x 2.3 times MoCo v2's 16.4 G multiply-adds at 40 TFLOP/s.
     assert steps[0].hours == pytest.approx(82783 * 200 * 2.3 * 2 * 16.4e9 / 40e12 / 3600)
 
@@ -95,7 +101,7 @@ def test_full_size_states_the_missing_data():
 def test_methods_are_chosen_by_name_or_folder():
     with pytest.raises(ValueError, match=r'Table S-C has no SwAV: choose from "SS-PRL, scale 0 alone", '):
         plan_steps(plan_of(methods=("SwAV",)))
-    with pytest.raises(ValueError, match="Only rows pre-trained on ImageNet are chosen"):
+    with pytest.raises(ValueError, match="No row to pre-train is chosen"):
         plan_steps(plan_of("S-B", methods=("byol-imagenet",)))
     for name in ("SS-PRL, two scales", "ss-prl-two-scales"):
         assert len(plan_steps(plan_of(methods=(name,), seeds=(0,)))) == 3
@@ -130,29 +136,82 @@ def write(folder, network, value, seed):
 
 
 def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
-    plan = plan_of("S-A", work_dir=tmp_path, methods=("MoCo v2 (COCO)", "BYOL (COCO)"))
+    plan = plan_of("S-A", work_dir=tmp_path, methods=("BYOL (COCO)",))
     for seed, values in ((0, (20.0, 30.0, 31.0)), (1, (22.0, 34.0, 30.0))):
         folder = tmp_path / "mini/S-A"
         write(folder / f"moco-v2-coco/seed{seed}", "random", values[0], seed)
         write(folder / f"moco-v2-coco/seed{seed}", "epoch_40.pth", values[1], seed)
         if seed == 0:
             write(folder / f"byol-coco/seed{seed}", "epoch_40.pth", values[2], seed)
-    rows = build_rows(plan)
-    assert [(r["system"], r["published"], r["measured"], r["values"]) for r in rows] == [
-        ("Random init", 40.7, 21.0, [20.0, 22.0]),
-        ("MoCo v2 (COCO)", 57.3, 32.0, [30.0, 34.0]),
-        ("BYOL (COCO)", 54.1, 31.0, [31.0]),
+    rows = {row.system: row for row in build_rows(plan)}  # all of the table, whatever is chosen to run
+    assert len(rows) == 9
+    assert [(n, rows[n].published, rows[n].measured) for n in ("Random init", "MoCo v2 (COCO)", "BYOL (COCO)")] == [
+        ("Random init", 40.7, 21.0),
+        ("MoCo v2 (COCO)", 57.3, 32.0),
+        ("BYOL (COCO)", 54.1, 31.0),
     ]
+    assert rows["MoCo v2 (COCO)"].values == {0: 30.0, 1: 34.0}
     # Student's t with one degree of freedom: 12.71 s / sqrt(2), s = sqrt(8).
-    assert rows[1]["half"] == pytest.approx(12.71 * 2.0, rel=1e-3)
-    assert rows[2]["half"] is None
-    text = to_markdown(plan, rows)
-    assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 30.0, 34.0 |" in text
-    assert [step.what for step in plan_steps(plan) if step.is_done] == [
-        "evaluate MoCo v2 (COCO), seed 0",
-        "evaluate BYOL (COCO), seed 0",
-        "evaluate MoCo v2 (COCO), seed 1",
-    ]
+    assert rows["MoCo v2 (COCO)"].half == pytest.approx(12.71 * 2.0, rel=1e-3)
+    assert rows["BYOL (COCO)"].half is None and rows["SwAV (COCO)"].measured is None
+    text = to_markdown(title(plan), list(rows.values()))
+    assert text.startswith("Table S-A, mini size, 40 epochs of pre-training\n")
+    assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 0: 30.0, 1: 34.0 |" in text
+    assert "| SwAV (COCO) | 56.1 | - |  |" in text
+    table = list(csv.DictReader(to_csv(list(rows.values())).splitlines()))
+    assert [table[1][name] for name in ("system", "measured", "seeds", "values")] == [
+        "MoCo v2 (COCO)", "32.0", "0 1", "30.0 34.0"]  # fmt: skip
+    plot(title(plan), list(rows.values()), tmp_path / "table.svg")
+    assert "InsLoc (COCO)" in (tmp_path / "table.svg").read_text()
+
+
+def test_random_weights_are_measured_once_per_seed_next_to_any_system(tmp_path):
+    def random_steps(**changes):
+        steps = plan_steps(plan_of("S-A", work_dir=tmp_path, **changes))
+        return [step.what for step in steps if "--random" in step.command]
+
+    assert random_steps() == [f"evaluate MoCo v2 (COCO), seed {seed}" for seed in (0, 1)]
+    assert random_steps(methods=("byol-coco",)) == []
+    assert random_steps(methods=("byol-coco", "random-init")) == [f"evaluate BYOL (COCO), seed {s}" for s in (0, 1)]
+    write(tmp_path / "mini/S-A/byol-coco/seed1", "random", 20.0, 1)
+    assert random_steps() == ["evaluate MoCo v2 (COCO), seed 0"]
+    # A result of random weights alone does not finish a system.
+    assert not any(step.is_done for step in plan_steps(plan_of("S-A", work_dir=tmp_path)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_has_time_to_save(tmp_path, number):
+    ready, saved = tmp_path / "ready", tmp_path / "saved"
+    training = f"""
+import pathlib, signal, sys, time
+def save(*_):
+    time.sleep(1)
+    pathlib.Path({str(saved)!r}).touch()
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(60)
+"""
+    reproduction = f"""
+import pathlib, sys
+from sspyr_mm.benchmarks.reproduce import Plan, Step, run_steps
+from sspyr_mm.benchmarks.systems import TABLES
+plan = Plan(table=TABLES[0], scale="mini", seeds=(0,), work_dir=pathlib.Path({str(tmp_path)!r}), data={{}})
+run_steps(plan, [Step("train", [sys.executable, "-c", {training!r}], False, 1.0)])
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", reproduction], start_new_session=True, stderr=subprocess.PIPE
+    ) as process:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        if number == signal.SIGINT:  # by a terminal, to all processes
+            os.killpg(process.pid, number)
+        else:  # by the script of a Slurm job
+            process.send_signal(number)
+        assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert saved.exists()
 
 
 def test_values_are_formatted_as_options_are_read():
@@ -171,7 +230,7 @@ def test_two_systems_are_trained_evaluated_and_not_repeated(tmp_path):
     arguments = ["S-C", "--epochs", 1, "--num-images", 200, "--work-dir", tmp_path, "--methods", *names]
     first = commands.run("-m", "sspyr_mm", "reproduce", *arguments)
     assert "| SS-PRL, two scales | 79.9 | " in first.stdout
-    rows = json.loads((tmp_path / "mini/table_S-C.json").read_text())
-    assert all(0 < row["measured"] < 100 for row in rows if row["system"] in names)
+    rows = {row["system"]: row for row in csv.DictReader((tmp_path / "mini/table_S-C.csv").open())}
+    assert all(0 < float(rows[name]["measured"]) < 100 for name in names)
     again = commands.run("-m", "sspyr_mm", "reproduce", *arguments)
     assert "0 of 5 steps left" in again.stdout

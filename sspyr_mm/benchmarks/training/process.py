@@ -102,7 +102,7 @@ def _train(folder: Path, command: list[str], lock: int) -> None:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock]
         ) as process:
-            status = _wait(process)
+            status = wait_for(process)
         if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
         if status:
@@ -115,8 +115,8 @@ def _train(folder: Path, command: list[str], lock: int) -> None:
         checkpoint.unlink()
 
 
-def _wait(process: subprocess.Popen) -> int:
-    """Returns the exit status of a worker; after an interrupt, it has a minute to save."""
+def wait_for(process: subprocess.Popen) -> int:
+    """Returns the exit status of a process; after an interrupt, it has a minute to save. SIGTERM is passed on."""
     on_term = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     try:
         return process.wait()
