@@ -74,6 +74,7 @@ setup(
     python_requires=">=3.10",
     install_requires=read_requirements("runtime"),
     extras_require={
+        "compare": read_requirements("compare"),
         "lint": read_requirements("lint"),
         "mminstall": read_requirements("mminstall"),
         "streaming": read_requirements("streaming"),

@@ -25,6 +25,7 @@ COMMANDS = {
     "results": ("sspyr_mm.cli.results", "tables and plots of the results of `evaluate`, next to published figures"),
     "reproduce": ("sspyr_mm.cli.reproduce", "pre-train and evaluate every system of a table of the paper"),
     "bench": ("sspyr_mm.cli.bench", "measure the speed of data loading, augmentation and training"),
+    "compare": ("sspyr_mm.cli.compare", "whether a checkpoint helps on your labelled images, next to others"),
     "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
 }
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.results.paper_table import PaperRow
 from sspyr_mm.benchmarks.results.result import Result, find_results
-from sspyr_mm.benchmarks.systems import System, Table
+from sspyr_mm.benchmarks.systems import System, Table, training_slug
 from sspyr_mm.benchmarks.training.process import wait_for
 from sspyr_mm.files import configs_dir, write_json
 
@@ -176,7 +176,8 @@ def _options(plan: Plan, system: System) -> dict[str, Any]:
 def _checkpoint(plan: Plan, system: System, seed: int) -> Path:
     """Returns the checkpoint after the last epoch."""
     epochs = _options(plan, system).get("train_cfg.max_epochs") or _recipe(_config(plan, system))[0]
-    return _folder(plan, "pretrain", system, seed) / f"epoch_{epochs}.pth"
+    slug = training_slug(system, plan.scale)
+    return plan.work_dir / plan.scale / "pretrain" / slug / f"seed{seed}" / f"epoch_{epochs}.pth"
 
 
 def _draw_scenes(plan: Plan) -> Step:
@@ -213,7 +214,7 @@ def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> 
         flags = [flag.format(data=plan.scenes) for flag in plan.table.mini_flags]
     else:
         flags = [f"--{plan.table.needs.replace('_', '-')}", str(plan.data[plan.table.needs])]
-    folder = _folder(plan, plan.table.name, system, seed)
+    folder = _folder(plan, system, seed)
     command = [
         sys.executable,
         "-m",
@@ -230,9 +231,9 @@ def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> 
     return Step(f"evaluate {system.name}, seed {seed}", command, done, hours)
 
 
-def _folder(plan: Plan, kind: str, system: System, seed: int | None = None) -> Path:
-    """Returns the folder of a run, or that of all seeds of a system."""
-    return plan.work_dir / plan.scale / kind / system.slug / ("" if seed is None else f"seed{seed}")
+def _folder(plan: Plan, system: System, seed: int | None = None) -> Path:
+    """Returns the folder of the results of a system, of one seed or of all."""
+    return plan.work_dir / plan.scale / plan.table.name / system.slug / ("" if seed is None else f"seed{seed}")
 
 
 def _text(value: Any) -> str:
@@ -247,7 +248,7 @@ def _results(folder: Path) -> list[Result]:
 def _random_results(plan: Plan, seed: int | None = None) -> list[Result]:
     """Returns results of random weights, each measured next to a system."""
     trained = [system for system in plan.rows if system.folder]
-    found = [result for s in trained for result in _results(_folder(plan, plan.table.name, s, seed))]
+    found = [result for s in trained for result in _results(_folder(plan, s, seed))]
     return [result for result in found if result.network == "random"]
 
 
@@ -256,7 +257,7 @@ def build_rows(plan: Plan) -> list[PaperRow]:
     rows = []
     for system in plan.rows:
         if system.folder:
-            found = [r for r in _results(_folder(plan, plan.table.name, system)) if r.network != "random"]
+            found = [r for r in _results(_folder(plan, system)) if r.network != "random"]
         else:
             found = _random_results(plan)
         values = {result.seed: result.value for result in sorted(found, key=lambda result: result.seed)}

@@ -172,3 +172,13 @@ def find_table(name: str) -> Table:
         if table.name == name:
             return table
     raise ValueError(f"There is no table {name!r}: choose one of {', '.join(t.name for t in TABLES)}")
+
+
+def training_slug(system: System, scale: str) -> str:
+    """Returns the folder name of a pre-training, the same for all rows that are pre-trained alike."""
+
+    def recipe(one: System) -> tuple[Any, ...]:
+        return (one.folder, one.full) if scale == "full" else (one.folder, one.mini, dict(one.mini_options))
+
+    rows = (one for table in TABLES for one in table.systems if scale == "full" or one.images == system.images)
+    return next(one.slug for one in rows if recipe(one) == recipe(system))

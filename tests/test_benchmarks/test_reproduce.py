@@ -20,7 +20,7 @@ import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, build_rows, plan_steps, run_steps, title
 from sspyr_mm.benchmarks.results.paper_table import plot, to_csv, to_markdown
 from sspyr_mm.benchmarks.results.result import Result, write_result
-from sspyr_mm.benchmarks.systems import TABLES, find_table
+from sspyr_mm.benchmarks.systems import TABLES, find_table, training_slug
 from sspyr_mm.engine.options import merge_options
 
 DATA = dict.fromkeys(("images", "imagenet", "coco", "voc", "voc_masks"), ".")
@@ -65,10 +65,21 @@ def test_plan_lists_every_command_once_and_knows_what_exists(tmp_path):
     steps = plan_steps(plan)
     assert [step.what.split()[0] for step in steps] == ["draw", *(["pre-train"] * 3 + ["evaluate"] * 3) * 2]
     assert not any(step.is_done for step in steps)
-    (tmp_path / "mini/pretrain/ss-prl-two-scales/seed1").mkdir(parents=True)
-    (tmp_path / "mini/pretrain/ss-prl-two-scales/seed1/epoch_40.pth").touch()
+    (tmp_path / "mini/pretrain/ss-prl-coco/seed1").mkdir(parents=True)
+    (tmp_path / "mini/pretrain/ss-prl-coco/seed1/epoch_40.pth").touch()
     done = [step.what for step in plan_steps(plan) if step.is_done]
     assert done == ["pre-train SS-PRL, two scales, seed 1"]
+
+
+@pytest.mark.parametrize(("scale", "num"), [("mini", 13), ("full", 22)])
+def test_rows_that_train_alike_share_their_checkpoint(scale, num):
+    systems = [s for table in TABLES for s in table.systems if s.folder and (scale == "full" or s.images == "coco")]
+    slugs = {training_slug(system, scale) for system in systems}
+    # Without the two scales of S-C and S-D, which at mini size are SS-PRL of S-A.
+    assert len(slugs) == num
+    for system in systems:
+        alike = [s for s in systems if training_slug(s, scale) == training_slug(system, scale)]
+        assert len({(s.folder, s.full if scale == "full" else (s.mini, str(s.mini_options))) for s in alike}) == 1
 
 
 def test_seeds_and_budget_are_the_same_for_all_methods(tmp_path):

@@ -19,7 +19,7 @@ MODULES = {
     "pillow": "PIL",
     "scikit-learn": "sklearn",
 }
-PACKAGE = ("runtime", "mminstall", "torch", "streaming")
+PACKAGE = ("runtime", "mminstall", "torch", "streaming", "compare")
 OPTIONAL = {"lightly"}  # compared with if it is installed
 # moto's server imports flask; the others are plugins of pytest.
 NOT_IMPORTED = {"flask", "flask-cors", "pytest-timeout", "pytest-xdist"}
@@ -77,7 +77,7 @@ def test_declared_packages_are_imported():
     assert modules("runtime") <= set(imported("sspyr_mm"))
     used = set(imported("tests"))
     assert {n for n in declared("tests") if MODULES.get(n, n) not in used} == NOT_IMPORTED
-    assert modules("streaming") <= {"litdata"}
+    assert modules("streaming") | modules("compare") <= set(imported("sspyr_mm"))
 
 
 def test_pins_name_no_host_and_cover_every_declared_package():

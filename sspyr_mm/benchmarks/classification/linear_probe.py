@@ -23,6 +23,7 @@ class ProbeResult:
     metric: str  # mAP for several labels per image, top-1 for one
     value: float  # in percent
     l2: float  # chosen penalty
+    scores: Tensor  # (N, L) logits of the test images, float64
 
 
 def linear_probe(
@@ -41,14 +42,14 @@ def linear_probe(
     features, targets = train[0].double(), torch.as_tensor(train[1]).double()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    scores = {
-        l2: _measure(_fit(features[kept], targets[kept], l2, multi_label), features[held], targets[held], multi_label)
-        for l2 in l2_grid
-    }
-    l2 = max(scores, key=scores.__getitem__)
-    classifier = _fit(features, targets, l2, multi_label)
-    value = _measure(classifier, test[0].double(), torch.as_tensor(test[1]).double(), multi_label)
-    return ProbeResult("mAP" if multi_label else "top-1", value, l2)
+    by_penalty = {}
+    for l2 in l2_grid:
+        scores = _score(_fit(features[kept], targets[kept], l2, multi_label), features[held])
+        by_penalty[l2] = _measure(scores, targets[held], multi_label)
+    l2 = max(by_penalty, key=by_penalty.__getitem__)
+    scores = _score(_fit(features, targets, l2, multi_label), test[0].double())
+    value = _measure(scores, torch.as_tensor(test[1]).double(), multi_label)
+    return ProbeResult("mAP" if multi_label else "top-1", value, l2, scores)
 
 
 def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tuple[Tensor, ...]:
@@ -75,9 +76,12 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
     return mean, std, weight.detach(), bias.detach()
 
 
-def _measure(classifier: tuple[Tensor, ...], features: Tensor, targets: Tensor, multi_label: bool) -> float:
+def _score(classifier: tuple[Tensor, ...], features: Tensor) -> Tensor:
     mean, std, weight, bias = classifier
-    scores = (features - mean) / std @ weight + bias
+    return (features - mean) / std @ weight + bias
+
+
+def _measure(scores: Tensor, targets: Tensor, multi_label: bool) -> float:
     if multi_label:
         return mean_average_precision(scores, targets)
     return 100 * float((scores.argmax(1) == targets.argmax(1)).double().mean())

@@ -1,0 +1,1 @@
+"""Comparison of pre-trained networks on a user's labelled images."""

@@ -1,0 +1,177 @@
+"""``python -m sspyr_mm compare``: measures whether a pre-trained network helps on the user's own labelled images."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
+
+if TYPE_CHECKING:
+    from sspyr_mm.benchmarks.comparison.report import Results
+    from sspyr_mm.datasets.labelled import LabelledImages
+
+_HELD_OUT_PERCENT = 20
+"""Percentage of the images that becomes the test set if none is given."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument(
+        "networks",
+        nargs="+",
+        metavar="CKPT",
+        help="checkpoints of any known format; models of timm as timm:NAME, which downloads, or timm:NAME=FILE. The "
+        "first one is compared with the others",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="SET",
+        help="labelled images: a folder with one folder per class, COCO json, VOC tree, or CSV",
+    )
+    parser.add_argument(
+        "--test",
+        metavar="SET",
+        help=f"test set, in the same formats; default: --test-split of --data, else {_HELD_OUT_PERCENT} %% of --data",
+    )
+    parser.add_argument("--split", help="split of --data: of a VOC tree, such as trainval, or of a folder")
+    parser.add_argument("--test-split", help="split of the test set")
+    parser.add_argument(
+        "--percent",
+        type=_percentage,
+        nargs="+",
+        default=[1, 10, 100],
+        help="percentages of the labels to train on (default: 1 10 100)",
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the label subsets (default: 0 1 2)"
+    )
+    parser.add_argument("--size", type=positive_int, default=224, help="side of the centre crop (default: 224)")
+    parser.add_argument("--no-random", action="store_true", help="skip the first network with random weights")
+    parser.add_argument(
+        "--keep-duplicates", action="store_true", help="also test on near-duplicates of training images"
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, default=Path("work_dirs/compare"), help="results and features (default: %(default)s)"
+    )
+    add_checkpoint_options(parser)
+    add_custom_import(parser)
+
+
+def _percentage(text: str) -> int:
+    """Parses an integer from 1 to 100."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"must be an integer from 1 to 100, got {text!r}")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Probes every network, prints and writes the comparison, and returns 0."""
+    import torch
+
+    from sspyr_mm.benchmarks.comparison.candidates import read_candidates
+    from sspyr_mm.benchmarks.comparison.compare import compare, usable_percents
+    from sspyr_mm.machine import limit_threads, num_cores
+
+    candidates = read_candidates(
+        args.networks,
+        size=args.size,
+        random=not args.no_random,
+        custom_imports=args.custom_import,
+        **reading_options(args),
+    )
+    train, test = _read_data(args)
+    sizes = usable_percents(train, args.percent)
+    test, duplicates = _without_duplicates(train, test, keep=args.keep_duplicates)
+    num_workers = num_cores() // 2
+    limit_threads(num_workers)
+    measured = compare(
+        candidates,
+        train,
+        test,
+        percents=list(sizes),
+        seeds=args.seeds,
+        size=args.size,
+        cache_dir=args.work_dir / "features",
+        devices=[f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"],
+        num_workers=num_workers,
+    )
+    metric = "mAP" if train.multi_label else "top-1"
+    results = {}
+    for candidate, found in zip(candidates, measured, strict=True):
+        results[candidate.name] = found
+        shown = ", ".join(f"{one.interval.value:.1f} at {percent} %" for percent, one in found.items())
+        print(f"{candidate.name}: {metric} {shown} of the labels", file=sys.stderr, flush=True)
+    about = {
+        "networks": {candidate.name: candidate.about for candidate in candidates},
+        "num_test": len(test.paths),
+        "seeds": args.seeds,
+        "size": args.size,
+        "near_duplicates": duplicates,
+    }
+    _write(args.work_dir / "comparison", results, sizes, metric, about)
+    return 0
+
+
+def _write(stem: Path, results: "Results", sizes: dict[int, int], metric: str, about: dict[str, Any]) -> None:
+    """Prints the tables and writes all files."""
+    from sspyr_mm.benchmarks.comparison.report import plot, to_csv, to_markdown
+    from sspyr_mm.benchmarks.results.result import package_versions
+    from sspyr_mm.files import whole_file, write_json
+
+    text = to_markdown(results, sizes, metric) + (
+        f"\nLinear classifiers on frozen features of {about['size']} px. In parentheses: 95 % intervals over "
+        f"{about['num_test']} test images and {len(about['seeds'])} label subsets, the same for all networks.\n"
+    )
+    print(text, end="")
+    for ending, content in (("md", text), ("csv", to_csv(results, sizes, metric))):
+        with whole_file(f"{stem}.{ending}") as partial, open(partial, "w", newline="") as file:
+            file.write(content)
+    plot(results, sizes, metric, f"{stem}.png")
+    values = {name: {percent: one.values for percent, one in found.items()} for name, found in results.items()}
+    versions = package_versions()
+    write_json(f"{stem}.json", {"metric": metric, "values": values, "images": sizes, **about, "versions": versions})
+    print(f"Written: {stem}.md, .csv, .png and .json")
+
+
+def _read_data(args: argparse.Namespace) -> "tuple[LabelledImages, LabelledImages]":
+    from sspyr_mm.datasets.labelled import match_classes, read_labelled
+    from sspyr_mm.datasets.splits import rank_ids
+
+    train = read_labelled(args.data, split=args.split)
+    if args.test or args.test_split:
+        test = read_labelled(args.test or args.data, split=args.test_split)
+        return train, match_classes(train, test, ("--data", "the test set"))
+    ranked = rank_ids(train.image_ids, seed=0)
+    num_test = len(ranked) * _HELD_OUT_PERCENT // 100
+    if not num_test:
+        raise ValueError(f"--data has {len(ranked)} images, too few to hold a part out: give a test set by --test SET")
+    print(f"No test set is given: {num_test} of {len(ranked)} images are held out", file=sys.stderr)
+    return train.with_images(ranked[num_test:], args.data), train.with_images(ranked[:num_test], args.data)
+
+
+def _without_duplicates(
+    train: "LabelledImages", test: "LabelledImages", *, keep: bool
+) -> "tuple[LabelledImages, list[dict]]":
+    """Removes test images that are near-duplicates of training images, and lists them."""
+    from sspyr_mm.benchmarks.comparison.near_duplicates import find_near_duplicates
+
+    found = find_near_duplicates(train.paths, test.paths)
+    pairs = [{"test": test.paths[i], "train": train.paths[j], "different_bits": bits} for i, j, bits in found]
+    if not pairs:
+        return test, []
+    example = f"{pairs[0]['test']} and {pairs[0]['train']}"
+    count = f"{len(pairs)} of {len(test.paths)} test images are near-duplicates of training images, such as {example}"
+    if keep:
+        print(f"{count}: results are too high", file=sys.stderr)
+        return test, pairs
+    print(f"{count}; they are left out (--keep-duplicates keeps them, comparison.json lists them)", file=sys.stderr)
+    copies = {i for i, _, _ in found}
+    kept = [image_id for i, image_id in enumerate(test.image_ids) if i not in copies]
+    if not kept:
+        raise ValueError(
+            f"All {len(test.paths)} test images are near-duplicates of training images, such as {example}: give "
+            "another test set"
+        )
+    return test.with_images(kept, "the test set"), pairs

@@ -1,0 +1,72 @@
+"""Metrics of resampled test images, and intervals of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from sspyr_mm.benchmarks.comparison.compare import Measured, verdict
+from sspyr_mm.benchmarks.comparison.resampling import draw_counts, resampled_metric
+from sspyr_mm.evaluation.metrics import mean_average_precision
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_mean_average_precision_equals_that_of_the_listed_images(ties):
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.normal(size=(40, 3)))
+    if ties:
+        scores = scores.round()
+    targets = rng.choice([-1, 0, 1], p=[0.1, 0.6, 0.3], size=(40, 3)).astype(np.int8)
+    counts = draw_counts(40, 150)
+    assert counts.sum(1).eq(40).all() and counts.eq(0).any()
+    found = resampled_metric(scores, targets, counts, multi_label=True)
+    for row, value in zip(counts[::7], found[::7], strict=True):
+        images = torch.arange(40).repeat_interleave(row.long())
+        assert value.item() == pytest.approx(mean_average_precision(scores[images], targets[images.numpy()]))
+
+
+def test_accuracy_equals_that_of_the_listed_images():
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.normal(size=(30, 4)))
+    labels = rng.integers(4, size=30)
+    counts = draw_counts(30, 20)
+    found = resampled_metric(scores, np.eye(4, dtype=np.int8)[labels], counts, multi_label=False)
+    for row, value in zip(counts.long().numpy(), found, strict=True):
+        images = np.repeat(np.arange(30), row)
+        assert value.item() == pytest.approx(100 * np.mean(scores.argmax(1).numpy()[images] == labels[images]))
+
+
+def test_classes_that_a_resample_lacks_are_left_out():
+    scores = torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 3.0]])
+    targets = np.array([[1, 0], [0, 0], [0, 1]], np.int8)
+    counts = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
+    values = resampled_metric(scores, targets, counts, multi_label=True)
+    assert values[0] == 100 and values[1].isnan()
+
+
+def test_interval_of_accuracy_is_that_of_the_binomial_distribution():
+    rng = np.random.default_rng(0)
+    hits = rng.random(900) < 0.7
+    scores = torch.from_numpy(np.stack([hits, ~hits], 1).astype(float))
+    targets = np.tile(np.array([1, 0], np.int8), (900, 1))
+    resampled = resampled_metric(scores, targets, draw_counts(900, 1000), multi_label=False).numpy()
+    share = hits.mean()
+    interval = Measured((100 * share,), resampled).interval
+    half = 196 * (share * (1 - share) / 900) ** 0.5
+    assert interval.value == pytest.approx(100 * share)
+    assert (interval.low, interval.high) == pytest.approx((interval.value - half, interval.value + half), abs=0.35)
+
+
+def test_interval_is_moved_by_the_bias_of_the_resamples():
+    interval = Measured((10.0, 12.0), np.linspace(15, 25, 1001)).interval
+    assert (interval.value, interval.low, interval.high) == pytest.approx((11, 11 - 4.75, 11 + 4.75))
+
+
+def test_difference_of_networks_cancels_what_they_share():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(scale=5, size=1000)
+    first = Measured((31.0,), 31 + shared + rng.normal(scale=0.1, size=1000))
+    second = Measured((30.0,), 30 + shared)
+    difference = first.minus(second)
+    assert difference.value == 1 and 0.7 < difference.low < 0.9 and 1.1 < difference.high < 1.3
+    assert [verdict(one) for one in (difference, second.minus(first), first.minus(first))] == [
+        "better", "worse", "unclear"]  # fmt: skip
