@@ -64,7 +64,7 @@ def _methods(images: str) -> tuple[System, ...]:
         ("BYOL", "byol", 2.0, 157.0, {}),
         ("DenseCL", "densecl", 1.15, 104.0, {}),
         ("DetCo", "detco", 1.75, 94.0, {}),
-        ("MaskCo", "maskco", 1.05, 122.0, {}),
+        ("MaskCo", "maskco", 1.08, 122.0, {}),
         ("InsLoc", "insloc", 2.3, 138.0, {}),
     )
     others = [

@@ -5,6 +5,7 @@ This covers shuffling, groups of batch norm, momentum encoder and the order of t
 
 import pytest
 import torch
+from instruments.counters import OperatorCounter
 from small_contrast import MODELS_BY_NAME, batch_of, build, part_of, relative_distance, total
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,3 +62,41 @@ def test_every_rank_holds_the_keys_of_all_images_in_their_order(ranks):
     first, second = ranks.run(2, orders)
     assert torch.equal(first, second)
     torch.testing.assert_close(first, orders(0, 1), atol=1e-9, rtol=0)
+
+
+def count_collectives(rank, world_size, name):
+    """Collectives of a step without DDP's, and the bytes that this rank gives."""
+    model = build(name)
+    inputs = part_of(batch_of(0, NUM_IMAGES, model), rank, world_size)
+    with OperatorCounter() as counter:
+        total(model.loss(inputs)).backward()
+        model.finish_step(0.9)
+    return counter.counts.collectives, counter.counts.bytes_given
+
+
+@pytest.mark.parametrize(
+    ("name", "num_inputs", "num_keys"),
+    [
+        ("MoCoV2", 1, 1),
+        ("DenseMoCo", 1, 4),  # image, pooled map, positions, features
+        ("Bootstrap", 0, 0),
+        ("DetCo", 2, 8),  # four levels of whole images and of jigsaws
+        ("InsLoc", 2, 4),  # images and boxes; four levels
+        ("MaskCo", 2, 1),  # images and boxes
+    ],
+)
+def test_collectives_per_step(ranks, name, num_inputs, num_keys):
+    """Seeds, inputs and keys are gathered once each, and statistics of batch norm are averaged in one collective."""
+    first, second = ranks.run(2, count_collectives, name)
+    assert first == second
+    gathered = num_inputs + num_keys + (num_inputs > 0)
+    assert first[0] == [*["c10d.allgather_"] * gathered, "c10d.allreduce_"]
+
+
+def test_bytes_given_per_step(ranks):
+    """Seeds in int64; images, keys, and statistics of every batch norm of both encoders, in float32."""
+    model = build()
+    statistics = [b.numel() for name, b in model.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    size = NUM_IMAGES // 2
+    given = 8 * size + 4 * (size * 3 * 32 * 32 + size * 8 + sum(statistics))
+    assert ranks.run(2, count_collectives, "MoCoV2")[0][1] == given

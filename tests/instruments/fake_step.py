@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import flop_registry
 
 from sspyr_mm.models import SSPRL
+from sspyr_mm.models.selfsup import ViewModel
 
 
 class LiveBytes(TorchDispatchMode):
@@ -56,7 +57,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-def step_bytes(model: SSPRL, batch_size: int, *, dtype: torch.dtype = torch.float32) -> int:
+def step_bytes(model: ViewModel, batch_size: int, *, dtype: torch.dtype = torch.float32) -> int:
     """Most bytes alive during a forward and a backward pass; nothing is computed.
 
     Parameters, their gradients and the patches are among them, the optimiser's state and the regions are not.
@@ -75,7 +76,7 @@ def step_bytes(model: SSPRL, batch_size: int, *, dtype: torch.dtype = torch.floa
     return live.peak
 
 
-def step_flops(model: SSPRL, batch_size: int) -> int:
+def step_flops(model: ViewModel, batch_size: int) -> int:
     """Floating-point operations of matrix products and convolutions in a forward and a backward pass; none is done.
 
     Args:
@@ -106,19 +107,29 @@ class _Flops(TorchDispatchMode):
 
 
 @contextmanager
-def _fake(model: SSPRL, batch_size: int) -> Iterator[dict[str, Tensor]]:
+def _fake(model: ViewModel, batch_size: int) -> Iterator[dict[str, Tensor]]:
     """Replaces a model's tensors by fake ones; yields patches of that kind."""
     with FakeTensorMode() as fake:
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):
                 tensors.update({n: fake.from_tensor(t) for n, t in tensors.items() if t is not None})
-        yield {
-            g.name: torch.empty(g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch)
-            for g in model.pyramid.groups
-        }
+        yield make_inputs(model, batch_size)
 
 
-def _step(model: SSPRL, patches: dict[str, Tensor], dtype: torch.dtype) -> None:
+def make_inputs(model: ViewModel, batch_size: int) -> dict[str, Tensor]:
+    """Makes the inputs of a model's loss, with patches of random values."""
+    inputs = {}
+    for g in model.views.groups:
+        inputs[g.name] = torch.rand(g.num_views, batch_size, g.num_patches, 3, g.patch, g.patch)
+        if num_boxes := 2 if g.paste else int(bool(g.overlap)):
+            corners = torch.tensor([0.25, 0.25, 0.75, 0.75]) * g.patch
+            inputs[f"{g.name}_boxes"] = corners.expand(g.num_views, batch_size, num_boxes, 4).clone()
+    if not isinstance(model, SSPRL):
+        inputs["seed"] = torch.arange(batch_size)
+    return inputs
+
+
+def _step(model: ViewModel, patches: dict[str, Tensor], dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         losses = model.loss(patches)
     torch.stack([v for k, v in losses.items() if k.startswith("loss")]).sum().backward()

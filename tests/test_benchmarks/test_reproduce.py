@@ -12,6 +12,8 @@ from pathlib import Path
 
 import commands
 import pytest
+from instruments import method_cost
+from instruments.fake_step import step_flops
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
@@ -233,6 +235,14 @@ def test_dry_run_prints_the_plan(tmp_path):
     done = commands.run("-m", "sspyr_mm", "reproduce", "S-D", "--dry-run", "--work-dir", tmp_path / "w")
     assert "tools/train.py" in done.stdout and "11 of 11 steps left" in done.stdout
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_costs_of_the_plan_are_the_operations_of_a_step():
+    init_default_scope("mmpretrain")
+    work = {method: step_flops(method_cost.build(method), 8) for method in method_cost.METHODS}
+    costs = {system.folder: system.cost for system in find_table("S-A").systems if system.folder}
+    assert costs == {method: pytest.approx(flops / work["mocov2"], rel=0.03) for method, flops in work.items()}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.models import SSPRL
 
 IMAGES = 2
 
@@ -75,11 +76,11 @@ def half_precision(enabled):
 
 def step(model, optimizer, seeds, *, lowered):
     """A training step with gradients of zero; returns the losses."""
-    regions = {
-        g.name: torch.empty(IMAGES, g.num_regions, g.region, g.region, 3, dtype=torch.uint8)
-        for g in model.pyramid.groups
-    }
-    inputs = {**regions, "seed": seeds}
+    inputs = {"seed": seeds}
+    for g in model.views.groups:
+        inputs[g.name] = torch.empty(len(seeds), g.num_regions, g.region, g.region, 3, dtype=torch.uint8)
+        if num_boxes := 2 if g.paste else bool(g.overlap):
+            inputs[f"{g.name}_boxes"] = torch.empty(len(seeds), g.num_views, num_boxes, 4)
     patches = model.data_preprocessor({"inputs": inputs, "data_samples": None}, training=True)
     with half_precision(lowered):
         losses = model.loss(patches["inputs"])
@@ -88,8 +89,17 @@ def step(model, optimizer, seeds, *, lowered):
         parameter.grad = torch.zeros_like(parameter)
     for _ in range(2):  # its state is made in the first
         optimizer.step()
-    model.head.normalize_()
+    if isinstance(model, SSPRL):
+        model.head.normalize_()
+    else:
+        model.finish_step(0.99)
     return {"total": total, **logged, **losses}
+
+
+def build_optimizer(model, cfg):
+    """The optimizer without its wrapper: mmengine's for float16 needs a GPU."""
+    options = {key: v for key, v in cfg.optim_wrapper.items() if key not in ("dtype", "loss_scale")}
+    return build_optim_wrapper(model, {**options, "type": "OptimWrapper"}).optimizer
 
 
 @pytest.mark.parametrize("name", ["r50_coco_200e", "r50_coco_200e_official"])
@@ -106,10 +116,7 @@ def test_step_stays_on_the_device_without_synchronisation(name, monkeypatch):
     move(model)
     types = set()
     model.backbone.register_forward_hook(lambda module, given, feats: types.add(feats[-1].dtype))
-    wrapper = {**cfg.optim_wrapper, "type": "OptimWrapper"}  # mmengine's for float16 needs a GPU
-    optimizer = build_optim_wrapper(
-        model, {key: v for key, v in wrapper.items() if key not in ("dtype", "loss_scale")}
-    ).optimizer
+    optimizer = build_optimizer(model, cfg)
     seeds = torch.arange(IMAGES)  # real: the host reads them
     with fake_cuda(monkeypatch) as counts:
         losses = step(model, optimizer, seeds, lowered=lowered)
@@ -123,6 +130,21 @@ def test_step_stays_on_the_device_without_synchronisation(name, monkeypatch):
     assert losses["total"].requires_grad and "loss_cross_s2" in losses
     assert all(queue.num_pushed > queue.length for queue in model.head.queues.values())
     assert counts.operators["aten._foreach_norm"] == 2 * 2
+
+
+@pytest.mark.parametrize("method", ["swav", "mocov2", "densecl", "byol", "detco", "insloc", "maskco"])
+def test_step_of_every_method_stays_on_the_device_without_synchronisation(method, monkeypatch):
+    init_default_scope("mmpretrain")
+    model = MODELS.build(Config.fromfile(f"configs/{method}/r18_small.py").model).train()
+    move(model)
+    optimizer = build_optimizer(model, Config.fromfile(f"configs/{method}/r50_coco_200e.py"))
+    seeds = torch.arange(4)
+    with fake_cuda(monkeypatch) as counts:
+        losses = step(model, optimizer, seeds, lowered=False)
+    assert not counts.host_syncs
+    kept = [*model.parameters(), *model.buffers(), *losses.values()]
+    assert {tensor.device.type for tensor in kept} == {"cuda"}
+    assert losses["total"].requires_grad and losses["total"].dtype == torch.float32
 
 
 @pytest.mark.parametrize(
