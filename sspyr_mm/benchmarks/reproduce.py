@@ -26,7 +26,7 @@ _GPU_FLOPS = 40e12
 _NUM_IMAGES = {"coco": 82_783, "imagenet": 1_281_167}
 _IMAGES_OPTION = {"coco": "images", "imagenet": "imagenet"}
 """Option of the folder of each set of training images."""
-_MINI_EPOCHS = 40
+_MINI_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)

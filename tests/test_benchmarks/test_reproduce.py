@@ -68,7 +68,7 @@ def test_plan_lists_every_command_once_and_knows_what_exists(tmp_path):
     assert [step.what.split()[0] for step in steps] == ["draw", *(["pre-train"] * 3 + ["evaluate"] * 3) * 2]
     assert not any(step.is_done for step in steps)
     (tmp_path / "mini/pretrain/ss-prl-coco/seed1").mkdir(parents=True)
-    (tmp_path / "mini/pretrain/ss-prl-coco/seed1/epoch_40.pth").touch()
+    (tmp_path / "mini/pretrain/ss-prl-coco/seed1/epoch_10.pth").touch()
     done = [step.what for step in plan_steps(plan) if step.is_done]
     assert done == ["pre-train SS-PRL, two scales, seed 1"]
 
@@ -89,7 +89,7 @@ def test_seeds_and_budget_are_the_same_for_all_methods(tmp_path):
     commands_ = [shlex.join(step.command) for step in plan_steps(plan) if step.what.startswith("pre-train")]
     assert len(commands_) == 8 * 2
     for command in commands_:
-        assert "train_cfg.max_epochs=40" in command and "model.data_preprocessor.jitter=[0.6,0.6,0.8,0.5]" in command
+        assert "train_cfg.max_epochs=10" in command and "model.data_preprocessor.jitter=[0.6,0.6,0.8,0.5]" in command
     assert sum("randomness.seed=1" in command for command in commands_) == 8
 
 
@@ -153,9 +153,9 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
     for seed, values in ((0, (20.0, 30.0, 31.0)), (1, (22.0, 34.0, 30.0))):
         folder = tmp_path / "mini/S-A"
         write(folder / f"moco-v2-coco/seed{seed}", "random", values[0], seed)
-        write(folder / f"moco-v2-coco/seed{seed}", "epoch_40.pth", values[1], seed)
+        write(folder / f"moco-v2-coco/seed{seed}", "epoch_10.pth", values[1], seed)
         if seed == 0:
-            write(folder / f"byol-coco/seed{seed}", "epoch_40.pth", values[2], seed)
+            write(folder / f"byol-coco/seed{seed}", "epoch_10.pth", values[2], seed)
     rows = {row.system: row for row in build_rows(plan)}  # all of the table, whatever is chosen to run
     assert len(rows) == 9
     assert [(n, rows[n].published, rows[n].measured) for n in ("Random init", "MoCo v2 (COCO)", "BYOL (COCO)")] == [
@@ -168,7 +168,7 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
     assert rows["MoCo v2 (COCO)"].half == pytest.approx(12.71 * 2.0, rel=1e-3)
     assert rows["BYOL (COCO)"].half is None and rows["SwAV (COCO)"].measured is None
     text = to_markdown(title(plan), list(rows.values()))
-    assert text.startswith("Table S-A, mini size, 40 epochs of pre-training\n")
+    assert text.startswith("Table S-A, mini size, 10 epochs of pre-training\n")
     assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 0: 30.0, 1: 34.0 |" in text
     assert "| SwAV (COCO) | 56.1 | - |  |" in text
     table = list(csv.DictReader(to_csv(list(rows.values())).splitlines()))
