@@ -92,12 +92,16 @@ def check_complete(module: nn.Module, state_dict: dict[str, Any], prefix: str, *
     needed = module.state_dict(prefix=prefix)
     missing, _unexpected, shapes = compare_states(state_dict, needed)
     count = sum(not is_counter(name) for name in needed)
-    if missing or shapes:
-        sizes = [f"{name} {came}, expected {ours}" for name, came, ours in shapes]
+    faults = [f"{len(missing)} of {count} tensors are missing ({shortened(missing, 3)})"] if missing else []
+    if shapes:
+        sizes = shortened([f"{name} {came}, expected {ours}" for name, came, ours in shapes], 3)
+        faults.append(f"{len(shapes)} have another shape ({sizes})")
+    if faults:
+        # mmengine passes on only the tensors that begin with the prefix.
+        holds = f"It holds {shortened(state_dict, 3)}" if state_dict else f"No tensor of it begins with {prefix!r}"
         raise ValueError(
-            f"The checkpoint does not match this {type(module).__name__}: {len(missing)} of {count} tensors are "
-            f"missing ({shortened(missing, 3)}), {len(shapes)} have another shape ({shortened(sizes, 3)}). It "
-            f"holds {shortened(list(state_dict), 3)}. For a backbone alone, pass its file, with the backbone's own "
-            "names, as model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix=PREFIX); for a whole "
-            "model, train with the config of the checkpoint."
+            f"The checkpoint does not match this {type(module).__name__}: {', '.join(faults)}. {holds}. For a backbone "
+            "alone, pass its file, with the backbone's own names, as "
+            "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE, prefix=PREFIX); for a whole model, train "
+            "with the config of the checkpoint."
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
+from mmengine.optim import LinearParamScheduler
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import DataLoader
@@ -20,8 +21,8 @@ _RUN = "ssprl_run"
 class DataCheckHook(Hook):
     """Rejects a run without a full batch; reports unused files and images without content.
 
-    It also reports prototypes, queues and batch sizes that do not match the data. Each message names the setting to
-    change.
+    It also reports prototypes, queues and batch sizes that do not match the data, and a warm-up that does not end within
+    the run. Each message names the setting to change.
     """
 
     priority = "VERY_HIGH"
@@ -36,6 +37,8 @@ class DataCheckHook(Hook):
         for message in messages:
             runner.logger.warning(message)
         check_batch(runner)
+        for message in _warm_up_messages(runner):
+            runner.logger.warning(message)
         _check_resumed(runner, {"images": num_images, "batch": batch, "epochs": runner.max_epochs})
 
 
@@ -45,6 +48,21 @@ def check_batch(runner: Runner) -> None:
     size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
     if size is not None and (message := batch_message(scale, size, accumulative_counts(runner))):
         runner.logger.warning(message)
+
+
+def _warm_up_messages(runner: Runner) -> list[str]:
+    """Reports schedulers that raise a value until after the end of the run."""
+    messages = []
+    schedulers = runner.param_schedulers
+    for number, scheduler in enumerate(schedulers if isinstance(schedulers, list) else ()):
+        unit, length = ("epochs", runner.max_epochs) if scheduler.by_epoch else ("iterations", runner.max_iters)
+        rises = isinstance(scheduler, LinearParamScheduler) and scheduler.start_factor < scheduler.end_factor
+        if rises and (end := scheduler.begin + scheduler.total_iters + 1) >= length:
+            messages.append(
+                f"The {scheduler.param_name} warms up for {end} {unit}, and the run has {length}: too short for the "
+                f"recipe. Train longer, or lower param_scheduler[{number}].end"
+            )
+    return messages
 
 
 def count_images(loader: DataLoader) -> int:

@@ -60,6 +60,23 @@ def test_matching_data_is_not_reported(config, tmp_path, log, scaling):
     assert not [m for m in warnings_of(log) if "batch" in m or "prototypes" in m or "queue" in m]
 
 
+@pytest.mark.parametrize(
+    ("warm_up", "reported"),
+    [
+        (dict(end=2, by_epoch=True, convert_to_iter_based=True), "10 iterations, and the run has 10"),
+        (dict(end=11, by_epoch=False), "11 iterations, and the run has 10"),
+        (dict(end=3, by_epoch=True), "3 epochs, and the run has 2"),
+        (dict(end=9, by_epoch=False), None),
+        (dict(end=11, by_epoch=False, start_factor=1.0, end_factor=0.1), None),
+    ],
+)
+def test_warm_up_longer_than_the_run_is_reported(config, tmp_path, log, warm_up, reported):
+    scheduler = {"type": "LinearLR", "start_factor": 0.1, **warm_up}
+    train(config, tmp_path, {"train_cfg.max_epochs": 2, "param_scheduler": [scheduler]})
+    found = [message for message in warnings_of(log) if "warms up" in message]
+    assert len(found) == bool(reported) and all(f"The lr warms up for {reported}: " in message for message in found)
+
+
 def test_accumulated_gradients_count_in_the_batch():
     base = dict(base_batch_size=128)
     assert batch_message(base, 16, 8) is None
