@@ -21,8 +21,8 @@ _RUN = "ssprl_run"
 class DataCheckHook(Hook):
     """Rejects a run without a full batch; reports unused files and images without content.
 
-    It also reports prototypes, queues and batch sizes that do not match the data, and a warm-up that does not end within
-    the run. Each message names the setting to change.
+    It also reports prototypes, queues and batch sizes that do not match the data, and a warm-up as long as the run.
+    Each message names the setting to change.
     """
 
     priority = "VERY_HIGH"

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmpretrain.registry import MODELS
 from references.contrast import nce
-from small_contrast import MODELS_BY_NAME, batch_of, build, total
+from small_contrast import MODELS_BY_NAME, batch_of, build, config_of, total
 from torch.nn import functional as F
 
 from sspyr_mm.models import PyramidAugment
@@ -59,15 +60,18 @@ def test_losses_equal_twelve_terms_written_out():
         torch.testing.assert_close(q.embeddings[0, :4], keys[name], rtol=1e-9, atol=0)
 
 
-def test_equal_embeddings_cost_what_the_weights_say():
-    """3 x 2.2 x ln(1 + L) = 73.20 with the weights of the recipe and L = 65536."""
-    assert 3 * (0.1 + 0.4 + 0.7 + 1.0) * math.log(1 + 65536) == pytest.approx(73.20, abs=0.005)
-    model = build("DetCo")
+@pytest.mark.parametrize(("weights", "per_term"), [({}, 2.2), ({"level_weights": (1, 2, 3, 4)}, 10)])
+def test_equal_embeddings_cost_what_the_weights_say(weights, per_term):
+    """3 x 2.2 x ln(1 + L) by default: 73.20 with L = 65536."""
+    cfg = {**config_of("DetCo"), **weights}
+    del cfg["head"]["terms"]
+    model = MODELS.build(cfg)
+    assert list(model.head.queues) == [f"{kind}{i}" for kind in "gl" for i in range(4)]
     same = torch.eye(1, 8).expand(4, -1)
     for queue in model.head.queues.values():
         queue.embeddings[:] = same[0]
     losses = model.head.loss(*({f"{kind}{i}": same for kind in "gl" for i in range(4)} for _ in range(2)))
-    assert total(losses).item() == pytest.approx(3 * 2.5 * math.log(21), rel=1e-5)
+    assert total(losses).item() == pytest.approx(3 * per_term * math.log(21), rel=1e-5)
 
 
 def pixels_of(num):
