@@ -266,6 +266,9 @@ def build_rows(plan: Plan) -> list[PaperRow]:
 
 
 def title(plan: Plan) -> str:
-    """Returns a title for the table."""
+    """Returns a title for the table, with the budget of each pre-training."""
     epochs = sorted({str(_options(plan, s).get("train_cfg.max_epochs", "the config's")) for s in plan.trained})
-    return f"Table {plan.table.name}, {plan.scale} size, {', '.join(epochs)} epochs of pre-training"
+    images = f" of {plan.num_images} scenes" if plan.scale == "mini" else ""
+    return (
+        f"Table {plan.table.name}, {plan.scale} size: each system is pre-trained for {', '.join(epochs)} epochs{images}"
+    )

@@ -168,7 +168,7 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
     assert rows["MoCo v2 (COCO)"].half == pytest.approx(12.71 * 2.0, rel=1e-3)
     assert rows["BYOL (COCO)"].half is None and rows["SwAV (COCO)"].measured is None
     text = to_markdown(title(plan), list(rows.values()))
-    assert text.startswith("Table S-A, mini size, 10 epochs of pre-training\n")
+    assert text.startswith("Table S-A, mini size: each system is pre-trained for 10 epochs of 4000 scenes\n")
     assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 0: 30.0, 1: 34.0 |" in text
     assert "| SwAV (COCO) | 56.1 | - |  |" in text
     table = list(csv.DictReader(to_csv(list(rows.values())).splitlines()))

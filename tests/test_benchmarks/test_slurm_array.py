@@ -124,7 +124,7 @@ def test_slurm_runs_an_array_and_queues_a_stopped_task_again(slurm, tmp_path):
     # As at two minutes before a time limit.
     slurm(["scancel", "--batch", "--signal=TERM", f"{job}_0"])
     wait_until(lambda: "Stopped;" in log.read_text())
-    wait_until(lambda: "PENDING" in slurm(["squeue", "--noheader", "--format=%i %T", "-r"]).stdout)
+    wait_until(lambda: f"{job}_0 PENDING" in slurm(["squeue", "--noheader", "--format=%i %T", "-r"]).stdout)
     slurm(["scontrol", "update", f"JobId={job}_0", "StartTime=now"])  # Slurm waits two minutes
     wait_until(lambda: not slurm(["squeue", "--noheader"]).stdout)
     assert "resumed epoch" in log.read_text().split("Stopped;")[1]
