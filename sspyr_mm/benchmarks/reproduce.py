@@ -101,27 +101,35 @@ def plan_steps(plan: Plan) -> list[Step]:
 
 
 def _check(plan: Plan) -> None:
-    known = {name for s in plan.table.systems for name in (s.name.lower(), s.slug)}
-    names = ", ".join(f'"{s.name}"' for s in plan.table.systems)
+    known = {name for s in plan.rows for name in (s.name.lower(), s.slug)}
+    names = ", ".join(f'"{s.name}"' for s in plan.rows)
     if unknown := [name for name in plan.methods if name.lower() not in known]:
-        raise ValueError(f"Table {plan.table.name} has no {', '.join(unknown)}: choose from {names}")
-    if not plan.trained:
         raise ValueError(
-            "No row to pre-train is chosen: the mini size has none pre-trained on ImageNet, and Random init is "
-            "measured next to another row"
+            f"Table {plan.table.name} at {plan.scale} size has no {', '.join(unknown)}: choose from {names}"
         )
+    if not plan.trained:
+        raise ValueError("No row to pre-train is chosen: Random init is measured next to another row")
     if plan.scale == "full":
         options = sorted({_IMAGES_OPTION[system.images] for system in plan.trained} | {plan.table.needs})
         if missing := [f"--{name.replace('_', '-')} DIR" for name in options if not plan.data.get(name)]:
             raise ValueError(f"Table {plan.table.name} at full size needs {' '.join(missing)}")
-        if absent := [folder for name in options if (folder := plan.data[name]) and not Path(folder).exists()]:
-            raise ValueError(f"{', '.join(absent)} does not exist: give the folders of the data sets")
-    path = _record_path(plan)
-    earlier = json.loads(path.read_text()) if path.exists() else plan.record
-    # Data of other tables may be added later.
-    if any(earlier.get(name) not in (None, value) for name, value in plan.record.items() if value is not None):
+        if absent := [folder for name in options if (folder := plan.data[name]) and not Path(folder).is_dir()]:
+            raise ValueError(f"{', '.join(absent)} is not a folder: give the folders of the data sets")
+    if plan.scale == "mini" and plan.gpus > 1:
+        raise ValueError(f"--gpus {plan.gpus} is for --scale full: at mini size it would change the batch size")
+    path, record = _record_path(plan), plan.record
+    try:
+        earlier = dict(json.loads(path.read_text())) if path.exists() else record
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{path.parent} holds results of other settings, {earlier}, not {plan.record}: give another --work-dir"
+            f"{path} does not hold the settings of the results in its folder ({error}): restore it, or give another "
+            "--work-dir"
+        ) from error
+    # Data of other tables may be added later.
+    added = {name for name in plan.data if None in (earlier.get(name), record.get(name))}
+    if any(earlier.get(name) != value for name, value in record.items() if name not in added):
+        raise ValueError(
+            f"{path.parent} holds results of other settings, {earlier}, not {record}: give another --work-dir"
         )
 
 
@@ -132,7 +140,8 @@ def _record_path(plan: Plan) -> Path:
 def run_steps(plan: Plan, steps: Sequence[Step]) -> None:
     """Runs the commands that are not done; raises ChildProcessError if one fails."""
     _record_path(plan).parent.mkdir(parents=True, exist_ok=True)
-    write_json(_record_path(plan), {k: v for k, v in plan.record.items() if v is not None})
+    earlier = json.loads(_record_path(plan).read_text()) if _record_path(plan).exists() else {}
+    write_json(_record_path(plan), {**earlier, **{k: v for k, v in plan.record.items() if v or k not in earlier}})
     left = [step for step in steps if not step.is_done]
     for number, step in enumerate(left, start=1):
         print(f"== {number}/{len(left)} {step.what}", file=sys.stderr, flush=True)
@@ -202,7 +211,14 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
     tools = configs_dir().parent / "tools"
     program = [sys.executable, str(tools / "train.py"), str(_config(plan, system))]
     if plan.gpus > 1:
-        program = ["bash", str(tools / "dist_train.sh"), str(_config(plan, system)), str(plan.gpus)]
+        program = [
+            "env",
+            f"PYTHON={sys.executable}",
+            "bash",
+            str(tools / "dist_train.sh"),
+            str(_config(plan, system)),
+            str(plan.gpus),
+        ]
     checkpoint = _checkpoint(plan, system, seed)
     command = [*program, "--data-root", images, "--work-dir", str(checkpoint.parent), "--resume"]
     command += ["--cfg-options", *(f"{key}={_text(value)}" for key, value in options.items())]

@@ -30,7 +30,7 @@ def write_slurm_array(plan: Plan, path: str | os.PathLike) -> int:
         *(resources if plan.scale == "full" else ["--cpus-per-task=2"]),
         "--signal=B:TERM@120",
         "--open-mode=append",  # a task that is queued again continues its log
-        f"--output={Path(path).resolve().parent / 'slurm-%A_%a.log'}",
+        f'--output="{Path(path).resolve().parent}/slurm-%A_%a.log"',
     ]
     shared = ["--scale", plan.scale, "--work-dir", str(plan.work_dir), "--gpus", str(plan.gpus)]
     shared += ["--epochs", str(plan.epochs)] if plan.epochs else []

@@ -15,6 +15,13 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def seed(text: str) -> int:
+    """Parses a seed that numpy and torch accept."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2^32 - 1, got {text!r}")
+    return int(text)
+
+
 def check_writable(option: str, path: str) -> None:
     """Raises OSError if a file can't be written, before the work for it; leaves nothing behind."""
     folder = Path(path).absolute().parent

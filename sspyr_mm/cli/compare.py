@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
+from sspyr_mm.cli.arguments import (
+    add_checkpoint_options,
+    add_custom_import,
+    check_writable,
+    positive_int,
+    reading_options,
+    seed,
+)
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.comparison.report import Results
@@ -13,6 +20,8 @@ if TYPE_CHECKING:
 
 _HELD_OUT_PERCENT = 20
 """Percentage of the images that becomes the test set if none is given."""
+_MANY_PERCENT = 5
+"""Percentage of near-duplicates above which the user should look at them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", help="split of --data: of a VOC tree, such as trainval, or of a folder")
     parser.add_argument("--test-split", help="split of the test set")
+    parser.add_argument("--train-images", metavar="DIR", help="images of --data, if not next to it")
+    parser.add_argument("--test-images", metavar="DIR", help="images of the test set, if not next to it")
     parser.add_argument(
         "--percent",
         type=_percentage,
@@ -45,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="percentages of the labels to train on (default: 1 10 100)",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the label subsets (default: 0 1 2)"
+        "--seeds", type=seed, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of the label subsets (default: 0 1 2 3 4)"
     )
     parser.add_argument("--size", type=positive_int, default=224, help="side of the centre crop (default: 224)")
     parser.add_argument("--no-random", action="store_true", help="skip the first network with random weights")
@@ -68,12 +79,10 @@ def _percentage(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Probes every network, prints and writes the comparison, and returns 0."""
-    import torch
-
     from sspyr_mm.benchmarks.comparison.candidates import read_candidates
     from sspyr_mm.benchmarks.comparison.compare import compare, usable_percents
-    from sspyr_mm.machine import limit_threads, num_cores
 
+    seeds = _check(args)
     candidates = read_candidates(
         args.networks,
         size=args.size,
@@ -82,21 +91,10 @@ def run(args: argparse.Namespace) -> int:
         **reading_options(args),
     )
     train, test = _read_data(args)
-    sizes = usable_percents(train, args.percent)
+    sizes = usable_percents(train, args.percent, seeds)
     test, duplicates = _without_duplicates(train, test, keep=args.keep_duplicates)
-    num_workers = num_cores() // 2
-    limit_threads(num_workers)
-    measured = compare(
-        candidates,
-        train,
-        test,
-        percents=list(sizes),
-        seeds=args.seeds,
-        size=args.size,
-        cache_dir=args.work_dir / "features",
-        devices=[f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"],
-        num_workers=num_workers,
-    )
+    loading = {"size": args.size, "cache_dir": args.work_dir / "features", **_devices()}
+    measured = compare(candidates, train, test, percents=list(sizes), seeds=seeds, **loading)
     metric = "mAP" if train.multi_label else "top-1"
     results = {}
     for candidate, found in zip(candidates, measured, strict=True):
@@ -106,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     about = {
         "networks": {candidate.name: candidate.about for candidate in candidates},
         "num_test": len(test.paths),
-        "seeds": args.seeds,
+        "seeds": seeds,
         "size": args.size,
         "near_duplicates": duplicates,
     }
@@ -114,41 +112,89 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> tuple[int, ...]:
+    """Checks the options before the work; returns the different seeds."""
+    from sspyr_mm.files import shortened
+
+    seeds = tuple(dict.fromkeys(args.seeds))
+    if len(seeds) < 2 and min(args.percent) < 100:
+        raise ValueError(
+            f"Intervals need at least two different --seeds, got {shortened(args.seeds)}; the default is 5"
+        )
+    for ending in ("md", "csv", "png", "json"):
+        check_writable("--work-dir", str(args.work_dir / f"comparison.{ending}"))
+    return seeds
+
+
+def _devices() -> dict[str, Any]:
+    """Returns the devices and workers of this machine that compute features, and limits its threads."""
+    import torch
+
+    from sspyr_mm.machine import limit_threads, num_cores
+
+    num_workers = num_cores() // 2
+    limit_threads(num_workers)
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+    return {"devices": devices, "num_workers": num_workers}
+
+
 def _write(stem: Path, results: "Results", sizes: dict[int, int], metric: str, about: dict[str, Any]) -> None:
     """Prints the tables and writes all files."""
+    from sspyr_mm.benchmarks.comparison.compare import MIN_TEST_IMAGES
     from sspyr_mm.benchmarks.comparison.report import plot, to_csv, to_markdown
     from sspyr_mm.benchmarks.results.result import package_versions
     from sspyr_mm.files import whole_file, write_json
 
-    text = to_markdown(results, sizes, metric) + (
+    num_test = about["num_test"]
+    text = to_markdown(results, sizes, num_test, metric) + (
         f"\nLinear classifiers on frozen features of {about['size']} px. In parentheses: 95 % intervals over "
-        f"{about['num_test']} test images and {len(about['seeds'])} label subsets, the same for all networks.\n"
+        f"{num_test} test images and the draws of labels, the same for all networks.\n"
     )
+    if num_test < MIN_TEST_IMAGES:
+        text += f"Fewer than {MIN_TEST_IMAGES} test images show no difference reliably: give more.\n"
     print(text, end="")
-    for ending, content in (("md", text), ("csv", to_csv(results, sizes, metric))):
+    for ending, content in (("md", text), ("csv", to_csv(results, sizes, num_test, metric))):
         with whole_file(f"{stem}.{ending}") as partial, open(partial, "w", newline="") as file:
             file.write(content)
     plot(results, sizes, metric, f"{stem}.png")
-    values = {name: {percent: one.values for percent, one in found.items()} for name, found in results.items()}
+    values = {name: {percent: one.values.tolist() for percent, one in found.items()} for name, found in results.items()}
     versions = package_versions()
     write_json(f"{stem}.json", {"metric": metric, "values": values, "images": sizes, **about, "versions": versions})
     print(f"Written: {stem}.md, .csv, .png and .json")
 
 
 def _read_data(args: argparse.Namespace) -> "tuple[LabelledImages, LabelledImages]":
+    """Reads the training set, and the test set or a part that is held out."""
     from sspyr_mm.datasets.labelled import match_classes, read_labelled
-    from sspyr_mm.datasets.splits import rank_ids
 
-    train = read_labelled(args.data, split=args.split)
-    if args.test or args.test_split:
-        test = read_labelled(args.test or args.data, split=args.test_split)
-        return train, match_classes(train, test, ("--data", "the test set"))
-    ranked = rank_ids(train.image_ids, seed=0)
-    num_test = len(ranked) * _HELD_OUT_PERCENT // 100
-    if not num_test:
-        raise ValueError(f"--data has {len(ranked)} images, too few to hold a part out: give a test set by --test SET")
-    print(f"No test set is given: {num_test} of {len(ranked)} images are held out", file=sys.stderr)
-    return train.with_images(ranked[num_test:], args.data), train.with_images(ranked[:num_test], args.data)
+    train = read_labelled(args.data, split=args.split, image_root=args.train_images)
+    name = "the test set"
+    if args.test:
+        test = read_labelled(args.test, split=args.test_split, image_root=args.test_images)
+    elif args.test_split:
+        test = read_labelled(args.data, split=args.test_split, image_root=args.train_images)
+    else:
+        name = "its held-out part"
+        train, test = _hold_out(train, args.data)
+    test = match_classes(train, test, ("--data", name))
+    if not (test.targets == 1).any():
+        raise ValueError(
+            f"None of the {len(test.paths)} images of {name} shows a class: give one with labels by --test"
+        )
+    return train, test
+
+
+def _hold_out(labelled: "LabelledImages", source: str) -> "tuple[LabelledImages, LabelledImages]":
+    """Splits a set into a training and a test part, by class if images have one label."""
+    from sspyr_mm.benchmarks.comparison.compare import draw_subset
+
+    held_out = {labelled.image_ids[row] for row in draw_subset(labelled, _HELD_OUT_PERCENT, seed=0, at_least=0)}
+    num_images = len(labelled.paths)
+    if not held_out:
+        raise ValueError(f"--data has {num_images} images, too few to hold a part out: give a test set by --test SET")
+    print(f"No test set is given: {len(held_out)} of {num_images} images are held out", file=sys.stderr)
+    kept = [image_id for image_id in labelled.image_ids if image_id not in held_out]
+    return labelled.with_images(kept, source), labelled.with_images(held_out, source)
 
 
 def _without_duplicates(
@@ -163,10 +209,12 @@ def _without_duplicates(
         return test, []
     example = f"{pairs[0]['test']} and {pairs[0]['train']}"
     count = f"{len(pairs)} of {len(test.paths)} test images are near-duplicates of training images, such as {example}"
+    if len(pairs) > len(test.paths) * _MANY_PERCENT / 100:
+        count += ". They are many: look at some; images that only share a composition (scans, characters) can be alike"
     if keep:
-        print(f"{count}: results are too high", file=sys.stderr)
+        print(f"{count}. They are kept: results are too high if they are copies", file=sys.stderr)
         return test, pairs
-    print(f"{count}; they are left out (--keep-duplicates keeps them, comparison.json lists them)", file=sys.stderr)
+    print(f"{count}. They are left out (--keep-duplicates keeps them, comparison.json lists them)", file=sys.stderr)
     copies = {i for i, _, _ in found}
     kept = [image_id for i, image_id in enumerate(test.image_ids) if i not in copies]
     if not kept:

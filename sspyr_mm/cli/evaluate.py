@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions, Settings
 from sspyr_mm.benchmarks.protocols import PROTOCOLS, find_protocol
-from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options, seed
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.results.result import Result
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         data.add_argument(f"--{part}-images", metavar="DIR", help=f"images of --{part}, if not next to it")
     data.add_argument("--name", default="custom", help="name of --train and --test in results")
     parser.add_argument("--random", action="store_true", help="also evaluate the first network with random weights")
-    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0], help="random seeds (default: 0)")
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="random seeds (default: 0)")
     parser.add_argument(
         "--work-dir", default="work_dirs/evaluate", help="folder for results and caches (default: %(default)s)"
     )
@@ -63,13 +63,6 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         metavar="KEY=VALUE",
         help="overrides of the protocol's config, as in OpenMMLab's tools; applied last",
     )
-
-
-def _seed(text: str) -> int:
-    """Parses a seed that numpy and torch accept."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2^32 - 1, got {text!r}")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

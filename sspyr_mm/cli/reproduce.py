@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sspyr_mm.benchmarks.systems import TABLES
-from sspyr_mm.cli.arguments import check_writable, positive_int
+from sspyr_mm.cli.arguments import check_writable, positive_int, seed
 
 if TYPE_CHECKING:
     from sspyr_mm.benchmarks.reproduce import Plan
@@ -36,9 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="mini",
         help="mini: ResNet-18 of width 16 on generated scenes, for two CPU cores; full: the paper's (default: mini)",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="random seeds (default: 0)")
-    parser.add_argument("--dry-run", action="store_true", help="print commands, estimates and finished steps")
-    parser.add_argument(
+    parser.add_argument("--seeds", type=seed, nargs="+", default=[0], help="random seeds (default: 0)")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--dry-run", action="store_true", help="print commands, estimates and finished steps, and exit"
+    )
+    instead.add_argument(
         "--slurm",
         metavar="FILE",
         help="write a Slurm array with one task per row and seed to FILE, to submit by `sbatch FILE`, and exit",
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     plan = Plan(
         table=find_table(args.table),
         scale=args.scale,
-        seeds=tuple(args.seeds),
+        seeds=tuple(dict.fromkeys(args.seeds)),
         work_dir=args.work_dir,
         methods=tuple(args.methods),
         data={name: getattr(args, name) for name in _DATA},
@@ -86,9 +89,8 @@ def run(args: argparse.Namespace) -> int:
     if args.slurm:
         run_steps(plan, [step for step in steps if step.is_shared])
         num_tasks = write_slurm_array(plan, args.slurm)
-        print(
-            f"Submit {num_tasks} tasks by `sbatch {args.slurm}`; then repeat this command without --slurm for the table"
-        )
+        submit = shlex.join(["sbatch", args.slurm])
+        print(f"Submit {num_tasks} tasks by `{submit}`; then repeat this command without --slurm for the table")
         return 0
     run_steps(plan, steps)
     _write_table(plan)

@@ -19,7 +19,7 @@ def rank_ids(ids: Iterable[str], seed: int) -> list[str]:
     ids = list(ids)
     if len(set(ids)) < len(ids):
         raise ValueError("duplicate image ids: a list could contain an image twice; give each id once")
-    return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
+    return sorted(ids, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode(errors="surrogateescape")).digest())
 
 
 def write_split(path: str | os.PathLike, ids: Iterable[str], *, percent: int, seed: int) -> int:

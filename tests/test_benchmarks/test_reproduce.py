@@ -99,7 +99,7 @@ def test_full_size_states_the_missing_data():
         plan_steps(plan)
     with pytest.raises(ValueError, match="needs --images DIR --voc-masks DIR"):
         plan_steps(plan_of("S-A", "full", data={}))
-    with pytest.raises(ValueError, match="nowhere does not exist"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         plan_steps(plan_of("S-A", "full", data={**DATA, "images": "nowhere"}))
     only_coco = replace(plan, methods=("SwAV (COCO)",))
     steps = plan_steps(only_coco)
@@ -112,10 +112,14 @@ def test_full_size_states_the_missing_data():
 
 
 def test_methods_are_chosen_by_name_or_folder():
-    with pytest.raises(ValueError, match=r'Table S-C has no SwAV: choose from "SS-PRL, scale 0 alone", '):
+    with pytest.raises(ValueError, match=r'Table S-C at mini size has no SwAV: choose from "SS-PRL, scale 0 alone", '):
         plan_steps(plan_of(methods=("SwAV",)))
-    with pytest.raises(ValueError, match="No row to pre-train is chosen"):
-        plan_steps(plan_of("S-B", methods=("byol-imagenet",)))
+    with pytest.raises(ValueError, match="Table S-B at mini size has no byol-imagenet"):
+        plan_steps(plan_of("S-B", methods=("moco-v2-coco", "byol-imagenet")))
+    with pytest.raises(ValueError, match="Random init is measured next to another row"):
+        plan_steps(plan_of("S-B", methods=("random-init",)))
+    with pytest.raises(ValueError, match="--gpus 2 is for --scale full"):
+        plan_steps(plan_of(gpus=2))
     for name in ("SS-PRL, two scales", "ss-prl-two-scales"):
         assert len(plan_steps(plan_of(methods=(name,), seeds=(0,)))) == 3
 
@@ -124,6 +128,8 @@ def test_methods_are_chosen_by_name_or_folder():
 def test_batch_of_the_full_size_is_the_recipes_for_any_number_of_gpus(gpus, size):
     for step in plan_steps(plan_of("S-A", "full", gpus=gpus, seeds=(0,))):
         assert step.what.startswith("evaluate") or f"train_dataloader.batch_size={size}" in step.command
+        # dist_train.sh would start any `python`.
+        assert step.what.startswith("evaluate") or gpus == 1 or step.command[:2] == ["env", f"PYTHON={sys.executable}"]
     with pytest.raises(ValueError, match="128 images per step, which --gpus 3 does not divide"):
         plan_steps(plan_of("S-A", "full", gpus=3))
 
@@ -138,7 +144,20 @@ def test_results_of_other_settings_are_not_reused(tmp_path):
     run_steps(full, [])
     plan_steps(plan_of("S-B", "full", tmp_path))  # with further data sets
     with pytest.raises(ValueError, match="other settings"):
+        plan_steps(replace(full, epochs=1))
+    run_steps(replace(full, work_dir=tmp_path / "short", epochs=1), [])
+    with pytest.raises(ValueError, match="other settings"):
+        plan_steps(replace(full, work_dir=tmp_path / "short"))
+    with pytest.raises(ValueError, match="other settings"):
         plan_steps(plan_of("S-A", "full", tmp_path, data={**DATA, "images": str(tmp_path)}))
+
+
+@pytest.mark.parametrize("text", ["{", "null", "3"])
+def test_unreadable_settings_are_named(tmp_path, text):
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini/settings.json").write_text(text)
+    with pytest.raises(ValueError, match=r"mini/settings.json does not hold the settings .*another --work-dir"):
+        plan_steps(plan_of(work_dir=tmp_path))
 
 
 def write(folder, network, value, seed):

@@ -61,7 +61,7 @@ def test_array_has_a_task_per_unfinished_row(tmp_path):
     script = tmp_path / "table.sbatch"
     assert write_slurm_array(plan, script) == 15
     text = script.read_text()
-    for option in ("array=0-14", "gres=gpu:4", "cpus-per-task=40", f"output={tmp_path}/slurm-%A_%a.log"):
+    for option in ("array=0-14", "gres=gpu:4", "cpus-per-task=40", f'output="{tmp_path}/slurm-%A_%a.log"'):
         assert f"#SBATCH --{option}\n" in text
     # bash passes the options of a row to the command, which `printf` replaces here.
     printing = re.sub(r"(?m)^\S+ -m sspyr_mm (.*) &$", r"printf '%s\\n' \1; exit", text)

@@ -37,13 +37,14 @@ def linear_probe(
     """Fits a logistic regression on standardised features by L-BFGS to convergence, and measures it on test images.
 
     ``train`` and ``test`` are features (N, C) and targets (N, L), 1, 0, or -1 to ignore. ``multi_label`` selects one
-    sigmoid per class instead of one softmax. ``seed`` draws the images that choose a penalty of ``l2_grid``.
+    sigmoid per class instead of one softmax. ``seed`` draws the images that choose a penalty of ``l2_grid``; if they
+    show no class, it is the highest.
     """
     features, targets = train[0].double(), torch.as_tensor(train[1]).double()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
-    by_penalty = {}
-    for l2 in l2_grid:
+    by_penalty = {max(l2_grid): 0.0}
+    for l2 in l2_grid if (targets[held] > 0).any() else ():
         scores = _score(_fit(features[kept], targets[kept], l2, multi_label), features[held])
         by_penalty[l2] = _measure(scores, targets[held], multi_label)
     l2 = max(by_penalty, key=by_penalty.__getitem__)

@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from sspyr_mm.benchmarks.networks import Network, random_network, read_networks
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
 from sspyr_mm.checkpoints.read import read_checkpoint
+from sspyr_mm.files import shortened
 
 TIMM = "timm:"
 """Prefix of models of timm: ``timm:NAME`` with the weights that timm downloads, ``timm:NAME=FILE`` with those of a
@@ -31,7 +32,13 @@ class Candidate:
 
 
 def read_candidates(
-    names: Sequence[str], *, size: int, random: bool = True, allow_pickle: bool = False, **reading: Any
+    names: Sequence[str],
+    *,
+    size: int,
+    random: bool = True,
+    allow_pickle: bool = False,
+    select: Selection | None = None,
+    **reading: Any,
 ) -> list[Candidate]:
     """Reads all networks, so that a wrong one is reported before the work for the others.
 
@@ -40,6 +47,7 @@ def read_candidates(
         size: Side of the images in pixels.
         random: Whether to append the architecture of the first network with random weights.
         allow_pickle: See :func:`read_checkpoint`.
+        select: Network to read from each file; see :func:`read_backbone`.
         reading: Further arguments of :func:`read_networks`.
 
     Raises:
@@ -50,14 +58,14 @@ def read_candidates(
     if twice := [name for number, name in enumerate(names) if name in names[:number]]:
         raise ValueError(f"{twice[0]} is given twice: leave one out")
     paths = [name for name in names if not name.startswith(TIMM)]
-    networks = dict(zip(paths, read_networks(paths, allow_pickle=allow_pickle, **reading), strict=True))
+    networks = dict(zip(paths, read_networks(paths, allow_pickle=allow_pickle, select=select, **reading), strict=True))
     found = []
     for name in names:
         if name in networks:
             network = networks[name]
             found.append(Candidate(network.name, network.encoder(), network.about))
         else:
-            found.append(_read_timm(name, size, allow_pickle=allow_pickle))
+            found.append(_read_timm(name, size, select or Selection(), allow_pickle=allow_pickle))
     if random:
         found.append(_random(names[0], networks, size))
     used = [candidate.name for candidate in found]
@@ -75,8 +83,10 @@ def _random(first: str, networks: Mapping[str, Network], size: int) -> Candidate
     return _describe("random", model, _create(model, size))
 
 
-def _read_timm(name: str, size: int, *, allow_pickle: bool) -> Candidate:
-    model, _, file = name.removeprefix(TIMM).partition("=")
+def _read_timm(name: str, size: int, select: Selection, *, allow_pickle: bool) -> Candidate:
+    model, given, file = name.removeprefix(TIMM).partition("=")
+    if given and not file:
+        raise ValueError(f"{name} names no file: give {TIMM}{model}=FILE, or {TIMM}{model} to download")
     if not file:
         try:
             network = _create(model, size, pretrained=True)
@@ -88,11 +98,16 @@ def _read_timm(name: str, size: int, *, allow_pickle: bool) -> Candidate:
                 f"where there is a network, or give a file as {name}=FILE"
             ) from error
         return _describe(name, model, network)
-    weights = find_weights(read_checkpoint(file, allow_pickle=allow_pickle), file, Selection(prefix=""))
+    prefix = select.prefix or ""  # by default, names are timm's
+    weights = find_weights(read_checkpoint(file, allow_pickle=allow_pickle), file, replace(select, prefix=prefix))
+    tensors = {k.removeprefix(prefix): tensor for k, tensor in weights.tensors.items() if k.startswith(prefix)}
     try:
-        network = _create(model, size, pretrained=True, pretrained_cfg_overlay=_overlay(model, weights.tensors))
+        network = _create(model, size, pretrained=True, pretrained_cfg_overlay=_overlay(model, tensors))
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{file} does not fit timm's {model}: {error}") from error
+        raise ValueError(
+            f"{file} does not fit timm's {model} ({shortened(str(error).split(), 30)}): give the file of this model, "
+            f"and --prefix if names begin with one. It holds {shortened(weights.tensors, 3)}"
+        ) from error
     return _describe(f"{TIMM}{model}={os.path.basename(file)}", model, network)
 
 
@@ -119,6 +134,9 @@ def _create(model: str, size: int, **options: Any) -> nn.Module:
         known = timm.list_models(pretrained=True)
         close = ", ".join(difflib.get_close_matches(model, known, 3, 0.4)) or "see timm.list_models()"
         raise ValueError(f"timm {timm.__version__} has no model {model!r}; it has {close}")
+    architecture, _, tag = model.partition(".")
+    if tag and model not in (tags := timm.list_pretrained(f"{architecture}.*")):
+        raise ValueError(f"timm {timm.__version__} has no weights {model!r}; it has {shortened(tags, 20)}")
     try:
         return timm.create_model(model, num_classes=0, img_size=size, **options)
     except TypeError:  # convolutional networks have no size

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t as student_t
 
 from sspyr_mm.benchmarks.classification.features import cached_features
 from sspyr_mm.benchmarks.classification.linear_probe import linear_probe
@@ -18,6 +19,7 @@ from sspyr_mm.datasets.labelled import LabelledImages
 from sspyr_mm.datasets.splits import rank_ids
 
 NUM_RESAMPLES = 1000
+MIN_TEST_IMAGES = 30
 _MIN_IMAGES = 20  # of a subset of the training images
 
 
@@ -34,40 +36,47 @@ class Interval:
 class Measured:
     """Results of one network on one share of the labels."""
 
-    values: tuple[float, ...]  # one per label subset, in percent
-    resampled: NDArray[np.float64]  # (R,) means over subsets, which are resampled as the test images are
+    values: NDArray[np.float64]  # (S,) one per label subset, in percent
+    resampled: NDArray[np.float64]  # (R,) on resamples of the test images, means over subsets
 
     @property
     def interval(self) -> Interval:
-        """Mean over label subsets."""
-        return _interval(float(np.mean(self.values)), self.resampled)
+        """Mean over label subsets, between 0 and 100."""
+        found = _interval(self.values, self.resampled)
+        return Interval(found.value, max(0.0, found.low), min(100.0, found.high))
 
     def minus(self, other: "Measured") -> Interval:
         """Returns the difference to another network on the same subsets and test images."""
-        value = float(np.mean(self.values) - np.mean(other.values))
-        return _interval(value, self.resampled - other.resampled)
+        return _interval(self.values - other.values, self.resampled - other.resampled)
 
 
-def _interval(value: float, resampled: NDArray[np.float64]) -> Interval:
-    """Returns the 95 % interval of resampled values, moved so that their mean is the value.
+def _interval(values: NDArray[np.float64], resampled: NDArray[np.float64]) -> Interval:
+    """Returns the 95 % interval of the mean of values, one per label subset.
 
-    The mean average precision of resamples is too high, since copies of an image are ranked together.
+    Its squared length is the sum of those of two intervals: by the percentiles of the resampled test images, and by
+    Student's t over the subsets. The former is moved so that the mean of the resamples is the value: the mean average
+    precision of resamples is too high, since copies of an image are ranked together.
     """
-    low, high = np.nanpercentile(resampled, (2.5, 97.5)) - np.nanmean(resampled) + value
-    return Interval(value, float(low), float(high))
+    value, num = float(values.mean()), len(values)
+    below, above = np.abs(np.nanpercentile(resampled, (2.5, 97.5)) - np.nanmean(resampled))
+    half = student_t.ppf(0.975, num - 1) * values.std(ddof=1) / num**0.5 if num > 1 else 0.0
+    return Interval(value, value - float(np.hypot(below, half)), value + float(np.hypot(above, half)))
 
 
-def verdict(difference: Interval) -> str:
-    """Returns the word for a difference: better or worse if its interval lies on one side of 0, else unclear."""
-    if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "unclear"
+def verdict(difference: Interval, num_test: int) -> str:
+    """Returns the word for a difference: better or worse if its interval lies on one side of 0, else unclear.
+
+    Intervals of fewer than 30 test images are not reliable: unclear.
+    """
+    if num_test < MIN_TEST_IMAGES or difference.low <= 0 <= difference.high:
+        return "unclear"
+    return "better" if difference.low > 0 else "worse"
 
 
-def draw_subset(train: LabelledImages, percent: int, seed: int) -> list[int]:
+def draw_subset(train: LabelledImages, percent: int, seed: int, *, at_least: int = 1) -> list[int]:
     """Draws a share of the training images; returns their indices in the order of the set.
 
-    Draws of one seed are nested. With one label per image the share is drawn in each class, at least one image.
+    Draws of one seed are nested. With one label per image the share is drawn in each class, ``at_least`` that many.
     """
     index = {image_id: i for i, image_id in enumerate(train.image_ids)}
     ranked = [index[image_id] for image_id in rank_ids(train.image_ids, seed)]
@@ -77,24 +86,29 @@ def draw_subset(train: LabelledImages, percent: int, seed: int) -> list[int]:
     chosen = []
     for label in range(len(train.classes)):
         members = [i for i in ranked if labels[i] == label]
-        chosen += members[: max(1, len(members) * percent // 100)]
+        chosen += members[: max(at_least, len(members) * percent // 100)]
     return sorted(chosen)
 
 
-def usable_percents(train: LabelledImages, percents: Sequence[int]) -> dict[int, int]:
-    """Returns the number of images of each share of the labels, without shares that are too small.
+def usable_percents(train: LabelledImages, percents: Sequence[int], seeds: Sequence[int]) -> dict[int, int]:
+    """Returns the number of images of each share of the labels, without shares that are too small or show no class.
 
     Raises ValueError if none is left.
     """
-    sizes = {percent: len(draw_subset(train, percent, 0)) for percent in sorted(set(percents))}
     needed = max(_MIN_IMAGES, 2 * len(train.classes))
-    usable = {percent: size for percent, size in sizes.items() if size >= needed}
-    for percent in sizes.keys() - usable.keys():
-        print(f"{percent} % of the labels is left out: {sizes[percent]} images, fewer than {needed}", file=sys.stderr)
+    usable = {}
+    for percent in sorted(set(percents)):
+        subsets = [draw_subset(train, percent, seed) for seed in (seeds if percent < 100 else seeds[:1])]
+        if (size := len(subsets[0])) < needed:
+            print(f"{percent} % of the labels is left out: {size} images, fewer than {needed}", file=sys.stderr)
+        elif not all((train.targets[rows] > 0).any() for rows in subsets):
+            print(f"{percent} % of the labels is left out: {size} images that show no class", file=sys.stderr)
+        else:
+            usable[percent] = size
     if not usable:
         raise ValueError(
             f"{len(train.paths)} training images are too few for {len(train.classes)} classes: a subset needs {needed} "
-            "images. Give more images, or a higher --percent"
+            "images that show classes. Give more images, or a higher --percent"
         )
     return usable
 
@@ -117,8 +131,6 @@ def compare(
     :func:`cached_features`.
     """
     counts = draw_counts(len(test.paths), NUM_RESAMPLES)
-    rng = np.random.default_rng(0)
-    chosen_seeds = rng.integers(len(seeds), size=(NUM_RESAMPLES, len(seeds)))
     for candidate in candidates:
         learned, measured = (
             cached_features(candidate.encoder, part.paths, size=size, cache_dir=cache_dir, **loading)
@@ -141,7 +153,5 @@ def compare(
                 resampled.append(
                     resampled_metric(result.scores, test.targets, counts, multi_label=train.multi_label).numpy()
                 )
-            by_seed = np.stack(resampled, axis=1)  # (R, subsets)
-            picks = chosen_seeds % len(draws)
-            found[percent] = Measured(tuple(values), np.take_along_axis(by_seed, picks, axis=1).mean(1))
+            found[percent] = Measured(np.array(values), np.mean(resampled, axis=0))
         yield found

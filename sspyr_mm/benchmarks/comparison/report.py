@@ -13,12 +13,13 @@ Results = Mapping[str, Mapping[int, Measured]]
 """Results by percentage of the labels, by network; the first network is compared with the others."""
 
 
-def to_markdown(results: Results, sizes: Mapping[int, int], metric: str) -> str:
+def to_markdown(results: Results, sizes: Mapping[int, int], num_test: int, metric: str) -> str:
     """Formats a table of results, and one of differences of the first network to each other one.
 
     ``sizes`` are the numbers of training images by percentage.
     """
-    shares = [f"{percent} % ({size} images)" for percent, size in sizes.items()]
+    draws = {percent: len(one.values) for percent, one in next(iter(results.values())).items()}
+    shares = [f"{p} % ({size} images, {draws[p]} draw{'s' * (draws[p] > 1)})" for p, size in sizes.items()]
     rows = [[name, *(_text(found[percent].interval) for percent in sizes)] for name, found in results.items()]
     text = _table([metric, *shares], rows)
     first, *others = results
@@ -26,7 +27,7 @@ def to_markdown(results: Results, sizes: Mapping[int, int], metric: str) -> str:
         rows = []
         for other in others:
             differences = [results[first][percent].minus(results[other][percent]) for percent in sizes]
-            rows.append([other, *(f"{verdict(one)}: {_text(one, sign=True)}" for one in differences)])
+            rows.append([other, *(f"{verdict(one, num_test)}: {_text(one, sign=True)}" for one in differences)])
         text += "\n" + _table([f"{first} compared with", *shares], rows)
     return text
 
@@ -41,7 +42,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def to_csv(results: Results, sizes: Mapping[int, int], metric: str) -> str:
+def to_csv(results: Results, sizes: Mapping[int, int], num_test: int, metric: str) -> str:
     """Formats one row per network and percentage: value, interval, and difference of the first network to this one."""
     text = io.StringIO()
     writer = csv.writer(text)
@@ -54,7 +55,7 @@ def to_csv(results: Results, sizes: Mapping[int, int], metric: str) -> str:
             row = [name, percent, size, metric, one.value, one.low, one.high]
             if name != first:
                 difference = results[first][percent].minus(found[percent])
-                row += [difference.value, difference.low, difference.high, verdict(difference)]
+                row += [difference.value, difference.low, difference.high, verdict(difference, num_test)]
             writer.writerow(row)
     return text.getvalue()
 

@@ -175,7 +175,8 @@ def unknown(tensors: Collection[str], *, where: str) -> ValueError:
     return ValueError(
         f"{where} holds no ResNet in a known format. Its first tensors are {shortened(tensors, 6)}. Other "
         "backbones (ViT, Swin, ConvNeXt, ...) are read from pre-training checkpoints of sspyr_mm and files that "
-        f"`export` wrote from them; ResNets under any prefix, and from\n{known}"
+        "`export` wrote from them, and by `compare` from files of timm's models, as timm:NAME=FILE; ResNets under any "
+        f"prefix, and from\n{known}"
     )
 
 

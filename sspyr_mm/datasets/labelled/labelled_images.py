@@ -14,7 +14,7 @@ import numpy as np
 from sspyr_mm.datasets.names import alike_names
 from sspyr_mm.files import shortened
 
-ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate --train-images, --test-images)"
+ELSEWHERE = "set the folder of the images (image_root=DIR; for evaluate and compare --train-images, --test-images)"
 IGNORED = -1
 """Target of a class that is ignored for an image, in training and evaluation."""
 
@@ -85,7 +85,7 @@ def match_classes(
     """Returns a test set with the columns of the training set; messages use ``names``.
 
     Classes that the test set lists but no image of it shows are ignored, such as unused ones of VOC's 20. Raises
-    ValueError if ``test`` shows a class that ``train`` lacks.
+    ValueError if ``test`` shows a class that ``train`` lacks, or only one of the two sets has one label per image.
     """
     shown = np.flatnonzero(test.targets.any(0))
     found = [test.classes[column] for column in shown]
@@ -96,6 +96,13 @@ def match_classes(
             f"{shortened(train.classes)}"
             + "".join(f"; {' / '.join(map(repr, group))} differ only in case or spaces" for group in alike)
             + ". Give two parts of one data set; a csv with a column per class also lists classes that no image shows"
+        )
+    if train.multi_label != test.multi_label:
+        kinds = ("several labels", "one label")
+        first, second = kinds if train.multi_label else kinds[::-1]
+        raise ValueError(
+            f"{names[0]} has {first} per image and {names[1]} {second} (folders of classes have one): give both in the "
+            "same form"
         )
     result = replace(test, targets=test.targets[:, shown], classes=tuple(found)).with_classes(train.classes)
     columns = np.flatnonzero((result.targets == 1).any(0) & ~(train.targets == 1).any(0))
@@ -113,5 +120,5 @@ def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -
     wanted = "no split was given" if split is None else f"it has no split {split!r}"
     return ValueError(
         f"{source}: {wanted}; choose one of {shortened(found, 20) or 'none found'} (split=NAME; on the command line "
-        "--train-split, and --test-split or --val-split)"
+        "--train-split or --split, and --test-split or --val-split)"
     )

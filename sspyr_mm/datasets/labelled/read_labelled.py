@@ -13,6 +13,9 @@ from sspyr_mm.datasets.labelled.voc_labels import find_voc_tree, read_voc
 from sspyr_mm.datasets.names import warn_of_alike_classes
 from sspyr_mm.datasets.unlabelled import UnlabelledImages
 
+_SPLITS = {"train", "training", "trainval", "val", "valid", "validation", "dev", "test", "testing"}
+"""Names of folders that are splits, not classes, if all of a set are such."""
+
 
 def read_labelled(
     source: str | os.PathLike, *, split: str | None = None, image_root: str | None = None
@@ -62,6 +65,8 @@ def _read_folders(source: Path, split: str | None) -> LabelledImages:
             raise unknown_split(source, split, [folder.name for folder in _folders(source)])
         source = source / split
     folders = _folders(source)
+    if folders and all(folder.name.lower() in _SPLITS for folder in folders):
+        raise unknown_split(source, None, [folder.name for folder in folders])
     if len(folders) < 2:
         raise ValueError(
             f"{source} must be a COCO json, a table (.csv, .tsv), a VOC tree (Annotations, JPEGImages, ImageSets/Main) "

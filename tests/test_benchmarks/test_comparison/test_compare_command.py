@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from dataclasses import replace
 
 import commands
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from sspyr_mm.benchmarks.comparison.candidates import read_candidates
 from sspyr_mm.benchmarks.comparison.compare import draw_subset, usable_percents
+from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.datasets.labelled import read_labelled
 
 
@@ -57,7 +60,7 @@ def test_networks_are_compared_on_the_same_labels(folders, resnet, tmp_path):
     values = found["values"]
     assert list(values) == ["mine.pth", "timm:resnet18=mine.pth", "random"]
     assert values["mine.pth"] == values["timm:resnet18=mine.pth"] != values["random"]
-    assert [len(values["mine.pth"][percent]) for percent in ("30", "100")] == [3, 1]
+    assert [len(values["mine.pth"][percent]) for percent in ("30", "100")] == [5, 1]
     # The probe gives the same figure on all labels.
     (tmp_path / "test").mkdir()
     (tmp_path / "test/red").mkdir()
@@ -89,12 +92,61 @@ def test_networks_are_compared_on_the_same_labels(folders, resnet, tmp_path):
 
 def test_copies_are_kept_on_request_and_a_part_is_held_out(folders, resnet, tmp_path):
     kept = compare([resnet], folders, tmp_path, "--no-random", "--percent", 100, "--seeds", 0, "--keep-duplicates")
-    assert "results are too high" in kept.stderr
+    assert "They are kept: results are too high if they are copies" in kept.stderr
     assert json.loads((tmp_path / "comparison.json").read_text())["num_test"] == 61
     options = ["--percent", 100, "--no-random", "--size", 32, "--work-dir", tmp_path]
     held = commands.run("-m", "sspyr_mm", "compare", resnet, "--data", folders / "train", *options)
     assert "No test set is given: 16 of 80 images are held out" in held.stderr
     assert json.loads((tmp_path / "comparison.json").read_text())["images"] == {"100": 64}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "{folders}"], "no split was given; choose one of test, train"),
+        (["--data", "{folders}/train", "--test", "{table}"], "--data has one label per image and the test set several"),
+        (["--data", "{table}", "--test", "{empty}"], "None of the 2 images of the test set shows a class"),
+        (["--data", "{table}"], "--data has 3 images, too few to hold a part out"),
+        (["--data", "{folders}/train", "--seeds", "3", "3"], "at least two different --seeds, got 3, 3"),
+        (["--data", "{folders}/train", "--seeds", "-1"], "must be an integer from 0"),
+        (["--data", "{folders}/train", "--work-dir", "{table}"], "--work-dir .* can't be written"),
+    ],
+)
+def test_wrong_input_is_refused_before_the_work(options, message, folders, resnet, tmp_path):
+    table, empty = tmp_path / "some.csv", tmp_path / "empty.csv"
+    files = [folders / f"train/{name}.png" for name in ("red/0", "red/1", "blue/0")]
+    table.write_text("file,red,blue\n" + "".join(f"{file},1,{i % 2}\n" for i, file in enumerate(files)))
+    empty.write_text("file,red,blue\n" + "".join(f"{file},0,0\n" for file in files[:2]))
+    options = [option.format(folders=folders, table=table, empty=empty) for option in options]
+    options = ["--work-dir", tmp_path / "work", *options]
+    done = commands.run("-m", "sspyr_mm", "compare", resnet, *options, check=False)
+    assert done.returncode == 2 and re.search(message, done.stderr)
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_subset_without_a_class_is_left_out(folders, capsys):
+    train = read_labelled(folders, split="train")
+    rare = np.zeros_like(train.targets)
+    rare[3, 0] = 1
+    sparse = replace(train, targets=rare, multi_label=True)
+    assert usable_percents(sparse, [30, 100], [0, 1]) == {100: 80}
+    assert "30 % of the labels is left out: 24 images that show no class" in capsys.readouterr().err
+
+
+def test_prefix_and_averaged_weights_of_a_file_for_timm(resnet, tmp_path):
+    state = torch.load(resnet)
+    raw = {name: tensor + 1 if "conv" in name else tensor for name, tensor in state.items()}
+    torch.save({"state_dict": raw, "state_dict_ema": state}, tmp_path / "both.pth")
+    torch.save({f"backbone.{name}": tensor for name, tensor in state.items()}, tmp_path / "prefix.pth")
+
+    def weights(path, **select):
+        names = [f"timm:resnet18={path}"]
+        (found,) = read_candidates(names, size=32, random=False, select=Selection(**select))
+        return found.about["weights_sha256"]
+
+    plain = weights(resnet)
+    assert weights(tmp_path / "both.pth", ema=True) == plain == weights(tmp_path / "prefix.pth", prefix="backbone.")
+    assert weights(tmp_path / "both.pth", ema=False) != plain
 
 
 def test_subsets_are_nested_and_have_every_class(folders):
@@ -105,7 +157,7 @@ def test_subsets_are_nested_and_have_every_class(folders):
     assert set(draw_subset(train, 20, seed=2)) != set(small)
     assert train.targets[draw_subset(train, 1, seed=0)].sum(0).tolist() == [1, 1]
     with pytest.raises(ValueError, match="80 training images are too few for 2 classes"):
-        usable_percents(train, [1, 10])
+        usable_percents(train, [1, 10], [0])
 
 
 def test_transformer_of_timm_takes_images_of_any_size(tmp_path):
@@ -127,6 +179,8 @@ def test_transformer_of_timm_takes_images_of_any_size(tmp_path):
     ("names", "error", "message"),
     [
         (["timm:resnet81"], ValueError, "timm .* has no model 'resnet81'; it has resnet"),
+        (["timm:resnet18.foo"], ValueError, r"has no weights 'resnet18.foo'; it has resnet18\."),
+        (["timm:resnet18="], ValueError, "names no file: give timm:resnet18=FILE"),
         (["timm:resnet18=nowhere.pth"], FileNotFoundError, "nowhere.pth"),
         (["timm:resnet50={resnet}"], ValueError, "mine.pth does not fit timm's resnet50"),
         (["{resnet}", "{resnet}"], ValueError, "mine.pth is given twice"),

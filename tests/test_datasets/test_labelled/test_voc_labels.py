@@ -77,7 +77,7 @@ def test_missing_and_broken_files_are_reported(tmp_path):
 
 def test_images_of_another_folder_are_found(tmp_path):
     tree = write_voc(tmp_path / "tree", {"a": [("dog", False)]}, {"train": ["a"]})
-    remedy = r"image_root=DIR; for evaluate --train-images, --test-images\)$"
+    remedy = r"image_root=DIR; for evaluate and compare --train-images, --test-images\)$"
     (tree / "JPEGImages").rename(tmp_path / "images")
     with pytest.raises(FileNotFoundError, match=f"JPEGImages does not exist: .*{remedy}"):
         read_labelled(tree)
