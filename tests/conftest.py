@@ -6,11 +6,15 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
 import pytest
 import setuptools  # noqa: F401  before a test imports the standard library's distutils: it refuses to be loaded after it
 import torch
+from yapf.yapflib import yapf_api
 
 torch.set_num_threads(1)
+# yapf takes seconds to format the config of a run, which mmengine writes and logs several times.
+yapf_api.FormatCode = lambda text, **_: (text, False)
 pytest.register_assert_rewrite("backbone_checks", "commands", "small_head", "small_runs")  # helpers with assertions
 
 

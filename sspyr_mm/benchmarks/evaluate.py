@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from itertools import product
 from typing import TypeAlias
 
@@ -143,9 +144,15 @@ def _key(network: Network, protocol: Protocol, data: MeasuredData, seed: int, se
         data.name,
         data.digest,
         # An edited config gives other results.
-        load_recipe(protocol.config).pretty_text if protocol.config else "",
+        _recipe_text(protocol.config) if protocol.config else "",
         seed,
         asdict(settings),
         package_versions()["sspyr_mm"],
         *map(find_distribution, protocol.packages),
     )
+
+
+@cache
+def _recipe_text(config: str) -> str:
+    """Returns the text of a protocol's config; formatting it takes seconds."""
+    return load_recipe(config).pretty_text
