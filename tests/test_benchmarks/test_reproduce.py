@@ -211,7 +211,7 @@ def test_random_weights_are_measured_once_per_seed_next_to_any_system(tmp_path):
     assert not any(step.is_done for step in plan_steps(plan_of("S-A", work_dir=tmp_path)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_training_has_time_to_save(tmp_path, number):
     ready, saved = tmp_path / "ready", tmp_path / "saved"
     training = f"""

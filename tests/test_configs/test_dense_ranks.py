@@ -17,9 +17,10 @@ def free_port():
         return str(opened.getsockname()[1])
 
 
-MASK_RCNN = pytest.param("mask-rcnn_r50_fpn_15k", marks=[pytest.mark.ops, pytest.mark.slow])
+MASK_RCNN = pytest.param("mask-rcnn_r50_fpn_15k", marks=pytest.mark.ops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [MASK_RCNN, "fcn"])
 def test_two_ranks_train_and_measure(name, scenes, backbone, tmp_path):
     cfg = small_fcn(scenes, backbone) if name == "fcn" else small_detector(name, scenes, backbone)

@@ -18,7 +18,7 @@ def test_training_starts_without_warnings_of_the_stack(tmp_path):
     for index in range(8):
         pixels = np.random.default_rng(index).integers(0, 255, (64, 64, 3), dtype=np.uint8)
         cv2.imwrite(str(tmp_path / f"images/{index}.png"), pixels)
-    options = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=8"]
+    options = ["train_cfg.max_epochs=1", "train_dataloader.batch_size=8", "param_scheduler.0.start_factor=1.0"]
     options += ["train_dataloader.num_workers=0", "model.pyramid.s0.num_prototypes=4"]
     options += ["model.pyramid.s1.num_prototypes=4", "default_hooks.throughput.max_wait=100"]
     command = [sys.executable, "tools/train.py", "configs/ssprl/r18_quickstart.py"]

@@ -106,6 +106,7 @@ def test_checkpoints_of_one_name_have_their_own_folders(tmp_path, monkeypatch):
     assert len(folders) == 2
 
 
+@pytest.mark.slow
 def test_c4_loads_layer4_and_is_submitted_to_slurm(tmp_path):
     srun = tmp_path / "srun"
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')

@@ -247,6 +247,7 @@ def test_fcn_is_evaluated_and_two_networks_are_drawn(checkpoint, images, tmp_pat
     assert cv2.imread(str(sheet)).shape[1] == 3 * 240 + 2 * 6
 
 
+@pytest.mark.slow
 def test_diverged_run_reports_no_result(checkpoint, images, tmp_path, capsys, worker_in_process):
     options = ["--voc-masks", images, "--iterations", "4", "--batch-size", "2", "--size", "64"]
     options += ["--cfg-options", "optim_wrapper.optimizer.lr=1e30", "--work-dir", str(tmp_path)]

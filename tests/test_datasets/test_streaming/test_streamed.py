@@ -288,7 +288,7 @@ def test_killed_process_is_reported(images, tmp_path, monkeypatch):
     ("number", "whole_group"),
     [
         (signal.SIGINT, True),  # Ctrl-C
-        (signal.SIGTERM, False),  # kill
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow),  # kill
         pytest.param(signal.SIGINT, False, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, True, marks=pytest.mark.slow),
     ],

@@ -64,7 +64,6 @@ def test_matching_data_is_not_reported(config, tmp_path, log, scaling):
     ("warm_up", "reported"),
     [
         (dict(end=2, by_epoch=True, convert_to_iter_based=True), "10 iterations, and the run has 10"),
-        (dict(end=11, by_epoch=False), "11 iterations, and the run has 10"),
         (dict(end=3, by_epoch=True), "3 epochs, and the run has 2"),
         (dict(end=9, by_epoch=False), None),
         (dict(end=11, by_epoch=False, start_factor=1.0, end_factor=0.1), None),

@@ -117,7 +117,7 @@ def test_too_few_images_are_reported_before_the_schedule_is_built(config, tmp_pa
 
 @pytest.mark.parametrize(
     ("number", "num_workers"),
-    [(signal.SIGINT, 2), (signal.SIGTERM, 2), pytest.param(signal.SIGINT, 0, marks=pytest.mark.slow)],
+    [*(pytest.param(signal.SIGINT, n, marks=pytest.mark.slow) for n in (0, 2)), (signal.SIGTERM, 2)],
 )
 def test_signal_to_all_processes_and_resume_from_the_command_line(config, tmp_path, uninterrupted, number, num_workers):
     options = ["--cfg-options", f"train_dataloader.num_workers={num_workers}"]

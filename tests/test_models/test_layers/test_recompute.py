@@ -67,6 +67,7 @@ def test_memory_of_the_papers_step_fits_24_gib():
     assert gib_of_a_step(None) > 36 and gib_of_a_step("scale") < 20 and gib_of_a_step("stage") < 16
 
 
+@pytest.mark.slow
 def test_memory_of_a_step_is_reduced():
     plain, scale, stage = (gib_of_a_step(one, depth=18, s2=None) for one in (None, "scale", "stage"))
     assert scale < 0.6 * plain and stage < 0.75 * plain
