@@ -54,8 +54,13 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_json(target: str | os.PathLike[str], value: object) -> None:
     """Writes a value as indented JSON, atomically; creates the folder."""
-    with whole_file(target) as partial:
-        partial.write_text(json.dumps(value, indent=1) + "\n")
+    write_text(target, json.dumps(value, indent=1) + "\n")
+
+
+def write_text(target: str | os.PathLike[str], text: str) -> None:
+    """Writes a text without changing its line ends, atomically; creates the folder."""
+    with whole_file(target) as partial, open(partial, "w", newline="") as file:
+        file.write(text)
 
 
 def remove_left_over(folder: Path) -> None:

@@ -24,6 +24,13 @@ def cores_per_process() -> int:
     return max(1, num_cores() // local_processes())
 
 
+def list_devices() -> list[str]:
+    """Returns the GPUs of this process, or else the CPU, as torch names them."""
+    import torch
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+
+
 def limit_threads(num_workers: int) -> int:
     """Sets the threads of torch's operators in this process, so that it and its workers do not exceed the cores.
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sspyr_mm.benchmarks.reproduce import Plan, plan_steps
-from sspyr_mm.files import whole_file
+from sspyr_mm.files import write_text
 
 _CPUS_PER_GPU = 10  # eight workers of a data loader, and two
 
@@ -59,8 +59,7 @@ def write_slurm_array(plan: Plan, path: str | os.PathLike) -> int:
         "fi",
         "exit $status",
     ]
-    with whole_file(path) as partial:
-        partial.write_text("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
     return len(tasks)
 
 

@@ -128,14 +128,11 @@ def _check(args: argparse.Namespace) -> tuple[int, ...]:
 
 def _devices() -> dict[str, Any]:
     """Returns the devices and workers of this machine that compute features, and limits its threads."""
-    import torch
-
-    from sspyr_mm.machine import limit_threads, num_cores
+    from sspyr_mm.machine import limit_threads, list_devices, num_cores
 
     num_workers = num_cores() // 2
     limit_threads(num_workers)
-    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
-    return {"devices": devices, "num_workers": num_workers}
+    return {"devices": list_devices(), "num_workers": num_workers}
 
 
 def _write(stem: Path, results: "Results", sizes: dict[int, int], metric: str, about: dict[str, Any]) -> None:
@@ -143,7 +140,7 @@ def _write(stem: Path, results: "Results", sizes: dict[int, int], metric: str, a
     from sspyr_mm.benchmarks.comparison.compare import MIN_TEST_IMAGES
     from sspyr_mm.benchmarks.comparison.report import plot, to_csv, to_markdown
     from sspyr_mm.benchmarks.results.result import package_versions
-    from sspyr_mm.files import whole_file, write_json
+    from sspyr_mm.files import write_json, write_text
 
     num_test = about["num_test"]
     text = to_markdown(results, sizes, num_test, metric) + (
@@ -154,8 +151,7 @@ def _write(stem: Path, results: "Results", sizes: dict[int, int], metric: str, a
         text += f"Fewer than {MIN_TEST_IMAGES} test images show no difference reliably: give more.\n"
     print(text, end="")
     for ending, content in (("md", text), ("csv", to_csv(results, sizes, num_test, metric))):
-        with whole_file(f"{stem}.{ending}") as partial, open(partial, "w", newline="") as file:
-            file.write(content)
+        write_text(f"{stem}.{ending}", content)
     plot(results, sizes, metric, f"{stem}.png")
     values = {name: {percent: one.values.tolist() for percent, one in found.items()} for name, found in results.items()}
     versions = package_versions()

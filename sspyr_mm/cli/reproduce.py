@@ -100,14 +100,13 @@ def run(args: argparse.Namespace) -> int:
 def _write_table(plan: "Plan") -> None:
     from sspyr_mm.benchmarks.reproduce import build_rows, title
     from sspyr_mm.benchmarks.results.paper_table import plot, to_csv, to_markdown
-    from sspyr_mm.files import whole_file
+    from sspyr_mm.files import write_text
 
     rows = build_rows(plan)
     text = to_markdown(title(plan), rows)
     print(f"\n{text}", end="")
     stem = plan.work_dir / plan.scale / f"table_{plan.table.name}"
     for ending, content in (("md", text), ("csv", to_csv(rows))):
-        with whole_file(f"{stem}.{ending}") as partial, open(partial, "w", newline="") as file:
-            file.write(content)
+        write_text(f"{stem}.{ending}", content)
     plot(title(plan), rows, f"{stem}.png")
     print(f"Written: {stem}.md, .csv and .png")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from sspyr_mm.files import whole_file
+from sspyr_mm.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +24,7 @@ def run(args: argparse.Namespace) -> int:
     print(to_markdown(rows), end="")
     for path, text in ((args.markdown, to_markdown), (args.csv, to_csv)):
         if path:
-            with whole_file(path) as partial, open(partial, "w", newline="") as file:
-                file.write(text(rows))
+            write_text(path, text(rows))
     if args.plot:
         plot(rows, args.plot)
     return 0

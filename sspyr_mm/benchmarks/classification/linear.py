@@ -21,6 +21,7 @@ from sspyr_mm.evaluation.metrics import (
     mean_of_classes,
     voc11_average_precision,
 )
+from sspyr_mm.machine import list_devices
 
 _SIZE = 224  # side of the centre crop in pixels. Source: paper, linear multi-label classification.
 _HELD_OUT = 5  # one in this many training images is held out to choose the learning rate; then all of them train
@@ -43,7 +44,7 @@ def measure_linear(job: Job) -> Outcome:
         size=size,
         seed=job.seed,
         cache_dir=os.path.join(job.work_dir, "features"),
-        devices=[f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"],
+        devices=list_devices(),
     )
     targets = torch.from_numpy(data.test.targets)
     precision = average_precision(scores, targets)

@@ -15,6 +15,7 @@ from sspyr_mm.benchmarks.networks import Network, random_network, read_networks
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
 from sspyr_mm.checkpoints.read import read_checkpoint
+from sspyr_mm.datasets.names import repeated
 from sspyr_mm.files import shortened
 
 TIMM = "timm:"
@@ -55,29 +56,30 @@ def read_candidates(
         ImportError: If timm is not installed.
         ValueError: If a file or a name cannot be read as a network, or is given twice.
     """
-    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+    if twice := repeated(names):
         raise ValueError(f"{twice[0]} is given twice: leave one out")
     paths = [name for name in names if not name.startswith(TIMM)]
     networks = dict(zip(paths, read_networks(paths, allow_pickle=allow_pickle, select=select, **reading), strict=True))
     found = []
     for name in names:
         if name in networks:
-            network = networks[name]
-            found.append(Candidate(network.name, network.encoder(), network.about))
+            found.append(_candidate(networks[name]))
         else:
             found.append(_read_timm(name, size, select or Selection(), allow_pickle=allow_pickle))
     if random:
         found.append(_random(names[0], networks, size))
-    used = [candidate.name for candidate in found]
-    if twice := [name for number, name in enumerate(used) if name in used[:number]]:
+    if twice := repeated(candidate.name for candidate in found):
         raise ValueError(f"Two networks have the name {twice[0]!r} in the table: rename a file")
     return found
 
 
+def _candidate(network: Network) -> Candidate:
+    return Candidate(network.name, network.encoder(), network.about)
+
+
 def _random(first: str, networks: Mapping[str, Network], size: int) -> Candidate:
     if first in networks:
-        network = random_network(networks[first].checkpoint)
-        return Candidate(network.name, network.encoder(), network.about)
+        return _candidate(random_network(networks[first].checkpoint))
     torch.manual_seed(0)
     model = first.removeprefix(TIMM).partition("=")[0]
     return _describe("random", model, _create(model, size))

@@ -4,10 +4,9 @@ import csv
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from sspyr_mm.benchmarks.comparison.compare import Interval, Measured, verdict
-from sspyr_mm.files import whole_file
+from sspyr_mm.benchmarks.results.table import save_figure
 
 Results = Mapping[str, Mapping[int, Measured]]
 """Results by percentage of the labels, by network; the first network is compared with the others."""
@@ -85,5 +84,4 @@ def plot(results: Results, sizes: Mapping[int, int], metric: str, path: str | os
     axis.grid(color="0.9")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, frameon=False)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=150, format=Path(path).suffix.removeprefix("."))
+    save_figure(figure, path)

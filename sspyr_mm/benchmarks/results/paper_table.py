@@ -5,12 +5,11 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
 from scipy.stats import t as student_t
 
-from sspyr_mm.files import whole_file
+from sspyr_mm.benchmarks.results.table import save_figure
 
 
 @dataclass(frozen=True)
@@ -78,5 +77,4 @@ def plot(title: str, rows: Sequence[PaperRow], path: str | os.PathLike) -> None:
         axis.grid(axis="x", color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=9)
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=150, format=Path(path).suffix.removeprefix("."))
+    save_figure(figure, path)

@@ -5,10 +5,13 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sspyr_mm.benchmarks.results.rows import KINDS, Row
 from sspyr_mm.files import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COLOURS = dict(zip(KINDS, ("tab:blue", "tab:green", "tab:cyan", "0.85"), strict=True))
 _COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")
@@ -67,6 +70,11 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
     patches = [Patch(**_style(kind)) for kind in kinds]
     figure.legend(patches, kinds, loc="outside lower center", ncols=len(kinds), fontsize=8, frameon=False)
+    save_figure(figure, path)
+
+
+def save_figure(figure: "Figure", path: str | os.PathLike) -> None:
+    """Writes a figure atomically; raises ValueError if matplotlib does not know the file extension."""
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=150, format=Path(path).suffix.removeprefix("."))
 
