@@ -117,19 +117,14 @@ def _check(plan: Plan) -> None:
             raise ValueError(f"{', '.join(absent)} is not a folder: give the folders of the data sets")
     if plan.scale == "mini" and plan.gpus > 1:
         raise ValueError(f"--gpus {plan.gpus} is for --scale full: at mini size it would change the batch size")
-    path, record = _record_path(plan), plan.record
-    try:
-        earlier = dict(json.loads(path.read_text())) if path.exists() else record
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not hold the settings of the results in its folder ({error}): restore it, or give another "
-            "--work-dir"
-        ) from error
+    record = plan.record
+    earlier = _read_record(plan, default=record)
     # Data of other tables may be added later.
     added = {name for name in plan.data if None in (earlier.get(name), record.get(name))}
     if any(earlier.get(name) != value for name, value in record.items() if name not in added):
         raise ValueError(
-            f"{path.parent} holds results of other settings, {earlier}, not {record}: give another --work-dir"
+            f"{_record_path(plan).parent} holds results of other settings, {earlier}, not {record}: give another "
+            "--work-dir"
         )
 
 
@@ -137,10 +132,21 @@ def _record_path(plan: Plan) -> Path:
     return plan.work_dir / plan.scale / "settings.json"
 
 
+def _read_record(plan: Plan, *, default: dict[str, Any]) -> dict[str, Any]:
+    """Reads the settings of the results in the work dir; raises ValueError if the file does not hold any."""
+    path = _record_path(plan)
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else default
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not hold the settings of the results in its folder ({error}): restore it, or give another "
+            "--work-dir"
+        ) from error
+
+
 def run_steps(plan: Plan, steps: Sequence[Step]) -> None:
     """Runs the commands that are not done; raises ChildProcessError if one fails."""
-    _record_path(plan).parent.mkdir(parents=True, exist_ok=True)
-    earlier = json.loads(_record_path(plan).read_text()) if _record_path(plan).exists() else {}
+    earlier = _read_record(plan, default={})
     write_json(_record_path(plan), {**earlier, **{k: v for k, v in plan.record.items() if v or k not in earlier}})
     left = [step for step in steps if not step.is_done]
     for number, step in enumerate(left, start=1):
