@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sspyr_mm"
 
-BASE = {"version", "compat", "files", "machine", "pyramid", "views"}
+BASE = {"version", "compat", "files", "machine", "pyramid", "views", "tensor_files"}
 PARTS = {"models.layers", "models.assigners", "models.losses", "models.state_check"}
 BLOCKS = {"models.necks", "models.heads", "models.data_preprocessors"}
 MODELS = {"models", "models.selfsup"} | PARTS | BLOCKS
@@ -21,6 +21,7 @@ ALLOWED = {
     "models.state_check": {"files"},
     "machine": set(),
     "views": set(),
+    "tensor_files": {"files"},
     "pyramid": {"views"},
     **dict.fromkeys(PARTS, BASE),
     **dict.fromkeys(BLOCKS, BASE | PARTS),

@@ -6,7 +6,7 @@ from sspyr_mm.checkpoints.formats.weights import Selection
 from sspyr_mm.checkpoints.inspection import inspect_checkpoint
 from sspyr_mm.checkpoints.official import convert_official
 from sspyr_mm.checkpoints.pretraining import build_model, load_pretraining
-from sspyr_mm.checkpoints.read import read_checkpoint
+from sspyr_mm.tensor_files import read_checkpoint
 
 __all__ = [
     "BackboneCheckpoint",

@@ -12,8 +12,8 @@ from sspyr_mm.checkpoints.formats.backbones import build_network, complete
 from sspyr_mm.checkpoints.formats.locate import BackboneCheckpoint, locate
 from sspyr_mm.checkpoints.formats.targets import TARGETS, check_target
 from sspyr_mm.checkpoints.formats.weights import Selection, Weights, find_weights
-from sspyr_mm.checkpoints.read import FilePath, file_sha256, read_checkpoint
 from sspyr_mm.files import whole_file
+from sspyr_mm.tensor_files import FilePath, file_sha256, read_checkpoint
 
 
 def read_backbone(path: FilePath, *, allow_pickle: bool = False, select: Selection | None = None) -> BackboneCheckpoint:

@@ -6,7 +6,7 @@ from typing import Any
 from sspyr_mm.checkpoints.backbone import completed, describe
 from sspyr_mm.checkpoints.formats.locate import locate
 from sspyr_mm.checkpoints.formats.weights import Selection, Weights, find_weights
-from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
+from sspyr_mm.tensor_files import FilePath, read_checkpoint
 
 
 def inspect_checkpoint(

@@ -12,8 +12,8 @@ from sspyr_mm.checkpoints.formats.backbones import complete
 from sspyr_mm.checkpoints.formats.locate import locate
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.checkpoints.pretraining import build_model
-from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 from sspyr_mm.files import configs_dir
+from sspyr_mm.tensor_files import FilePath, read_checkpoint
 
 OFFICIAL_CONFIG = "ssprl/r50_coco_200e_official.py"
 

@@ -14,8 +14,8 @@ from sspyr_mm.checkpoints.config_text import parse_config
 from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config
 from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
-from sspyr_mm.checkpoints.read import FilePath, read_checkpoint
 from sspyr_mm.models import ViewModel, pretraining_models
+from sspyr_mm.tensor_files import FilePath, read_checkpoint
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from sspyr_mm.benchmarks.classification.features import FrozenEncoder
 from sspyr_mm.benchmarks.networks import Network, random_network, read_networks
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
-from sspyr_mm.checkpoints.read import read_checkpoint
 from sspyr_mm.datasets.names import repeated
 from sspyr_mm.files import shortened
+from sspyr_mm.tensor_files import read_checkpoint
 
 TIMM = "timm:"
 """Prefix of models of timm: ``timm:NAME`` with the weights that timm downloads, ``timm:NAME=FILE`` with those of a

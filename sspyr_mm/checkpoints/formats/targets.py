@@ -10,11 +10,10 @@ import torch
 from mmpretrain.models import ResNet
 from torch import Tensor
 
-from sspyr_mm.checkpoints.array_pickle import write_arrays
 from sspyr_mm.checkpoints.formats.backbones import require_defaults
 from sspyr_mm.checkpoints.formats.resnet import from_canonical, to_detectron2
 from sspyr_mm.checkpoints.formats.timm_names import TimmModel, to_timm
-from sspyr_mm.checkpoints.read import SAFETENSORS_META
+from sspyr_mm.tensor_files import SAFETENSORS_META, write_arrays
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]

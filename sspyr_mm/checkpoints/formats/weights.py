@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sspyr_mm.checkpoints.formats.resnet import find_prefixes
-from sspyr_mm.checkpoints.read import FilePath
 from sspyr_mm.files import shortened
+from sspyr_mm.tensor_files import FilePath
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_forward_module|_checkpoint_wrapped_module)\.")
 """Name components inserted by torch.compile, FSDP, DeepSpeed and activation checkpointing."""

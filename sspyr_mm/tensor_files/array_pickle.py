@@ -1,0 +1,152 @@
+"""Numpy arrays in pickles, rebuilt from plain stand-ins: numpy itself trusts what a file says about memory."""
+
+import math
+import pickle
+import re
+from collections import OrderedDict
+from typing import Any, BinaryIO
+
+import numpy as np
+
+_NUMBERS = re.compile(r"[<>=|]?(?:[?bBhHiIlLqQefdg]|b1|[iu][1248]|f[248])")
+"""Kinds of numeric dtypes: a pickled dtype of numpy can turn bytes into pointers."""
+_TEXT = re.compile(r"[<>=]?U\d{1,6}")
+_MAX_NESTING = 100
+"""Levels of nested dicts, lists and tuples; optimizers and message hubs have at most ten."""
+
+
+def read_arrays(file: BinaryIO) -> Any:
+    """Reads a pickle of dicts, lists, plain values and numpy arrays of numbers; nothing in it is executed.
+
+    Files of Python 2 and 3 are supported.
+    Raises UnpicklingError if the file needs another class or function, named ``GLOBAL m.name`` in the message, and
+    ValueError if an array does not hold numbers, or its bytes do not match its shape.
+    """
+    return restored(_ArrayUnpickler(file, encoding="latin1").load())
+
+
+def write_arrays(content: Any, file: BinaryIO) -> None:
+    """Writes a pickle that ``pickle.load(file, encoding="latin1")`` reads with any version of numpy."""
+    # Protocol 4: from protocol 5 on, numpy uses functions that older versions lack.
+    _ArrayPickler(file, protocol=4).dump(content)
+
+
+class _ArrayPickler(pickle.Pickler):
+    """Writes arrays as calls of ``numpy.ndarray``; numpy's own function is in another module since numpy 2."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return np.ndarray, (value.shape, value.dtype.str, bytearray(value.tobytes()))
+        return NotImplemented
+
+
+class _DType:
+    """Replaces numpy's dtype while a file is read."""
+
+    def __init__(self, name: Any = "", *_: Any) -> None:
+        self.order, self.name = "", str(name)
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1]  # version, byte order, fields of structured types only
+
+    def __str__(self) -> str:
+        return f"{self.order}{self.name}" if self.order != "|" else self.name
+
+
+class _Array:
+    """Replaces numpy's array or, with ``is_scalar``, its number while a file is read."""
+
+    def __init__(self, shape: Any = (), dtype: Any = "", data: Any = b"", *_: Any, order: Any = "C") -> None:
+        self.content = shape, dtype, data, order
+        self.is_scalar = False
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        self.content = shape, dtype, data, "F" if fortran else "C"
+
+    def value(self) -> Any:
+        shape, dtype, data, order = self.content
+        kind = str(dtype)
+        if kind in ("O", "O8") and isinstance(data, list):  # objects, each read like the others of the file
+            flat: np.ndarray = np.empty(len(data), object)
+            flat[:] = restored(data)
+        elif _NUMBERS.fullmatch(kind) or (self.is_scalar and _TEXT.fullmatch(kind)):
+            data = data.encode("latin1") if isinstance(data, str) else data  # from Python 2
+            flat = np.frombuffer(data, np.dtype(kind))
+        else:
+            raise ValueError(f"an array has the dtype {kind!r}, which is not numeric")
+        if flat.size != math.prod(shape):
+            raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
+        array = flat.reshape(shape, order=order).copy()
+        return array[()] if self.is_scalar else array
+
+
+def _reconstruct(*_: Any) -> _Array:
+    return _Array()  # filled by its state
+
+
+def _scalar(dtype: Any, data: Any = b"") -> _Array:
+    number = _Array((), dtype, data)
+    number.is_scalar = True
+    return number
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: str = "C", *_: Any) -> _Array:
+    return _Array(shape, dtype, data, order="F" if order == "F" else "C")
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    """Replaces ``_codecs.encode``, with which protocol 2 writes bytes, always in this encoding."""
+    return text.encode("latin1")
+
+
+ARRAY_GLOBALS: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _DType}
+"""Globals with which numpy arrays and numbers are pickled by numpy 1 and 2 -> their stand-ins."""
+for _core in ("numpy.core", "numpy._core"):
+    ARRAY_GLOBALS[f"{_core}.multiarray._reconstruct"] = _reconstruct
+    ARRAY_GLOBALS[f"{_core}.multiarray.scalar"] = _scalar
+    ARRAY_GLOBALS[f"{_core}.numeric._frombuffer"] = _frombuffer  # protocol 5
+
+_KNOWN = {
+    **ARRAY_GLOBALS,
+    "collections.OrderedDict": OrderedDict,
+    "builtins.bytearray": bytearray,
+    "_codecs.encode": _encode,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if f"{module}.{name}" not in _KNOWN:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return _KNOWN[f"{module}.{name}"]
+
+
+def restored(value: Any, depth: int = 0, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
+    """Returns a value with numpy arrays in place of their stand-ins; dicts and lists are changed in place.
+
+    Raises ValueError if an array is not one of numbers, or values are nested too deeply.
+    """
+    if isinstance(value, _Array):
+        return value.value()
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    done = {} if done is None else done  # also keeps the originals alive, whose ids are its keys
+    if id(value) in done:
+        return done[id(value)][1]
+    if depth > _MAX_NESTING:
+        raise ValueError(f"values are nested in more than {_MAX_NESTING} levels")
+    if isinstance(value, tuple):
+        parts = [restored(one, depth + 1, done) for one in value]
+        same = all(new is old for new, old in zip(parts, value, strict=True))
+        done[id(value)] = value, value if same else tuple(parts)
+        return done[id(value)][1]
+    done[id(value)] = value, value  # before its content, which may contain it
+    for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        new = restored(one, depth + 1, done)
+        if isinstance(value, dict) and isinstance(key, _Array):
+            del value[key]
+            value[key.value()] = new
+        elif new is not one:
+            value[key] = new
+    return value

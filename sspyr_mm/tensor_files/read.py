@@ -1,0 +1,180 @@
+"""Checkpoints, read without executing anything in them."""
+
+import hashlib
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import torch
+
+from sspyr_mm.tensor_files.allowed import only_allowed_globals, restore_log
+from sspyr_mm.tensor_files.array_pickle import read_arrays, restored
+from sspyr_mm.tensor_files.foreign_files import file_kind, zip_kind
+from sspyr_mm.tensor_files.safetensors_files import is_safetensors, read_safetensors
+from sspyr_mm.tensor_files.whole import check_records
+
+FilePath = str | os.PathLike[str]
+
+_LEGACY_TORCH = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""Number at the start of files of torch < 1.6, as a separate pickle."""
+
+_DAMAGE = (
+    *(RuntimeError, EOFError, LookupError, OSError, AttributeError, ImportError),
+    *(TypeError, ValueError, MemoryError),
+)
+"""Errors that readers raise for damaged files."""
+
+
+def read_checkpoint(path: FilePath, *, allow_pickle: bool = False, keep_log: bool = False) -> dict[str, Any]:
+    """Reads a file of tensors, numpy arrays and plain values without executing anything in it.
+
+    Args:
+        path: File of ``torch.save``, ``.safetensors`` file or pickle of numpy arrays, detected by content. The values
+            of argparse namespaces and paths are dropped.
+        allow_pickle: Whether the file may contain objects of any class. Risk: unpickling can run any code with the
+            rights of the user. Only for files from a trusted source.
+        keep_log: Whether to read mmengine's message hub, from which training continues its log.
+
+    Returns:
+        The checkpoint on the CPU; for a ``.safetensors`` file ``dict(state_dict=..., meta=...)``. ``meta`` has no
+        ``config``, a former key whose text mmengine executes when it resumes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint, is empty or damaged, or needs arbitrary pickle.
+    """
+    checkpoint = load_path(path, allow_pickle=allow_pickle, keep_log=keep_log)
+    if isinstance(checkpoint, torch.nn.Module):
+        checkpoint = {"model": checkpoint}
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, not a dict with a state_dict")
+    return checkpoint
+
+
+def check_whole(path: FilePath) -> None:
+    """Raises ValueError if a checkpoint is damaged, naming the file and the record whose checksum is wrong."""
+    with _opened(path) as file:
+        try:
+            if zipfile.is_zipfile(file):
+                check_records(file)
+        except zipfile.BadZipFile as error:
+            raise ValueError(_damaged(str(path), str(error))) from error
+
+
+def load_path(path: FilePath, **options: Any) -> Any:
+    """Reads a file like :func:`load_tensors`, or a ``.safetensors`` file."""
+    with _opened(path) as file:
+        head = file.read(512)
+        file.seek(0)
+        return read_safetensors(path) if is_safetensors(head) else load_tensors(file, str(path), **options)
+
+
+def load_tensors(
+    file: BinaryIO, name: str, *, allow_pickle: bool = False, keep_log: bool = True, map_location: Any = "cpu"
+) -> Any:
+    """Reads an open file like :func:`read_checkpoint`; its content may be any plain value.
+
+    Args:
+        file: Seekable binary file.
+        name: Its name, for messages.
+        allow_pickle: See :func:`read_checkpoint`.
+        keep_log: See :func:`read_checkpoint`.
+        map_location: Device of the tensors, see ``torch.load``.
+    """
+    head = file.read(512)
+    file.seek(0)
+    if not head:
+        raise ValueError(f"{name} is empty: writing or copying it was interrupted; copy it again")
+    if kind := zip_kind(file) if head.startswith(b"PK\x03\x04") else file_kind(head):
+        raise ValueError(f"{name} is {kind}")
+    file.seek(0)
+    try:
+        if not head.startswith(b"\x80") or _LEGACY_TORCH in head[:64]:
+            content = _load(file, allow_pickle, map_location)
+        elif allow_pickle:
+            content = pickle.load(file, encoding="latin1")
+        else:
+            content = read_arrays(file)
+        return _cleaned(content, keep_log)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_refusal(name, str(error))) from error
+    except _DAMAGE as error:
+        raise ValueError(_damaged(name, str(error))) from error
+
+
+def file_sha256(path: FilePath) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(path: FilePath) -> Iterator[BinaryIO]:
+    if not os.path.isfile(path):
+        what = f"{path} is a folder" if os.path.isdir(path) else f"No checkpoint at {path}"
+        raise FileNotFoundError(f"{what}: pass a .pth file, e.g. WORK_DIR/epoch_50.pth")
+    with open(path, "rb") as file:
+        yield file
+
+
+def _load(file: BinaryIO, allow_pickle: bool, map_location: Any) -> Any:
+    if allow_pickle:
+        return _torch_load(file, map_location=map_location, weights_only=False)
+    if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
+        raise ValueError(
+            f"Reading checkpoints safely needs torch >= 2.6, but torch {torch.__version__} is installed: update torch"
+        )
+    with only_allowed_globals(_names(file)):
+        return _torch_load(file, map_location=map_location, weights_only=True)
+
+
+_torch_load = torch.load
+"""torch's own function, also while ``torch.load`` is replaced by ours."""
+
+
+def _names(file: BinaryIO) -> set[str]:
+    try:
+        return set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+    except ValueError:  # not a zip archive: an old checkpoint, which has no log, or not a checkpoint
+        return set()
+    finally:
+        file.seek(0)
+
+
+def _cleaned(content: Any, keep_log: bool) -> Any:
+    """Returns the content with arrays in place of their stand-ins, and without parts that nothing may use."""
+    if not isinstance(content, dict):
+        return restored(content)
+    hub = content.pop("message_hub", None)
+    content = restored(content)
+    if isinstance(meta := content.get("meta"), dict):
+        meta.pop("config", None)
+    if keep_log and hub is not None:
+        content["message_hub"] = restore_log(hub)
+    return content
+
+
+def _refusal(name: str, error: str) -> str:
+    # For files older than the zip format, only torch's message names the class.
+    if "GLOBAL" in error or "is blocked" in error or "Unsupported class" in error:
+        wanted = error.split("GLOBAL ")[-1].split()[0] if "GLOBAL " in error else "other classes"
+        return (
+            f"{name} needs arbitrary pickle ({wanted}), which can run any code on this machine: it was refused, and "
+            "nothing was executed. If you trust its source, read it with --allow-pickle (allow_pickle=True)"
+        )
+    return _damaged(name, error)
+
+
+def _damaged(name: str, error: str) -> str:
+    # torch's own messages recommend weights_only=False.
+    detail = "" if not error or "weights_only" in error else f": {error.splitlines()[0]}"
+    return (
+        f"{name} is not a checkpoint of tensors and plain values, or it is damaged{detail}. Copy or download it again, "
+        "and compare its size with the original's"
+    )

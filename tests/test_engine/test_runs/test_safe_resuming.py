@@ -1,0 +1,90 @@
+"""Training reads checkpoints without executing anything in them, and continues exactly as before."""
+
+import os
+
+import pytest
+import torch
+from layouts import Call
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import _load_checkpoint
+from small_runs import ITERS, assert_equal, state, train
+
+from sspyr_mm.tensor_files import read_checkpoint, safe_loading
+
+
+def test_safely_resumed_run_equals_an_uninterrupted_one(config, tmp_path, uninterrupted):
+    losses = []
+    with safe_loading():
+        runner = train(
+            config,
+            tmp_path,
+            {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")},
+            after_train_iter=lambda r: losses.append(float(r.message_hub.get_scalar("train/loss").current())),
+        )
+    assert losses == uninterrupted.losses[ITERS:]
+    assert_equal(state(runner), uninterrupted.state)
+    ends = [torch.load(folder / "epoch_3.pth", weights_only=False) for folder in (tmp_path, uninterrupted.work_dir)]
+    hubs = [end["message_hub"] for end in ends]
+    assert hubs[0]["resumed_keys"] == hubs[1]["resumed_keys"]
+    assert hubs[0]["runtime_info"].keys() == hubs[1]["runtime_info"].keys()
+    for name, history in hubs[1]["log_scalars"].items():
+        assert type(hubs[0]["log_scalars"][name]) is HistoryBuffer
+        if not any(word in name for word in ("time", "per_s")):
+            assert (hubs[0]["log_scalars"][name].data[0] == history.data[0]).all(), name
+
+
+def test_log_is_read_like_torch_reads_it(uninterrupted):
+    path = uninterrupted.work_dir / "epoch_2.pth"
+    found, whole = read_checkpoint(path, keep_log=True), torch.load(path, weights_only=False)
+    assert found.keys() == whole.keys() and found["meta"] == whole["meta"]
+    assert_same(found["optimizer"], whole["optimizer"])
+    assert found["param_schedulers"] == whole["param_schedulers"]
+    for part in ("runtime_info", "resumed_keys"):
+        assert found["message_hub"][part] == whole["message_hub"][part]
+    for name, history in whole["message_hub"]["log_scalars"].items():
+        ours = found["message_hub"]["log_scalars"][name]
+        assert ours.max_length == history.max_length
+        for one, other in zip(ours.data, history.data, strict=True):
+            assert one.dtype == other.dtype and (one == other).all()
+    assert "message_hub" not in read_checkpoint(path)
+
+
+def assert_same(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert list(one) == list(other)
+        one, other = list(one.values()), list(other.values())
+    if isinstance(one, (list, tuple)):
+        for a, b in zip(one, other, strict=True):
+            assert_same(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+@pytest.mark.parametrize("part", ["extra", "message_hub", "meta"])
+def test_code_in_a_checkpoint_is_refused_when_training_starts(part, config, tmp_path, uninterrupted):
+    content = torch.load(uninterrupted.work_dir / "epoch_1.pth", weights_only=False)
+    content.setdefault(part, {})["payload"] = Call(os.mkdir, str(tmp_path / "ran"))
+    path = tmp_path / "x.pth"
+    torch.save(content, path)
+    for options in ({"resume": True, "load_from": str(path)}, {"load_from": str(path)}):
+        with safe_loading(), pytest.raises(ValueError, match=r"x\.pth needs arbitrary pickle \(posix\.mkdir\)"):
+            train(config, tmp_path, options)
+    init = {"type": "Pretrained", "checkpoint": str(path)}
+    with safe_loading(), pytest.raises(ValueError, match=r"x\.pth needs arbitrary pickle"):
+        train(config, tmp_path, {"model.backbone.init_cfg": init})
+    assert not (tmp_path / "ran").exists()
+    with safe_loading(allow_pickle=True):
+        _load_checkpoint(str(path))
+    assert (tmp_path / "ran").exists()
+
+
+def test_former_config_text_is_not_executed(config, tmp_path, uninterrupted):
+    content = torch.load(uninterrupted.work_dir / "epoch_2.pth", weights_only=False)
+    content["meta"]["config"] = f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n"
+    torch.save(content, tmp_path / "x.pth")
+    with safe_loading():
+        train(config, tmp_path, {"resume": True, "load_from": str(tmp_path / "x.pth")})
+    assert not (tmp_path / "ran").exists()
