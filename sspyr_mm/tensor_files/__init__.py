@@ -3,12 +3,14 @@
 from sspyr_mm.tensor_files.array_pickle import write_arrays
 from sspyr_mm.tensor_files.read import FilePath, check_whole, file_sha256, read_checkpoint
 from sspyr_mm.tensor_files.safe_loading import safe_loading
-from sspyr_mm.tensor_files.safetensors_files import SAFETENSORS_META
+from sspyr_mm.tensor_files.safetensors_files import CHECKSUM, SAFETENSORS_META, checksum
 
 __all__ = [
+    "CHECKSUM",
     "SAFETENSORS_META",
     "FilePath",
     "check_whole",
+    "checksum",
     "file_sha256",
     "read_checkpoint",
     "safe_loading",

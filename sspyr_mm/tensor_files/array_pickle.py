@@ -100,6 +100,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _bytes(content: bytes | str = b"", *_: Any) -> bytearray:
+    """Replaces ``bytearray``, which reserves memory if it is given a number."""
+    return bytearray(content.encode("latin1") if isinstance(content, str) else bytes(content))
+
+
 ARRAY_GLOBALS: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _DType}
 """Globals with which numpy arrays and numbers are pickled by numpy 1 and 2 -> their stand-ins."""
 for _core in ("numpy.core", "numpy._core"):
@@ -110,7 +115,7 @@ for _core in ("numpy.core", "numpy._core"):
 _KNOWN = {
     **ARRAY_GLOBALS,
     "collections.OrderedDict": OrderedDict,
-    "builtins.bytearray": bytearray,
+    "builtins.bytearray": _bytes,
     "_codecs.encode": _encode,
 }
 
@@ -127,12 +132,13 @@ def restored(value: Any, depth: int = 0, done: dict[int, tuple[Any, Any]] | None
 
     Raises ValueError if an array is not one of numbers, or values are nested too deeply.
     """
-    if isinstance(value, _Array):
-        return value.value()
-    if not isinstance(value, (dict, list, tuple)):
+    if not isinstance(value, (dict, list, tuple, _Array)):
         return value
     done = {} if done is None else done  # also keeps the originals alive, whose ids are its keys
     if id(value) in done:
+        return done[id(value)][1]
+    if isinstance(value, _Array):
+        done[id(value)] = value, value.value()
         return done[id(value)][1]
     if depth > _MAX_NESTING:
         raise ValueError(f"values are nested in more than {_MAX_NESTING} levels")

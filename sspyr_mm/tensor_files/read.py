@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,17 +14,20 @@ import torch
 from sspyr_mm.tensor_files.allowed import only_allowed_globals, restore_log
 from sspyr_mm.tensor_files.array_pickle import read_arrays, restored
 from sspyr_mm.tensor_files.foreign_files import file_kind, zip_kind
-from sspyr_mm.tensor_files.safetensors_files import is_safetensors, read_safetensors
-from sspyr_mm.tensor_files.whole import check_records
+from sspyr_mm.tensor_files.safetensors_files import check_safetensors, is_safetensors, read_safetensors
+from sspyr_mm.tensor_files.whole import check_pickle, check_records, open_archive, survey_archive, survey_stream
 
 FilePath = str | os.PathLike[str]
 
 _LEGACY_TORCH = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 """Number at the start of files of torch < 1.6, as a separate pickle."""
 
+_HEAD = 512
+"""Bytes at the start of a file by which its kind is detected."""
+
 _DAMAGE = (
     *(RuntimeError, EOFError, LookupError, OSError, AttributeError, ImportError),
-    *(TypeError, ValueError, MemoryError),
+    *(TypeError, ValueError, MemoryError, RecursionError, zipfile.BadZipFile, struct.error),
 )
 """Errors that readers raise for damaged files."""
 
@@ -55,19 +59,26 @@ def read_checkpoint(path: FilePath, *, allow_pickle: bool = False, keep_log: boo
 
 
 def check_whole(path: FilePath) -> None:
-    """Raises ValueError if a checkpoint is damaged, naming the file and the record whose checksum is wrong."""
+    """Raises ValueError if a checkpoint is damaged, with the name of the file and of the record; builds no tensor.
+
+    The checksums are those of the zip archive of ``torch.save``, or the one in ``.safetensors`` files that this package
+    has written; other files have none.
+    """
     with _opened(path) as file:
-        try:
-            if zipfile.is_zipfile(file):
-                check_records(file)
-        except zipfile.BadZipFile as error:
-            raise ValueError(_damaged(str(path), str(error))) from error
+        head = file.read(_HEAD)
+        if is_safetensors(head):
+            check_safetensors(path)
+        elif archive := _identified(file, str(path), head):
+            try:
+                check_records(archive, os.path.getsize(path))
+            except zipfile.BadZipFile as error:
+                raise ValueError(_damaged(str(path), str(error))) from error
 
 
 def load_path(path: FilePath, **options: Any) -> Any:
     """Reads a file like :func:`load_tensors`, or a ``.safetensors`` file."""
     with _opened(path) as file:
-        head = file.read(512)
+        head = file.read(_HEAD)
         file.seek(0)
         return read_safetensors(path) if is_safetensors(head) else load_tensors(file, str(path), **options)
 
@@ -84,19 +95,15 @@ def load_tensors(
         keep_log: See :func:`read_checkpoint`.
         map_location: Device of the tensors, see ``torch.load``.
     """
-    head = file.read(512)
-    file.seek(0)
-    if not head:
-        raise ValueError(f"{name} is empty: writing or copying it was interrupted; copy it again")
-    if kind := zip_kind(file) if head.startswith(b"PK\x03\x04") else file_kind(head):
-        raise ValueError(f"{name} is {kind}")
-    file.seek(0)
+    head = file.read(_HEAD)
+    archive = _identified(file, name, head)
     try:
-        if not head.startswith(b"\x80") or _LEGACY_TORCH in head[:64]:
-            content = _load(file, allow_pickle, map_location)
+        if archive or not head.startswith(b"\x80") or _LEGACY_TORCH in head[:64]:
+            content = _load(file, archive, allow_pickle, map_location)
         elif allow_pickle:
             content = pickle.load(file, encoding="latin1")
         else:
+            check_pickle(file)
             content = read_arrays(file)
         return _cleaned(content, keep_log)
     except pickle.UnpicklingError as error:
@@ -123,28 +130,43 @@ def _opened(path: FilePath) -> Iterator[BinaryIO]:
         yield file
 
 
-def _load(file: BinaryIO, allow_pickle: bool, map_location: Any) -> Any:
+def _identified(file: BinaryIO, name: str, head: bytes) -> zipfile.ZipFile | None:
+    """Returns the archive of ``torch.save`` in a file that begins with ``head``, or None for one without archive.
+
+    Raises ValueError if the file is empty or of another program.
+    """
+    if not head:
+        raise ValueError(f"{name} is empty: writing or copying it was interrupted; copy it again")
+    archive = None
+    if head.startswith(b"PK\x03\x04"):
+        try:
+            archive = open_archive(file)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{name} is not a checkpoint, or it is damaged: {error}; download it again") from error
+    if kind := zip_kind(archive.namelist()) if archive else file_kind(head):
+        raise ValueError(f"{name} is {kind}")
+    file.seek(0)
+    return archive
+
+
+def _load(file: BinaryIO, archive: zipfile.ZipFile | None, allow_pickle: bool, map_location: Any) -> Any:
+    if archive:
+        check_records(archive, file.seek(0, os.SEEK_END))
+        file.seek(0)
     if allow_pickle:
         return _torch_load(file, map_location=map_location, weights_only=False)
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         raise ValueError(
             f"Reading checkpoints safely needs torch >= 2.6, but torch {torch.__version__} is installed: update torch"
         )
-    with only_allowed_globals(_names(file)):
+    names = survey_archive(archive) if archive else survey_stream(file)
+    file.seek(0)
+    with only_allowed_globals(names):
         return _torch_load(file, map_location=map_location, weights_only=True)
 
 
 _torch_load = torch.load
 """torch's own function, also while ``torch.load`` is replaced by ours."""
-
-
-def _names(file: BinaryIO) -> set[str]:
-    try:
-        return set(torch.serialization.get_unsafe_globals_in_checkpoint(file))
-    except ValueError:  # not a zip archive: an old checkpoint, which has no log, or not a checkpoint
-        return set()
-    finally:
-        file.seek(0)
 
 
 def _cleaned(content: Any, keep_log: bool) -> Any:

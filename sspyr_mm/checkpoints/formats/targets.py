@@ -1,5 +1,6 @@
 """Target formats."""
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from torch import Tensor
 from sspyr_mm.checkpoints.formats.backbones import require_defaults
 from sspyr_mm.checkpoints.formats.resnet import from_canonical, to_detectron2
 from sspyr_mm.checkpoints.formats.timm_names import TimmModel, to_timm
-from sspyr_mm.tensor_files import SAFETENSORS_META, write_arrays
+from sspyr_mm.tensor_files import CHECKSUM, SAFETENSORS_META, checksum, write_arrays
 
 Config = Mapping[str, Any]
 State = Mapping[str, Tensor]
@@ -109,6 +110,7 @@ def _write_safetensors(state: dict[str, Tensor], meta: dict[str, Any], file: Bin
     content = save(state, metadata={"format": "pt", SAFETENSORS_META: json.dumps(meta)})
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
+    header["__metadata__"][CHECKSUM] = checksum(header, io.BytesIO(content[end:]))
     # The order of its metadata varies between calls.
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
