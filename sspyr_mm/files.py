@@ -1,13 +1,19 @@
-"""Atomic file writes, the folder of configs, and names in messages."""
+"""Atomic file writes, locks of folders, the folder of configs, and names in messages."""
 
+import errno
 import json
 import os
 import platform
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
+
+if sys.platform != "win32":
+    import fcntl
 
 _LEFT_OVER_AFTER = 3600.0
 """Age of an abandoned partial file, in seconds; no write takes as long."""
@@ -74,3 +80,65 @@ def remove_left_over(folder: Path) -> None:
                 partial.unlink()
         except FileNotFoundError:  # it has replaced its target meanwhile
             continue
+
+
+class FolderInUseError(RuntimeError):
+    """Another process holds the lock of a folder; the message says which."""
+
+
+class FolderLock(NamedTuple):
+    """A lock that this process holds."""
+
+    fd: int  # file descriptor, for child processes to inherit
+    left_by: str  # holder that ended without releasing the lock, as after a kill; empty if there was none
+
+
+@contextmanager
+def folder_lock(folder: str | os.PathLike[str], name: str = "lock", *, patience: float = 10.0) -> Iterator[FolderLock]:
+    """Keeps other processes out of a folder.
+
+    The system releases the lock once every process that holds it has ended, in whatever way. Where the system or the
+    disk has no locks, nobody is kept out.
+
+    Args:
+        folder: Existing folder.
+        name: File name of the lock; the file names the holder.
+        patience: Time in seconds to wait for a holder that is ending.
+
+    Raises:
+        FolderInUseError: If another process holds the lock.
+    """
+    with open(os.path.join(folder, name), "a+") as file:
+        give_up = time.monotonic() + patience
+        while not _lock(file):
+            if time.monotonic() > give_up:
+                raise FolderInUseError(f"{_holder(file)}, for {_age(file)}")
+            time.sleep(0.2)
+        lock = FolderLock(file.fileno(), _holder(file))
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield lock
+        finally:
+            file.truncate(0)
+
+
+def _lock(file: IO[str]) -> bool:
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)  # another error: this disk has no locks
+    return True
+
+
+def _holder(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def _age(file: IO[str]) -> str:
+    minutes = (time.time() - os.fstat(file.fileno()).st_mtime) / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"

@@ -1,25 +1,20 @@
 """Training runs in their own processes: start, lock, wait, stop."""
 
-import fcntl
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
 from sspyr_mm.benchmarks.training.worker import METRICS_FILE
+from sspyr_mm.files import FolderInUseError, folder_lock
 
 _STOPPED = 130  # exit status of a worker that saved a checkpoint after an interrupt; see InterruptHook
 _PATIENCE = 60.0  # seconds a worker has to save that checkpoint
-_ORPHANS = 10.0  # seconds within which a worker exits after its command was killed
 
 
 def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:
@@ -33,7 +28,13 @@ def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:
     metrics = folder / METRICS_FILE
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{title}; log: {folder}/log.txt", file=sys.stderr, flush=True)
-    with _locked(folder) as lock:
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(folder_lock(folder))
+        except FolderInUseError as error:
+            raise ValueError(
+                f"Another run ({error}) is training in {folder}: wait for it, stop it, or give another --work-dir"
+            ) from error
         if (known := _read_metrics(metrics)) is None:
             config = folder / "config.py"
             cfg.dump(config)
@@ -41,7 +42,7 @@ def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:
             if num_processes > 1:
                 torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={num_processes}"]
                 command = [*torchrun, *command, "--launcher", "pytorch"]
-            _train(folder, [sys.executable, *command], lock)
+            _train(folder, [sys.executable, *command], lock.fd)
             known = _read_metrics(metrics)
     if known is None:
         raise ChildProcessError(f"Training ended without metrics; its log: {folder}/log.txt")
@@ -70,29 +71,6 @@ def _read_metrics(path: Path) -> dict[str, float] | None:
         print(f"{path} is damaged ({error}): measured again", file=sys.stderr)
         path.unlink()
         return None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Keeps other runs out of a folder; the worker inherits the lock and holds it if this process dies."""
-    with open(folder / "lock", "a+") as file:
-        give_up = time.monotonic() + _ORPHANS
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if time.monotonic() > give_up:
-                    file.seek(0)
-                    raise ValueError(
-                        f"Another run (process {file.read() or 'unknown'}) is training in {folder}: wait for it, stop "
-                        "it, or give another --work-dir"
-                    ) from error
-                time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield file.fileno()
 
 
 def _train(folder: Path, command: list[str], lock: int) -> None:

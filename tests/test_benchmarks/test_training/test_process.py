@@ -1,6 +1,7 @@
 """Training in worker processes: locks, damaged metrics, interrupts, divergence."""
 
 import fcntl
+import functools
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from sspyr_mm.benchmarks.base_protocol import Job, Settings
 from sspyr_mm.benchmarks.classification import finetune
 from sspyr_mm.benchmarks.protocols import find_protocol
 from sspyr_mm.benchmarks.training import process as training
+from sspyr_mm.files import folder_lock
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"multi-label/mAP": null}'])
@@ -38,10 +40,10 @@ def test_terminated_worker_is_an_interrupt(tmp_path):
 
 
 def test_second_run_in_one_folder_is_refused(networks, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_ORPHANS", 0.3)
+    monkeypatch.setattr(training, "folder_lock", functools.partial(folder_lock, patience=0.3))
 
     def meanwhile(folder, command, lock):
-        message = rf"Another run \(process {os.getpid()} on .*\) is training in .*final"
+        message = rf"Another run \(process {os.getpid()} on .*, for 0 min\) is training in .*final"
         with pytest.raises(ValueError, match=message):
             training.run_config(Config(dict(work_dir=str(folder))), 1, "second run")
         (folder / "metrics.json").write_text('{"multi-label/mAP": NaN}')
