@@ -1,6 +1,16 @@
-"""Cores and threads of this process."""
+"""Cores, threads and temporary files of this process, and its end."""
 
+import atexit
 import os
+import platform
+import shutil
+import signal
+import tempfile
+import threading
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
 
 
 def num_cores() -> int:
@@ -56,3 +66,48 @@ def limit_threads(num_workers: int) -> int:
         raise ValueError(f"SSPYR_MM_THREADS must be auto or a number > 0, got {wanted!r}")
     torch.set_num_threads(threads)
     return threads
+
+
+def end_with_parent(patience: float = 60.0) -> None:
+    """Ends this process when the one that started it has ended, even if that was killed.
+
+    This process receives SIGTERM, which lets training save a checkpoint, and exits ``patience`` seconds later at the
+    latest. Without this, the processes of a killed launcher would train on beside those of a resumed run.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(patience)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def use_own_temporary_folder() -> None:
+    """Gives this process a temporary folder of its own, and removes those of killed processes on this machine.
+
+    Loaders keep sockets in the temporary folder, which they remove at the end, but not if they are killed.
+    """
+    # Short: the path of a socket has at most 107 bytes.
+    prefix = f"sspyr-{zlib.crc32(platform.node().encode()):08x}-"
+    base = Path(tempfile.gettempdir())
+    if base.name.startswith(prefix):  # a second call
+        return
+    for left in base.glob(f"{prefix}*"):
+        if not _is_alive(left.name.removeprefix(prefix)):
+            shutil.rmtree(left, ignore_errors=True)
+    own = base / f"{prefix}{os.getpid()}"
+    own.mkdir(mode=0o700, exist_ok=True)
+    tempfile.tempdir = str(own)
+    atexit.register(shutil.rmtree, own, ignore_errors=True)
+
+
+def _is_alive(pid: str) -> bool:
+    with suppress(ProcessLookupError):
+        with suppress(PermissionError, ValueError):  # of another user; not a number
+            os.kill(int(pid), 0)
+        return True
+    return False

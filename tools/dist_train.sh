@@ -2,6 +2,8 @@
 # Trains with one process per GPU: bash tools/dist_train.sh CONFIG GPUS [options of train.py]
 # Without a GPU the same command runs GPUS processes on the CPU.
 #
+# MAX_RESTARTS (default 0): how often torchrun starts all processes again after one has failed; give --resume, so that they
+# continue from the last checkpoint.
 # Several machines: run it on each, with NNODES, NODE_RANK, MASTER_ADDR (address of machine 0) and PORT set.
 # PYTHON chooses the interpreter (default: python).
 set -euo pipefail
@@ -43,6 +45,7 @@ exec "$python" -m torch.distributed.run \
     --nnodes="$nnodes" \
     --node_rank="$node_rank" \
     --nproc_per_node="$gpus" \
+    --max_restarts="${MAX_RESTARTS:-0}" \
     --master_addr="$address" \
     --master_port="$port" \
     "$here/train.py" "$config" --launcher pytorch "$@"

@@ -90,11 +90,9 @@ else
 fi
 
 echo "== 2/4 pre-training (loss in units of ln K: 1.00 means nothing is learned)"
-resume=''
-[[ ! -e $work/last_checkpoint ]] || resume=1
 [[ -z $epochs ]] || options+=("train_cfg.max_epochs=$epochs")
 status=0
-"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" ${resume:+--resume} ${options[@]+--cfg-options "${options[@]}"} || status=$?
+"$python" tools/train.py "$config" --data-root "$data" --work-dir "$work" --resume ${options[@]+--cfg-options "${options[@]}"} || status=$?
 [[ $status -ne 130 ]] || stopped
 [[ $status -eq 0 ]] || exit "$status"
 checkpoint=$(<"$work/last_checkpoint")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
-from mmengine.runner import EpochBasedTrainLoop, Runner, find_latest_checkpoint
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 import sspyr_mm.registration  # noqa: F401  (before a config is read: forks are found then)
 from sspyr_mm.compat import quiet_logger
@@ -26,8 +27,10 @@ from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.engine.hooks import DivergenceError
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook, check_batch, check_full_batch
 from sspyr_mm.engine.options import check_names, merge_options
+from sspyr_mm.engine.runner import TrainingRunner
+from sspyr_mm.engine.saving import UnwritableError
 from sspyr_mm.files import configs_dir
-from sspyr_mm.machine import limit_threads
+from sspyr_mm.machine import end_with_parent, limit_threads, use_own_temporary_folder
 
 
 def default_name(config: Path) -> str:
@@ -49,7 +52,12 @@ def parse_args() -> argparse.Namespace:
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="checkpoint to resume from; without a path, the latest one in the work dir, if any",
+        help="checkpoint to resume from; without a path, the newest whole one in the work dir, if any",
+    )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="also load checkpoints with objects of any class, which can run any code: only from a trusted source",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
     parser.add_argument(
@@ -77,6 +85,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:
         cfg.work_dir = str(Path("work_dirs") / default_name(Path(args.config)))
+    if args.allow_pickle:
+        cfg.allow_pickle = True
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
@@ -113,7 +123,7 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     merge_args(cfg, args)
     fill_dataloaders(cfg)
     prepare_config(cfg, args.launcher)
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else TrainingRunner.from_cfg(cfg)
     # The process group exists by now and gives the number of processes that share the cores.
     limit_threads((cfg.get("train_dataloader") or {}).get("num_workers", 0))
     quiet_logger(runner.logger)
@@ -121,7 +131,7 @@ def train(cfg: Config, args: argparse.Namespace, started: TrainingStarted) -> No
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         check_full_batch(runner.train_dataloader)
     runner.train()
-    if checkpoint := find_latest_checkpoint(runner.work_dir):  # None if the config saves none
+    if checkpoint := runner.message_hub.runtime_info.get("last_ckpt"):  # the config may save none
         runner.logger.info(f"Training is done. Last checkpoint: {checkpoint}")
 
 
@@ -163,6 +173,9 @@ def hint(error: Exception, cfg: Config) -> str:
 
 def main() -> None:
     args = parse_args()
+    use_own_temporary_folder()
+    if args.launcher == "pytorch":  # Slurm and MPI end the processes of a job themselves
+        end_with_parent()
     cfg, started = Config(), TrainingStarted()
     warnings.filterwarnings("default", message="The config file .* will be deprecated")  # Python hides it
     try:
@@ -171,11 +184,23 @@ def main() -> None:
     except UnreadableImageError as error:
         print(f"train: {error.summary}", file=sys.stderr)
         sys.exit(2)
+    except UnwritableError as error:
+        print(f"train: {error.strerror}", file=sys.stderr)
+        sys.exit(1 if started.reached else 2)
     except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
         if started.reached or not is_about_settings(error):
             raise
         print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if not (worker := re.fullmatch(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) .*", str(error).splitlines()[0])):
+            raise
+        print(
+            f"train: a data worker (process {worker[1]}) was killed, perhaps for lack of memory (see `dmesg`): lower "
+            "train_dataloader.num_workers; --resume continues from the last checkpoint",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     except DivergenceError as error:
         if get_rank() == 0:  # all ranks stop with the same message
             print(f"train: {error}", file=sys.stderr)

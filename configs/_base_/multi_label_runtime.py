@@ -2,12 +2,14 @@
 _base_ = "mmpretrain::_base_/default_runtime.py"
 
 custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)
+runner_type = "TrainingRunner"
 default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=2),  # with 1 the last is removed before the next is written
+    checkpoint=dict(max_keep_ckpts=2),  # the one before, should the last be damaged
     complete_weights=dict(type="CompleteWeightsHook"),
     view_seed=dict(type="ViewSeedHook"),
     divergence=dict(type="DivergenceHook"),
     interrupt=dict(type="InterruptHook"),
+    stall=dict(type="StallHook"),
 )
 val_cfg = dict()
 test_cfg = dict()

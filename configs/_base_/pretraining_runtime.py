@@ -2,6 +2,7 @@
 _base_ = "mmpretrain::_base_/default_runtime.py"
 
 custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)
+runner_type = "TrainingRunner"
 default_hooks = dict(
     runtime_info=dict(type="DeferredRuntimeInfoHook"),
     logger=dict(interval=50),
@@ -13,5 +14,6 @@ default_hooks = dict(
     throughput=dict(type="ThroughputHook"),
     divergence=dict(type="DivergenceHook"),
     interrupt=dict(type="InterruptHook"),
+    stall=dict(type="StallHook"),
 )
 randomness = dict(seed=0)

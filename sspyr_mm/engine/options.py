@@ -21,6 +21,7 @@ from sspyr_mm.engine.config import LOADERS
 # Read from the config by Runner, without being arguments of it, and by this package.
 _ALSO_READ = {
     "activation_checkpointing",
+    "allow_pickle",
     "compile",
     "custom_imports",
     "efficient_conv_bn_eval",

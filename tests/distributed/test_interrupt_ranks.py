@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sspyr_mm.engine.hooks import interrupt_hook
+from sspyr_mm.engine.saving import interrupt_hook
 
 NUM_STEPS = 60
 

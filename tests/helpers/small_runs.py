@@ -6,8 +6,8 @@ import logging
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
+from sspyr_mm.engine import TrainingRunner
 from sspyr_mm.engine.config import fill_dataloaders
 
 NUM_IMAGES, BATCH = 22, 4
@@ -74,7 +74,7 @@ def make_runner(config, work_dir, options=None, without=None, **functions):
     # The default name changes once a second; runs of one name share their message hub.
     cfg.experiment_name = f"test_hooks_{next(_numbers)}"
     fill_dataloaders(cfg)
-    runner = Runner.from_cfg(cfg)
+    runner = TrainingRunner.from_cfg(cfg)
     runner.register_hook(Calls(**functions))
     return runner
 

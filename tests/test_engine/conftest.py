@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import resource
 import signal
 from types import SimpleNamespace
 
@@ -84,3 +85,15 @@ def listens_to_ctrl_c():
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, previous)
+
+
+@pytest.fixture
+def file_size_limit():
+    """Sets the largest size of a file in bytes, beyond which writing fails as on a full disk; None lifts it."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def set_limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, before if size is None else (size, before[1]))
+
+    yield set_limit
+    set_limit(None)

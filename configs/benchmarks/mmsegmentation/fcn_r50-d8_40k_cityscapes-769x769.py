@@ -12,11 +12,13 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=4)
+runner_type = "TrainingRunner"
 default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
     predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
+    stall=dict(type="mmpretrain.StallHook"),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 randomness = dict(seed=0)

@@ -7,20 +7,19 @@ dir. ``--launcher pytorch`` trains on several devices, under torchrun.
 import argparse
 import math
 import os
-import re
 import threading
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.engine.config import fill_dataloaders
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
+from sspyr_mm.engine.runner import TrainingRunner
 from sspyr_mm.evaluation.multi_label_report import MultiLabelReport
 from sspyr_mm.files import write_json
+from sspyr_mm.machine import use_own_temporary_folder
 
 METRICS_FILE = "metrics.json"
 NOTHING_FOUND = "nothing_found"  # replaces all metrics if the network detects no object
@@ -35,17 +34,16 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.exit_on_eof:
         threading.Thread(target=_exit_on_eof, daemon=True).start()
+    use_own_temporary_folder()
     # A class or folder may be called {{ anything }}.
     cfg = Config.fromfile(args.config, use_predefined_variables=False)
     cfg.launcher = args.launcher
     cfg.resume = True
-    if os.environ.get("RANK", "0") == "0":
-        _repair_last_checkpoint(cfg.work_dir)
     # Validated below, once: a process that is stopped after the last checkpoint would never validate.
     loop = cfg.train_cfg
     loop.val_begin = 1 + (loop.max_epochs if "max_epochs" in loop else loop.max_iters)
     fill_dataloaders(cfg)
-    runner = Runner.from_cfg(prepare_config(cfg, args.launcher))
+    runner = TrainingRunner.from_cfg(prepare_config(cfg, args.launcher))
     if not any(isinstance(hook, DivergenceHook) for hook in runner.hooks):
         runner.register_hook(DivergenceHook())
     try:
@@ -67,19 +65,6 @@ def _exit_on_eof() -> None:
     while os.read(0, 1):  # not sys.stdin, whose lock would block the end of the interpreter
         pass
     os._exit(1)
-
-
-def _repair_last_checkpoint(work_dir: str) -> None:
-    """Repairs ``last_checkpoint``, which is empty if mmengine was killed while it wrote the file."""
-    note = Path(work_dir, "last_checkpoint")
-    if note.exists() and not Path(note.read_text().strip() or "/").is_file():
-        found = [p for p in Path(work_dir).glob("*.pth") if re.fullmatch(r"(epoch|iter)_\d+", p.stem)]
-        found.sort(key=lambda p: int(p.stem.partition("_")[2]))
-        # The newest may be incomplete; the one before it is complete.
-        if len(found) > 1:
-            note.write_text(str(found[-2]))
-        else:
-            note.unlink()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
 from sspyr_mm.engine.hooks.data_hooks import PyramidLinkHook, ViewSeedHook
 from sspyr_mm.engine.hooks.divergence_hook import DivergenceError, DivergenceHook
-from sspyr_mm.engine.hooks.interrupt_hook import InterruptHook
 from sspyr_mm.engine.hooks.log_hooks import DeferredRuntimeInfoHook, ProgressBarHook, ThroughputHook
 from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
 from sspyr_mm.engine.hooks.method_hooks import (
@@ -12,6 +11,7 @@ from sspyr_mm.engine.hooks.method_hooks import (
     NormalizePrototypesHook,
     QueueHook,
 )
+from sspyr_mm.engine.hooks.stall_hook import StallHook
 
 __all__ = [
     "DataCheckHook",
@@ -19,13 +19,13 @@ __all__ = [
     "DivergenceError",
     "DivergenceHook",
     "FreezePrototypesHook",
-    "InterruptHook",
     "LossWatchHook",
     "MomentumHook",
     "NormalizePrototypesHook",
     "ProgressBarHook",
     "PyramidLinkHook",
     "QueueHook",
+    "StallHook",
     "ThroughputHook",
     "ViewSeedHook",
 ]

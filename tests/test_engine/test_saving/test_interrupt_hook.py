@@ -12,7 +12,7 @@ from commands import run
 from project import ROOT
 from small_runs import ITERS, NUM_IMAGES, assert_equal, make_runner, train
 
-from sspyr_mm.engine.hooks import InterruptHook
+from sspyr_mm.engine.saving import InterruptHook
 
 
 @pytest.mark.usefixtures("listens_to_ctrl_c")
@@ -65,26 +65,20 @@ def test_interrupted_checkpoint_is_removed_after_a_later_one(config, tmp_path, l
     assert pointer.read_text() == str(tmp_path / "epoch_3.pth")
 
 
-def test_new_run_keeps_the_interrupted_checkpoint_of_an_earlier_one(config, tmp_path, log):
-    def stop_at(iteration):
-        def stop(runner):
-            seen.append((stale.exists(), (tmp_path / "last_checkpoint").exists()))
-            if runner.iter == iteration:
-                signal.raise_signal(signal.SIGINT)
+def test_a_stop_on_a_full_disk_names_the_checkpoint_that_stands(config, tmp_path, log, file_size_limit):
+    def stop(runner):
+        if runner.iter == ITERS + 1:
+            file_size_limit(500_000)
+            signal.raise_signal(signal.SIGTERM)
 
-        return stop
-
-    stale, earlier, seen = tmp_path / "interrupted.pth", tmp_path / "interrupted_earlier.pth", []
     with pytest.raises(SystemExit, match=r"^130$"):
-        train(config, tmp_path, before_train_iter=stop_at(3))
-    kept = stale.read_bytes()
-    seen.clear()
-    with pytest.raises(SystemExit, match=r"^130$"):
-        train(config, tmp_path, before_train_iter=stop_at(1))
-    # --resume finds no checkpoint until the new run has saved one.
-    assert seen == [(False, False)] * 2
-    assert earlier.read_bytes() == kept and stale.read_bytes() != kept
-    assert any(m.endswith(f"To continue that run instead: --resume {earlier}") for _, m in log)
+        train(config, tmp_path, before_train_iter=stop)
+    file_size_limit(None)
+    (said,) = [m for _, m in log if "could not be written" in m]
+    assert said.startswith(f"Stopped; {tmp_path}/interrupted.pth could not be written ([Errno 27] File too large")
+    assert said.endswith(f"--resume continues from {tmp_path}/epoch_1.pth.")
+    assert sorted(path.name for path in tmp_path.glob("*.pth*")) == ["epoch_1.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_1.pth")
 
 
 def test_interval_of_zero_seconds_is_rejected():

@@ -19,11 +19,10 @@ from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.divergence_hook import check_state
 from sspyr_mm.engine.hooks.model_access import accumulative_counts
-from sspyr_mm.files import whole_file
+from sspyr_mm.engine.saving.run_checkpoints import POINTER
+from sspyr_mm.files import write_text
 
 _FILE = "interrupted.pth"
-_EARLIER = "interrupted_earlier.pth"
-_POINTER = "last_checkpoint"
 _MAX_STEPS = 100
 """Maximum steps between two checks, however fast the steps are: the next ones may take longer."""
 
@@ -35,8 +34,7 @@ class InterruptHook(Hook):
     The exit status is 130. ``--resume`` continues from that iteration. A second signal ends the program at once, as
     without this hook.
 
-    The checkpoint of an earlier stop is removed once the run has a later one, and renamed if a run starts from scratch
-    in its folder.
+    The checkpoint of an earlier stop is removed once the run has a later one.
 
     Args:
         seconds: Approximate interval, > 0, at which several processes check together whether one of them received a
@@ -65,11 +63,6 @@ class InterruptHook(Hook):
         if isinstance(loop, BaseLoop):
             loop.run = self._handling_signals()(loop.run)
 
-    def before_train(self, runner: Runner) -> None:
-        """Protects the checkpoint of an earlier stop if the run starts from scratch."""
-        if runner.iter == 0 and is_main_process():
-            _set_aside(runner)
-
     def after_train_epoch(self, runner: Runner) -> None:
         """Removes the checkpoint of an earlier stop once the epoch has saved a later one."""
         stale = Path(runner.work_dir, _FILE)
@@ -84,17 +77,22 @@ class InterruptHook(Hook):
             return
         check_state(runner, runner.iter + 1)
         if is_main_process():
-            target = os.path.join(runner.work_dir, _FILE)
-            with whole_file(target) as partial:
-                runner.save_checkpoint(runner.work_dir, partial.name, by_epoch=False)
-            with whole_file(os.path.join(runner.work_dir, _POINTER)) as partial:
-                partial.write_text(target)
-            runner.logger.info(
-                f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to continue from it."
-            )
+            self._save(runner)
         barrier()  # torchrun ends the other processes once one exits: wait until the file is complete
         runner.call_hook("after_run")  # lets hooks release resources such as the terminal
         sys.exit(130)
+
+    def _save(self, runner: Runner) -> None:
+        target = os.path.join(runner.work_dir, _FILE)
+        try:
+            runner.save_checkpoint(runner.work_dir, _FILE, by_epoch=False)
+            write_text(os.path.join(runner.work_dir, POINTER), target)
+        except OSError as error:
+            last = runner.message_hub.runtime_info.get("last_ckpt")
+            stands = f"--resume continues from {last}" if last else "the run has no checkpoint"
+            runner.logger.error(f"Stopped; {target} could not be written ({error}): {stands}.")
+            return
+        runner.logger.info(f"Stopped; {target} holds iteration {runner.iter + 1}. Add --resume to continue from it.")
 
     def _agreed(self, runner: Runner) -> bool:
         """Returns whether to stop, the same on every rank. Collective at intervals that all ranks know."""
@@ -148,19 +146,5 @@ class InterruptHook(Hook):
 
 def _is_latest(work_dir: str) -> bool:
     """Returns whether ``--resume`` would use the checkpoint of a stop."""
-    pointer = Path(work_dir, _POINTER)
+    pointer = Path(work_dir, POINTER)
     return pointer.is_file() and os.path.basename(pointer.read_text().strip()) == _FILE
-
-
-def _set_aside(runner: Runner) -> None:
-    """Protects the checkpoint of an earlier run from being overwritten, or resumed in place of this run's."""
-    target = Path(runner.work_dir, _FILE)
-    if not target.is_file():
-        return
-    if _is_latest(runner.work_dir):
-        Path(runner.work_dir, _POINTER).unlink()
-    earlier = target.replace(target.with_name(_EARLIER))
-    runner.logger.warning(
-        f"This run starts from scratch; the checkpoint of an earlier, stopped run is now {earlier}. To continue that "
-        f"run instead: --resume {earlier}"
-    )

@@ -1,0 +1,86 @@
+"""Checkpoints on disks that are full or cannot be written."""
+
+import re
+
+import pytest
+from small_runs import assert_equal, state, train
+
+from sspyr_mm.engine.saving import KeepingCheckpointHook, UnwritableError, newest_whole
+
+KEEP_ONE = {"default_hooks.checkpoint.max_keep_ckpts": 1}
+
+
+def names(work):
+    return sorted(path.name for path in work.glob("*.pth*"))
+
+
+def test_the_last_checkpoint_is_kept_until_the_next_is_whole(config, tmp_path, log, file_size_limit, uninterrupted):
+    """The disk is full while epoch 2 ends; the run goes on, and epoch 3 is saved."""
+    seen = []
+
+    def look(runner):
+        seen.append(names(tmp_path))
+        file_size_limit(500_000 if runner.epoch == 1 else None)
+
+    runner = train(config, tmp_path, KEEP_ONE, before_train_epoch=look)
+    assert seen == [[], ["epoch_1.pth"], ["epoch_1.pth"]]
+    assert names(tmp_path) == ["epoch_3.pth"]
+    assert newest_whole(tmp_path) == (f"{tmp_path}/epoch_3.pth", [])
+    assert_equal(state(runner), uninterrupted.state)
+    (said,) = [m for _, m in log if "could not be written" in m]
+    assert f"The last one is {tmp_path}/epoch_1.pth. Training goes on" in said
+
+
+def test_the_best_checkpoint_is_kept_until_the_next_is_whole(config, tmp_path, log, file_size_limit):
+    seen = []
+
+    def validate(runner):
+        """Reports a metric that rises after each epoch; the disk is full after the second."""
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, KeepingCheckpointHook))
+        if runner.epoch:
+            file_size_limit(500_000 if runner.epoch == 2 else None)
+            hook.after_val_epoch(runner, metrics={"mAP": float(runner.epoch)})
+            file_size_limit(None)
+            seen.append((names(tmp_path), runner.message_hub.get_info("best_score")))
+
+    best = {f"default_hooks.checkpoint.{key}": value for key, value in dict(save_best="mAP", rule="greater").items()}
+    train(config, tmp_path, {**KEEP_ONE, **best}, before_train_epoch=validate)
+    assert seen == [
+        (["best_mAP_epoch_1.pth", "epoch_1.pth"], 1.0),
+        (["best_mAP_epoch_1.pth", "epoch_2.pth"], 1.0),
+    ]
+
+
+def test_training_stops_on_a_full_disk_if_asked_to(config, tmp_path, log, file_size_limit):
+    options = {"default_hooks.checkpoint.stop_on_error": True, "default_hooks.checkpoint.type": "KeepingCheckpointHook"}
+
+    def fill(runner):
+        if runner.epoch == 1:
+            file_size_limit(500_000)
+
+    with pytest.raises(UnwritableError, match=rf"File too large.*The last one is {tmp_path}/epoch_1.pth"):
+        train(config, tmp_path, options, before_train_epoch=fill)
+    assert names(tmp_path) == ["epoch_1.pth"]
+
+
+def test_a_full_disk_is_found_before_the_first_step(config, tmp_path, file_size_limit):
+    steps = []
+    file_size_limit(500_000)
+    message = rf"No checkpoint of \d MB can be written to {tmp_path} \(File too large\): free space, or give another"
+    with pytest.raises(UnwritableError, match=message):
+        train(config, tmp_path, before_train_iter=steps.append)
+    assert not steps and not names(tmp_path)
+
+
+def test_a_work_dir_that_cannot_be_made_is_reported(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = f"{tmp_path}/file/work cannot be written (Not a directory): give another --work-dir"
+    with pytest.raises(UnwritableError, match=re.escape(message)):
+        train(config, tmp_path / "file/work")
+
+
+def test_partial_files_of_a_killed_run_are_removed(config, tmp_path):
+    left = tmp_path / "epoch_1.pth.host.123.abcd.partial"
+    left.write_bytes(b"half")
+    train(config, tmp_path, {"train_cfg.max_epochs": 1})
+    assert names(tmp_path) == ["epoch_1.pth"]

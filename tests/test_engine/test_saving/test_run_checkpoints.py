@@ -1,0 +1,147 @@
+"""The checkpoint that a run is resumed from, and the checkpoints of earlier runs."""
+
+import random
+import re
+import shutil
+
+import pytest
+import torch
+from small_runs import ITERS, assert_equal, state, train, warnings_of
+
+from sspyr_mm.engine.saving import newest_whole
+
+
+@pytest.fixture
+def work(uninterrupted, tmp_path):
+    """A copy of the work dir of a finished run of three epochs."""
+    return shutil.copytree(uninterrupted.work_dir, tmp_path / "work")
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def fill_with_zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip_a_bit(path):
+    """Flips a bit in the middle of the file, in a tensor."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = [truncate, empty, fill_with_zeros, flip_a_bit]
+
+
+@pytest.mark.parametrize("pointer", ["", "/moved/work/epoch_2.pth", "{work}/epoch_2.pth", None, b"\xff\x00"])
+def test_the_pointer_is_only_a_hint(work, pointer):
+    if pointer is None:
+        (work / "last_checkpoint").unlink()
+    else:
+        data = pointer if isinstance(pointer, bytes) else pointer.format(work=work).encode()
+        (work / "last_checkpoint").write_bytes(data)
+    assert newest_whole(work) == (str(work / "epoch_3.pth"), [])
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(work, damage):
+    damage(work / "epoch_3.pth")
+    newest, (warning,) = newest_whole(work)
+    assert newest == str(work / "epoch_2.pth")
+    assert warning.startswith(f"{work}/epoch_3.pth ")
+    assert warning.endswith(f"It is passed over: training resumes from {work}/epoch_2.pth")
+
+
+def test_a_run_never_begins_anew_where_all_checkpoints_are_damaged(work):
+    for number, damage in zip((1, 2, 3), DAMAGES, strict=False):
+        damage(work / f"epoch_{number}.pth")
+    with pytest.raises(ValueError, match=rf"^--resume: {work} has no checkpoint that can be read: (?s:.)*epoch_1.pth"):
+        newest_whole(work)
+
+
+def test_a_run_begins_where_no_checkpoint_is(tmp_path):
+    assert newest_whole(tmp_path) == (None, [])
+    (tmp_path / "last_checkpoint").write_text(f"{tmp_path}/epoch_9.pth")
+    torch.save({"state_dict": {}}, tmp_path / "backbone.pth")
+    newest, (warning,) = newest_whole(tmp_path)
+    assert newest is None and "epoch_9.pth, which does not exist: training begins anew" in warning
+
+
+def test_a_checkpoint_without_an_optimizer_is_not_resumed(work):
+    best = torch.load(work / "epoch_3.pth", weights_only=False)
+    del best["optimizer"]
+    best["meta"]["iter"] += 100
+    torch.save(best, work / "best_mAP.pth")
+    assert newest_whole(work)[0] == str(work / "epoch_3.pth")
+
+
+def test_resuming_past_a_flipped_bit_equals_an_uninterrupted_run(config, work, uninterrupted, log):
+    flip_a_bit(work / "epoch_3.pth")
+    (work / "last_checkpoint").write_text("")
+    runner = train(config, work, {"resume": True})
+    assert_equal(state(runner), uninterrupted.state)
+    assert any(m.startswith(f"{work}/epoch_3.pth ") and "passed over" in m for m in warnings_of(log))
+    assert newest_whole(work) == (str(work / "epoch_3.pth"), [])  # written again
+
+
+def test_a_damaged_checkpoint_that_is_named_is_refused(config, work, log):
+    flip_a_bit(work / "epoch_2.pth")
+    with pytest.raises(ValueError, match=re.escape(f"{work}/epoch_2.pth ")):
+        train(config, work, {"resume": True, "load_from": str(work / "epoch_2.pth")})
+
+
+def test_a_new_run_moves_the_checkpoints_of_an_earlier_one(config, work, log):
+    shutil.copy(work / "epoch_3.pth", work / "interrupted.pth")
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, work / "backbone.pth")
+    kept = (work / "epoch_2.pth").read_bytes()
+    train(config, work, {"train_cfg.max_epochs": 1})
+    assert {path.name for path in work.glob("*.pth")} == {"backbone.pth", "epoch_1.pth"}
+    earlier = work / "earlier_1"
+    assert {path.name for path in earlier.iterdir()} == {"interrupted.pth", *(f"epoch_{n}.pth" for n in (1, 2, 3))}
+    assert (earlier / "epoch_2.pth").read_bytes() == kept
+    assert any(f"--resume {earlier}/CHECKPOINT" in m for m in warnings_of(log))
+    assert newest_whole(work)[0] == str(work / "epoch_1.pth")
+
+
+def test_resuming_an_earlier_checkpoint_moves_the_later_ones(config, work, log):
+    """Otherwise the next --resume would take the later one, of the other run."""
+
+    def fail(runner):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(config, work, {"resume": True, "load_from": str(work / "epoch_1.pth")}, before_train_iter=fail)
+    assert [path.name for path in work.glob("*.pth")] == ["epoch_1.pth"]
+    assert {path.name for path in (work / "earlier_1").iterdir()} == {"epoch_2.pth", "epoch_3.pth"}
+    assert newest_whole(work) == (str(work / "epoch_1.pth"), [])
+
+
+@pytest.mark.slow
+def test_flipped_bits_anywhere_are_noticed_or_harmless(work):
+    """Of 60 random bits of the file, each is reported, or the state that is read is the same."""
+    target, rng = work / "epoch_3.pth", random.Random(0)
+    whole, before = target.read_bytes(), torch.load(target, weights_only=False)
+    noticed = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        target.write_bytes(data)
+        if newest_whole(work)[0] == str(work / "epoch_2.pth"):
+            noticed += 1
+        else:
+            after = torch.load(target, weights_only=False)
+            assert_equal(after["state_dict"], before["state_dict"])
+            assert after["meta"] == before["meta"]
+    assert noticed > 40
+
+
+def test_names_are_of_this_run(uninterrupted):
+    """The tests above need these files."""
+    assert sorted(path.name for path in uninterrupted.work_dir.glob("*.pth")) == [f"epoch_{n}.pth" for n in (1, 2, 3)]
+    assert ITERS > 2
