@@ -26,7 +26,7 @@ _HEAD = 512
 """Bytes at the start of a file by which its kind is detected."""
 
 _DAMAGE = (
-    *(RuntimeError, EOFError, LookupError, OSError, AttributeError, ImportError),
+    *(RuntimeError, AssertionError, EOFError, LookupError, OSError, AttributeError, ImportError),
     *(TypeError, ValueError, MemoryError, RecursionError, zipfile.BadZipFile, struct.error),
 )
 """Errors that readers raise for damaged files."""
