@@ -16,6 +16,7 @@ from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats.backbones import build_network, code_digests, custom_modules
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
+from sspyr_mm.tensor_files import safe_loading
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def random_network(like: BackboneCheckpoint) -> Network:
     set_random_seed(0)
     network = build_network(like.backbone)
     if isinstance(network, BaseModule):  # others are initialised by their constructor
-        with quiet_initialisation():
+        with quiet_initialisation(), safe_loading():
             network.init_weights()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     digest = hashlib.sha256(fingerprint(like.backbone).encode())

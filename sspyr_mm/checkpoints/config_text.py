@@ -1,13 +1,19 @@
 """Configs inside checkpoints, read without executing them."""
 
 import ast
+import io
 import re
+import tokenize
 from typing import Any
 
 from mmengine.config import Config
 
 _REGISTERED = re.compile(r"[A-Za-z]\w*|(mm\w+|sspyr_mm)\.[A-Z]\w*")
 """Name in a registry, with or without a scope."""
+_MAX_LENGTH = 500_000
+"""Characters: our configs have 5,000, those with the names of a thousand classes 100,000."""
+_MAX_EXPRESSION = 50
+"""Names, numbers, operators and brackets between two separators, such as ``dict(dict(``."""
 
 
 def parse_config(text: str) -> Config:
@@ -27,9 +33,34 @@ def parse_plain(text: str) -> dict[str, Any]:
     :func:`check_types`.
     """
     try:
-        statements = ast.parse(text).body
-    except (SyntaxError, TypeError) as error:
-        raise ValueError(f"The config inside the checkpoint can't be read: {error}") from error
+        _check_size(text)
+        return _assignments(ast.parse(text).body)
+    except (SyntaxError, TypeError, tokenize.TokenError, MemoryError, RecursionError, _NotReadable) as error:
+        raise ValueError(
+            f"The config inside the checkpoint can't be read: {str(error) or type(error).__name__}"
+        ) from error
+
+
+class _NotReadable(Exception):
+    """A text that is not even parsed."""
+
+
+def _check_size(text: Any) -> None:
+    """Raises _NotReadable for what the parser cannot take: older versions of Python crash on long expressions."""
+    if not isinstance(text, str) or len(text) > _MAX_LENGTH or "\0" in text:
+        size = f"{len(text):,} characters" if isinstance(text, str) else type(text).__name__
+        raise _NotReadable(f"it must be a text of at most {_MAX_LENGTH:,} characters without NUL, got {size}")
+    length = 0
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type in (tokenize.NAME, tokenize.NUMBER) or (token.type == tokenize.OP and token.string not in ",:="):
+            length += 1
+        elif token.type in (tokenize.OP, tokenize.NEWLINE):
+            length = 0
+        if length > _MAX_EXPRESSION:
+            raise _NotReadable(f"line {token.start[0]} has an expression of more than {_MAX_EXPRESSION} parts")
+
+
+def _assignments(statements: list[ast.stmt]) -> dict[str, Any]:
     values = {}
     for statement in statements:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):

@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
-from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config
+from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config, without_initialisation
 from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.models import ViewModel, pretraining_models
@@ -57,6 +57,7 @@ def load_pretraining(
     cfg = parse_config(text)
     parts = plain_config(cfg.get("model", {}))
     check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
+    cfg.model = without_initialisation(cfg.get("model", {}))
     head = cfg.model.get("head") or {}
     if "cross_weight" in head:  # the name in checkpoints of versions before 0.2
         loss = head.get("cross_scale_loss") or {}

@@ -1,8 +1,11 @@
 """Reading of text files from any editor: lists, tables, class names, annotations."""
 
 import codecs
+import json
 import os
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 
 def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
@@ -28,6 +31,28 @@ def read_text(path: str | os.PathLike[str], *, errors: str = "strict") -> str:
             f"save it as UTF-8, e.g. iconv -f ISO-8859-1 -t UTF-8 {path} > NEW"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Parses the JSON of :func:`read_text`; raises ValueError, also for one that is nested too deeply."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_xml(path: str | os.PathLike[str]) -> ElementTree.Element:
+    """Parses an XML file; raises ValueError if it is malformed, or declares entities, which can take any memory."""
+    data = Path(path).read_bytes()
+    if b"<!ENTITY" in data.replace(b"\0", b""):  # also in UTF-16 and UTF-32
+        raise ValueError("it declares entities (<!ENTITY), which annotations do not need")
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, LookupError):  # also for UTF-16 whose declaration says UTF-8
+        try:
+            return ElementTree.fromstring(read_text(path))
+        except (ElementTree.ParseError, LookupError) as error:
+            raise ValueError(str(error)) from error
 
 
 def read_lines(path: str | os.PathLike[str], *, errors: str = "strict") -> list[str]:

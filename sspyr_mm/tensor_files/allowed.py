@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.logging import HistoryBuffer
 
-from sspyr_mm.tensor_files.array_pickle import ARRAY_GLOBALS, restored
+from sspyr_mm.tensor_files.array_pickle import ARRAY_GLOBALS, Restorer
 
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 _DROPPED = ("mmengine.logging.", "numpy.", "builtins.getattr")
@@ -41,8 +41,8 @@ class _History:
     def __setstate__(self, state: Any) -> None:
         self.state = dict(state)
 
-    def buffer(self) -> HistoryBuffer:
-        values, counts = (restored(self.state[key]) for key in ("_log_history", "_count_history"))
+    def buffer(self, restorer: Restorer) -> HistoryBuffer:
+        values, counts = (restorer(self.state[key]) for key in ("_log_history", "_count_history"))
         return HistoryBuffer(values, counts, int(self.state["max_length"]))
 
 
@@ -65,13 +65,13 @@ def only_allowed_globals(names: set[str]) -> Iterator[None]:
         torch.serialization.add_safe_globals(before)
 
 
-def restore_log(hub: Any) -> dict[str, Any]:
+def restore_log(hub: Any, restorer: Restorer) -> dict[str, Any]:
     """Returns mmengine's message hub of a file with its histories and arrays; drops what is not plain data."""
     if not isinstance(hub, dict):
         raise pickle.UnpicklingError(f"the message hub is a {type(hub).__name__}, not a dict")
     scalars = hub.get("log_scalars") or {}
-    histories = {key: value.buffer() for key, value in scalars.items() if isinstance(value, _History)}
-    info = {key: restored(value) for key, value in (hub.get("runtime_info") or {}).items() if _is_plain(value, set())}
+    histories = {key: value.buffer(restorer) for key, value in scalars.items() if isinstance(value, _History)}
+    info = {key: restorer(value) for key, value in (hub.get("runtime_info") or {}).items() if _is_plain(value, set())}
     known = {*histories, *info}
     resumed = {key: bool(value) for key, value in (hub.get("resumed_keys") or {}).items() if key in known}
     return {"log_scalars": histories, "runtime_info": info, "resumed_keys": resumed}

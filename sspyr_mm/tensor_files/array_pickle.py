@@ -18,11 +18,10 @@ _MAX_NESTING = 100
 def read_arrays(file: BinaryIO) -> Any:
     """Reads a pickle of dicts, lists, plain values and numpy arrays of numbers; nothing in it is executed.
 
-    Files of Python 2 and 3 are supported.
-    Raises UnpicklingError if the file needs another class or function, named ``GLOBAL m.name`` in the message, and
-    ValueError if an array does not hold numbers, or its bytes do not match its shape.
+    The arrays are stand-ins for a :class:`Restorer`. Files of Python 2 and 3 are supported.
+    Raises UnpicklingError if the file needs another class or function, named ``GLOBAL m.name`` in the message.
     """
-    return restored(_ArrayUnpickler(file, encoding="latin1").load())
+    return _ArrayUnpickler(file, encoding="latin1").load()
 
 
 def write_arrays(content: Any, file: BinaryIO) -> None:
@@ -64,22 +63,6 @@ class _Array:
         _, shape, dtype, fortran, data = state
         self.content = shape, dtype, data, "F" if fortran else "C"
 
-    def value(self) -> Any:
-        shape, dtype, data, order = self.content
-        kind = str(dtype)
-        if kind in ("O", "O8") and isinstance(data, list):  # objects, each read like the others of the file
-            flat: np.ndarray = np.empty(len(data), object)
-            flat[:] = restored(data)
-        elif _NUMBERS.fullmatch(kind) or (self.is_scalar and _TEXT.fullmatch(kind)):
-            data = data.encode("latin1") if isinstance(data, str) else data  # from Python 2
-            flat = np.frombuffer(data, np.dtype(kind))
-        else:
-            raise ValueError(f"an array has the dtype {kind!r}, which is not numeric")
-        if flat.size != math.prod(shape):
-            raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
-        array = flat.reshape(shape, order=order).copy()
-        return array[()] if self.is_scalar else array
-
 
 def _reconstruct(*_: Any) -> _Array:
     return _Array()  # filled by its state
@@ -100,9 +83,11 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _bytes(content: bytes | str = b"", *_: Any) -> bytearray:
+def _bytes(content: bytes | str | int = b"", *_: Any) -> bytearray:
     """Replaces ``bytearray``, which reserves memory if it is given a number."""
-    return bytearray(content.encode("latin1") if isinstance(content, str) else bytes(content))
+    if isinstance(content, int):
+        raise pickle.UnpicklingError("its pickle asks for memory without content")
+    return bytearray(content.encode("latin1") if isinstance(content, str) else content)
 
 
 ARRAY_GLOBALS: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _DType}
@@ -127,32 +112,66 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _KNOWN[f"{module}.{name}"]
 
 
-def restored(value: Any, depth: int = 0, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """Returns a value with numpy arrays in place of their stand-ins; dicts and lists are changed in place.
+class Restorer:
+    """Puts numpy arrays in place of their stand-ins, in all parts of one file.
 
-    Raises ValueError if an array is not one of numbers, or values are nested too deeply.
+    Args:
+        size: Bytes of the file. Arrays that share bytes of the file become separate ones, which together are not
+            larger than it.
     """
-    if not isinstance(value, (dict, list, tuple, _Array)):
-        return value
-    done = {} if done is None else done  # also keeps the originals alive, whose ids are its keys
-    if id(value) in done:
-        return done[id(value)][1]
-    if isinstance(value, _Array):
-        done[id(value)] = value, value.value()
-        return done[id(value)][1]
-    if depth > _MAX_NESTING:
-        raise ValueError(f"values are nested in more than {_MAX_NESTING} levels")
-    if isinstance(value, tuple):
-        parts = [restored(one, depth + 1, done) for one in value]
-        same = all(new is old for new, old in zip(parts, value, strict=True))
-        done[id(value)] = value, value if same else tuple(parts)
-        return done[id(value)][1]
-    done[id(value)] = value, value  # before its content, which may contain it
-    for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
-        new = restored(one, depth + 1, done)
-        if isinstance(value, dict) and isinstance(key, _Array):
-            del value[key]
-            value[key.value()] = new
-        elif new is not one:
-            value[key] = new
-    return value
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.done: dict[int, tuple[Any, Any]] = {}  # by id; keeps the originals alive
+
+    def __call__(self, value: Any, depth: int = 0) -> Any:
+        """Returns a value with arrays; dicts and lists are changed in place.
+
+        Raises ValueError if an array is not one of numbers, values are nested too deeply, or arrays are larger than the
+        file.
+        """
+        if not isinstance(value, (dict, list, tuple, _Array)):
+            return value
+        if id(value) in self.done:
+            return self.done[id(value)][1]
+        if depth > _MAX_NESTING:
+            raise ValueError(f"values are nested in more than {_MAX_NESTING} levels")
+        if isinstance(value, (dict, list)):
+            self.done[id(value)] = value, value  # before its content, which may contain it
+            self._restore_items(value, depth + 1)
+            return value
+        if isinstance(value, _Array):
+            new = self._array(value, depth)
+        else:
+            parts = [self(one, depth + 1) for one in value]
+            new = value if all(a is b for a, b in zip(parts, value, strict=True)) else tuple(parts)
+        self.done[id(value)] = value, new
+        return new
+
+    def _restore_items(self, value: dict | list, depth: int) -> None:
+        for key, one in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            new = self(one, depth)
+            if isinstance(value, dict) and isinstance(key, _Array):
+                del value[key]
+                value[self(key, depth)] = new
+            elif new is not one:
+                value[key] = new
+
+    def _array(self, stand_in: _Array, depth: int) -> Any:
+        shape, dtype, data, order = stand_in.content
+        kind = str(dtype)
+        if kind in ("O", "O8") and isinstance(data, list):  # objects, each read like the others of the file
+            flat: np.ndarray = np.empty(len(data), object)
+            flat[:] = self(data, depth + 1)
+        elif _NUMBERS.fullmatch(kind) or (stand_in.is_scalar and _TEXT.fullmatch(kind)):
+            data = data.encode("latin1") if isinstance(data, str) else data  # from Python 2
+            flat = np.frombuffer(data, np.dtype(kind))
+        else:
+            raise ValueError(f"an array has the dtype {kind!r}, which is not numeric")
+        if flat.size != math.prod(shape):
+            raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
+        self.left -= flat.nbytes
+        if self.left < 0:
+            raise ValueError("its arrays are larger than the file")
+        array = flat.reshape(shape, order=order).copy()
+        return array[()] if stand_in.is_scalar else array

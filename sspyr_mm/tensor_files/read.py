@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import torch
 
 from sspyr_mm.tensor_files.allowed import only_allowed_globals, restore_log
-from sspyr_mm.tensor_files.array_pickle import read_arrays, restored
+from sspyr_mm.tensor_files.array_pickle import Restorer, read_arrays
 from sspyr_mm.tensor_files.foreign_files import file_kind, zip_kind
 from sspyr_mm.tensor_files.safetensors_files import check_safetensors, is_safetensors, read_safetensors
 from sspyr_mm.tensor_files.whole import check_pickle, check_records, open_archive, survey_archive, survey_stream
@@ -26,7 +26,7 @@ _HEAD = 512
 """Bytes at the start of a file by which its kind is detected."""
 
 _DAMAGE = (
-    *(RuntimeError, EOFError, LookupError, OSError, AttributeError, ImportError),
+    *(RuntimeError, AssertionError, EOFError, LookupError, OSError, AttributeError, ImportError),
     *(TypeError, ValueError, MemoryError, RecursionError, zipfile.BadZipFile, struct.error),
 )
 """Errors that readers raise for damaged files."""
@@ -98,14 +98,14 @@ def load_tensors(
     head = file.read(_HEAD)
     archive = _identified(file, name, head)
     try:
-        if archive or not head.startswith(b"\x80") or _LEGACY_TORCH in head[:64]:
+        if archive or _LEGACY_TORCH in head[:64]:
             content = _load(file, archive, allow_pickle, map_location)
         elif allow_pickle:
             content = pickle.load(file, encoding="latin1")
         else:
             check_pickle(file)
             content = read_arrays(file)
-        return _cleaned(content, keep_log)
+        return _cleaned(content, keep_log, file.seek(0, os.SEEK_END))
     except pickle.UnpicklingError as error:
         raise ValueError(_refusal(name, str(error))) from error
     except _DAMAGE as error:
@@ -145,6 +145,8 @@ def _identified(file: BinaryIO, name: str, head: bytes) -> zipfile.ZipFile | Non
             raise ValueError(f"{name} is not a checkpoint, or it is damaged: {error}; download it again") from error
     if kind := zip_kind(archive.namelist()) if archive else file_kind(head):
         raise ValueError(f"{name} is {kind}")
+    if not archive and not head.startswith(b"\x80"):
+        raise ValueError(_damaged(name, "it does not begin like one"))
     file.seek(0)
     return archive
 
@@ -169,16 +171,15 @@ _torch_load = torch.load
 """torch's own function, also while ``torch.load`` is replaced by ours."""
 
 
-def _cleaned(content: Any, keep_log: bool) -> Any:
-    """Returns the content with arrays in place of their stand-ins, and without parts that nothing may use."""
-    if not isinstance(content, dict):
-        return restored(content)
-    hub = content.pop("message_hub", None)
-    content = restored(content)
-    if isinstance(meta := content.get("meta"), dict):
+def _cleaned(content: Any, keep_log: bool, size: int) -> Any:
+    """Returns the content of a file of ``size`` bytes with numpy arrays, without parts that nothing may use."""
+    restorer = Restorer(size)
+    hub = content.pop("message_hub", None) if isinstance(content, dict) else None
+    content = restorer(content)
+    if isinstance(content, dict) and isinstance(meta := content.get("meta"), dict):
         meta.pop("config", None)
     if keep_log and hub is not None:
-        content["message_hub"] = restore_log(hub)
+        content["message_hub"] = restore_log(hub, restorer)
     return content
 
 

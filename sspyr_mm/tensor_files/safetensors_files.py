@@ -5,6 +5,8 @@ import json
 import os
 from typing import Any, BinaryIO
 
+from sspyr_mm.tensor_files.array_pickle import Restorer
+
 SAFETENSORS_META = "sspyr_mm"
 """Key of our metadata, as JSON, in the header of a ``.safetensors`` file."""
 CHECKSUM = "sspyr_mm_sha256"
@@ -43,7 +45,7 @@ def check_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise ValueError(f"its header has {size:,} bytes, more than {_MAX_HEADER:,}")
             header = json.loads(file.read(size))
             stored = header.get("__metadata__") or {}
-            meta = json.loads(stored.get(SAFETENSORS_META, "{}"))
+            meta = Restorer(0)(json.loads(stored.get(SAFETENSORS_META, "{}")))  # nested as little as other files
             wanted = stored.pop(CHECKSUM, None)
             if not isinstance(meta, dict):
                 raise TypeError(f"its metadata is {type(meta).__name__}, not a dict")

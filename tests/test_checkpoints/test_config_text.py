@@ -51,3 +51,47 @@ def test_registered_types_pass(kind):
 def test_syntax_errors_are_reported():
     with pytest.raises(ValueError, match="The config inside the checkpoint can't be read"):
         parse_config("a = (")
+
+
+N = 100_000
+DEEP = {
+    "minus": "-" * N + "1",
+    "not": "not " * N + "1",
+    "attributes": "b" + ".c" * N,
+    "sum": "1" + "+1" * N,
+    "complex numbers": "1" + "+1j" * N,
+    "powers": "1" + "**1" * N,
+    "calls": "b" + "()" * N,
+    "indices": "b" + "[0]" * N,
+    "comparisons": "1" + "<1" * N,
+    "conditions": "1 if 1 else " * (N // 3) + "1",
+    "functions": "lambda:" * (N // 2) + "1",
+    "lists": "[" * N + "]" * N,
+    "brackets": "(" * N + ")" * N,
+    "dicts": "dict(b=" * (N // 2) + "1" + ")" * (N // 2),
+    "braces": "{1:" * N + "1" + "}" * N,
+    "digits": "1" * N,
+    "a long list": "[" + "1," * 4 * N + "]",
+    "an unhashable key": "{[]: 1}",
+    "a missing end": "dict(b=1",
+    "NUL": "1\0",
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_and_long_texts_are_rejected(kind):
+    with pytest.raises(
+        ValueError, match=r"^The config inside the checkpoint (can't be read: .|is not plain data)"
+    ) as error:
+        parse_config(f"a = {DEEP[kind]}")
+    assert len(str(error.value)) < 300
+
+
+def test_texts_must_be_text():
+    with pytest.raises(ValueError, match="must be a text"):
+        parse_config({"a": 1})
+
+
+def test_config_of_a_thousand_classes_is_read():
+    cfg = Config({"classes": [f"class {i} with a long name" for i in range(1203)], "values": [-1, 1e-3, None, True]})
+    assert parse_config(cfg.pretty_text).to_dict() == cfg.to_dict()

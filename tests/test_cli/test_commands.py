@@ -82,8 +82,8 @@ def test_probe_rejects_sets_with_different_classes(checkpoint, scenes, tmp_path)
     assert "--val has 12 classes that --train lacks: " in done.stderr
 
 
-def test_health_prints_a_line_per_scale(checkpoint):
-    done = run("-m", "sspyr_mm", "health", checkpoint, "--num-images", "32", check=False)
+def test_health_prints_a_line_per_scale(checkpoint, scenes):
+    done = run("-m", "sspyr_mm", "health", checkpoint, "--images", scenes, "--num-images", "32", check=False)
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("s")}
     assert "/ 12" in lines["s0"] and "/ 60" in lines["s1"]
     assert lines["s0"].split()[1] == "32" and lines["s1"].split()[1] == "128"

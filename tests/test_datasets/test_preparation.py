@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import socket
+import stat
 import sys
 import tarfile
 import threading
@@ -138,7 +139,7 @@ class TestExtract:
         assert found == {"a/1": b"one", "a/2": b"two", "3": b"three"}
         assert not (out / "archive.partial").exists()
 
-    @pytest.mark.parametrize("name", ["../evil", "a/../../evil"])
+    @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/evil", "a\\..\\..\\evil", "C:\\evil"])
     def test_extraction_does_not_write_outside_of_the_folder(self, make, name, tmp_path):
         archive, out = tmp_path / "archive", tmp_path / "in" / "out"
         out.mkdir(parents=True)
@@ -178,6 +179,56 @@ def test_links_of_a_tar_are_not_extracted(kind, target, tmp_path):
     (tmp_path / "archive").write_bytes(out.getvalue())
     extract(tmp_path / "archive", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+def test_crafted_links_do_not_lead_outside(tmp_path):
+    """extractall(filter="data") of Python 3.11.7 follows such links."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as opened:
+        for name, kind, target in (
+            ("a", tarfile.SYMTYPE, "."),
+            ("a/b", tarfile.SYMTYPE, ".."),
+            ("link", tarfile.SYMTYPE, "a/b/.."),
+            ("hard", tarfile.LNKTYPE, "../../secret"),
+            ("device", tarfile.CHRTYPE, ""),
+            ("fifo", tarfile.FIFOTYPE, ""),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            opened.addfile(info)
+        for name in ("link/evil", "hard/evil"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            opened.addfile(info, io.BytesIO(b"evil"))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    archive = tmp_path / "in" / "archive"
+    archive.write_bytes(out.getvalue())
+    extract(archive, tmp_path / "in" / "out")
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert found == {"secret", "in/archive", "in/out/link/evil", "in/out/hard/evil"}
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+    assert (tmp_path / "secret").read_text() == "secret"
+
+
+def test_links_of_a_zip_are_not_extracted(tmp_path):
+    with zipfile.ZipFile(tmp_path / "archive", "w") as opened:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        opened.writestr(link, "../secret")
+        opened.writestr("file", "1")
+    extract(tmp_path / "archive", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("stated", [3, 30_000])
+def test_a_zip_that_misstates_a_size_is_refused(stated, tmp_path):
+    data = make_zip({"file": bytes(20_000)})
+    assert data.count((20_000).to_bytes(4, "little")) == 2
+    (tmp_path / "archive").write_bytes(data.replace((20_000).to_bytes(4, "little"), stated.to_bytes(4, "little")))
+    with pytest.raises(ValueError, match="archive cannot be extracted: "):
+        extract(tmp_path / "archive", tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*"))
 
 
 def coco_set():

@@ -14,7 +14,7 @@ from sspyr_mm.benchmarks.classification.multi_label_data import coco_sources, wa
 from sspyr_mm.benchmarks.dense.dense_data import DenseData, DensePart, check_sizes
 from sspyr_mm.datasets.finding import require_files
 from sspyr_mm.datasets.names import resolve_names, warn_of_alike_classes
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.text import read_json
 
 _REQUIRED = ("image_id", "category_id", "bbox", "segmentation", "area")
 """Fields of an annotation that pycocotools reads and that cannot be filled in."""
@@ -100,7 +100,7 @@ def _warn_of_boxes(content: Mapping[str, Any], source: str) -> None:
 
 def _read(file: str) -> dict[str, Any]:
     try:
-        content = json.loads(read_text(file))
+        content = read_json(file)
         for key in ("images", "annotations", "categories"):
             if not content[key]:
                 raise ValueError(f"{key} is empty")

@@ -44,6 +44,13 @@ def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
     return cfg
 
 
+def without_initialisation(config: Any) -> Any:
+    """Returns a config without the keys that initialise weights, at any depth: they may name a file or an address."""
+    if isinstance(config, Mapping):
+        return {k: without_initialisation(v) for k, v in config.items() if k not in ("init_cfg", "pretrained")}
+    return [without_initialisation(one) for one in config] if isinstance(config, list) else config
+
+
 def check_offline(config: Mapping[str, Any]) -> None:
     """Raises ValueError for types that may download weights or code when built, like timm's and HuggingFace's networks.
 

@@ -188,6 +188,8 @@ def _tensor_dicts(checkpoint: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
                 for k, v in value.items()
                 if isinstance(v, (dict, nn.Module)) and not str(k).startswith("optim")
             ]
+            if len(deeper) > _MAX_DICTS:  # also dicts that are the same ones again and again
+                break
         level = deeper
 
 
@@ -230,6 +232,8 @@ def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def _tensors(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
+        if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_meta or value.is_quantized):
+            raise ValueError(f"{where}: {name} is a sparse, quantised or empty tensor: save its dense values")
         try:
             tensors[name] = value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
         except TypeError as error:

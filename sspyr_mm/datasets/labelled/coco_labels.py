@@ -1,6 +1,5 @@
 """Image labels of COCO's instance annotations."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from sspyr_mm.datasets.finding import require_files
 from sspyr_mm.datasets.labelled.labelled_images import ELSEWHERE, LabelledImages
 from sspyr_mm.datasets.names import find_coco_images, repeated, warn_of_alike_classes
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.text import read_json
 from sspyr_mm.files import shortened
 
 _Items = list[dict[str, Any]]
@@ -72,7 +71,7 @@ def _check_values(items: _Items, *keys: str) -> None:
 def _load(source: Path) -> tuple[_Items, _Items, _Items]:
     """Returns images, annotations and categories, with the keys used here checked for presence and type."""
     try:
-        content = json.loads(read_text(source))
+        content = read_json(source)
         images = content["images"]
         annotations, categories = content.get("annotations", []), content.get("categories", [])
         _check_values(images, "id", "file_name")

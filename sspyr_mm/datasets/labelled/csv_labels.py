@@ -121,7 +121,7 @@ def _split_labels(source: Path, line: int, cell: str) -> list[str]:
     if cell.startswith("[") and cell.endswith("]"):
         try:
             names = ast.literal_eval(cell)
-        except (ValueError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             names = None
         if names is None or not all(isinstance(name, str) for name in names):
             raise ValueError(

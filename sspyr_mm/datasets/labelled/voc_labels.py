@@ -11,7 +11,7 @@ from mmpretrain.datasets.categories import VOC2007_CATEGORIES
 from sspyr_mm.datasets.finding import IMAGE_SUFFIXES
 from sspyr_mm.datasets.labelled.labelled_images import ELSEWHERE, IGNORED, LabelledImages, unknown_split
 from sspyr_mm.datasets.names import read_voc_ids, warn_of_alike_classes
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.text import read_xml
 from sspyr_mm.files import shortened
 
 
@@ -63,7 +63,7 @@ def _read_objects(path: Path) -> dict[str, bool]:
     """Returns a dict from label to whether all of its objects are difficult."""
     labels: dict[str, bool] = {}
     try:
-        root = _parse(path)
+        root = read_xml(path)
         # Only direct children: the parts of a person also have names.
         items = root.findall("object")
         _check_layout(root, len(items))
@@ -73,16 +73,9 @@ def _read_objects(path: Path) -> dict[str, bool]:
                 raise ValueError("an object has no name")
             difficult = bool(int(item.findtext("difficult") or 0))
             labels[name] = labels.get(name, True) and difficult
-    except (ElementTree.ParseError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a VOC annotation: {error}; repair or replace the file") from error
     return labels
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError:  # also for UTF-16 whose declaration says UTF-8
-        return ElementTree.fromstring(read_text(path))
 
 
 def _check_layout(root: ElementTree.Element, num_objects: int) -> None:

@@ -2,18 +2,32 @@
 
 import argparse
 import http.client
+import lzma
 import os
 import shutil
 import socket
+import stat
 import sys
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import IO
 
 from torchvision.datasets.utils import calculate_md5, download_url
+
+# Errors of damaged archives; a member that is encrypted is a RuntimeError, one without room on disk stays an OSError.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    lzma.LZMAError,
+)
 
 # Seconds without a byte after which a download fails.
 _TIMEOUT_S = 60.0
@@ -133,29 +147,57 @@ def download(url: str, path: Path, md5: str) -> None:
 def extract(archive: Path, folder: Path) -> None:
     """Extracts the regular files of a zip or tar archive; moves them into the folder once all are extracted.
 
-    Raises ValueError if the file is not an archive, is damaged, or has a member outside of ``folder``.
+    Links and devices are skipped. Raises ValueError if the file is not an archive, is damaged, has a member outside of
+    ``folder``, or holds more than it states.
     """
     partial = folder / f"{archive.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                for name in opened.namelist():
-                    if Path(name).anchor or ".." in Path(name).parts:
-                        raise zipfile.BadZipFile(f"{name!r} is outside of the folder")
-                opened.extractall(partial)
+            _extract_zip(archive, partial)
         else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter=_without_links)
+            _extract_tar(archive, partial)
         for path in [path for path in partial.rglob("*") if path.is_file()]:
             target = folder / path.relative_to(partial)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(path, target)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{archive} cannot be extracted: {error}. Remove it and run this command again") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    return tarfile.data_filter(member, folder) if member.isfile() or member.isdir() else None
+def _extract_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 from systems without kinds
+            if member.is_dir() or kind not in (0, stat.S_IFREG):
+                continue
+            with opened.open(member) as source:
+                _write(source, member.filename, member.file_size, folder)
+
+
+def _extract_tar(archive: Path, folder: Path) -> None:
+    # Not extractall(filter="data"): until Python 3.11.12, crafted links lead it outside of the folder.
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            if member.isreg() and not member.issparse() and (source := opened.extractfile(member)):
+                _write(source, member.name, member.size, folder)
+
+
+def _write(source: IO[bytes], name: str, size: int, folder: Path) -> None:
+    """Writes a member of at most ``size`` bytes to its place inside of a folder that has no links."""
+    path = PureWindowsPath(name)  # also splits at backslashes and detects drives
+    if "\0" in name or path.anchor or name.startswith("/") or ".." in path.parts or not path.parts:
+        raise zipfile.BadZipFile(f"{name!r} is outside of the folder")
+    target = folder.joinpath(*path.parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "wb") as file:
+        left = size
+        while block := source.read(min(1 << 20, left + 1)):
+            left -= len(block)
+            if left < 0:
+                raise zipfile.BadZipFile(f"{name!r} is larger than stated")
+            file.write(block)
+    if left:
+        raise EOFError(f"{name!r} is truncated")

@@ -1,11 +1,11 @@
 """COCO 2014 and 2017: images and instance annotations."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from sspyr_mm.datasets.preparation.archives import Part, Split
+from sspyr_mm.datasets.text import read_json
 
 SERVER = "http://images.cocodataset.org"
 COCO_SPLITS = {
@@ -49,7 +49,7 @@ def _check_annotations(splits: Mapping[str, Split], num_categories: int, folder:
             yield False, f"no {path}"
             continue
         try:
-            content = json.loads(path.read_bytes())
+            content = read_json(path)
             counts = [len(content[key]) for key in ("images", "annotations", "categories")]
         except (ValueError, KeyError, TypeError) as error:
             yield False, f"{path} is not a COCO instances file ({type(error).__name__}: {error})"

@@ -1,6 +1,5 @@
 """Pascal VOC 2007, and VOC 2012 with the additional masks of SBD: train_aug and val."""
 
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from sspyr_mm.datasets.preparation.archives import Part, Split
+from sspyr_mm.datasets.text import read_xml
 from sspyr_mm.files import whole_file
 from sspyr_mm.machine import num_cores
 
@@ -51,9 +51,9 @@ def _check_voc07(name: str, split: Split, folder: Path) -> Iterator[tuple[bool, 
         for path in (tree / "Annotations" / f"{one}.xml" for one in names):
             if path.is_file():
                 annotations += 1
-                items = ElementTree.parse(path).getroot().findall("object")
+                items = read_xml(path).findall("object")
                 objects += sum(not int(item.findtext("difficult") or 0) for item in items)
-    except (ElementTree.ParseError, ValueError) as error:
+    except ValueError as error:
         yield False, f"{path} cannot be read: {error}"
         return
     found = f"{images} images, {annotations} annotations, {objects} objects that are not difficult in {tree}"

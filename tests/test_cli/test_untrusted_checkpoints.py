@@ -1,0 +1,62 @@
+"""Commands build only this package's own data set from a checkpoint, and load nothing that its config names."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from layouts import Call
+from mmengine.config import Config
+from PIL import Image
+from pretrained_files import NARROW, pretrain
+
+from sspyr_mm.__main__ import main
+from sspyr_mm.benchmarks.networks import random_network
+from sspyr_mm.checkpoints import load_pretraining, read_backbone
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(8):
+        Image.effect_noise((160, 160), 60).convert("RGB").save(folder / f"{number}.png")
+    return folder
+
+
+def test_health_builds_no_data_set_of_the_checkpoint(images, tmp_path, capsys):
+    payload = pickle.dumps({"metainfo": {}, "data_list": [], "x": Call(os.mkdir, str(tmp_path / "ran"))})
+    (tmp_path / "x.pkl").write_bytes(payload)
+    dataset = {"_delete_": True, "type": "mmpretrain.BaseDataset", "ann_file": str(tmp_path / "x.pkl"), "pipeline": []}
+    pretrain(tmp_path / "x.pth", NARROW, 64, train_dataloader={"dataset": dataset})
+    assert main(["health", str(tmp_path / "x.pth"), "--images", str(images), "--num-images", "8"]) in (0, 1)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["s0", "s1"] and lines[1].split()[1] == "8"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_health_needs_images(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["health", "x.pth"])
+    assert "the following arguments are required: --images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["init_cfg", "backbone.init_cfg", "neck.init_cfg", "head.init_cfg", "pretrained"])
+@pytest.mark.parametrize("form", ["dict", "list", "nested", "override"])
+def test_no_file_that_a_config_names_is_loaded(where, form, tmp_path):
+    torch.save({"state_dict": {}, "x": Call(os.mkdir, str(tmp_path / "ran"))}, tmp_path / "evil.pth")
+    init = {"type": "Pretrained", "checkpoint": str(tmp_path / "evil.pth")}
+    override = {"type": "Constant", "layer": "Conv2d", "val": 0, "override": {**init, "name": "conv1"}}
+    value = {"dict": init, "list": [init], "nested": [[init]], "override": [override]}[form]
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.merge_from_dict({f"model.{where}": init["checkpoint"] if where == "pretrained" else value})
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    random_network(read_backbone(tmp_path / "x.pth"))
+    try:
+        load_pretraining(tmp_path / "x.pth")[1].init_weights()
+    except ValueError as error:
+        assert "which may download data" in str(error)
+    assert not (tmp_path / "ran").exists()
