@@ -7,6 +7,7 @@ default_hooks = dict(
     precise_bn=dict(type="mmpretrain.PreciseBNBeforeValHook", num_iters=200),
     predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
+    accumulation=dict(type="mmpretrain.AccumulationHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
 log_processor = dict(by_epoch=False)

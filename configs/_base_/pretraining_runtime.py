@@ -12,6 +12,7 @@ default_hooks = dict(
     loss_watch=dict(type="LossWatchHook"),
     throughput=dict(type="ThroughputHook"),
     divergence=dict(type="DivergenceHook"),
+    accumulation=dict(type="AccumulationHook"),
     interrupt=dict(type="InterruptHook"),
 )
 randomness = dict(seed=0)

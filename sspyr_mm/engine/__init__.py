@@ -1,6 +1,6 @@
 """Hooks, optimizers and CPU training. Importing the package registers all of them."""
 
 from sspyr_mm.engine import cpu, hooks, optimizers, transfer_hooks
-from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
+from sspyr_mm.engine.optim_wrapper import AccumulationHook, AutocastOptimWrapper
 
-__all__ = ["AutocastOptimWrapper", "cpu", "hooks", "optimizers", "transfer_hooks"]
+__all__ = ["AccumulationHook", "AutocastOptimWrapper", "cpu", "hooks", "optimizers", "transfer_hooks"]

@@ -15,6 +15,7 @@ default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
     predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
+    accumulation=dict(type="mmpretrain.AccumulationHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=16)
