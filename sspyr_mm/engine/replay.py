@@ -37,10 +37,12 @@ class Found(NamedTuple):
     Args:
         where: Description of it; None if all are finite.
         inputs: Range of the model's inputs.
+        losses: Loss terms of each iteration.
     """
 
     where: str | None
     inputs: str
+    losses: list[dict[str, float]]
 
 
 def save_step(path: str, iterations: Sequence[Iteration], state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -75,7 +77,7 @@ def run_step(
         for name, module in model.named_modules()
         if name
     ]
-    ranges = []
+    ranges, computed = [], []
     try:
         for one in iterations:
             torch.set_rng_state(one.random_states[0])
@@ -83,9 +85,11 @@ def run_step(
                 torch.cuda.set_rng_state(one.random_states[1])
             with context():
                 data = model.data_preprocessor(one.batch, True)
-                ranges += [x.aminmax() for x in _floats(data["inputs"])]
+                given = list(_floats(data["inputs"]))
+                ranges += [x.aminmax() for x in [x for x in given if x.ndim > 3] or given]  # images, not their boxes
                 losses = model(**data, mode="loss")
             total, terms = model.parse_losses(losses)
+            computed.append({name: float(value) for name, value in terms.items() if "loss" in name})
             found += [
                 f"loss term {name}: {_kind(value)}"
                 for name, value in terms.items()
@@ -103,7 +107,7 @@ def run_step(
         for handle in handles:
             handle.remove()
     low, high = (float(torch.stack([x[i].float() for x in ranges]).aminmax()[i]) for i in range(2))
-    return Found(found[0] if found else None, f"{low:.4g} to {high:.4g}")
+    return Found(found[0] if found else None, f"{low:.4g} to {high:.4g}", computed)
 
 
 def _check_output(found: list[str], name: str, module: nn.Module, args: Any, output: Any) -> None:

@@ -233,7 +233,7 @@ class DivergenceHook(Hook):
             try:
                 return run_step(model, step.iterations, context, _loss_scale(runner))
             except RuntimeError as error:  # such as too little memory
-                return Found(None, f"unknown, it cannot be run again: {error}")
+                return Found(None, f"unknown, the step cannot be run again: {error}", [])
 
 
 def check_state(runner: Runner, iteration: int) -> None:
