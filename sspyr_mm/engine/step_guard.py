@@ -155,14 +155,21 @@ class StepGuard:
 
     def _judge(self, *, gradients: bool) -> Tensor:
         """Computes the flag, equal on all ranks: an int32 scalar."""
-        bad = torch.zeros((), dtype=torch.bool, device=self._device)
-        if largest := _largest([*self._losses, *(self._gradients() if gradients else [])], self._device):
-            bad = bad | ~torch.stack(largest).isfinite().all()
-        if largest := _largest(self._buffers, self._device):  # infinity is allowed: some buffers hold it on purpose
-            bad = bad | torch.stack(largest).isnan().any()
+        checked = [*self._losses, *(self._gradients() if gradients else [])]
+        bad = self._is_bad(checked, math.inf if self.deferred else 2.0)
+        if not self.deferred and bad:  # on a CPU, 2-norms are eight times faster, but those above 1e19 overflow
+            bad = self._is_bad(checked, math.inf)
         flag = bad.int()
         all_reduce(flag, "max")
         return flag
+
+    def _is_bad(self, checked: Sequence[Tensor], order: float) -> Tensor:
+        bad = torch.zeros((), dtype=torch.bool, device=self._device)
+        if norms := _norms(checked, order, self._device):
+            bad = bad | ~torch.stack(norms).isfinite().all()
+        if norms := _norms(self._buffers, order, self._device):  # infinity is allowed: some hold it on purpose
+            bad = bad | torch.stack(norms).isnan().any()
+        return bad
 
     @torch.no_grad()
     def _before_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -220,14 +227,14 @@ def _entries(optimizer: Optimizer, params: Sequence[Tensor], device: torch.devic
     return found
 
 
-def _largest(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Returns the largest magnitude of each tensor of real or complex numbers; NaN if it has one."""
+def _norms(tensors: Sequence[Tensor], order: float, device: torch.device) -> list[Tensor]:
+    """Returns the norm of each tensor of real or complex numbers; NaN if the tensor has one."""
     checked = [
         x.detach()
         for x in tensors
         if x.device == device and x.numel() and not x.is_sparse and (x.is_floating_point() or x.is_complex())
     ]
-    return list(torch._foreach_norm(checked, math.inf)) if checked else []
+    return list(torch._foreach_norm(checked, order)) if checked else []
 
 
 def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -102,6 +102,15 @@ def test_a_step_is_discarded_without_waiting_for_the_device(name):
     assert counter.counts.host_syncs  # the counter sees a flag that is read
 
 
+@pytest.mark.parametrize("deferred", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize(("value", "discarded"), [(1e25, False), (math.inf, True), (-math.inf, True), (math.nan, True)])
+def test_large_finite_gradients_are_not_discarded(deferred, value, discarded):
+    """The square of 1e25 is infinite in float32."""
+    model, optimizer, guard = make("plain_sgd", deferred)
+    model.layers[0].bias.register_hook(lambda grad: torch.full_like(grad, value))
+    assert bool(step(model, optimizer, guard)) == discarded
+
+
 def test_closed_guard_does_nothing():
     model, optimizer, guard = make("sgd", False)
     step(model, optimizer, guard)
