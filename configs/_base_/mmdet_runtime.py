@@ -8,6 +8,7 @@ default_hooks = dict(
     precise_bn=dict(type="mmpretrain.PreciseBNBeforeValHook", num_iters=200),
     predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
+    accumulation=dict(type="mmpretrain.AccumulationHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
     stall=dict(type="mmpretrain.StallHook"),
 )

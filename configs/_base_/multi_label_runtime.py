@@ -8,6 +8,7 @@ default_hooks = dict(
     complete_weights=dict(type="CompleteWeightsHook"),
     view_seed=dict(type="ViewSeedHook"),
     divergence=dict(type="DivergenceHook"),
+    accumulation=dict(type="AccumulationHook"),
     interrupt=dict(type="InterruptHook"),
     stall=dict(type="StallHook"),
 )

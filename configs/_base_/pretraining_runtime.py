@@ -13,6 +13,7 @@ default_hooks = dict(
     loss_watch=dict(type="LossWatchHook"),
     throughput=dict(type="ThroughputHook"),
     divergence=dict(type="DivergenceHook"),
+    accumulation=dict(type="AccumulationHook"),
     interrupt=dict(type="InterruptHook"),
     stall=dict(type="StallHook"),
 )

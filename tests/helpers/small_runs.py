@@ -39,6 +39,21 @@ train_cfg = dict(max_epochs=3)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1))
 """
 
+MOMENTUM_CONFIG = """
+_base_ = "{root}/configs/mocov2/r18_small.py"
+model = dict(
+    views=dict(main=dict(region=32, patch=32)),
+    backbone=dict(stem_channels=8, base_channels=8, norm_cfg=dict(group_size=2)),
+    neck=dict(in_channels=64, hid_channels=16, out_channels=8),
+    head=dict(queue_length=14),
+)
+train_dataloader = dict(
+    batch_size={batch}, num_workers=0, persistent_workers=False, pin_memory=False, dataset=dict(data_root="{data}")
+)
+train_cfg = dict(max_epochs=3)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1))
+"""
+
 _numbers = itertools.count()
 
 

@@ -128,7 +128,6 @@ def test_step_stays_on_the_device_without_synchronisation(name, monkeypatch):
     assert {tensor.device.type for tensor in kept} == {"cuda"}
     assert all(value.dtype == torch.float32 for value in losses.values())
     assert losses["total"].requires_grad and "loss_cross_s2" in losses
-    assert all(queue.num_pushed > queue.length for queue in model.head.queues.values())
     assert counts.operators["aten._foreach_norm"] == 2 * 2
 
 

@@ -17,6 +17,7 @@ default_hooks = dict(
     complete_weights=dict(type="mmpretrain.CompleteWeightsHook"),
     predictions=dict(type="mmpretrain.PredictionImagesHook"),
     divergence=dict(type="mmpretrain.DivergenceHook"),
+    accumulation=dict(type="mmpretrain.AccumulationHook"),
     interrupt=dict(type="mmpretrain.InterruptHook"),
     stall=dict(type="mmpretrain.StallHook"),
 )

@@ -1,11 +1,16 @@
 """Access to the parts of a runner that hooks use."""
 
+from collections.abc import Iterator
 from typing import TypeVar
 
-from mmengine.hooks import LoggerHook
+import torch
+from mmengine.dist import all_gather_object
+from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
+from torch.cuda.amp import GradScaler
 
 from sspyr_mm.models import SSPRL, SSPRLHead, ViewModel
 
@@ -47,3 +52,78 @@ def log_interval(runner: Runner) -> int:
 def is_line_due(runner: Runner, batch_idx: int) -> bool:
     """Returns whether ``LoggerHook`` may write a line after this iteration."""
     return (batch_idx + 1) % log_interval(runner) == 0 or batch_idx + 1 == len(runner.train_dataloader)
+
+
+def saves_checkpoint(runner: Runner, *, by_epoch: bool) -> bool:
+    """Returns whether a ``CheckpointHook`` saves after this epoch, or this iteration; mmengine's own condition."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.by_epoch == by_epoch:
+            due, is_last = (
+                (hook.every_n_epochs, hook.is_last_train_epoch)
+                if by_epoch
+                else (hook.every_n_train_iters, hook.is_last_train_iter)
+            )
+            if due(runner, hook.interval, hook.save_begin) or (hook.save_last and is_last(runner)):
+                return True
+    return False
+
+
+def non_finite_state(runner: Runner) -> list[str]:
+    """Lists the tensors of a checkpoint that are not finite on any rank. Collective; waits for the device.
+
+    Buffers count only if they are NaN: some hold infinity on purpose.
+    """
+    tests: dict[torch.device, list[tuple[str, Tensor]]] = {}
+    for name, tensor, may_be_inf in _state(runner):
+        if tensor.is_floating_point() or tensor.is_complex():
+            bad = tensor.detach().isnan() if may_be_inf else ~tensor.detach().isfinite()
+            tests.setdefault(tensor.device, []).append((name, bad.any()))
+    names: list[str] = []
+    for pairs in tests.values():
+        flags = torch.stack([flag for _, flag in pairs]).tolist()
+        names += [name for (name, _), flag in zip(pairs, flags, strict=True) if flag]
+    return list(dict.fromkeys(name for one in all_gather_object(names) for name in one))
+
+
+def _state(runner: Runner) -> Iterator[tuple[str, Tensor, bool]]:
+    """Yields name, tensor, and whether infinity is allowed."""
+    model, names = unwrapped(runner), {}
+    for name, param in model.named_parameters():
+        names[param] = name
+        yield name, param, False
+    for name, buffer in model.named_buffers():
+        yield name, buffer, True
+    for wrapper in optim_wrappers(runner):
+        for param, state in wrapper.optimizer.state.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    yield f"{key} of {names.get(param, 'a parameter')}", value, False
+
+
+def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    """Returns the wrappers of all optimizers."""
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict):
+        return list(wrapper.optim_wrappers.values())
+    return [wrapper] if isinstance(wrapper, OptimWrapper) else []  # a config until training starts
+
+
+def is_within_step(runner: Runner) -> bool:
+    """Returns whether gradients are accumulated for an optimizer step that is not complete."""
+    return not all(wrapper.should_update() for wrapper in optim_wrappers(runner))
+
+
+def precision(runner: Runner) -> torch.dtype:
+    """Returns the type of autocast regions; float32 without them."""
+    for wrapper in optim_wrappers(runner):
+        if isinstance(wrapper, AmpOptimWrapper):
+            return wrapper.cast_dtype or torch.float16
+        if cast := getattr(wrapper, "cast_dtype", None):  # AutocastOptimWrapper
+            return cast
+    return torch.float32
+
+
+def loss_scaler(runner: Runner) -> GradScaler | None:
+    """Returns the scaler of the loss, None if losses are not scaled."""
+    scalers = (getattr(wrapper, "loss_scaler", None) for wrapper in optim_wrappers(runner))
+    return next((scaler for scaler in scalers if scaler is not None and scaler.is_enabled()), None)

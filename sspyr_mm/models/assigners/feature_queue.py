@@ -13,7 +13,7 @@ class FeatureQueue(nn.Module):
 
     It is replicated, not sharded: every rank pushes the gathered batch, so that rank 0's checkpoint contains the whole
     queue and training can resume on any number of ranks. State: the buffer and the number of rows ever pushed, both
-    persistent.
+    persistent and on the device, so that a step can be discarded without waiting for it.
 
     Args:
         length: L, rows per view over all ranks, >= 1.
@@ -26,6 +26,8 @@ class FeatureQueue(nn.Module):
     """
 
     embeddings: Tensor
+    count: Tensor
+    """Number of rows ever pushed; in a state dict, it is the extra state."""
 
     def __init__(self, length: int, dim: int, num_views: int = NUM_VIEWS, *, seed: int | None = None) -> None:
         super().__init__()
@@ -35,8 +37,8 @@ class FeatureQueue(nn.Module):
         if seed is not None:  # of the queue, not of the rank: it is the same on all of them
             start = F.normalize(torch.randn(start.shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
         self.register_buffer("embeddings", start)
-        # A Python number: reading a tensor's value would make the host wait for the device in every step.
-        self.num_pushed = 0
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64), persistent=False)
+        self._stays_full = False
 
     @property
     def length(self) -> int:
@@ -44,9 +46,18 @@ class FeatureQueue(nn.Module):
         return self.embeddings.shape[1]
 
     @property
+    def num_pushed(self) -> int:
+        """Number of rows ever pushed; waits for the device."""
+        return int(self.count)
+
+    @property
     def is_full(self) -> bool:
-        """Whether every row holds a pushed embedding."""
-        return self.num_pushed >= self.length
+        """Whether every row holds a pushed embedding; waits for the device until the queue was filled twice."""
+        if self._stays_full:
+            return True
+        pushed = self.num_pushed
+        self._stays_full = pushed >= 2 * self.length  # later: a discarded step takes back what it has pushed
+        return pushed >= self.length
 
     @torch.no_grad()
     def push(self, embeddings: Tensor) -> None:
@@ -57,11 +68,10 @@ class FeatureQueue(nn.Module):
         """
         new = embeddings[:, -self.length :].to(self.embeddings.dtype)
         # Same layout as if all N rows had been written one by one.
-        start = (self.num_pushed + embeddings.shape[1] - new.shape[1]) % self.length
-        head = min(new.shape[1], self.length - start)
-        self.embeddings[:, start : start + head] = new[:, :head]
-        self.embeddings[:, : new.shape[1] - head] = new[:, head:]
-        self.num_pushed += embeddings.shape[1]
+        start = self.count + embeddings.shape[1] - new.shape[1]
+        places = (start + torch.arange(new.shape[1], device=start.device)) % self.length
+        self.embeddings.index_copy_(1, places, new)
+        self.count += embeddings.shape[1]
 
     def shard(self) -> Tensor:
         """Returns the rows that this rank contributes to a collective Sinkhorn: each row is on one rank.
@@ -79,4 +89,5 @@ class FeatureQueue(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Restores the fill count."""
-        self.num_pushed = int(state)
+        self.count.fill_(int(state))
+        self._stays_full = int(state) >= self.length

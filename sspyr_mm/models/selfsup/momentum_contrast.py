@@ -77,6 +77,10 @@ class MomentumModel(ViewModel):
         """Modules that the momentum encoder copies, by name."""
         return {"backbone": self.backbone, "neck": self.neck}
 
+    def changed_by_hooks(self) -> list[nn.Parameter]:
+        """Returns the parameters of the momentum encoder."""
+        return list(self.momentum.parameters())
+
     def init_weights(self) -> None:
         """Initialises weights and copies them to the momentum encoder, unless a checkpoint of the model has one."""
         self.momentum.is_loaded = False

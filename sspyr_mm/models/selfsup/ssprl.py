@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
 from sspyr_mm.pyramid import PyramidSpec
@@ -56,6 +56,10 @@ class SSPRL(ViewModel):
     def size_messages(self, num_images: int) -> list[str]:
         """Reports prototypes and queues that are too many for the number of images."""
         return self.pyramid.size_messages(num_images)
+
+    def changed_by_hooks(self) -> list[nn.Parameter]:
+        """Returns prototypes and correlation learners, which are normalised."""
+        return self.head.target_parameters()
 
     def embed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds every group with one backbone pass each, and every scale with one projector pass.

@@ -100,6 +100,10 @@ class ViewModel(BaseSelfSupervisor):
         """Reports settings that are too large for the number of images, one message per setting."""
         return []
 
+    def changed_by_hooks(self) -> list[nn.Parameter]:
+        """Returns the parameters that hooks change after the optimizer's step."""
+        return []
+
     def encode(
         self,
         patches: Tensor,

@@ -4,13 +4,12 @@ import math
 import re
 
 import pytest
+import scaled_wrapper  # noqa: F401
 import torch
 from mmengine.runner import find_latest_checkpoint
-from mmpretrain.registry import OPTIM_WRAPPERS
-from small_runs import ITERS, train
+from small_runs import ITERS, assert_equal, state, train, warnings_of
 
-from sspyr_mm.engine.hooks import DivergenceError
-from sspyr_mm.engine.optim_wrapper import AutocastOptimWrapper
+from sspyr_mm.engine.hooks import DivergenceError, DivergenceHook
 
 
 def poison(name, at):
@@ -32,8 +31,8 @@ def poison(name, at):
 def is_finite(path):
     checkpoint = torch.load(path, weights_only=False)
     tensors = [*checkpoint["state_dict"].values()]
-    for state in checkpoint["optimizer"]["state"].values():
-        tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+    for entries in checkpoint["optimizer"]["state"].values():
+        tensors += [value for value in entries.values() if isinstance(value, torch.Tensor)]
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
@@ -47,9 +46,9 @@ def test_diverged_run_stops_and_keeps_its_finite_checkpoints(config, tmp_path):
     with pytest.raises(DivergenceError) as caught:
         train(config, tmp_path, options)
     message = str(caught.value)
-    found = re.search(r"(loss_\w+) became (nan|inf) at iteration (\d+) \(epoch 4, learning rate 3e\+31, ", message)
-    assert found and 3 * ITERS < int(found[3]) <= 3 * ITERS + 3
-    assert "not finite now" in message and "optim_wrapper.optimizer.lr" in message
+    found = re.search(r"the last at iteration (\d+): (loss_\w+) is (nan|inf), .*learning rate 3e\+31, ", message)
+    assert found and int(found[1]) == 3 * ITERS + 4  # the first step of the epoch makes the weights too large
+    assert "is the output of backbone." in message and "optim_wrapper.optimizer.lr" in message
     assert f"The last good checkpoint is {tmp_path}/epoch_3.pth" in message
     assert {path.name for path in tmp_path.glob("*.pth")} == {"epoch_2.pth", "epoch_3.pth"}
     assert all(is_finite(path) for path in tmp_path.glob("*.pth"))
@@ -107,21 +106,6 @@ def test_checkpoint_that_is_not_finite_is_not_resumed(config, tmp_path):
         train(config, tmp_path, {"train_cfg.max_epochs": 1, "resume": True})
 
 
-@OPTIM_WRAPPERS.register_module(force=True)
-class ScaledWrapper(AutocastOptimWrapper):
-    """Dynamic loss scaling as in mmengine's AmpOptimWrapper, which needs a GPU."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.loss_scaler = torch.amp.GradScaler("cpu")
-
-    def update_params(self, loss, **kwargs):
-        self.loss_scaler.scale(loss).backward()
-        self.loss_scaler.step(self.optimizer)
-        self.loss_scaler.update()
-        self.optimizer.zero_grad()
-
-
 def overflow(iterations):
     """Makes a loss and its gradients infinite in some iterations."""
 
@@ -132,25 +116,64 @@ def overflow(iterations):
             return losses
 
         if runner.epoch == 0:
-            runner.model.register_forward_hook(multiply)
+            runner.model.register_forward_hook(multiply, prepend=True)  # before that of the guard
 
     return attach
 
 
-def test_steps_skipped_by_loss_scaling_do_not_stop_the_run(config, tmp_path):
+def test_steps_skipped_by_loss_scaling_do_not_stop_the_run(config, tmp_path, log):
     options = {"optim_wrapper.type": "ScaledWrapper"}
-    runner = train(config, tmp_path, options, before_train_epoch=overflow({1, 2, 6}))
+    runner = train(config, tmp_path, options, before_train_epoch=overflow({1, 2, 6, 7, 8, 9}))
     history = runner.message_hub.log_scalars["train/loss"].data[0]
-    assert runner.iter == 3 * ITERS and [i for i, x in enumerate(history) if math.isinf(x)] == [1, 2, 6]
+    assert runner.iter == 3 * ITERS
+    assert [i for i, x in enumerate(history) if math.isinf(x)] == [1, 2, 6, 7, 8, 9]
     assert is_finite(tmp_path / "epoch_3.pth")
+    assert any("6 discarded so far, 4 in a row (20 stop the run)" in message for message in warnings_of(log))
+
+
+def test_buffers_and_queues_are_kept_where_loss_scaling_skips(config, tmp_path, log):
+    """Buffers and queues that a NaN image has reached are restored; the scale is reduced."""
+    states, scales = {}, []
+
+    def spoil(runner):
+        states[runner.iter] = state(runner)
+        scales.append(runner.optim_wrapper.loss_scaler.get_scale())
+        if runner.iter == 0:
+            runner.model.backbone.register_forward_pre_hook(lambda module, args: (args[0] * multiplier[0],))
+        multiplier[0] = math.nan if runner.iter == 2 else 1
+
+    multiplier = [1]
+    options = {"optim_wrapper.type": "ScaledWrapper", "train_cfg.max_epochs": 1}
+    train(config, tmp_path, options, before_train_iter=spoil)
+    assert_equal(states[3], states[2])
+    assert scales[3] == scales[2] / 2 and scales[2] == scales[0]
+    assert not torch.equal(states[4]["head.queues.s0.embeddings"], states[3]["head.queues.s0.embeddings"])
+
+
+def test_gradients_that_overflow_are_left_to_loss_scaling(config, tmp_path, log):
+    """The forward pass is sound: buffers and queues keep what it has changed, as without the hook."""
+    options = {"optim_wrapper.type": "ScaledWrapper", "train_cfg.max_epochs": 1}
+
+    def attach(runner):
+        weight = runner.model.backbone.conv1.weight
+        weight.register_hook(lambda grad: grad * math.inf if runner.iter == 2 else None)
+
+    with_hook = train(config, tmp_path / "with", options, before_train_epoch=attach)
+    without = train(config, tmp_path / "without", options, without="divergence", before_train_epoch=attach)
+    assert_equal(state(with_hook), state(without))
+    assert not [message for message in warnings_of(log) if "is discarded" in message]
 
 
 def test_loss_scaling_that_skips_every_step_stops_the_run(config, tmp_path):
     options = {"optim_wrapper.type": "ScaledWrapper", "train_cfg.max_epochs": 9}
-    with pytest.raises(DivergenceError, match=r"loss_pyr_s0 became inf at iteration 23 \(epoch 5"):
+    with pytest.raises(DivergenceError, match=r"20 steps in a row .* iteration 23: loss_pyr_s0 is inf.*\(epoch 5"):
         train(config, tmp_path, options, before_train_epoch=overflow(range(3, 100)))
 
 
-def test_without_loss_scaling_one_infinite_loss_stops_the_run(config, tmp_path):
-    with pytest.raises(DivergenceError, match=r"loss_pyr_s0 became inf at iteration 3 "):
-        train(config, tmp_path, before_train_epoch=overflow({2}))
+def test_number_of_steps_in_a_row_that_stop_the_run_is_a_setting(config, tmp_path):
+    options = {"default_hooks.divergence.max_skips": 2, "train_cfg.max_epochs": 1}
+    train(config, tmp_path / "apart", options, before_train_epoch=overflow({1, 3}))
+    with pytest.raises(DivergenceError, match="2 steps in a row were not finite, the last at iteration 3: loss_pyr_s0"):
+        train(config, tmp_path / "in_a_row", options, before_train_epoch=overflow({1, 2}))
+    with pytest.raises(ValueError, match="max_skips must be >= 1, got 0"):
+        DivergenceHook(max_skips=0)

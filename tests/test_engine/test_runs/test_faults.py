@@ -187,6 +187,9 @@ def test_a_second_run_is_refused_and_the_first_goes_on(config, work):
     assert first.poll() is None
     first.kill()
     first.wait()
-    resumed = start(config, work, "--resume")
-    assert resumed.wait(PATIENCE) == 0
+    first.log.unlink()
+    resumed = start(config, work, "--resume", "--cfg-options", ENDLESS)
+    wait_until(lambda: "Epoch(train)" in resumed.log.read_text(), "no iteration")
+    resumed.send_signal(signal.SIGTERM)
+    assert resumed.wait(PATIENCE) == 130
     assert f"The last run in {work} (process {first.pid} on " in resumed.log.read_text()

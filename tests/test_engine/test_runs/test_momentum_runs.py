@@ -9,31 +9,16 @@ import commands
 import pytest
 import torch
 from project import ROOT
-from small_runs import BATCH, ITERS, assert_equal, state, train, warnings_of
+from small_runs import BATCH, ITERS, MOMENTUM_CONFIG, assert_equal, state, train, warnings_of
 
 from sspyr_mm.engine.hooks import MomentumHook
-
-CONFIG = """
-_base_ = "{root}/configs/mocov2/r18_small.py"
-model = dict(
-    views=dict(main=dict(region=32, patch=32)),
-    backbone=dict(stem_channels=8, base_channels=8, norm_cfg=dict(group_size=2)),
-    neck=dict(in_channels=64, hid_channels=16, out_channels=8),
-    head=dict(queue_length=14),
-)
-train_dataloader = dict(
-    batch_size={batch}, num_workers=0, persistent_workers=False, pin_memory=False, dataset=dict(data_root="{data}")
-)
-train_cfg = dict(max_epochs=3)
-default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=1, max_keep_ckpts=-1))
-"""
 
 
 @pytest.fixture(scope="session")
 def config(images, tmp_path_factory):
     """Replaces the SS-PRL config of the folder's fixtures."""
     path = tmp_path_factory.mktemp("config") / "config.py"
-    path.write_text(CONFIG.format(root=ROOT, data=images, batch=BATCH))
+    path.write_text(MOMENTUM_CONFIG.format(root=ROOT, data=images, batch=BATCH))
     return path
 
 
