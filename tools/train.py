@@ -171,7 +171,7 @@ def main() -> None:
     except UnreadableImageError as error:
         print(f"train: {error.summary}", file=sys.stderr)
         sys.exit(2)
-    except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
+    except (AssertionError, FileNotFoundError, PermissionError, TypeError, ValueError) as error:
         if started.reached or not is_about_settings(error):
             raise
         print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)
