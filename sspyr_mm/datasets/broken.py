@@ -16,8 +16,8 @@ class Broken(NamedTuple):
     name: str
     """Path, printable."""
     reason: str
-    count: int = 1
-    """Number of images: those of the shard, else 1."""
+    num_images: int = 1
+    """Those of the shard, else 1."""
 
 
 class BrokenRecord:

@@ -195,8 +195,8 @@ class UnlabelledImages(BaseDataset):
                 fileio.get_file_backend(path, backend_args=load.backend_args if load else None)
             except Exception as error:  # each backend raises its own: a missing package, an unknown prefix
                 raise ValueError(
-                    f"{line_with(source, path)}: {printable(path):.200} cannot be read ({_first_line(error)}): download "
-                    "the images, pack them (python -m sspyr_mm pack), or set backend_args of LoadRGBImage in "
+                    f"{line_with(source, path)}: {printable(path):.200} cannot be read ({_first_line(error)}): "
+                    "download the images, pack them (python -m sspyr_mm pack), or set backend_args of LoadRGBImage in "
                     "train_dataloader.dataset.pipeline"
                 ) from error
 

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,9 +85,10 @@ class StreamedImages(IterableDataset):
         import_litdata()
         from sspyr_mm.datasets.streaming.whole_shards import PyTreeLoader  # needs litdata, which is optional
 
-        self._loader = PyTreeLoader(Patience(wait_s))
+        root = self.data_root if is_url(self.data_root) else str(Path(self.data_root).expanduser())
+        self._loader = PyTreeLoader(root, Patience(wait_s))
         self._stream = _open(
-            self.data_root,
+            root,
             item_loader=self._loader,
             shuffle=shuffle,
             cache_dir=cache_dir,
@@ -166,10 +168,20 @@ class StreamedImages(IterableDataset):
         """
         self._set_clock()
         with http_allowed(self._storage_options):
-            iter(self._stream)
+            try:
+                self._loader.patiently(self._begin)
+            except FileNotFoundError as error:
+                raise UnreadableImageError(
+                    f"{self.data_root} cannot be read ({error.strerror or error}), also after waiting (wait_s): make "
+                    "it available again, then resume"
+                ) from error
             self._loader.fetch_with(self._stream.cache._reader.config)
             for packed in iter(self._stream.__next__, None):
                 yield self._load(packed)
+
+    def _begin(self) -> None:
+        self._loader.check_present()
+        iter(self._stream)  # reads the index
 
     def _load(self, packed: "Packed") -> dict[str, Any]:
         index = packed.item["index"] if packed.item else _WITHOUT_INDEX + packed.position
@@ -243,11 +255,10 @@ def _redistributed(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
     }
 
 
-def _open(data_root: str, **options: Any) -> Any:
-    root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
-    if not is_url(root) and not Path(root, INDEX).is_file():
+def _open(root: str, **options: Any) -> Any:
+    if not is_url(root) and not os.path.isfile(os.path.join(root, INDEX)):
         raise FileNotFoundError(
-            f"{data_root} contains no shards (no {INDEX}, which is written last): give a folder or URL written by "
+            f"{root} contains no shards (no {INDEX}, which is written last): give a folder or URL written by "
             "`python -m sspyr_mm pack IMAGES OUT`, or use UnlabelledImages for a folder of images"
         )
     litdata = import_litdata()
@@ -256,6 +267,6 @@ def _open(data_root: str, **options: Any) -> Any:
             return litdata.StreamingDataset(root, **options)
     except Exception as error:  # each store has its own exception classes
         raise FileNotFoundError(
-            f"No shards can be read at {data_root} ({type(error).__name__}: {error}): check the URL, the store's keys "
+            f"No shards can be read at {root} ({type(error).__name__}: {error}): check the URL, the store's keys "
             "in the environment, and that packing has finished"
         ) from error

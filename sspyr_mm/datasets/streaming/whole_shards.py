@@ -1,22 +1,26 @@
 """Item loader of litdata 0.2.76 that reads from whole shards only: each is checked when it arrives."""
 
 import asyncio
+import errno
 import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock
 from litdata.streaming import item_loader
 
-from sspyr_mm.datasets.finding.waiting import Patience, is_folder_away
+from sspyr_mm.datasets.finding.waiting import Patience
 from sspyr_mm.datasets.streaming.litdata_patches import CHECKSUM
+from sspyr_mm.datasets.streaming.shards import INDEX
+
+T = TypeVar("T")
 
 _BLOCK = 1 << 20
-_NOT_FOUND = ("404", "NoSuchKey", "NotFound", "403", "AccessDenied")
+_PERMANENT = ("404", "NoSuchKey", "NotFound", "403", "AccessDenied")
 """Parts of the errors of object stores that waiting does not change."""
 
 
@@ -38,14 +42,15 @@ class PyTreeLoader(item_loader.PyTreeLoader):
     State: per process; not saved.
 
     Args:
-        patience: Waits for a folder or store that is away.
+        root: Folder of the shards, or URL; folders may begin with ``local:``.
+        patience: Waits while the folder or store is away.
     """
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, root: str, patience: Patience) -> None:
         super().__init__()
         self.damaged: dict[int, str] = {}
         """Problem of each damaged shard that this process has met."""
-        self._patience = patience
+        self._root, self._patience = root.removeprefix("local:"), patience
         self._checked: dict[int, tuple[int, int, int]] = {}
         self._failed: dict[str, str] = {}
         self._source: Any = None
@@ -67,6 +72,26 @@ class PyTreeLoader(item_loader.PyTreeLoader):
         """Whether the index has the checksums of all shards."""
         return all(CHECKSUM in chunk for chunk in self._chunks)
 
+    def patiently(self, read: Callable[[], T]) -> T:
+        """Returns the result of a function that reads from the folder or store; waits while that is away."""
+        # A store's errors are of any class.
+        return self._patience.read(read, self._root, errors=Exception, is_away=self._is_away)
+
+    def check_present(self) -> None:
+        """Raises FileNotFoundError if the folder is away; litdata would create an empty one."""
+        if self._is_folder and not os.path.isfile(os.path.join(self._root, INDEX)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._root)
+
+    @property
+    def _is_folder(self) -> bool:
+        return "://" not in self._root
+
+    def _is_away(self, error: Exception) -> bool:
+        if self._is_folder:
+            return not os.path.isfile(os.path.join(self._root, INDEX))  # also an empty folder: an unmounted disk
+        text = f"{type(error).__name__} {error}"
+        return not isinstance(error, FileNotFoundError) and not any(part in text for part in _PERMANENT)
+
     def fetch_with(self, config: Any) -> None:
         """Sets the litdata config of this process, whose downloads report errors here instead of ending its thread."""
         downloader, self._folder = config._downloader, config._cache_dir
@@ -78,13 +103,11 @@ class PyTreeLoader(item_loader.PyTreeLoader):
 
         def download(shard: int) -> None:
             name = self.name(shard)
-            local, remote = os.path.join(config._cache_dir, name), config._remote_dir.removeprefix("local:")
-            is_away = (lambda _: is_folder_away(remote)) if "://" not in remote else _may_come_back
+            local = os.path.join(config._cache_dir, name)
             try:
-                # A store's errors are of any class.
-                self._patience.read(lambda: fetch(shard), remote, errors=Exception, is_away=is_away)
+                self.patiently(lambda: fetch(shard))
             except Exception as error:
-                missing = "://" not in remote and not is_folder_away(remote)
+                missing = self._is_folder and not self._is_away(error)
                 self._failed[name] = "is missing" if missing else f"cannot be fetched ({_first_line(error)})"
                 return
             self._failed.pop(name, None)
@@ -160,7 +183,7 @@ class PyTreeLoader(item_loader.PyTreeLoader):
         """Describes why a shard cannot be read, in words that follow its name; None if it is whole."""
         try:
             if self._source is None:
-                return self._patience.read(lambda: self._file_problem(shard, path, num_bytes), os.path.dirname(path))
+                return self.patiently(lambda: self._file_problem(shard, path, num_bytes))
             with suppress(FileNotFoundError):
                 if self._file_problem(shard, path, num_bytes):
                     self._fetch_again(shard, path, num_bytes)
@@ -206,11 +229,6 @@ def _crc32(path: str) -> int:
         while block := file.read(_BLOCK):
             value = zlib.crc32(block, value)
     return value
-
-
-def _may_come_back(error: Exception) -> bool:
-    text = f"{type(error).__name__} {error}"
-    return not isinstance(error, FileNotFoundError) and not any(part in text for part in _NOT_FOUND)
 
 
 def _first_line(error: Exception) -> str:

@@ -131,7 +131,7 @@ class BrokenImagesHook(Hook):
         self._met |= found
         if is_main_process():
             _extend(_list_of(runner), found)
-        count, total = sum(one.count for one in self._met.values()), count_images(runner.train_dataloader)
+        count, total = sum(one.num_images for one in self._met.values()), count_images(runner.train_dataloader)
         text = f"{count} of {total} images ({count / total:.2%}) cannot be read; {_list_of(runner)} lists them"
         if count < self.min_images or count <= self.max_share * total:
             runner.logger.warning(f"{text}. Others are used instead.")
