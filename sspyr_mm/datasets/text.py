@@ -41,16 +41,14 @@ def read_lines(path: str | os.PathLike[str], *, errors: str = "strict") -> list[
     """
     # Not splitlines(), which also breaks lines at characters that a file name may contain.
     raw = read_text(path, errors=errors).split("\n")
-    for number, line in enumerate(raw, 1):
+    number = next((number for number, line in enumerate(raw, 1) if len(line) > MAX_LINE or "\0" in line), None)
+    if number is not None:
+        place, line = f"{printable(path)}, line {number}", raw[number - 1]
         if "\0" in line:
-            raise ValueError(
-                f"{printable(path)}, line {number}: contains a NUL byte; save the list again as UTF-8 text"
-            )
-        if len(line) > MAX_LINE:
-            raise ValueError(
-                f"{printable(path)}, line {number}: {len(line)} characters, more than the limit of {MAX_LINE}; write "
-                "one path or name per line"
-            )
+            raise ValueError(f"{place}: contains a NUL byte; save the list again as UTF-8 text")
+        raise ValueError(
+            f"{place}: {len(line)} characters, more than the limit of {MAX_LINE}; write one path or name per line"
+        )
     return [line for one in raw if (line := one.strip())]
 
 

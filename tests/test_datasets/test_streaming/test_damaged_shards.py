@@ -89,7 +89,7 @@ def epoch_of(root, num_workers=0, *, done=0, **options):
     return [(r["sample_idx"], r["img_path"], r["img"].tobytes()) for batch in loader for r in batch], dataset
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_damaged_shard_is_reported_and_its_images_are_replaced(shards, fault, num_workers):
     whole, _ = epoch_of(shards, num_workers)
@@ -140,7 +140,7 @@ def test_damaged_copy_in_the_cache_is_fetched_again(shards, tmp_path, fault):
     assert not (shards / "broken").exists()
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
 def test_interrupted_epoch_with_damage_continues_exactly(shards, num_workers):
     """A damaged shard, and, in shards without checksums, damaged images."""
     without_checksums(shards)
@@ -150,7 +150,7 @@ def test_interrupted_epoch_with_damage_continues_exactly(shards, num_workers):
         data[-300:] = bytes(300)  # the last image, which keeps its name
         (shards / chunk["filename"]).write_bytes(data)
     whole, _ = epoch_of(shards, num_workers)
-    for done in range(1, NUM_IMAGES // BATCH):
+    for done in range(1, NUM_IMAGES // BATCH, 2 if num_workers else 1):
         assert epoch_of(shards, num_workers, done=done)[0] == whole[done * BATCH :], done
     reasons = {one.reason for one in read_appended(shards / "broken", 0)[0]}
     assert any("cannot be parsed" in reason for reason in reasons)

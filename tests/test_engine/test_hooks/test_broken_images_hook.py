@@ -34,7 +34,7 @@ def workers(count):
     return {"train_dataloader.num_workers": count, "train_dataloader.persistent_workers": False}
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_each_broken_image_is_listed_once(config, damaged, tmp_path, log, num_workers):
     options = {PATH: str(damaged), "train_cfg.max_epochs": 3, **workers(num_workers)}
     train(config, tmp_path, options)
@@ -85,7 +85,8 @@ def test_run_with_too_many_broken_images_stops(config, damaged, tmp_path):
     options = {PATH: str(damaged), "train_cfg.max_epochs": 3}
     message = (
         rf"^[345] of {NUM_IMAGES} images \([\d.]+%\) cannot be read; {tmp_path}/broken_images\.txt lists them\. "
-        r"That is more than 1\.00%: repair or remove them and resume, or allow more \(.*broken_images\.max_share=SHARE\)$"
+        r"That is more than 1\.00%: repair or remove them and resume, or allow more "
+        r"\(.*broken_images\.max_share=SHARE\)$"
     )
     with pytest.raises(UnreadableImageError, match=message):
         train(config, tmp_path, options)
@@ -95,7 +96,7 @@ def test_run_with_too_many_broken_images_stops(config, damaged, tmp_path):
     assert len(listed(tmp_path)) == 5
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_damaged_shard_counts_as_its_images(config, images, tmp_path, num_workers):
     shards = tmp_path / "shards"
     assert not pack(UnlabelledImages(str(images)).list_images(), str(shards), shard_bytes=8000, num_workers=1)
