@@ -79,7 +79,7 @@ def stated_size(data: bytes) -> tuple[int, int]:
         return numbers(18, 2 if data[14] == 12 else 4, "little")
     if kind == "JP2":
         at = head.find(b"ihdr")
-        return numbers(at + 4, 4, "big") if at > 0 else numbers(8, 4, "big")
+        return numbers(at + 4, 4, "big")[::-1] if at > 0 else numbers(8, 4, "big")
     if found := _TEXT_SIZES[kind].search(head) if kind in _TEXT_SIZES else None:
         return int(found[1]), int(found[2])
     return 0, 0

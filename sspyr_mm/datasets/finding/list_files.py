@@ -75,7 +75,7 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
     num_missing, first = len(paths) - len(kept), paths[present.index(0)]
     found = (
         f"{printable(source)} lists {len(paths)} images, of which {num_missing} are missing, such as "
-        f"{printable(first)} ({_what_is(first)})"
+        f"{printable(first):.300} ({_what_is(first)})"
     )
     if num_missing > max_missing * len(paths):
         raise FileNotFoundError(

@@ -125,10 +125,23 @@ def flatness(image: np.ndarray) -> str | None:
 
 def imdecode(data: bytes, mode: int) -> np.ndarray | None:
     """Decodes with OpenCV and a flag ``cv2.IMREAD_*``; None if OpenCV cannot read the file."""
+    if not _has_possible_chunks(data):
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:  # for example, a header with more pixels than OpenCV allows
         return None
+
+
+def _has_possible_chunks(data: bytes) -> bool:
+    """Returns False for a PNG with a chunk longer than the file: OpenCV allocates it, up to 4 GB, before it reads."""
+    at = 8
+    while data[:4] == b"\x89PNG" and at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 8 + length > len(data):
+            return False
+        at += 12 + length
+    return True
 
 
 def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bool:

@@ -94,6 +94,21 @@ def test_shards_in_a_store_equal_shards_on_a_disk(store, bucket, images, tmp_pat
         assert (images / name).read_bytes() == data
 
 
+def test_missing_shard_of_a_store_is_replaced(store, bucket, images, tmp_path, capfd):
+    options = {"endpoint_url": store.url}
+    url = f"s3://{bucket}/shards"
+    paths = UnlabelledImages(str(images)).list_images()
+    assert not pack(paths, url, shard_bytes=8000, num_workers=1, storage_options=options)
+    client = boto3.client("s3", endpoint_url=store.url)
+    client.delete_object(Bucket=bucket, Key="shards/chunk-0-1.bin")
+    dataset = StreamedImages(url, pipeline=[item], cache_dir=str(tmp_path / "cache"), storage_options=options)
+    found = epoch_of(dataset)
+    assert len(found) == NUM_IMAGES and len({name for _, name, _ in found}) < NUM_IMAGES
+    captured = "".join(capfd.readouterr())
+    assert captured.count("Skipped shard chunk-0-1.bin") == 1 and "it cannot be fetched (" in captured
+    assert "Traceback" not in captured
+
+
 @pytest.mark.parametrize(
     ("refused", "facts"),
     [
