@@ -14,6 +14,7 @@ from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from sspyr_mm.datasets.finding import ImageFinder, drop_missing, read_list
+from sspyr_mm.datasets.finding.list_files import is_url
 from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.datasets.streaming.streamed import StreamedImages
@@ -189,13 +190,13 @@ class UnlabelledImages(BaseDataset):
     def _check_urls(self, paths: list[str], source: Path) -> None:
         """Raises ValueError for a URL that the pipeline cannot read."""
         load = self._loader
-        first = {path.partition("://")[0]: path for path in reversed(paths) if "://" in path}
+        first = {path.partition("://")[0]: path for path in reversed(paths) if "://" in path and is_url(path)}
         for path in first.values():
             try:
                 fileio.get_file_backend(path, backend_args=load.backend_args if load else None)
             except Exception as error:  # each backend raises its own: a missing package, an unknown prefix
                 raise ValueError(
-                    f"{line_with(source, path)}: {printable(path):.200} cannot be read ({_first_line(error)}): "
+                    f"{line_with(source, path)}: {printable(path):.200} cannot be read ({_reason(error):.200}): "
                     "download the images, pack them (python -m sspyr_mm pack), or set backend_args of LoadRGBImage in "
                     "train_dataloader.dataset.pipeline"
                 ) from error
@@ -230,5 +231,5 @@ def data_notices(dataset: Any) -> list[str]:
     return notices
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+def _reason(error: Exception) -> str:
+    return printable((str(error) or type(error).__name__).splitlines()[0])

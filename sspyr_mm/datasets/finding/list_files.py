@@ -85,6 +85,11 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
     return kept, f"{found}; the other {len(kept)} are used"
 
 
+def is_url(path: str) -> bool:
+    """Returns whether a path of a list names a server or store."""
+    return _URL.match(path) is not None
+
+
 def _what_is(path: str) -> str:
     if os.path.isdir(path):
         return "is a folder"
@@ -104,7 +109,7 @@ def _present(paths: Sequence[str]) -> bytearray:
     present = bytearray(len(paths))
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
-        if _URL.match(path):
+        if is_url(path):
             present[index] = 1
         else:
             by_folder[os.path.dirname(path)].append(index)
