@@ -20,6 +20,8 @@ from sspyr_mm.datasets.streaming.shards import INDEX
 T = TypeVar("T")
 
 _BLOCK = 1 << 20
+_FETCH_S = 120
+"""Time in which another process fetches a shard, in seconds."""
 _PERMANENT = ("404", "NoSuchKey", "NotFound", "403", "AccessDenied")
 """Parts of the errors of object stores that waiting does not change."""
 
@@ -105,7 +107,7 @@ class PyTreeLoader(item_loader.PyTreeLoader):
             name = self.name(shard)
             local = os.path.join(config._cache_dir, name)
             try:
-                self.patiently(lambda: fetch(shard))
+                self.patiently(lambda: _fetch_file(lambda: fetch(shard), local))
             except Exception as error:
                 missing = self._is_folder and not self._is_away(error)
                 self._failed[name] = "is missing" if missing else f"cannot be fetched ({_first_line(error)})"
@@ -213,6 +215,16 @@ class PyTreeLoader(item_loader.PyTreeLoader):
             return "has changed since it was packed (its checksum differs)"
         self._checked[shard] = state
         return None
+
+
+def _fetch_file(fetch: Callable[[], None], local: str) -> None:
+    """Fetches a file; raises FileNotFoundError if there is none, which litdata's downloads of S3 and R2 suppress."""
+    fetch()
+    if not os.path.exists(local):
+        with FileLock(f"{local}.lock", timeout=_FETCH_S):  # another process may be fetching it: litdata does not wait
+            pass
+        if not os.path.exists(local):
+            raise FileNotFoundError("there is no such file")
 
 
 def _size_problem(found: os.stat_result, num_bytes: int) -> str | None:
