@@ -1,10 +1,11 @@
-"""Atomic file writes, locks of folders, the folder of configs, and names in messages."""
+"""Reading of regular files, atomic writes, locks of folders, the folder of configs, and names in messages."""
 
 import errno
 import json
 import os
 import platform
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,25 @@ if sys.platform != "win32":
 
 _LEFT_OVER_AFTER = 3600.0
 """Age of an abandoned partial file, in seconds; no write takes as long."""
+
+
+def read_regular(path: str | os.PathLike[str], *, max_bytes: int | None = None, first: int | None = None) -> bytes:
+    """Reads a regular file, or its ``first`` bytes; never waits and never reads more than the file's size.
+
+    A file of size 0 is not read: those of ``/proc`` have that size and may be endless.
+    Raises OSError for a pipe, socket or device, and for a file of more than ``max_bytes``.
+    """
+    # O_NONBLOCK: opening a pipe would wait for its other end.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("a pipe, socket or device, not a regular file")
+        if max_bytes is not None and found.st_size > max_bytes:
+            raise OSError(f"{found.st_size} bytes, more than the limit of {max_bytes}")
+        data = file.read(found.st_size if first is None else min(first, found.st_size)) if found.st_size else b""
+        if data is None:
+            raise OSError("a file that holds back its contents")
+        return data
 
 
 def configs_dir() -> Path:

@@ -187,7 +187,7 @@ def main() -> None:
     except UnwritableError as error:
         print(f"train: {error.strerror}", file=sys.stderr)
         sys.exit(1 if started.reached else 2)
-    except (AssertionError, FileNotFoundError, TypeError, ValueError) as error:
+    except (AssertionError, FileNotFoundError, PermissionError, TypeError, ValueError) as error:
         if started.reached or not is_about_settings(error):
             raise
         print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)

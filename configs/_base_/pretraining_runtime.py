@@ -10,6 +10,7 @@ default_hooks = dict(
     pyramid_link=dict(type="PyramidLinkHook"),
     view_seed=dict(type="ViewSeedHook"),
     data_check=dict(type="DataCheckHook"),
+    broken_images=dict(type="BrokenImagesHook"),
     loss_watch=dict(type="LossWatchHook"),
     throughput=dict(type="ThroughputHook"),
     divergence=dict(type="DivergenceHook"),

@@ -240,6 +240,7 @@ def check_data(path: str) -> Finding:
     """Lists images and decodes some of them, like training does."""
     try:
         from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
+        from sspyr_mm.files import printable
     except Exception as error:
         return Finding(path, PROBLEM, f"not checked: {_last_line(error)}", "fix the installed packages first")
     try:
@@ -252,7 +253,7 @@ def check_data(path: str) -> Finding:
     if not bad:
         return Finding(path, OK, f"{len(paths)} images, {len(tried)} tried and decoded")
     level = PROBLEM if len(bad) == len(tried) else NOTE
-    found = f"{len(paths)} images; {len(bad)} of {len(tried)} tried can't be decoded: {bad[0]}"
+    found = f"{len(paths)} images; {len(bad)} of {len(tried)} tried can't be decoded: {printable(bad[0])}"
     remedy = "check that the copy is complete; remove or replace such files (training skips each of them)"
     return Finding(path, level, found, remedy)
 

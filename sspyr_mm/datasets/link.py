@@ -1,6 +1,7 @@
-"""Passes the views of the model, the seed of the run and the epoch to the transforms of a data set."""
+"""Passes the views of the model, the seed, the epoch and the list of broken images to the parts of a data set."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -36,6 +37,16 @@ def set_views(dataset: Any, views: ViewsSpec) -> None:
     for transform in _transforms(dataset):
         if isinstance(transform, (LoadRGBImage, PyramidViewTransform)):
             transform.set_views(views)
+
+
+def record_broken(dataset: Any, file: Path) -> None:
+    """Makes a data set append the images and shards that it cannot read to a file; called before workers are started.
+
+    :func:`sspyr_mm.datasets.broken.read_appended` reads the file.
+    """
+    for part in (dataset, *_transforms(dataset)):
+        if isinstance(part, (LoadRGBImage, StreamedImages)):
+            part.broken.append_to(file)
 
 
 def set_epoch(dataset: Any, epoch: int, *, seed: int) -> None:

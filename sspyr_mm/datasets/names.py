@@ -124,7 +124,7 @@ def find_coco_images(annotations: Path, names: Sequence[str], folder: str = "") 
     if paths or not names:
         return paths
     raise FileNotFoundError(
-        f"The images of {annotations} were not found: no {names[0]} in {', '.join(map(str, places))}"
+        f"The images of {annotations} were not found: no {names[0]:.300} in {', '.join(map(str, places))}"
         f"{_near(names[0], places)}. Set data_prefix=dict(img_path=FOLDER), or image_root=FOLDER of a labelled set "
         "(for evaluate --train-images, --test-images)"
     )

@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mmengine.fileio as fileio
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from sspyr_mm.datasets.finding import ImageFinder, drop_missing, read_list
+from sspyr_mm.datasets.finding.list_files import is_url
 from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.streaming.shards import is_packed
-from sspyr_mm.datasets.text import read_text
+from sspyr_mm.datasets.streaming.streamed import StreamedImages
+from sspyr_mm.datasets.text import MAX_LINE, line_with, read_text
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.datasets.transforms.loading import LoadRGBImage
 from sspyr_mm.datasets.transforms.pixel_values import flatness
@@ -141,14 +144,14 @@ class UnlabelledImages(BaseDataset):
         )
 
     def _list_root(self, root: Path, finder: ImageFinder) -> list[str]:
-        if root.is_dir():
+        if os.path.isdir(root):  # not Path.is_dir, which raises PermissionError
             return finder.find(root / self.img_prefix)
-        if not root.exists():
+        if not os.path.exists(root):
             raise FileNotFoundError(
-                f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json "
-                "(tools/train.py --data-root PATH)"
+                f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json, "
+                "in a folder that this user may read (tools/train.py --data-root PATH)"
             )
-        suffix = root.suffix.lower() if root.is_file() else ""  # a pipe may never end
+        suffix = root.suffix.lower() if os.path.isfile(root) else ""  # a pipe may never end
         if suffix == ".json":
             paths = self._list_coco(root)
             remedy = "add the missing files, or set data_prefix=dict(img_path=FOLDER)"
@@ -161,6 +164,7 @@ class UnlabelledImages(BaseDataset):
                 f"data_root {printable(root)} is neither a folder nor a regular file that is a .txt or .lst list or a "
                 "COCO .json: give one of these"
             )
+        self._check_urls(paths, root)
         paths, notice = drop_missing(paths, root, max_missing=self.max_missing, remedy=remedy)
         self.notices += [notice] if notice else []
         return paths
@@ -169,22 +173,46 @@ class UnlabelledImages(BaseDataset):
         try:
             images = json.loads(read_text(root))["images"]
             names = [image["file_name"] for image in images]
-            if wrong := [repr(name) for name in names if not isinstance(name, str)]:
-                raise TypeError(f"file_name must be text, got {wrong[0]}: put it in quotes")
+            for number, name in enumerate(names):
+                if not isinstance(name, str):
+                    raise TypeError(f"file_name must be text, got {name!r:.40}: put it in quotes")
+                if not name or "\0" in name or len(name) > MAX_LINE:
+                    raise ValueError(
+                        f"images[{number}].file_name is no path: it is empty, contains a NUL byte, or has more than "
+                        f"{MAX_LINE} characters"
+                    )
+        except RecursionError as error:
+            raise ValueError(f"{printable(root)} is not a COCO json: its lists are nested too deeply") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
         return find_coco_images(root, names, self.img_prefix)
+
+    def _check_urls(self, paths: list[str], source: Path) -> None:
+        """Raises ValueError for a URL that the pipeline cannot read."""
+        load = self._loader
+        first = {path.partition("://")[0]: path for path in reversed(paths) if "://" in path and is_url(path)}
+        for path in first.values():
+            try:
+                fileio.get_file_backend(path, backend_args=load.backend_args if load else None)
+            except Exception as error:  # each backend raises its own: a missing package, an unknown prefix
+                raise ValueError(
+                    f"{line_with(source, path)}: {printable(path):.200} cannot be read ({_reason(error):.200}): "
+                    "download the images, pack them (python -m sspyr_mm pack), or set backend_args of LoadRGBImage in "
+                    "train_dataloader.dataset.pipeline"
+                ) from error
+
+    @property
+    def _loader(self) -> LoadRGBImage | None:
+        return next((step for step in self.pipeline.transforms if isinstance(step, LoadRGBImage)), None)
 
 
 def data_notices(dataset: Any) -> list[str]:
     """Returns lines about skipped files, missing images, and images that are constant or nearly black.
 
-    Only :class:`UnlabelledImages` have notices; a sample of their images is loaded.
+    Only :class:`UnlabelledImages`, of which a sample is loaded, and :class:`StreamedImages` have notices.
     """
-    if not isinstance(dataset, UnlabelledImages):
-        return []
-    notices = list(dataset.notices)
-    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadRGBImage)), None)
+    notices = list(dataset.notices) if isinstance(dataset, (UnlabelledImages, StreamedImages)) else []
+    load = dataset._loader if isinstance(dataset, UnlabelledImages) else None
     if load is None:
         return notices
     found, tried = [], 0
@@ -201,3 +229,7 @@ def data_notices(dataset: Any) -> list[str]:
             "HIGH) of LoadRGBImage in train_dataloader.dataset.pipeline"
         )
     return notices
+
+
+def _reason(error: Exception) -> str:
+    return printable((str(error) or type(error).__name__).splitlines()[0])

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,10 +26,10 @@ def set_data_root(cfg: Config, data_root: str) -> None:
         FileNotFoundError: If ``data_root`` does not exist.
         ValueError: If the config has no training set, or labelled images, which also need a validation set.
     """
-    if not is_url(data_root) and not Path(data_root).exists():
+    if not is_url(data_root) and not os.path.exists(data_root):  # not Path.exists, which raises PermissionError
         raise FileNotFoundError(
-            f"--data-root: {data_root!r} does not exist (in {os.getcwd()}); give a folder of "
-            "images, a list file, a COCO json, or the output of `python -m sspyr_mm pack`"
+            f"--data-root: {data_root!r} does not exist, or this user may not read its folder (in {os.getcwd()}); "
+            "give a folder of images, a list file, a COCO json, or the output of `python -m sspyr_mm pack`"
         )
     dataset = (cfg.get("train_dataloader") or {}).get("dataset")
     if not isinstance(dataset, dict):

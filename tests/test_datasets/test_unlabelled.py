@@ -3,15 +3,19 @@
 import json
 import os
 import re
+import tempfile
 import tracemalloc
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from torch.utils.data import DataLoader
 
 from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
+from sspyr_mm.engine.config import set_data_root
 
 
 def image_file(path, value=0):
@@ -278,15 +282,35 @@ def test_unreadable_folder_is_reported(tmp_path, monkeypatch, locked):
         UnlabelledImages(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_folder_without_permissions_is_reported(tmp_path):
-    image_file(tmp_path / "sub/b.png")
-    (tmp_path / "sub").chmod(0)
-    try:
-        with pytest.raises(PermissionError, match=r"sub: grant this user read access"):
-            UnlabelledImages(tmp_path)
-    finally:
-        (tmp_path / "sub").chmod(0o755)
+@pytest.fixture
+def closed_folder():
+    """A folder without permissions, in one that has them; root, who reads every folder, becomes another user."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as root:
+        os.chmod(root, 0o755)
+        closed = Path(root, "closed")
+        image_file(closed / "sub/b.png")
+        closed.chmod(0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield closed
+        finally:
+            os.seteuid(user)
+            closed.chmod(0o755)
+
+
+def test_folder_without_permissions_is_reported(closed_folder):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type="UnlabelledImages"))))
+    set_data_root(cfg, str(closed_folder))  # asks for an index of shards
+    message = rf"^Cannot read {closed_folder}: grant this user read access \(chmod u\+rx\)$"
+    for root in (closed_folder, closed_folder.parent):
+        with pytest.raises(PermissionError, match=message):
+            UnlabelledImages(str(root))
+    with pytest.raises(FileNotFoundError, match=r"sub does not exist: .* in a folder that this user may read"):
+        UnlabelledImages(str(closed_folder / "sub"))
+    with pytest.raises(FileNotFoundError, match="sub' does not exist, or this user may not read its folder"):
+        set_data_root(cfg, str(closed_folder / "sub"))
 
 
 LOAD = [LoadRGBImage()]

@@ -1,5 +1,6 @@
 """tools/train.py: wrong settings end with a message, later errors with a traceback."""
 
+import os
 import runpy
 import shutil
 import time
@@ -51,6 +52,25 @@ def test_error_before_training_ends_with_a_message(tmp_path, data, option, messa
     (tmp_path / "ids.txt").write_text("1\n999\n")
     option = option.replace("ids.txt", str(tmp_path / "ids.txt"))
     result = train(tmp_path, "--cfg-options", *SMALL, *data, weights, option)
+    last = result.stderr.strip().splitlines()[-1]
+    assert result.returncode == 2 and last.startswith("train: ") and message in last
+    assert "Traceback" not in result.stderr
+
+
+def test_folder_without_permissions_is_reported_in_one_line(tmp_path, monkeypatch):
+    """root can read every folder, so the system call is patched."""
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def scandir(path="."):
+        if str(path) == str(tmp_path / "closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    config = ROOT / "configs/ssprl/r18_small_50e.py"
+    result = train(tmp_path / "work", "--data-root", tmp_path / "closed", config=config)
+    message = f"Cannot read {tmp_path}/closed: grant this user read access (chmod u+rx)"
     last = result.stderr.strip().splitlines()[-1]
     assert result.returncode == 2 and last.startswith("train: ") and message in last
     assert "Traceback" not in result.stderr

@@ -1,7 +1,9 @@
-"""File formats, detected by first bytes and by extension."""
+"""File formats, detected by first bytes and by extension, and image sizes in headers."""
 
 import functools
 import importlib
+import re
+from typing import Literal
 
 from PIL import Image
 
@@ -21,6 +23,10 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
 }
 """Brands in the first box of a file of the ISO base media format."""
+_TEXT_SIZES = {
+    "HDR": re.compile(rb"\n[-+][XY] +(\d{1,9}) +[-+][XY] +(\d{1,9})\s"),
+    "PNM": re.compile(rb"(?:P[1-6Ff]\s+(?:#[^\n]*\n\s*)*|WIDTH +)(\d{1,9})\s+(?:HEIGHT +)?(\d{1,9})\s"),
+}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 # fmt: off
@@ -54,6 +60,29 @@ def image_kind(head: bytes) -> str | None:
     if head[:1] == b"P" and head[1:2] in b"1234567Ff" and head[2:3] in (b"\n", b"\r", b" ", b"\t"):
         return "PNM"
     return None
+
+
+def stated_size(data: bytes) -> tuple[int, int]:
+    """Returns width and height in the header of a PNG, BMP, JPEG 2000, HDR or PNM; (0, 0) if none is found.
+
+    For files that Pillow cannot open, and OpenCV, which does not return the size before it decodes, perhaps can.
+    """
+
+    def numbers(start: int, width: int, order: Literal["little", "big"]) -> tuple[int, int]:
+        first, second = (int.from_bytes(data[at : at + width], order, signed=True) for at in (start, start + width))
+        return abs(first), abs(second)
+
+    kind, head = image_kind(data), data[:4096]
+    if kind == "PNG":
+        return numbers(16, 4, "big")
+    if kind == "BMP":
+        return numbers(18, 2 if data[14] == 12 else 4, "little")
+    if kind == "JP2":
+        at = head.find(b"ihdr")
+        return numbers(at + 4, 4, "big")[::-1] if at > 0 else numbers(8, 4, "big")
+    if found := _TEXT_SIZES[kind].search(head) if kind in _TEXT_SIZES else None:
+        return int(found[1]), int(found[2])
+    return 0, 0
 
 
 @functools.cache

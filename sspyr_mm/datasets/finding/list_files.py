@@ -75,7 +75,7 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
     num_missing, first = len(paths) - len(kept), paths[present.index(0)]
     found = (
         f"{printable(source)} lists {len(paths)} images, of which {num_missing} are missing, such as "
-        f"{printable(first)} ({'is a folder' if os.path.isdir(first) else 'does not exist'})"
+        f"{printable(first):.300} ({_what_is(first)})"
     )
     if num_missing > max_missing * len(paths):
         raise FileNotFoundError(
@@ -83,6 +83,17 @@ def drop_missing(paths: list[str], source: Path, *, max_missing: float, remedy: 
             "(--cfg-options train_dataloader.dataset.max_missing=SHARE)"
         )
     return kept, f"{found}; the other {len(kept)} are used"
+
+
+def is_url(path: str) -> bool:
+    """Returns whether a path of a list names a server or store."""
+    return _URL.match(path) is not None
+
+
+def _what_is(path: str) -> str:
+    if os.path.isdir(path):
+        return "is a folder"
+    return "is a pipe, socket or device" if os.path.exists(path) else "does not exist"
 
 
 def require_files(paths: Sequence[str], source: str | os.PathLike[str], remedy: str = "add them") -> None:
@@ -98,7 +109,7 @@ def _present(paths: Sequence[str]) -> bytearray:
     present = bytearray(len(paths))
     by_folder: dict[str, list[int]] = defaultdict(list)
     for index, path in enumerate(paths):
-        if _URL.match(path):
+        if is_url(path):
             present[index] = 1
         else:
             by_folder[os.path.dirname(path)].append(index)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sspyr_mm.datasets.finding.file_kinds import IMAGE_SUFFIXES, NUM_BYTES, OTHER_SUFFIXES, image_kind, missing_reader
-from sspyr_mm.files import printable
+from sspyr_mm.files import printable, read_regular
 
 # fmt: off
 _SERVER_FOLDERS = {
@@ -76,8 +76,8 @@ class ImageFinder:
         if tried >= _TRIALS and images in (0, tried):
             return images > 0
         head = b""
-        with suppress(OSError), open(path, "rb", buffering=0) as file:
-            head = file.read(NUM_BYTES)
+        with suppress(OSError):
+            head = read_regular(path, first=NUM_BYTES)
         kind = image_kind(head)
         is_image = kind is not None and missing_reader(f".{kind.lower()}") is None
         counts[:] = [images + is_image, tried + 1]

@@ -1,8 +1,10 @@
 """Import of litdata 0.2.76, and patches of it, each limited to a ``with`` block."""
 
+import functools
 import multiprocessing
 import os
 import signal
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -94,6 +96,30 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
         if interrupted:  # again: Python ignores an exception that is raised while a process forks
             raise KeyboardInterrupt
+
+
+CHECKSUM = "crc32"
+"""Key of a shard's checksum in the index."""
+
+
+def add_checksums() -> None:
+    """Adds the CRC-32 of each shard to its entry in the index; called in a process that packs, for its lifetime.
+
+    litdata 0.2.76 writes no checksums. zlib's CRC-32 is in the standard library, reads 1.4 GB/s, and misses one of
+    four billion random changes; it is no protection against changes on purpose.
+    """
+    from litdata.streaming.writer import BinaryWriter
+
+    create = BinaryWriter._create_chunk
+    if hasattr(create, "__wrapped__"):
+        return
+
+    @functools.wraps(create)
+    def with_checksum(self: Any, on_done: bool = False) -> tuple[bytes, bool, dict[str, Any]]:
+        data, nested, info = create(self, on_done)
+        return data, nested, {**info, CHECKSUM: zlib.crc32(data)}
+
+    BinaryWriter._create_chunk = with_checksum
 
 
 def worker_place(world_size: int, rank: int) -> Any:

@@ -13,11 +13,16 @@ from typing import Any
 
 import cv2
 
-from sspyr_mm.datasets.streaming.litdata_patches import http_allowed, import_litdata, litdata_settings
+from sspyr_mm.datasets.streaming.litdata_patches import (
+    add_checksums,
+    http_allowed,
+    import_litdata,
+    litdata_settings,
+)
 from sspyr_mm.datasets.transforms.decoding import decode_rgb, describe_problem
-from sspyr_mm.datasets.transforms.loading import read_file
+from sspyr_mm.datasets.transforms.loading import MAX_BYTES
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
-from sspyr_mm.files import printable
+from sspyr_mm.files import printable, read_regular
 from sspyr_mm.machine import num_cores
 
 INDEX = "index.json"
@@ -34,7 +39,8 @@ def is_url(path: str) -> bool:
 
 def is_packed(path: str) -> bool:
     """Returns whether a path contains shards: it is a URL, or a folder with shards and their index."""
-    return is_url(path) or ((Path(path) / INDEX).is_file() and any(Path(path).glob("chunk-*.bin")))
+    # os.path.isfile, not Path.is_file, which raises PermissionError.
+    return is_url(path) or (os.path.isfile(os.path.join(path, INDEX)) and any(Path(path).glob("chunk-*.bin")))
 
 
 class _Packer:
@@ -47,11 +53,12 @@ class _Packer:
 
     def __call__(self, index: int) -> Iterator[dict[str, Any]]:
         cv2.setNumThreads(0)  # its pool of threads does not survive a fork
+        add_checksums()
         path = self.paths[index]
         options = DecodeOptions()
         problem = None
         try:
-            data = read_file(path)
+            data = read_regular(path, max_bytes=MAX_BYTES)
             # Decoding at an eighth of the size still reads the whole file.
             if decode_rgb(data, reduction=8, options=options) is None:
                 problem = describe_problem(data, options)

@@ -1,18 +1,30 @@
 """Unlabelled images from packed shards on a disk, a file server or an object store."""
 
 import ast
+import itertools
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.dataset import Compose
+from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
 from torch.utils.data import IterableDataset
 
+from sspyr_mm.datasets.broken import Broken, BrokenRecord
+from sspyr_mm.datasets.finding.waiting import Patience
 from sspyr_mm.datasets.streaming.litdata_patches import http_allowed, import_litdata, worker_place
 from sspyr_mm.datasets.streaming.shards import INDEX, is_url
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
+
+if TYPE_CHECKING:
+    from sspyr_mm.datasets.streaming.whole_shards import Packed
+
+_WITHOUT_INDEX = 1 << 40
+"""Added to the position of an image whose index is lost: views depend on the sum, which no other image has."""
 
 
 @DATASETS.register_module()
@@ -26,6 +38,9 @@ class StreamedImages(IterableDataset):
     With N images and P processes, each process trains on N // P images per epoch, each at most once; the remainder
     changes with the epoch. Images of a shard are read close together, so packing shuffles them first.
 
+    Each shard is compared with its checksum when a process opens it first. A broken image, and each image of a damaged
+    shard, is replaced by another one, which depends on its position alone.
+
     Args:
         data_root: Folder of shards, or a URL: ``s3://``, ``gs://``, ``azure://``, ``r2://``; ``local:/mnt/slow`` copies
             the shards of a slow file server to ``cache_dir``.
@@ -35,11 +50,17 @@ class StreamedImages(IterableDataset):
         max_cache_size: Limit of the cache, e.g. ``"200GB"``; default: 75 % of the free space.
         storage_options: Options of the object store, e.g. ``dict(endpoint_url=...)``; access keys should be set in the
             environment instead.
+        max_refetch: Number of replacements that are tried for an unreadable image before an error is raised.
+        wait_s: Time to wait for a folder or store that is away, in seconds, >= 0.
+
+    Attributes:
+        notices: A line about shards without checksums; :class:`DataCheckHook` logs it.
+        broken: Damaged shards that this process has met.
 
     Raises:
         ImportError: If litdata is not installed.
         FileNotFoundError: If no shards are found at ``data_root``.
-        ValueError: If ``storage_options`` is neither a dict nor the text of one.
+        ValueError: If ``storage_options`` is neither a dict nor the text of one, or ``wait_s`` is negative.
     """
 
     metainfo: dict[str, Any] = {}
@@ -53,12 +74,22 @@ class StreamedImages(IterableDataset):
         cache_dir: str | None = None,
         max_cache_size: str | None = None,
         storage_options: dict | str | None = None,
+        max_refetch: int = 100,
+        wait_s: float = 60.0,
     ) -> None:
         self.data_root = str(data_root)
         self.pipeline = Compose(list(pipeline))
+        self.max_refetch = max_refetch
+        self.broken = BrokenRecord()
         self._storage_options = _as_options(storage_options)
+        import_litdata()
+        from sspyr_mm.datasets.streaming.whole_shards import PyTreeLoader  # needs litdata, which is optional
+
+        root = self.data_root if is_url(self.data_root) else str(Path(self.data_root).expanduser())
+        self._loader = PyTreeLoader(root, Patience(wait_s))
         self._stream = _open(
-            self.data_root,
+            root,
+            item_loader=self._loader,
             shuffle=shuffle,
             cache_dir=cache_dir,
             max_cache_size=max_cache_size,
@@ -66,6 +97,12 @@ class StreamedImages(IterableDataset):
             drop_last=True,
         )
         self._length = self._stream.get_len(1, 1)
+        self.notices: list[str] = []
+        if not self._loader.has_checksums:
+            self.notices.append(
+                f"{self.data_root} was packed without checksums: changed bytes in a shard are not detected. To add "
+                "them, pack the images again (python -m sspyr_mm pack)"
+            )
         #: Number of images of all processes; ``len()`` counts those of this process.
         self.num_images = len(self._stream.shuffler.cache)
         # (epoch, first worker), in shared memory, so that persistent workers see changes by the main process.
@@ -130,26 +167,46 @@ class StreamedImages(IterableDataset):
         Raises UnreadableImageError if no image can be read.
         """
         self._set_clock()
-        missing: list[int] = []
-        readable: dict[str, Any] = {}
         with http_allowed(self._storage_options):
-            for item in self._stream:
-                results = {"img_bytes": bytes(item["image"]), "img_path": item["name"]}
-                missing.append(int(item["index"]))
-                while missing:
-                    data = self.pipeline({**results, "sample_idx": missing[-1]})
-                    if data is None:
-                        break
-                    readable = results
-                    missing.pop()
-                    yield data
-        if missing and not readable:
-            raise UnreadableImageError(
-                f"None of the {len(missing)} image(s) of a worker can be read: see 'Skipped ...' above; pack "
-                f"{self.data_root} again from intact files (python -m sspyr_mm pack)"
+            try:
+                self._loader.patiently(self._begin)
+            except FileNotFoundError as error:
+                raise UnreadableImageError(
+                    f"{self.data_root} cannot be read ({error.strerror or error}), also after waiting (wait_s): make "
+                    "it available again, then resume"
+                ) from error
+            self._loader.fetch_with(self._stream.cache._reader.config)
+            for packed in iter(self._stream.__next__, None):
+                yield self._load(packed)
+
+    def _begin(self) -> None:
+        self._loader.check_present()
+        iter(self._stream)  # reads the index
+
+    def _load(self, packed: "Packed") -> dict[str, Any]:
+        index = packed.item["index"] if packed.item else _WITHOUT_INDEX + packed.position
+        candidates = itertools.chain([packed], self._loader.alternatives(packed))
+        for one in itertools.islice(candidates, 1 + self.max_refetch):
+            if one.item is None:
+                self._report(one.shard)
+                continue
+            results = {"img_bytes": bytes(one.item["image"]), "img_path": one.item["name"], "sample_idx": int(index)}
+            if (data := self.pipeline(results)) is not None:
+                return data
+        raise UnreadableImageError(
+            f"An image of {self.data_root} and {self.max_refetch} replacements cannot be read: see 'Skipped ...' "
+            "above; pack the images again from intact files (python -m sspyr_mm pack)"
+        )
+
+    def _report(self, shard: int) -> None:
+        name, problem = f"shard {self._loader.name(shard)}", self._loader.damaged[shard]
+        if self.broken.add(Broken(name, problem, self._loader.count(shard))):
+            print_log(
+                f"Skipped {name} of {self.data_root}: it {problem}. Other images are used instead of its "
+                f"{self._loader.count(shard)}; restore the file, or pack again.",
+                "current",
+                logging.WARNING,
             )
-        for index in missing:  # the last images have no next image as replacement
-            yield self.pipeline({**readable, "sample_idx": index})
 
     def _set_clock(self) -> None:
         """Applies the epoch of :meth:`start_epoch`, which a worker started earlier knows only from the clock."""
@@ -198,11 +255,10 @@ def _redistributed(begun: Mapping[str, Any], done: int) -> dict[str, Any]:
     }
 
 
-def _open(data_root: str, **options: Any) -> Any:
-    root = data_root if is_url(data_root) else str(Path(data_root).expanduser())
-    if not is_url(root) and not Path(root, INDEX).is_file():
+def _open(root: str, **options: Any) -> Any:
+    if not is_url(root) and not os.path.isfile(os.path.join(root, INDEX)):
         raise FileNotFoundError(
-            f"{data_root} contains no shards (no {INDEX}, which is written last): give a folder or URL written by "
+            f"{root} contains no shards (no {INDEX}, which is written last): give a folder or URL written by "
             "`python -m sspyr_mm pack IMAGES OUT`, or use UnlabelledImages for a folder of images"
         )
     litdata = import_litdata()
@@ -211,6 +267,6 @@ def _open(data_root: str, **options: Any) -> Any:
             return litdata.StreamingDataset(root, **options)
     except Exception as error:  # each store has its own exception classes
         raise FileNotFoundError(
-            f"No shards can be read at {data_root} ({type(error).__name__}: {error}): check the URL, the store's keys "
+            f"No shards can be read at {root} ({type(error).__name__}: {error}): check the URL, the store's keys "
             "in the environment, and that packing has finished"
         ) from error

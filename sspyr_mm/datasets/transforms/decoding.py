@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageOps
 from PIL.ExifTags import Base
 
-from sspyr_mm.datasets.finding.file_kinds import image_kind, register_heif
+from sspyr_mm.datasets.finding.file_kinds import image_kind, register_heif, stated_size
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions, blend, decode_deep, imdecode, is_deep, tiff_tags
 
 # OpenCV 4.11 and later decode to RGB, which saves a pass over the pixels.
@@ -92,6 +92,7 @@ def describe_problem(data: bytes, options: DecodeOptions) -> str:
         return "an empty file" if not data else f"only zeros ({len(data)} bytes)"
     height, width = jpeg_size(data) or (0, 0)
     if not height:
+        width, height = stated_size(data)
         with _quiet(), suppress(Exception):
             width, height = _open(data).size
     if height * width > options.max_pixels:
@@ -149,8 +150,11 @@ def _decode_other(data: bytes, options: DecodeOptions) -> np.ndarray | None:
         with suppress(Exception):
             opened = _open(data)
         tags = tiff_tags(data)
-        width, height = opened.size if opened else (tags.get(Base.ImageWidth, 0), tags.get(Base.ImageLength, 0))
-        if width * height > options.max_pixels:
+        if tags and not opened:
+            width, height = tags.get(Base.ImageWidth, 0), tags.get(Base.ImageLength, 0)
+        else:
+            width, height = opened.size if opened else stated_size(data)
+        if not 0 < width * height <= options.max_pixels:
             return None
         if is_deep(data, opened, tags):
             return decode_deep(data, opened, tags, options)

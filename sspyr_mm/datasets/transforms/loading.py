@@ -2,30 +2,23 @@
 
 import logging
 import os
-import stat
-import zlib
 from typing import Any
 
 import mmengine.fileio as fileio
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
 
+from sspyr_mm.datasets.broken import Broken, BrokenRecord
+from sspyr_mm.datasets.finding.waiting import Patience
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError, decode_rgb, describe_problem, jpeg_size
 from sspyr_mm.datasets.transforms.pixel_values import BACKGROUND, MAX_PIXELS, DecodeOptions, flatness
-from sspyr_mm.files import printable
+from sspyr_mm.files import printable, read_regular
 from sspyr_mm.views import ViewsSpec
 
-
-def read_file(path: str) -> bytes:
-    """Reads a regular local file; raises OSError for a pipe, socket or device, which may never end."""
-    # O_NONBLOCK: opening a pipe would wait for its other end.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0))) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("a pipe, socket or device, not a regular file")
-        return file.read()
+MAX_BYTES = 1_000_000_000
+"""Limit of bytes per file: more than 180 million pixels of 8-bit RGB without compression."""
 
 
 @TRANSFORMS.register_module()
@@ -38,8 +31,9 @@ class LoadRGBImage(BaseTransform):
     Large JPEGs are decoded at a half, a quarter or an eighth of their size if views are set (by
     :class:`PyramidLinkHook`) and their regions do not need a higher resolution: see :meth:`ViewsSpec.reduction`.
 
-    A broken file is reported once across workers and epochs, a disk error each time, and of images that are constant or
-    nearly black the first one.
+    A broken file is reported once across workers and epochs, and listed by :class:`BrokenImagesHook`; of images that
+    are constant or nearly black the first one is reported. A missing file is broken; if its folder is away, too, as
+    when a file server restarts, the folder is waited for.
 
     Args:
         backend_args: Arguments of mmengine's file client, for images that are not on a local disk.
@@ -50,9 +44,12 @@ class LoadRGBImage(BaseTransform):
             about zero after normalisation.
         max_pixels: Number of pixels above which an image counts as broken: the header of a small file can claim
             billions.
+        max_bytes: Size above which a file is not opened, in bytes; not applied to other backends.
+        wait_s: Time to wait for a folder that is away, in seconds, >= 0.
 
     Raises:
-        ValueError: If ``value_range`` or ``max_pixels`` is empty, or one of the options has a wrong type.
+        ValueError: If ``value_range`` or ``max_pixels`` is empty, ``wait_s`` is negative, or an option has a wrong
+            type.
     """
 
     def __init__(
@@ -63,13 +60,16 @@ class LoadRGBImage(BaseTransform):
         value_range: tuple[float, float] | None = None,
         background: tuple[int, int, int] = BACKGROUND,
         max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
+        wait_s: float = 60.0,
     ) -> None:
         self.backend_args = backend_args
         self.skip_broken = skip_broken
         self.options = DecodeOptions(value_range, background, max_pixels)
+        self.max_bytes = max_bytes
+        self.broken = BrokenRecord()
+        self._patience = Patience(wait_s)
         self._views: ViewsSpec | None = None
-        # In shared memory, so that a file is reported once across workers and epochs.
-        self._reported = torch.zeros(1 << 16, dtype=torch.uint8).share_memory_()
 
     def set_views(self, views: ViewsSpec) -> None:
         """Sets the views of the model, whose regions limit the reduction of JPEGs."""
@@ -82,7 +82,8 @@ class LoadRGBImage(BaseTransform):
 
     def _read(self, path: str) -> bytes:
         if self.backend_args is None and "://" not in path:
-            return read_file(path)  # mmengine would look for a backend each time
+            # mmengine would look for a backend each time
+            return self._patience.read(lambda: read_regular(path, max_bytes=self.max_bytes), os.path.dirname(path))
         return fileio.get(path, backend_args=self.backend_args)
 
     def peek(self, path: str) -> np.ndarray | None:
@@ -97,32 +98,27 @@ class LoadRGBImage(BaseTransform):
 
         Raises UnreadableImageError instead if ``skip_broken`` is False.
         """
-        path = once = printable(results["img_path"])
+        path = printable(results["img_path"])
         try:
             data = results["img_bytes"] if "img_bytes" in results else self._read(results["img_path"])
             image = self._decode(data)
             problem = describe_problem(data, self.options) if image is None else ""
         except OSError as error:
-            image, problem, once = None, error.strerror or str(error), ""
+            image, problem = None, error.strerror or str(error)
         if image is None:
             if not self.skip_broken:
                 raise UnreadableImageError(
                     f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
                 )
-            message = f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file."
-            self._warn(message, once=once)
+            if self.broken.add(Broken(path, problem)):
+                _warn(f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file.")
             return None
-        if kind := flatness(image):
-            self._warn(f"{path} is {kind}; further images of this kind are not reported.", once="flat")
+        if (kind := flatness(image)) and self.broken.is_new("flat"):
+            _warn(f"{path} is {kind}; further images of this kind are not reported.")
         shape = image.shape[:2]
         rest = {key: value for key, value in results.items() if key != "img_bytes"}
         return {**rest, "img": image, "ori_shape": shape, "img_shape": shape}
 
-    def _warn(self, message: str, *, once: str) -> None:
-        """Logs a warning, unless there was one with the same key ``once``; an empty key is always new."""
-        if once:
-            slot = zlib.crc32(once.encode("utf-8", "surrogatepass")) % len(self._reported)
-            if self._reported[slot]:
-                return
-            self._reported[slot] = 1
-        print_log(message, "current", logging.WARNING)
+
+def _warn(message: str) -> None:
+    print_log(message, "current", logging.WARNING)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ BACKGROUND = (124, 116, 104)
 """Mean colour of ImageNet, which is about zero after normalisation."""
 MAX_PIXELS = 180_000_000
 """Limit of pixels per image: 540 MB of RGB; Pillow's own limit is 179 million."""
+_BLOCK = 1 << 22
+"""Number of values that are converted at once."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,18 @@ def to_8_bits(
     if values.dtype == np.uint8:
         return values
     low, high = value_range or _range(values, white)
-    scaled = (np.nan_to_num(values, nan=low).astype(np.float64) - low) * (255 / max(high - low, 1e-12))
-    return (scaled.clip(0, 255) + 0.5).astype(np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    for rows in _blocks(values):
+        scaled = (np.nan_to_num(values[rows], nan=low).astype(np.float64) - low) * (255 / max(high - low, 1e-12))
+        result[rows] = (scaled.clip(0, 255) + 0.5).astype(np.uint8)
+    return result
+
+
+def _blocks(values: np.ndarray) -> Iterator[slice]:
+    """Yields slices of rows: intermediate floating point of a whole large image would take gigabytes."""
+    step = max(1, _BLOCK * len(values) // max(1, values.size))
+    for start in range(0, len(values), step):
+        yield slice(start, start + step)
 
 
 def _range(values: np.ndarray, white: int | None) -> tuple[float, float]:
@@ -89,9 +102,12 @@ def blend(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int
     """
     if alpha.min() == 255 or not alpha.any():
         return colour
-    weight = alpha[..., None].astype(np.float32) / 255
-    mixed = colour * weight + np.asarray(background, np.float32) * (1 - weight)
-    return (mixed + 0.5).astype(np.uint8)
+    result = np.empty_like(colour)
+    for rows in _blocks(colour):
+        weight = alpha[rows, :, None].astype(np.float32) / 255
+        mixed = colour[rows] * weight + np.asarray(background, np.float32) * (1 - weight)
+        result[rows] = (mixed + 0.5).astype(np.uint8)
+    return result
 
 
 def flatness(image: np.ndarray) -> str | None:
@@ -109,10 +125,23 @@ def flatness(image: np.ndarray) -> str | None:
 
 def imdecode(data: bytes, mode: int) -> np.ndarray | None:
     """Decodes with OpenCV and a flag ``cv2.IMREAD_*``; None if OpenCV cannot read the file."""
+    if not _has_possible_chunks(data):
+        return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     except cv2.error:  # for example, a header with more pixels than OpenCV allows
         return None
+
+
+def _has_possible_chunks(data: bytes) -> bool:
+    """Returns False for a PNG with a chunk longer than the file: OpenCV allocates it, up to 4 GB, before it reads."""
+    at = 8
+    while data[:4] == b"\x89PNG" and at + 8 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if at + 8 + length > len(data):
+            return False
+        at += 12 + length
+    return True
 
 
 def is_deep(data: bytes, opened: Image.Image | None, tags: dict[int, Any]) -> bool:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sspyr_mm.datasets import UnlabelledImages
+from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
 from sspyr_mm.datasets.finding import list_files
 
 NAMES = [f"image {i:02}.png" for i in range(24)]
@@ -76,8 +76,8 @@ def test_home_folder_and_file_names_that_start_with_a_hash_are_found(folder, mon
 
 
 def test_urls_are_kept(folder):
-    (folder / "list.txt").write_text("s3://bucket/a.png\nhttps://host/b.png\n")
-    assert UnlabelledImages(folder / "list.txt").list_images() == ["s3://bucket/a.png", "https://host/b.png"]
+    (folder / "list.txt").write_text("http://host/a.png\nhttps://host/b.png\n")
+    assert UnlabelledImages(folder / "list.txt").list_images() == ["http://host/a.png", "https://host/b.png"]
 
 
 def test_file_names_that_are_not_utf_8_are_found(folder):
@@ -138,3 +138,57 @@ def test_circular_link_does_not_hide_files(folder, monkeypatch):
 def test_max_missing_must_be_a_share(folder):
     with pytest.raises(ValueError, match=r"max_missing must be a share between 0 and 1, got 5"):
         UnlabelledImages(folder, max_missing=5)
+
+
+@pytest.mark.parametrize("missing", [0.05, 1.0])
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a\0b.png", "contains a NUL byte; save the list again as UTF-8 text"),
+        ("x" * 100_000, "100000 characters, more than the limit of 10000; write one path or name per line"),
+        ("s3://bucket/a.png", r"s3://bucket/a\.png cannot be read \(.*petrel.*\): download the images, pack them"),
+        ("gopher://host/a.png", r"gopher://host/a\.png cannot be read \(.*\): download the images"),
+    ],
+    ids=["NUL", "long", "s3", "gopher"],
+)
+def test_impossible_line_is_reported_with_its_number(folder, line, problem, missing):
+    (folder / "list.txt").write_text("\n".join(["# comment", "", *NAMES, line, NAMES[0]]))
+    with pytest.raises(ValueError, match=rf"list\.txt, line {len(NAMES) + 3}: {problem}") as error:
+        UnlabelledImages(folder / "list.txt", max_missing=missing)
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 600
+
+
+def test_url_of_a_given_backend_is_kept(folder):
+    (folder / "list.txt").write_text("s3://bucket/a.png\n")
+    load = LoadRGBImage(backend_args=dict(backend="http"))
+    assert found(folder / "list.txt", pipeline=[load])[0] == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["a\0b.png", "x" * 100_000, ""], ids=["NUL", "long", "empty"])
+def test_impossible_name_in_a_json_is_reported(folder, name):
+    images = [dict(file_name=one) for one in [*NAMES, name]]
+    (folder / "a.json").write_text(json.dumps(dict(images=images)))
+    with pytest.raises(
+        ValueError, match=rf"a\.json is not a COCO json: .*images\[{len(NAMES)}\]\.file_name is no path"
+    ):
+        UnlabelledImages(folder / "a.json")
+
+
+def test_url_in_a_json_is_reported(folder):
+    (folder / "a.json").write_text(json.dumps(dict(images=[dict(file_name="gopher://host/a.png")])))
+    with pytest.raises((ValueError, FileNotFoundError), match=r"a\.json.*gopher://host/a\.png"):
+        UnlabelledImages(folder / "a.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_deeply_nested_json_is_reported(folder, text):
+    (folder / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a\.json is not a COCO json: its lists are nested too deeply"):
+        UnlabelledImages(folder / "a.json")
+
+
+def test_pipe_in_a_list_is_reported(folder):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "list.txt").write_text("\n".join([*NAMES, "pipe.png"]))
+    listed, (notice,) = found(folder / "list.txt")
+    assert listed == NAMES and "pipe.png (is a pipe, socket or device)" in notice

@@ -176,7 +176,7 @@ def test_views_equal_those_of_the_file(images, shards):
 
 @pytest.fixture
 def damaged(images, shards, tmp_path):
-    """Returns a function that copies the shards and overwrites some images."""
+    """Returns a function that copies the shards, without checksums, and overwrites some images."""
 
     def damage(names):
         left = set(names)
@@ -187,6 +187,8 @@ def damaged(images, shards, tmp_path):
                 if image in data:
                     data = data.replace(image, bytes(len(image)))
                     left.discard(name)
+            if path.suffix == ".json":
+                data = re.sub(rb'"crc32": \d+, ', b"", data)
             (tmp_path / path.name).write_bytes(data)
         assert not left
         return tmp_path
@@ -206,7 +208,7 @@ def test_damaged_image_is_replaced(images, shards, damaged, which):
 
 def test_damaged_shards_are_an_error(images, damaged):
     root = damaged([str(p.relative_to(images)) for p in images.rglob("*.png") if p.stat().st_size])
-    with pytest.raises(UnreadableImageError, match=r"None of the 61 image\(s\) of a worker can be"):
+    with pytest.raises(UnreadableImageError, match=r"and 100 replacements cannot be read"):
         list(StreamedImages(str(root), pipeline=PIPELINE[:1]))
 
 

@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from encoded_images import encode, smooth_image
 from mmengine.logging import MMLogger
 
-from sspyr_mm.datasets import LoadRGBImage
+from sspyr_mm.datasets import LoadRGBImage, UnlabelledImages
+from sspyr_mm.datasets.finding import waiting
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 
 
@@ -35,12 +38,12 @@ def test_broken_file_is_reported_and_skipped(tmp_path, log):
     assert f"Skipped {path}: a JPEG image that is truncated, damaged or" in record.getMessage()
 
 
-def test_broken_file_is_reported_once_and_disk_error_each_time(tmp_path, log):
+def test_broken_and_missing_files_are_reported_once(tmp_path, log):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     load = LoadRGBImage()
     for name in ("broken.jpg", "gone.jpg") * 3:
         assert load(dict(img_path=str(tmp_path / name))) is None
-    assert [record.getMessage().count("broken.jpg") for record in log] == [1, 0, 0, 0]
+    assert [record.getMessage().count("broken.jpg") for record in log] == [1, 0]
 
 
 class Files(torch.utils.data.Dataset):
@@ -83,6 +86,78 @@ def test_pipes_and_devices_are_refused(tmp_path, log, make):
     make(tmp_path / "endless.jpg")
     assert LoadRGBImage()(dict(img_path=str(tmp_path / "endless.jpg"))) is None
     assert "endless.jpg: a pipe, socket or device" in log[0].getMessage()
+
+
+def test_large_files_are_not_opened(tmp_path, log):
+    data = encode(smooth_image(), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    with open(tmp_path / "sparse.png", "wb") as file:
+        file.truncate(1 << 40)
+    sample = dict(img_path=str(tmp_path / "a.png"))
+    assert LoadRGBImage(max_bytes=len(data))(sample) is not None
+    assert LoadRGBImage(max_bytes=len(data) - 1)(sample) is None
+    assert LoadRGBImage()(dict(img_path=str(tmp_path / "sparse.png"))) is None
+    assert f"a.png: {len(data)} bytes, more than the limit of {len(data) - 1}" in log[0].getMessage()
+    assert "sparse.png: 1099511627776 bytes, more than the limit of 1000000000" in log[1].getMessage()
+
+
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/proc/self/status", "/proc/self/environ"])
+def test_endless_files_of_proc_are_not_read(tmp_path, log, target):
+    """They are regular files of size 0."""
+    if not os.path.exists(target):
+        pytest.skip(f"no {target}")
+    (tmp_path / "a.png").symlink_to(target)
+    assert LoadRGBImage()(dict(img_path=str(tmp_path / "a.png"))) is None
+    assert re.search("a.png: (an empty file|Operation not permitted|Permission denied)", log[0].getMessage())
+
+
+def take_away(folder, seconds):
+    """Renames a folder for some time."""
+    away = folder.rename(folder.with_name("away"))
+    threading.Thread(target=lambda: (time.sleep(seconds), away.rename(folder))).start()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_folder_that_is_away_for_a_while_is_waited_for(tmp_path, log, num_workers):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(8):
+        (folder / f"{index}.png").write_bytes(encode(smooth_image(seed=index), "PNG"))
+    dataset = UnlabelledImages(folder, pipeline=[LoadRGBImage()])
+    take_away(folder, 1.5)
+    found = list(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=num_workers))
+    assert [results["img_path"] for results in found] == [f"{folder}/{index}.png" for index in range(8)]
+    if not num_workers:
+        first, second = (record.getMessage() for record in log)
+        assert first == f"{folder} cannot be read (No such file or directory); waiting up to 60 s for it."
+        assert second == f"{folder} can be read again."
+
+
+def test_folder_that_stays_away_is_waited_for_once(tmp_path, log):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    (tmp_path / "there.png").write_bytes(encode(smooth_image(), "PNG"))
+    load = LoadRGBImage(wait_s=0.05)
+    slept = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting.time, "sleep", slept.append)
+        patch.setattr(waiting.time, "monotonic", lambda: sum(slept))
+        for name in ("c/1.png", "c/2.png", "d/1.png", "there.png", "c/3.png"):
+            load(dict(img_path=str(tmp_path / name)))
+        assert slept == [0.05]
+        load(dict(img_path=str(tmp_path / "d/2.png")))  # after a successful read
+        assert slept == [0.05, 0.05]
+        slept.clear()
+        assert LoadRGBImage()(dict(img_path=str(tmp_path / "e/1.png"))) is None
+        assert slept == [1, 2, 4, 8, 16, 29]
+    with pytest.raises(ValueError, match=r"wait_s must be >= 0 seconds, got -1; the default is 60"):
+        LoadRGBImage(wait_s=-1)
+
+
+def test_missing_file_of_a_present_folder_is_broken_at_once(tmp_path, log):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting.time, "sleep", lambda _: pytest.fail("waited"))
+        assert LoadRGBImage()(dict(img_path=str(tmp_path / "gone.png"))) is None
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ import importlib.util
 import re
 import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from encoded_images import encode, encode_cv2, png_file, smooth_image
+from image_mutations import run_alone
 from PIL import Image
 
+from sspyr_mm.datasets.finding.file_kinds import stated_size
+from sspyr_mm.datasets.transforms import decoding
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError, decode_rgb, describe_problem
 from sspyr_mm.datasets.transforms.pixel_values import DecodeOptions
 
@@ -152,3 +156,46 @@ def test_summary_of_a_worker_error_is_one_line():
         f"sspyr_mm.UnreadableImageError: {text}\n"
     )
     assert error.summary == UnreadableImageError(text).summary == text
+
+
+@pytest.mark.parametrize("name", [b"IDAT", b"PLTE", b"IEND"])
+def test_png_with_a_chunk_longer_than_the_file_takes_no_memory(name):
+    """OpenCV allocates as many bytes as the chunk claims."""
+    data = bytearray(encode(Image.fromarray(smooth_image()).quantize(16), "PNG"))
+    at = data.index(name)
+    data[at - 4 : at] = b"\x7f\xff\xff\xff"
+    _, peak = run_alone(decode_with_reason, bytes(data), seconds=60)
+    assert peak < 100 << 10
+
+
+def decode_with_reason(data):
+    return decode_rgb(data), describe_problem(data, DecodeOptions())
+
+
+@pytest.mark.parametrize("fmt", ["BMP", "PPM", "JPEG2000"])
+def test_size_is_limited_where_pillow_cannot_open_the_file(fmt, monkeypatch):
+    if fmt not in Image.SAVE:
+        pytest.skip(f"this Pillow does not write {fmt}")
+    data = encode(IMAGE, fmt)
+    assert stated_size(data) == (128, 96)
+    monkeypatch.setattr(decoding, "_open", lambda data: 1 / 0)
+    assert decode_rgb(data) is not None
+    assert decode_rgb(data, options=DecodeOptions(max_pixels=128 * 96 - 1)) is None
+
+
+def test_size_of_other_headers_is_read():
+    assert stated_size(png_file(70000, 80000, bits=8, colour=2, rows=b"")) == (70000, 80000)
+    assert stated_size(encode_cv2(".hdr", np.zeros((3, 5, 3), np.float32))) in ((5, 3), (3, 5))
+    assert stated_size(b"P7\nWIDTH 5\nHEIGHT 3\nDEPTH 3\n") == (5, 3)
+    assert stated_size(encode(IMAGE)) == stated_size(b"") == stated_size(b"\x89PNG\r\n\x1a\n") == (0, 0)
+
+
+def test_bomb_in_a_text_chunk_does_not_hide_the_size():
+    """Pillow refuses the file, OpenCV would decode it."""
+    data = png_file(2000, 1500, bits=8, colour=0, rows=bytes(2001 * 1500))
+    text = zlib.compress(bytes(100_000_000))
+    chunk = b"zTXtk\0\0" + text
+    bomb = data[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    assert decode_rgb(bomb, options=DecodeOptions(max_pixels=2_999_999)) is None
+    assert describe_problem(bomb, DecodeOptions(max_pixels=2_999_999)).startswith("2000 x 1500 pixels, more than")
+    assert decode_rgb(bomb).shape == (1500, 2000, 3)

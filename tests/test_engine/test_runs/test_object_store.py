@@ -16,6 +16,8 @@ from werkzeug.serving import make_server
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets import StreamedImages, UnlabelledImages
+from sspyr_mm.datasets.broken import read_appended
+from sspyr_mm.datasets.link import record_broken
 from sspyr_mm.datasets.streaming.shards import pack
 
 
@@ -92,6 +94,22 @@ def test_shards_in_a_store_equal_shards_on_a_disk(store, bucket, images, tmp_pat
     assert len(found) == NUM_IMAGES
     for _, name, data in found:
         assert (images / name).read_bytes() == data
+
+
+def test_missing_shard_of_a_store_is_replaced(store, bucket, images, tmp_path, capfd):
+    options = {"endpoint_url": store.url}
+    url = f"s3://{bucket}/shards"
+    paths = UnlabelledImages(str(images)).list_images()
+    assert not pack(paths, url, shard_bytes=8000, num_workers=1, storage_options=options)
+    client = boto3.client("s3", endpoint_url=store.url)
+    client.delete_object(Bucket=bucket, Key="shards/chunk-0-1.bin")
+    dataset = StreamedImages(url, pipeline=[item], cache_dir=str(tmp_path / "cache"), storage_options=options)
+    record_broken(dataset, tmp_path / "broken")
+    found = epoch_of(dataset)
+    assert len(found) == NUM_IMAGES and len({name for _, name, _ in found}) < NUM_IMAGES
+    ((one,), _) = read_appended(tmp_path / "broken", 0)
+    assert one.name == "shard chunk-0-1.bin" and one.reason.startswith("cannot be fetched (")
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(
