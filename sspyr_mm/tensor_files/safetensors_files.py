@@ -45,13 +45,16 @@ def check_safetensors(path: str | os.PathLike[str]) -> dict[str, Any]:
                 raise ValueError(f"its header has {size:,} bytes, more than {_MAX_HEADER:,}")
             header = json.loads(file.read(size))
             stored = header.get("__metadata__") or {}
+            ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
+            if (stated := 8 + size + max(ends, default=0)) != os.fstat(file.fileno()).st_size:
+                raise ValueError(f"its header states {stated:,} bytes, the file has another size")
             meta = Restorer(0)(json.loads(stored.get(SAFETENSORS_META, "{}")))  # nested as little as other files
             wanted = stored.pop(CHECKSUM, None)
             if not isinstance(meta, dict):
                 raise TypeError(f"its metadata is {type(meta).__name__}, not a dict")
             if wanted is not None and wanted != checksum(header, file):
                 raise ValueError("its checksum does not match: the file has changed since it was written")
-    except (ValueError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError, MemoryError) as error:
         raise _damaged(path, error) from error
     return meta
 

@@ -21,6 +21,8 @@ _MAX_EXPANDED = 1 << 24
 """Numbers of a tensor that repeats those stored, as ``torch.Tensor.expand`` makes; others have as many as stored."""
 _MAX_NAMES = 1_000
 """Different classes and functions in a pickle; a checkpoint names about ten."""
+_FOLDER = 0x10
+"""Attribute with which torch reads a record as an empty one."""
 _BLOCK = 1 << 20
 _END = struct.Struct("<4s4H2LH")
 """End of a zip archive: signature, disk, disk, records of the disk, records, size and offset of the list, comment."""
@@ -54,6 +56,8 @@ def check_records(archive: zipfile.ZipFile, length: int) -> None:
     for one in records:
         if one.compress_type != zipfile.ZIP_STORED or one.file_size != one.compress_size:
             raise zipfile.BadZipFile(f"record {one.filename!r} is compressed: extract the file and save it again")
+        if one.is_dir() or one.external_attr & _FOLDER:
+            raise zipfile.BadZipFile(f"record {one.filename!r} is marked as a folder")
     if sum(one.file_size for one in records) > length:
         raise zipfile.BadZipFile("its records are larger than the file")
     if len({one.filename for one in records}) < len(records):

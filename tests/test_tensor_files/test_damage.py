@@ -76,6 +76,18 @@ def test_damaged_record_is_named(tmp_path):
             read(path)
 
 
+def test_record_marked_as_a_folder_is_refused(tmp_path):
+    """torch reads zeros in its place."""
+    path = tmp_path / "x"
+    write("pth", path)
+    content = path.read_bytes()
+    place = content.rindex(b"x/data/0") - 8  # of the attributes, in the list at the end
+    path.write_bytes(flipped(content, 8 * place + 4))
+    for read in (check_whole, read_checkpoint):
+        with pytest.raises(ValueError, match="record 'x/data/0' is marked as a folder"):
+            read(path)
+
+
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 @pytest.mark.parametrize("change", ["empty", "half", "zeros", "zeroed half"])
 def test_incomplete_files_are_reported(kind, change, tmp_path):
@@ -93,6 +105,10 @@ def test_incomplete_files_are_reported(kind, change, tmp_path):
 def test_safetensors_of_others_need_no_checksum(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"format": "pt"})
     check_whole(tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    (tmp_path / "half").write_bytes(content[:-4])
+    with pytest.raises(ValueError, match=r"half is a damaged .* the file has another size"):
+        check_whole(tmp_path / "half")
     assert read_checkpoint(tmp_path / "x.safetensors")["state_dict"]["a"].sum() == 2
 
 
