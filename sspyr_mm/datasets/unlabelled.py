@@ -1,6 +1,5 @@
 """Unlabelled images from folders, list files and COCO annotation files."""
 
-import json
 import os
 import pickle
 import random
@@ -18,7 +17,7 @@ from sspyr_mm.datasets.finding.list_files import is_url
 from sspyr_mm.datasets.names import find_coco_images
 from sspyr_mm.datasets.streaming.shards import is_packed
 from sspyr_mm.datasets.streaming.streamed import StreamedImages
-from sspyr_mm.datasets.text import MAX_LINE, line_with, read_text
+from sspyr_mm.datasets.text import MAX_LINE, line_with, read_json
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.datasets.transforms.loading import LoadRGBImage
 from sspyr_mm.datasets.transforms.pixel_values import flatness
@@ -171,7 +170,7 @@ class UnlabelledImages(BaseDataset):
 
     def _list_coco(self, root: Path) -> list[str]:
         try:
-            images = json.loads(read_text(root))["images"]
+            images = read_json(root)["images"]
             names = [image["file_name"] for image in images]
             for number, name in enumerate(names):
                 if not isinstance(name, str):
@@ -181,8 +180,6 @@ class UnlabelledImages(BaseDataset):
                         f"images[{number}].file_name is no path: it is empty, contains a NUL byte, or has more than "
                         f"{MAX_LINE} characters"
                     )
-        except RecursionError as error:
-            raise ValueError(f"{printable(root)} is not a COCO json: its lists are nested too deeply") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{printable(root)} is not a COCO json: it needs images[].file_name ({error})") from error
         return find_coco_images(root, names, self.img_prefix)

@@ -159,7 +159,8 @@ def _load(file: BinaryIO, archive: zipfile.ZipFile | None, allow_pickle: bool, m
         return _torch_load(file, map_location=map_location, weights_only=False)
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
         raise ValueError(
-            f"Reading checkpoints safely needs torch >= 2.6, but torch {torch.__version__} is installed: update torch"
+            f"Reading checkpoints safely needs torch >= 2.6, but torch {torch.__version__} is installed: update torch, "
+            "or, if you trust the source of the file, read it with --allow-pickle (allow_pickle=True)"
         )
     names = survey_archive(archive) if archive else survey_stream(file)
     file.seek(0)

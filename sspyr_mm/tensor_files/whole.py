@@ -194,7 +194,8 @@ class _Survey(pickle.Unpickler):
             raise pickle.UnpicklingError("a tensor has no storage")
         key, count = pid[2], pid[4]
         stored: Any = getattr(torch, str(getattr(pid[1], "full_name", "")).rpartition(".")[2], None)
-        itemsize = stored.dtype.itemsize if isinstance(getattr(stored, "dtype", None), torch.dtype) else 1
+        dtype = getattr(stored, "_dtype", None)  # `dtype` warns that storages with a type are deprecated
+        itemsize = dtype.itemsize if isinstance(dtype, torch.dtype) else 1
         if count < 0:
             raise pickle.UnpicklingError(f"tensor {key} has {count} numbers")
         self.storages[key] = max(self.storages.get(key, 0), count * itemsize)

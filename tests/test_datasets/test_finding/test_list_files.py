@@ -183,7 +183,7 @@ def test_url_in_a_json_is_reported(folder):
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
 def test_deeply_nested_json_is_reported(folder, text):
     (folder / "a.json").write_text(text)
-    with pytest.raises(ValueError, match=r"a\.json is not a COCO json: its lists are nested too deeply"):
+    with pytest.raises(ValueError, match=r"a\.json is not a COCO json: .*nested too deeply"):
         UnlabelledImages(folder / "a.json")
 
 
