@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+if by_default := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports, which take seconds, without a traceback
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank
@@ -28,6 +33,9 @@ from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook, check_batch, ch
 from sspyr_mm.engine.options import check_names, merge_options
 from sspyr_mm.files import configs_dir
 from sspyr_mm.machine import limit_threads
+
+if by_default:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def default_name(config: Path) -> str:
@@ -67,6 +75,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not (given := Path(args.config)).is_file():
+        known = {"/".join(path.parts[-2:]): os.path.relpath(path) for path in configs_dir().rglob("*.py")}
+        near = [known[name] for name in get_close_matches("/".join(given.parts[-2:]), known, n=1)]
+        parser.error(f"there is no config {given}; " + (f"do you mean {near[0]}?" if near else "see configs/"))
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
 
