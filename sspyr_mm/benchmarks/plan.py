@@ -90,8 +90,11 @@ def check_plan(plan: Plan) -> None:
         if plan.gpus > 1:
             raise ValueError(f"--gpus {plan.gpus} is for --scale full: at mini size it would change the batch size")
         batch = max(load_config(plan.config(system)).train_dataloader.batch_size for system in plan.trained)
-        if plan.num_images < batch:
-            raise ValueError(f"--num-images {plan.num_images} is less than one batch: give at least {batch}")
+        if plan.num_images < (least := max(batch, plan.table.min_scenes)):
+            raise ValueError(
+                f"--num-images {plan.num_images} is too few for batches of {batch} and protocol {plan.table.protocol}: "
+                f"give at least {least}"
+            )
     record = plan.record
     earlier = read_record(plan, default=record)
     # Data of other tables may be added later.

@@ -54,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs", type=positive_int, help="epochs of pre-training (default: mini 10, full as the config)"
     )
-    parser.add_argument(
-        "--num-images", type=positive_int, help="number of generated scenes (mini size; default: 4000, at least 64)"
-    )
+    parser.add_argument("--num-images", type=positive_int, help="number of generated scenes (mini size; default: 4000)")
     for name, text in _DATA.items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="DIR", help=f"full size: {text}")
 
@@ -81,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
         num_images=args.num_images or Plan.num_images,
     )
     steps = plan_steps(plan)
-    unit = "GPU time at 40 TFLOP/s" if args.scale == "full" else "time of two CPU cores"
-    print(f"Steps, each with an estimate of its {unit}, or [exists] if it is finished:")
+    unit = "of one GPU at 40 TFLOP/s" if args.scale == "full" else "on two CPU cores"
+    print("Steps, each with its estimated time, or [exists] if it is finished:")
     for step in steps:
         state = "exists" if step.is_done else _duration(step.hours)
         print(f"[{state}] {step.what}" + (f"\n    {shlex.join(step.command)}" if args.dry_run else ""))
