@@ -11,7 +11,7 @@ from sspyr_mm.benchmarks.plan import IMAGES_OPTION, Plan, check_plan, load_confi
 from sspyr_mm.benchmarks.results.paper_table import PaperRow, PaperTable
 from sspyr_mm.benchmarks.results.result import Result, find_results
 from sspyr_mm.benchmarks.systems import System, training_slug
-from sspyr_mm.benchmarks.training.process import run_logged
+from sspyr_mm.benchmarks.training.logged_command import run_logged
 from sspyr_mm.files import configs_dir
 
 _MOCO_FLOP = 2 * 16.4e9
