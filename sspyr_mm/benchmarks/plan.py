@@ -129,7 +129,7 @@ def _check_folders(plan: Plan) -> None:
     folders = {_flag(name): str(plan.data[name]) for name in options}
     if absent := [f"{flag} {folder}" for flag, folder in folders.items() if not Path(folder).is_dir()]:
         is_no = "is not a folder" if len(absent) == 1 else "are not folders"
-        raise ValueError(f"{' and '.join(absent)} {is_no}: give the folder of the data set")
+        raise ValueError(f"{' and '.join(absent)} {is_no}: give the folder of each data set")
 
 
 def _flag(name: str) -> str:
