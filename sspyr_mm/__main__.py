@@ -25,7 +25,10 @@ COMMANDS = {
     "results": ("sspyr_mm.cli.results", "tables and plots of the results of `evaluate`, next to published figures"),
     "reproduce": ("sspyr_mm.cli.reproduce", "pre-train and evaluate every system of a table of the paper"),
     "bench": ("sspyr_mm.cli.bench", "measure the speed of data loading, augmentation and training"),
-    "compare": ("sspyr_mm.cli.compare", "whether a checkpoint helps on your labelled images, next to others"),
+    "compare": (
+        "sspyr_mm.cli.compare",
+        "compare checkpoints on your labelled images, with intervals of the differences",
+    ),
     "probe": ("sspyr_mm.cli.probe", "linear probe of checkpoints (and of a random backbone) on a labelled set"),
 }
 
@@ -35,24 +38,25 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="python -m sspyr_mm", description="Tools for self-supervised pre-training.")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (module, text) in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=text, description=text)
-        if argv[:1] == [name]:
-            importlib.import_module(module).add_arguments(sub)
-    args = parser.parse_args(argv)
+    command = argv[0] if argv else ""
     try:
-        if args.command != "doctor":  # doctor reports more, and continues
+        for name, (module, text) in COMMANDS.items():
+            sub = subparsers.add_parser(name, help=text, description=text)
+            if command == name:
+                importlib.import_module(module).add_arguments(sub)
+        args = parser.parse_args(argv)
+        if command != "doctor":  # doctor reports more, and continues
             check_versions()
         for module in getattr(args, "custom_import", ()):
             _import_custom(module)
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+        return importlib.import_module(COMMANDS[command][0]).run(args)
     except (ImportError, ValueError, OSError) as error:  # wrong input: the message names the remedy
         # The message of a data loader worker's error contains a traceback.
         message = getattr(error, "summary", error)
-        print(f"{parser.prog} {args.command}: {message}", file=sys.stderr)
+        print(f"{parser.prog} {command}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # what is complete is kept, the rest removed
-        print(f"\n{parser.prog} {args.command}: interrupted; run the same command again", file=sys.stderr)
+        print(f"\n{parser.prog} {command}: interrupted; run the same command again", file=sys.stderr)
         return 130
 
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import warnings
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+if by_default := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports, which take seconds, without a traceback
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank
@@ -31,6 +36,9 @@ from sspyr_mm.engine.runner import TrainingRunner
 from sspyr_mm.engine.saving import UnwritableError
 from sspyr_mm.files import configs_dir
 from sspyr_mm.machine import end_with_parent, limit_threads, use_own_temporary_folder
+
+if by_default:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def default_name(config: Path) -> str:
@@ -75,6 +83,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if not (given := Path(args.config)).is_file():
+        known = {"/".join(path.parts[-2:]): os.path.relpath(path) for path in configs_dir().rglob("*.py")}
+        near = [known[name] for name in get_close_matches("/".join(given.parts[-2:]), known, n=1)]
+        parser.error(f"there is no config {given}; " + (f"do you mean {near[0]}?" if near else "see configs/"))
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
 
@@ -181,6 +193,9 @@ def main() -> None:
     try:
         cfg = Config.fromfile(args.config)
         train(cfg, args, started)
+    except KeyboardInterrupt:  # before the first iteration, or a second time
+        print("train: interrupted", file=sys.stderr)
+        sys.exit(130)
     except UnreadableImageError as error:
         print(f"train: {error.summary}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-# mmpretrain's runtime; weights that do not fit are an error; a run that was stopped goes on to the same figure.
+# mmpretrain's runtime; weights that do not fit are an error; a run that was stopped continues to the same figure.
 _base_ = "mmpretrain::_base_/default_runtime.py"
 
 custom_imports = dict(imports=["sspyr_mm.registration"], allow_failed_imports=False)

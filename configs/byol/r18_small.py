@@ -1,4 +1,5 @@
 # BYOL at CPU size: ResNet-18 of width 16, 64 px, batch 64, AdamW. No published counterpart.
+# All numbers are a choice.
 # Command: python tools/train.py configs/byol/r18_small.py --data-root DIR
 _base_ = [
     "../_base_/models/byol_r18_small.py",

@@ -1,4 +1,5 @@
 # DenseCL at CPU size: ResNet-18 of width 16, 96 px (maps of 3 x 3), batch 64, AdamW. No published counterpart.
+# All numbers are a choice.
 # Command: python tools/train.py configs/densecl/r18_small.py --data-root DIR
 _base_ = "../mocov2/r18_small.py"
 

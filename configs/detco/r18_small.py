@@ -1,4 +1,5 @@
 # DetCo at CPU size: ResNet-18 of width 16, images of 64 px, 3 x 3 patches of 24 px, batch 64. No published counterpart.
+# All numbers are a choice.
 # Command: python tools/train.py configs/detco/r18_small.py --data-root DIR
 _base_ = "../mocov2/r18_small.py"
 

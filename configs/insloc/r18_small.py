@@ -1,4 +1,5 @@
 # InsLoc at CPU size: ResNet-18 of width 16, canvases of 64 px, batch 64, AdamW. No published counterpart.
+# All numbers are a choice.
 # Command: python tools/train.py configs/insloc/r18_small.py --data-root DIR
 _base_ = "../mocov2/r18_small.py"
 

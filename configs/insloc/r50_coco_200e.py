@@ -1,9 +1,9 @@
 # InsLoc (InstanceLoc), FPN variant, ResNet-50 on COCO train2014 without labels; row "InsLoc" of the paper's tables S-A
 # and S-B (COCO).
 # Command: tools/dist_train.sh configs/insloc/r50_coco_200e.py 4      (4 x 32 images)
-# Views (but for backgrounds, which are other images of the batch), boxes, networks, queues, temperature and momentum:
-# the authors'. lr: theirs for ImageNet (0.03 for 256 images) by the linear rule; none was published for COCO.
-# Not reproduced here.
+# Views (except backgrounds, which are other images of the batch), boxes, networks, queues, temperature and momentum:
+# the authors'. lr: theirs for ImageNet (0.03 for 256 images), scaled linearly with the batch; none was published for
+# COCO. Not reproduced here.
 _base_ = "../mocov2/r50_coco_200e.py"
 
 model = dict(

@@ -1,6 +1,7 @@
 # MoCo v2 at CPU size: ResNet-18 of width 16, 64 px, batch 64, AdamW. No published counterpart.
 # Command: python tools/train.py configs/mocov2/r18_small.py --data-root DIR
-# Queue, temperature and momentum after MoCo's notebook for small images, scaled to about 4 000 images.
+# All numbers are a choice. Queue, temperature and momentum follow MoCo's notebook for small images, with a queue
+# for about 4 000 images.
 _base_ = [
     "../_base_/models/moco_r18_small.py",
     "../_base_/datasets/unlabelled.py",

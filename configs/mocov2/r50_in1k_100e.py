@@ -1,6 +1,6 @@
 # MoCo v2, ResNet-50 on ImageNet-1k without labels; row "MoCo v2" of the paper's table S-B (ImageNet).
 # Command: tools/dist_train.sh configs/mocov2/r50_in1k_100e.py 8      (8 x 32 images)
-# All numbers are the authors' (lr 0.03 for 256 images), but for 100 epochs instead of 200 and a cosine per iteration.
+# All numbers are the authors' (lr 0.03 for 256 images), except 100 epochs instead of 200 and a cosine per iteration.
 # Not reproduced here.
 _base_ = "./r50_coco_200e.py"
 

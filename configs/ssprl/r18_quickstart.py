@@ -1,4 +1,5 @@
 # Config of tools/quickstart.sh: the CPU-size network on generated scenes, a few minutes on two cores.
+# No published counterpart. All numbers are a choice.
 # Command: bash tools/quickstart.sh
 _base_ = "./r18_toy_scenes_40e.py"
 

@@ -1,4 +1,5 @@
-# Two scales, prototypes learned and correlated across scales: 79.9 VOC07 linear mAP (tables S-C, S-D: K0 300, K1 300).
+# Two scales, prototypes learned and correlated across scales; tables S-C (last row) and S-D (K0 300, K1 300).
+# Published: 79.9 VOC07 linear mAP. Not reproduced here.
 # Command: tools/dist_train.sh configs/ssprl/r50_coco_200e_2scales.py 8
 _base_ = "./r50_coco_200e.py"
 

@@ -1,6 +1,6 @@
 # SS-PRL, ResNet-50 on ImageNet-1k without labels; paper, section B and table S-B (ImageNet).
 # Command: tools/dist_train.sh configs/ssprl/r50_in1k_100e.py 8      (8 x 32 images)
-# Published with it: COCO ASL 73.8 mAP. Not reproduced by us yet.
+# Published: COCO ASL 73.8 mAP. Not reproduced here. The numbers are the paper's; 8 GPUs are a choice.
 _base_ = "./r50_coco_200e.py"
 
 train_dataloader = dict(batch_size=32, dataset=dict(data_root="data/imagenet/train"))

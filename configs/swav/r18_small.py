@@ -1,4 +1,5 @@
 # SwAV at CPU size: ResNet-18 of width 16, 2 views of 64 px and 4 of 40 px, batch 64, AdamW. No published counterpart.
+# All numbers are a choice.
 # Command: python tools/train.py configs/swav/r18_small.py --data-root DIR
 _base_ = "../ssprl/r18_small_50e.py"
 

@@ -82,7 +82,7 @@ def read_networks(
     were imported to build them.
     """
     networks = []
-    for name, path in zip(_short_names(paths), paths, strict=True):
+    for name, path in zip(short_names(paths), paths, strict=True):
         checkpoint = read_backbone(path, allow_pickle=allow_pickle, select=select)
         networks.append(Network(name, checkpoint, path, tuple(custom_imports)))
     if random:
@@ -107,10 +107,10 @@ def random_network(like: BackboneCheckpoint) -> Network:
     return Network("random", checkpoint, None)
 
 
-def _short_names(paths: Sequence[str]) -> list[str]:
-    """Returns file names, with as many parent folders as are needed to distinguish them."""
+def short_names(paths: Sequence[str], *, num_folders: int = 0) -> list[str]:
+    """Returns file names with ``num_folders`` parent folders, or as many more as are needed to distinguish them."""
     parts = [tuple(os.path.abspath(path).split(os.sep)) for path in paths]
-    depth = 1
+    depth = 1 + num_folders
     while len({part[-depth:] for part in parts}) < len(set(parts)):
         depth += 1
     return ["/".join(part[-depth:]) for part in parts]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sspyr_mm.benchmarks.reproduce import Plan, plan_steps
+from sspyr_mm.benchmarks.plan import Plan
+from sspyr_mm.benchmarks.reproduce import plan_steps
 from sspyr_mm.files import write_text
 
 _CPUS_PER_GPU = 10  # eight workers of a data loader, and two

@@ -19,6 +19,12 @@ class System:
     mini_options: Mapping[str, Any] = field(default_factory=dict)  # changes of the mini config
     cost: float = 1.0  # compute per image relative to MoCo v2, at full size
     mini_rate: float = 275.0  # images per second at mini size on two CPU cores, measured
+    note: str = ""  # on measured results
+
+    @property
+    def label(self) -> str:
+        """Name of what is trained here."""
+        return f"{self.name}, a reconstruction" if self.note else self.name
 
     @property
     def slug(self) -> str:
@@ -36,8 +42,13 @@ class Table:
     name: str
     protocol: str
     data: str  # name of the data set in published results
+    data_title: str  # the same for readers
+    measure: str  # protocol and metric
     needs: str  # option of `evaluate` that names the data of the full size
     hours: float  # estimate of the protocol on one GPU, per network
+    mini_seconds: float = 0.0  # estimate at mini size, without scenes
+    mini_seconds_per_scene: float = 0.0
+    min_scenes: int = 1  # that the protocol needs at mini size
     mini_flags: tuple[str, ...]  # options of `evaluate` at mini size, {data} is the folder of the scenes
     systems: tuple[System, ...]
 
@@ -53,6 +64,7 @@ class Table:
 
 _EPSILON = {"model.head.assigner.epsilon": 0.005}
 """SwAV's remedy for a loss that stays at ln K; small batches need it."""
+_RECONSTRUCTION = "a reconstruction from the abstract and figure 3, since the authors published no code"
 
 
 def _methods(images: str) -> tuple[System, ...]:
@@ -76,6 +88,7 @@ def _methods(images: str) -> tuple[System, ...]:
             cost=cost,
             mini_rate=rate,
             mini_options=options,
+            note=_RECONSTRUCTION if folder == "maskco" else "",
         )
         for name, folder, cost, rate, options in rows
     ]
@@ -128,8 +141,12 @@ TABLES = (
         name="S-A",
         protocol="fcn_voc",
         data="voc12aug",
+        data_title="VOC 2012",
+        measure="FCN mIoU",
         needs="voc_masks",
         hours=3.0,
+        mini_seconds=150.0,  # 500 iterations, whatever the number of scenes
+        mini_seconds_per_scene=0.015,  # test images
         mini_flags=(
             "--voc-masks",
             "{data}",
@@ -147,8 +164,12 @@ TABLES = (
         name="S-B",
         protocol="asl",
         data="coco14",
+        data_title="COCO 2014",
+        measure="ASL mAP",
         needs="coco",
         hours=20.0,
+        mini_seconds_per_scene=0.03,  # five epochs
+        min_scenes=129,  # two batches: the warm-up of the one-cycle schedule is longer than one step
         mini_flags=(*_LINEAR, "--size", "64", "--epochs", "5"),
         systems=(_RANDOM, *_methods("coco"), *_methods("imagenet")),
     ),
@@ -156,8 +177,11 @@ TABLES = (
         name="S-C",
         protocol="linear",
         data="voc07",
+        data_title="VOC 2007",
+        measure="linear mAP",
         needs="voc",
         hours=0.3,
+        mini_seconds_per_scene=0.002,
         mini_flags=(*_LINEAR, "--size", "64"),
         systems=(_ONE, _SHARED, _TWO),
     ),
@@ -165,8 +189,11 @@ TABLES = (
         name="S-D",
         protocol="linear",
         data="voc07",
+        data_title="VOC 2007",
+        measure="linear mAP",
         needs="voc",
         hours=0.3,
+        mini_seconds_per_scene=0.002,
         mini_flags=(*_LINEAR, "--size", "64"),
         systems=(
             _counts("k3000_k1500", "K0 3000, K1 1500", 3000, 1500),

@@ -59,16 +59,16 @@ def set_data_root(cfg: Config, data_root: str) -> None:
 def fill_dataloaders(cfg: Config) -> None:
     """Sets the defaults of mmpretrain's train.py, which its base configs rely on, in the data loaders of a config.
 
-    Changes the config in place; its own values of ``collate_fn``, ``pin_memory`` and ``persistent_workers`` take
-    precedence. Configs of mmdet and mmseg are unchanged: their images differ in size, and they rely on mmengine's
-    defaults.
+    Changes the config in place; its own values of ``collate_fn`` and ``persistent_workers``, and of ``pin_memory`` on a
+    machine with CUDA, take precedence. Configs of mmdet and mmseg are unchanged: their images differ in size, and they
+    rely on mmengine's defaults.
     """
     if cfg.get("default_scope", "mmpretrain") != "mmpretrain":
         return
     for loader in dataloaders(cfg):
         loader.setdefault("collate_fn", dict(type="default_collate"))
         # Pinning needs a CUDA driver; without one torch warns in every epoch.
-        loader.setdefault("pin_memory", torch.cuda.is_available())
+        loader["pin_memory"] = loader.get("pin_memory", True) and torch.cuda.is_available()
         loader.setdefault("persistent_workers", loader.get("num_workers", 0) > 0)
         if loader.get("num_workers", 0) == 0:
             loader["persistent_workers"] = False  # torch rejects True without workers

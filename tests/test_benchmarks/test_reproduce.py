@@ -1,12 +1,8 @@
 """Reproduction of tables: the plan, what exists already, the table, and a real run."""
 
 import csv
-import os
 import shlex
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +15,9 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.reproduce import Plan, _config, _options, _text, build_rows, plan_steps, run_steps, title
+from sspyr_mm.benchmarks import reproduce
+from sspyr_mm.benchmarks.plan import Plan
+from sspyr_mm.benchmarks.reproduce import _options, _text, build_table, plan_steps, run_steps
 from sspyr_mm.benchmarks.results.paper_table import plot, to_csv, to_markdown
 from sspyr_mm.benchmarks.results.result import Result, write_result
 from sspyr_mm.benchmarks.systems import TABLES, find_table, training_slug
@@ -44,7 +42,7 @@ def plan_of(table="S-C", scale="mini", work_dir="W", **changes):
 def test_config_of_every_system_accepts_its_options_and_builds(table, name, scale):
     plan = plan_of(table, scale)
     (system,) = (s for s in plan.table.systems if s.name == name)
-    cfg = Config.fromfile(_config(plan, system))
+    cfg = Config.fromfile(plan.config(system))
     merge_options(cfg, _options(plan, system))
     init_default_scope("mmpretrain")
     MODELS.build(cfg.model)
@@ -99,8 +97,10 @@ def test_full_size_states_the_missing_data():
         plan_steps(plan)
     with pytest.raises(ValueError, match="needs --images DIR --voc-masks DIR"):
         plan_steps(plan_of("S-A", "full", data={}))
-    with pytest.raises(ValueError, match="nowhere is not a folder"):
+    with pytest.raises(ValueError, match="--images nowhere is not a folder"):
         plan_steps(plan_of("S-A", "full", data={**DATA, "images": "nowhere"}))
+    with pytest.raises(ValueError, match="--images nowhere and --voc-masks none are not folders"):
+        plan_steps(plan_of("S-A", "full", data={**DATA, "images": "nowhere", "voc_masks": "none"}))
     only_coco = replace(plan, methods=("SwAV (COCO)",))
     steps = plan_steps(only_coco)
     assert [step.what for step in steps] == [
@@ -112,16 +112,39 @@ def test_full_size_states_the_missing_data():
 
 
 def test_methods_are_chosen_by_name_or_folder():
-    with pytest.raises(ValueError, match=r'Table S-C at mini size has no SwAV: choose from "SS-PRL, scale 0 alone", '):
+    with pytest.raises(ValueError, match="Table S-C at mini size has no SwAV: choose from ss-prl-scale-0-alone, "):
         plan_steps(plan_of(methods=("SwAV",)))
-    with pytest.raises(ValueError, match="Table S-B at mini size has no byol-imagenet"):
+    with pytest.raises(ValueError, match=r"no byol-imagenet: .* byol-coco, .* maskco-coco \(a reconstruction\)"):
         plan_steps(plan_of("S-B", methods=("moco-v2-coco", "byol-imagenet")))
-    with pytest.raises(ValueError, match="Random init is measured next to another row"):
+    with pytest.raises(ValueError, match=r"no dense cl coco; do you mean densecl-coco\?"):
+        plan_steps(plan_of("S-B", methods=("dense cl coco",)))
+    with pytest.raises(ValueError, match=r"Random init is measured with .* --methods random-init moco-v2-coco"):
         plan_steps(plan_of("S-B", methods=("random-init",)))
     with pytest.raises(ValueError, match="--gpus 2 is for --scale full"):
         plan_steps(plan_of(gpus=2))
     for name in ("SS-PRL, two scales", "ss-prl-two-scales"):
         assert len(plan_steps(plan_of(methods=(name,), seeds=(0,)))) == 3
+
+
+@pytest.mark.parametrize(("table", "least"), [("S-A", 64), ("S-B", 129), ("S-C", 64), ("S-D", 64)])
+def test_scenes_fill_the_batches_of_training_and_evaluation(table, least):
+    with pytest.raises(ValueError, match=f"--num-images {least - 1} is too few .* give at least {least}"):
+        plan_steps(plan_of(table, num_images=least - 1))
+    plan_steps(plan_of(table, num_images=least))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--images", "X", "--voc-masks", "Y"], "--images, --voc-masks: for --scale full"),
+        (["--scale", "full", "--num-images", "100"], "--num-images 100 is for --scale mini"),
+        (["--slurm", "{folder}/none/table.sbatch"], "there is no folder {folder}/none"),
+    ],
+)
+def test_options_are_refused_before_the_work(options, message, tmp_path):
+    options = [option.format(folder=tmp_path) for option in options]
+    done = commands.run("-m", "sspyr_mm", "reproduce", "S-A", *options, "--work-dir", tmp_path / "w", check=False)
+    assert done.returncode == 2 and message.format(folder=tmp_path) in done.stderr and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("gpus", "size"), [(1, 128), (4, 32), (8, 16)])
@@ -137,18 +160,18 @@ def test_batch_of_the_full_size_is_the_recipes_for_any_number_of_gpus(gpus, size
 def test_results_of_other_settings_are_not_reused(tmp_path):
     run_steps(plan_of(work_dir=tmp_path), [])
     plan_steps(plan_of(work_dir=tmp_path, table="S-D"))
-    for changes in (dict(num_images=400), dict(epochs=3)):
-        with pytest.raises(ValueError, match=r"holds results of other settings.*give another --work-dir"):
+    for changes, given in ((dict(num_images=400), "10 epochs of 400"), (dict(epochs=1), "1 epoch of 4000")):
+        with pytest.raises(ValueError, match=f"results of 10 epochs of 4000 scenes, not {given} scenes: give the same"):
             plan_steps(plan_of(work_dir=tmp_path, **changes))
     full = plan_of("S-A", "full", tmp_path, data=dict(images=".", voc_masks="."))
     run_steps(full, [])
     plan_steps(plan_of("S-B", "full", tmp_path))  # with further data sets
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match="results of no --epochs, not --epochs 1: give the same"):
         plan_steps(replace(full, epochs=1))
     run_steps(replace(full, work_dir=tmp_path / "short", epochs=1), [])
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match="results of --epochs 1, not no --epochs"):
         plan_steps(replace(full, work_dir=tmp_path / "short"))
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=f"results of --images {Path.cwd()}, not --images {tmp_path}"):
         plan_steps(plan_of("S-A", "full", tmp_path, data={**DATA, "images": str(tmp_path)}))
 
 
@@ -175,7 +198,8 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
         write(folder / f"moco-v2-coco/seed{seed}", "epoch_10.pth", values[1], seed)
         if seed == 0:
             write(folder / f"byol-coco/seed{seed}", "epoch_10.pth", values[2], seed)
-    rows = {row.system: row for row in build_rows(plan)}  # all of the table, whatever is chosen to run
+    found = build_table(plan)
+    rows = {row.system: row for row in found.rows}  # all of the table, whatever is chosen to run
     assert len(rows) == 9
     assert [(n, rows[n].published, rows[n].measured) for n in ("Random init", "MoCo v2 (COCO)", "BYOL (COCO)")] == [
         ("Random init", 40.7, 21.0),
@@ -186,15 +210,30 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
     # Student's t with one degree of freedom: 12.71 s / sqrt(2), s = sqrt(8).
     assert rows["MoCo v2 (COCO)"].half == pytest.approx(12.71 * 2.0, rel=1e-3)
     assert rows["BYOL (COCO)"].half is None and rows["SwAV (COCO)"].measured is None
-    text = to_markdown(title(plan), list(rows.values()))
-    assert text.startswith("Table S-A, mini size: each system is pre-trained for 10 epochs of 4000 scenes\n")
+    text = to_markdown(found)
+    assert text.startswith(
+        "Table S-A, mini size: FCN mIoU on generated scenes, each row pre-trained for 10 epochs of 4000 scenes. "
+        "Published: FCN mIoU on VOC 2012. In percent; ±: 95 % interval of the mean (Student's t).\n"
+    )
     assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 0: 30.0, 1: 34.0 |" in text
     assert "| SwAV (COCO) | 56.1 | - |  |" in text
-    table = list(csv.DictReader(to_csv(list(rows.values())).splitlines()))
-    assert [table[1][name] for name in ("system", "measured", "seeds", "values")] == [
-        "MoCo v2 (COCO)", "32.0", "0 1", "30.0 34.0"]  # fmt: skip
-    plot(title(plan), list(rows.values()), tmp_path / "table.svg")
-    assert "InsLoc (COCO)" in (tmp_path / "table.svg").read_text()
+    assert "| MaskCo (COCO) | 59.8 | - † |" in text and "\n† MaskCo (COCO), measured: a reconstruction" in text
+    table = list(csv.DictReader(to_csv(found).splitlines()))
+    names = ("system", "measured", "seeds", "values", "published_as", "measured_as", "note")
+    figures = ["MoCo v2 (COCO)", "32.0", "0 1", "30.0 34.0", "FCN mIoU on VOC 2012", "FCN mIoU on generated scenes", ""]
+    assert [table[1][name] for name in names] == figures
+    assert float(table[1]["ci95_half_width"]) == rows["MoCo v2 (COCO)"].half
+    assert table[6]["note"].startswith("a reconstruction")
+    plot(found, tmp_path / "table.svg")
+    drawn = (tmp_path / "table.svg").read_text()
+    for shown in (
+        "InsLoc (COCO)",
+        "MaskCo (COCO) †",
+        "† MaskCo (COCO), measured: a",
+        "measured: FCN mIoU on generated",
+    ):
+        assert f"<!-- {shown}" in drawn
+    assert "pre-trained for 1 epoch of" in build_table(replace(plan, epochs=1)).title
 
 
 def test_random_weights_are_measured_once_per_seed_next_to_any_system(tmp_path):
@@ -202,48 +241,32 @@ def test_random_weights_are_measured_once_per_seed_next_to_any_system(tmp_path):
         steps = plan_steps(plan_of("S-A", work_dir=tmp_path, **changes))
         return [step.what for step in steps if "--random" in step.command]
 
-    assert random_steps() == [f"evaluate MoCo v2 (COCO), seed {seed}" for seed in (0, 1)]
+    assert random_steps() == [f"evaluate MoCo v2 (COCO) and Random init, seed {seed}" for seed in (0, 1)]
     assert random_steps(methods=("byol-coco",)) == []
-    assert random_steps(methods=("byol-coco", "random-init")) == [f"evaluate BYOL (COCO), seed {s}" for s in (0, 1)]
+    both = [f"evaluate BYOL (COCO) and Random init, seed {s}" for s in (0, 1)]
+    assert random_steps(methods=("byol-coco", "random-init")) == both
     write(tmp_path / "mini/S-A/byol-coco/seed1", "random", 20.0, 1)
-    assert random_steps() == ["evaluate MoCo v2 (COCO), seed 0"]
+    assert random_steps() == ["evaluate MoCo v2 (COCO) and Random init, seed 0"]
     # A result of random weights alone does not finish a system.
     assert not any(step.is_done for step in plan_steps(plan_of("S-A", work_dir=tmp_path)))
+    write(tmp_path / "mini/S-A/moco-v2-coco/seed0", "epoch_10.pth", 30.0, 0)
+    assert random_steps() == ["evaluate Random init, seed 0 (network of MoCo v2 (COCO))"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_interrupted_training_has_time_to_save(tmp_path, number):
-    ready, saved = tmp_path / "ready", tmp_path / "saved"
-    training = f"""
-import pathlib, signal, sys, time
-def save(*_):
-    time.sleep(1)
-    pathlib.Path({str(saved)!r}).touch()
-    sys.exit(130)
-signal.signal(signal.SIGINT, save)
-signal.signal(signal.SIGTERM, save)
-pathlib.Path({str(ready)!r}).touch()
-time.sleep(60)
-"""
-    reproduction = f"""
-import pathlib, sys
-from sspyr_mm.benchmarks.reproduce import Plan, Step, run_steps
-from sspyr_mm.benchmarks.systems import TABLES
-plan = Plan(table=TABLES[0], scale="mini", seeds=(0,), work_dir=pathlib.Path({str(tmp_path)!r}), data={{}})
-run_steps(plan, [Step("train", [sys.executable, "-c", {training!r}], False, 1.0)])
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", reproduction], start_new_session=True, stderr=subprocess.PIPE
-    ) as process:
-        while not ready.exists():
-            assert process.poll() is None
-            time.sleep(0.05)
-        if number == signal.SIGINT:  # by a terminal, to all processes
-            os.killpg(process.pid, number)
-        else:  # by the script of a Slurm job
-            process.send_signal(number)
-        assert b"KeyboardInterrupt" in process.communicate(timeout=60)[1]
-    assert saved.exists()
+def test_output_of_a_step_is_in_its_log_and_the_end_of_it_in_the_error(tmp_path, capfd):
+    code = "import sys; print('\\n'.join(f'line {i}' for i in range(99))); sys.exit(sys.argv[1])"
+    plan, log = plan_of(work_dir=tmp_path), tmp_path / "seed0/log.txt"
+
+    def step(status):
+        return reproduce.Step("train", [sys.executable, "-c", code, status], log, False, 1.0)
+
+    with pytest.raises(
+        ChildProcessError, match=r"train failed with exit status 1; whole log: .*seed0/log.txt"
+    ) as error:
+        run_steps(plan, [step("a bad end")])
+    assert "line 98\na bad end" in str(error.value) and "line 3\n" not in str(error.value)
+    assert "line 3\n" in log.read_text()
+    assert capfd.readouterr().err == f"== 1/1 train; log: {log}\n"
 
 
 def test_values_are_formatted_as_options_are_read():
@@ -251,7 +274,7 @@ def test_values_are_formatted_as_options_are_read():
 
 
 def test_dry_run_prints_the_plan(tmp_path):
-    done = commands.run("-m", "sspyr_mm", "reproduce", "S-D", "--dry-run", "--work-dir", tmp_path / "w")
+    done = commands.run("-m", "sspyr_mm", "reproduce", "s-d", "--dry-run", "--work-dir", tmp_path / "w")
     assert "tools/train.py" in done.stdout and "11 of 11 steps left" in done.stdout
     assert not (tmp_path / "w").exists()
 

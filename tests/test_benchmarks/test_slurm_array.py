@@ -12,7 +12,7 @@ from functools import partial
 import commands
 import pytest
 
-from sspyr_mm.benchmarks.reproduce import Plan
+from sspyr_mm.benchmarks.plan import Plan
 from sspyr_mm.benchmarks.results.result import Result, write_result
 from sspyr_mm.benchmarks.slurm_array import write_slurm_array
 from sspyr_mm.benchmarks.systems import find_table
@@ -119,7 +119,7 @@ def test_slurm_runs_an_array_and_queues_a_stopped_task_again(slurm, tmp_path):
     written = commands.run("-m", "sspyr_mm", "reproduce", *arguments, "--slurm", script)
     assert "Submit 2 tasks by `sbatch" in written.stdout
     job = slurm(["sbatch", "--parsable", script]).stdout.strip()
-    log = tmp_path / f"slurm-{job}_0.log"
+    log = tmp_path / "mini/pretrain/ss-prl-scale-0-alone/seed0/log.txt"
     wait_until(lambda: log.exists() and "Epoch(train)" in log.read_text())
     # As at two minutes before a time limit.
     slurm(["scancel", "--batch", "--signal=TERM", f"{job}_0"])

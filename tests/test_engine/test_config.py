@@ -55,6 +55,9 @@ def test_dataloader_defaults_keep_given_values(monkeypatch):
     assert cfg.val_dataloader.collate_fn == dict(type="mine")
     assert cfg.val_dataloader.persistent_workers is False
     assert cfg.test_dataloader is None
+    pinned = Config(dict(train_dataloader=dict(pin_memory=True)))
+    fill_dataloaders(pinned)
+    assert pinned.train_dataloader.pin_memory is False  # torch would warn in every epoch
 
 
 def test_worker_settings_are_dropped_without_workers():

@@ -3,6 +3,9 @@
 import os
 import runpy
 import shutil
+import signal
+import subprocess
+import sys
 import time
 import warnings
 
@@ -166,6 +169,33 @@ def test_diverged_run_reports_the_reason(tmp_path, data):
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert last.startswith("train: Training has diverged: after iteration 2 head.fc.weight, ")
     assert not list(tmp_path.glob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    ("config", "meant"),
+    [
+        ("configs/densecl/r18_smal.py", "do you mean configs/densecl/r18_small.py?"),
+        ("configs/densl/r18_small.py", "do you mean configs/densecl/r18_small.py?"),
+        ("X", "see configs/"),
+    ],
+)
+def test_missing_config_is_reported_with_the_nearest_one(config, meant, tmp_path):
+    result = train(tmp_path, config=config)
+    assert result.returncode == 2 and result.stderr.endswith(f"there is no config {config}; {meant}\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as before the imports
+
+
+def test_interrupt_during_the_imports_leaves_no_traceback(tmp_path):
+    (tmp_path / "mmengine.py").write_text("import time, pathlib\npathlib.Path('ready').touch()\ntime.sleep(60)\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, ROOT / "tools/train.py", CONFIG]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE) as process:
+        while not (tmp_path / "ready").exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30)[1] == b""
+    assert process.returncode == -signal.SIGINT
 
 
 def test_unread_setting_is_reported(tmp_path):

@@ -1,7 +1,7 @@
 # Fine-tuning of the whole network on COCO train2014 with the asymmetric loss, at 448 px; paper, table of ASL on COCO.
 # Command: python tools/train.py configs/benchmarks/classification/asl_coco14_40e.py \
 #              --cfg-options model.backbone.init_cfg.checkpoint=backbone.pth
-# Published (pre-trained on COCO): 69.3 mAP. Not reproduced by us yet. `evaluate --protocol asl224`: at 224 px.
+# Published (pre-trained on COCO): 69.3 mAP. Not reproduced here. `evaluate --protocol asl224`: at 224 px.
 _base_ = "./semi_coco14_100pct_20e.py"
 
 _augmented = [

@@ -2,7 +2,7 @@
 # Command: python tools/train.py configs/benchmarks/classification/linear_voc07_50e.py \
 #              --cfg-options model.backbone.init_cfg.checkpoint=backbone.pth optim_wrapper.optimizer.lr=0.1
 # One learning rate of the grid; `python -m sspyr_mm evaluate` trains all of them at once, to the same figures.
-# Published (two scales, table S-C): 79.9 mAP. Not reproduced by us yet.
+# Published (two scales, table S-C): 79.9 mAP. Not reproduced here.
 _base_ = [
     "../../_base_/models/r50_multi_label.py",
     "../../_base_/datasets/multi_label_images.py",

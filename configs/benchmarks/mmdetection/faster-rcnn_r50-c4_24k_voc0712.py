@@ -2,8 +2,8 @@
 # Command: tools/dist_train.sh configs/benchmarks/mmdetection/faster-rcnn_r50-c4_24k_voc0712.py 8 \
 #              --cfg-options model.backbone.init_cfg.checkpoint=backbone.pth \
 #                            model.roi_head.shared_head.init_cfg.checkpoint=backbone.pth
-# Cost: 24 000 steps of 16 images, 8 GPUs. Not in the paper; users of this field compare there. AP (`mAP`), AP50 and
-# AP75 are 11-point figures as theirs. Their recipe has a batch norm more, behind the fifth stage, which mmdet's shared
+# Cost: 24 000 steps of 16 images, 8 GPUs. Not in the paper; a common benchmark of the field. AP (`mAP`), AP50 and
+# AP75 are 11-point figures as theirs. Their recipe has one more batch norm, after the fifth stage, which mmdet's shared
 # head does not have, and learns difficult objects, too, which mmdet ignores.
 _base_ = [
     "../../_base_/compat.py",

@@ -1,7 +1,7 @@
 # FCN, ResNet-50, on PASCAL VOC train_aug2012 (10 582 images) -> val2012; paper, table S-A.
 # Command: tools/dist_train.sh configs/benchmarks/mmsegmentation/fcn_r50-d8_20k_voc12aug-512x512.py 4 \
 #              --cfg-options model.backbone.init_cfg.checkpoint=backbone.pth
-# Cost: 20 000 steps of 16 images, 4 GPUs. Published (pre-trained on COCO): 62.6 mIoU. Not reproduced by us yet.
+# Cost: 20 000 steps of 16 images, 4 GPUs. Published (pre-trained on COCO): 62.6 mIoU. Not reproduced here.
 _base_ = ["../../_base_/compat.py", "mmseg::fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"]
 
 model = dict(

@@ -1,4 +1,4 @@
-# FCN, ResNet-50, on Cityscapes fine train -> val. Not in the paper; users of this field compare there.
+# FCN, ResNet-50, on Cityscapes fine train -> val. Not in the paper; a common benchmark of the field.
 # Command: tools/dist_train.sh configs/benchmarks/mmsegmentation/fcn_r50-d8_40k_cityscapes-769x769.py 4 \
 #              --cfg-options model.backbone.init_cfg.checkpoint=backbone.pth
 # Cost: 40 000 steps of 16 images, 4 GPUs.

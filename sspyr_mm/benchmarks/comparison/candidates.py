@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sspyr_mm.benchmarks.classification.features import FrozenEncoder
-from sspyr_mm.benchmarks.networks import Network, random_network, read_networks
+from sspyr_mm.benchmarks.networks import Network, random_network, read_networks, short_names
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
 from sspyr_mm.datasets.names import repeated
@@ -59,7 +60,10 @@ def read_candidates(
     if twice := repeated(names):
         raise ValueError(f"{twice[0]} is given twice: leave one out")
     paths = [name for name in names if not name.startswith(TIMM)]
-    networks = dict(zip(paths, read_networks(paths, allow_pickle=allow_pickle, select=select, **reading), strict=True))
+    read = read_networks(paths, allow_pickle=allow_pickle, select=select, **reading)
+    # File names alone, such as epoch_50.pth, say nothing.
+    named = (replace(one, name=name) for one, name in zip(read, short_names(paths, num_folders=1), strict=True))
+    networks = dict(zip(paths, named, strict=True))
     found = []
     for name in names:
         if name in networks:
@@ -90,6 +94,7 @@ def _read_timm(name: str, size: int, select: Selection, *, allow_pickle: bool) -
     if given and not file:
         raise ValueError(f"{name} names no file: give {TIMM}{model}=FILE, or {TIMM}{model} to download")
     if not file:
+        print(f"{name}: timm downloads its weights, or reads them from its cache", file=sys.stderr, flush=True)
         try:
             network = _create(model, size, pretrained=True)
         except (ImportError, ValueError):
@@ -132,11 +137,10 @@ def _create(model: str, size: int, **options: Any) -> nn.Module:
         import timm
     except ModuleNotFoundError as error:
         raise ImportError(f"{TIMM}{model} needs timm: pip install timm") from error
-    if not timm.is_model(model):
-        known = timm.list_models(pretrained=True)
-        close = ", ".join(difflib.get_close_matches(model, known, 3, 0.4)) or "see timm.list_models()"
-        raise ValueError(f"timm {timm.__version__} has no model {model!r}; it has {close}")
     architecture, _, tag = model.partition(".")
+    if not timm.is_model(model):
+        close = ", ".join(difflib.get_close_matches(architecture, timm.list_models())) or "see timm.list_models()"
+        raise ValueError(f"timm {timm.__version__} has no model {model!r}; it has {close}")
     if tag and model not in (tags := timm.list_pretrained(f"{architecture}.*")):
         raise ValueError(f"timm {timm.__version__} has no weights {model!r}; it has {shortened(tags, 20)}")
     try:

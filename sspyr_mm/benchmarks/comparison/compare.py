@@ -100,15 +100,16 @@ def usable_percents(train: LabelledImages, percents: Sequence[int], seeds: Seque
     for percent in sorted(set(percents)):
         subsets = [draw_subset(train, percent, seed) for seed in (seeds if percent < 100 else seeds[:1])]
         if (size := len(subsets[0])) < needed:
-            print(f"{percent} % of the labels is left out: {size} images, fewer than {needed}", file=sys.stderr)
+            reason = ", two per class" if needed > _MIN_IMAGES else ""
+            print(f"--percent {percent} ({size} images) is skipped: needs at least {needed}{reason}", file=sys.stderr)
         elif not all((train.targets[rows] > 0).any() for rows in subsets):
-            print(f"{percent} % of the labels is left out: {size} images that show no class", file=sys.stderr)
+            print(f"--percent {percent} ({size} images) is skipped: no image shows a class", file=sys.stderr)
         else:
             usable[percent] = size
     if not usable:
         raise ValueError(
-            f"{len(train.paths)} training images are too few for {len(train.classes)} classes: a subset needs {needed} "
-            "images that show classes. Give more images, or a higher --percent"
+            f"{len(train.paths)} training images of {len(train.classes)} classes are too few for --percent "
+            f"{' '.join(map(str, sorted(set(percents))))}: give more images, or a higher --percent"
         )
     return usable
 

@@ -3,13 +3,17 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import mean, stdev
 
 from scipy.stats import t as student_t
 
 from sspyr_mm.benchmarks.results.table import save_figure
+
+_MARK = "\N{DAGGER}"
+"""Reference to a footnote."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class PaperRow:
     system: str
     published: float
     values: Mapping[int, float]  # measured, by seed
+    note: str = ""  # on the measured result
 
     @property
     def measured(self) -> float | None:
@@ -32,29 +37,53 @@ class PaperRow:
         return float(student_t.ppf(0.975, num - 1)) * stdev(self.values.values()) / num**0.5 if num > 1 else None
 
 
-def to_markdown(title: str, rows: Sequence[PaperRow]) -> str:
+@dataclass(frozen=True)
+class PaperTable:
+    """Published and measured results of several systems."""
+
+    title: str
+    published_as: str  # metric and data of the published results
+    measured_as: str  # metric and data of the measured results
+    rows: tuple[PaperRow, ...]
+
+    @property
+    def notes(self) -> list[str]:
+        """Footnotes, each with its systems."""
+        notes = dict.fromkeys(row.note for row in self.rows if row.note)
+        return [f"{_MARK} {', '.join(r.system for r in self.rows if r.note == n)}, measured: {n}" for n in notes]
+
+
+def to_markdown(table: PaperTable) -> str:
     """Formats the table with one decimal."""
-    lines = [title, "", "| system | published | measured | by seed |", "|---|---|---|---|"]
-    for row in rows:
+    lines = [
+        f"{table.title}. Published: {table.published_as}. In percent; ±: 95 % interval of the mean (Student's t).",
+        "",
+        "| system | published | measured | by seed |",
+        "|---|---|---|---|",
+    ]
+    for row in table.rows:
         measured = "-" if row.measured is None else f"{row.measured:.1f}"
         measured += f" ± {row.half:.1f}" if row.half is not None else ""
+        measured += f" {_MARK}" * bool(row.note)
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row.values.items())
         lines.append(f"| {row.system} | {row.published:.1f} | {measured} | {seeds} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(line for note in table.notes for line in ("", note))]) + "\n"
 
 
-def to_csv(rows: Sequence[PaperRow]) -> str:
-    """Formats the table with all digits: ``half`` is half the width of the 95 % interval."""
+def to_csv(table: PaperTable) -> str:
+    """Formats the table with all digits; ``ci95_half_width`` is the number after ± in the Markdown table."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(("system", "published", "measured", "half", "seeds", "values"))
-    for row in rows:
+    columns = ("system", "published", "published_as", "measured", "measured_as", "ci95_half_width", "seeds", "values")
+    writer.writerow((*columns, "note"))
+    for row in table.rows:
         by_seed = (" ".join(map(str, part)) for part in (row.values, row.values.values()))
-        writer.writerow((row.system, row.published, row.measured, row.half, *by_seed))
+        shown = (row.published, table.published_as, row.measured, table.measured_as, row.half)
+        writer.writerow((row.system, *shown, *by_seed, row.note))
     return text.getvalue()
 
 
-def plot(title: str, rows: Sequence[PaperRow], path: str | os.PathLike) -> None:
+def plot(table: PaperTable, path: str | os.PathLike) -> None:
     """Draws published and measured results in adjacent panels, with 95 % intervals and a mark per seed.
 
     The panels have axes of their own, since results of other sizes have another range. Raises ValueError if matplotlib
@@ -62,19 +91,22 @@ def plot(title: str, rows: Sequence[PaperRow], path: str | os.PathLike) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure((9, 0.35 * len(rows) + 1.3), layout="constrained")
+    figure = Figure((9, 0.35 * len(table.rows) + 1.3), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for place, row in enumerate(rows):
+    for place, row in enumerate(table.rows):
         left.plot(row.published, place, "o", color="0.4")
         right.plot(list(row.values.values()), [place] * len(row.values), "|", color="tab:blue", alpha=0.6)
         if row.measured is not None:
             right.errorbar(row.measured, place, xerr=row.half, fmt="o", color="tab:blue", capsize=3)
-    left.set_yticks(range(len(rows)), [row.system for row in rows])
+    left.set_yticks(range(len(table.rows)), [row.system + f" {_MARK}" * bool(row.note) for row in table.rows])
     left.invert_yaxis()  # shared by both panels
-    for axis, name in ((left, "published"), (right, "measured, 95 % interval of the mean")):
-        axis.set_xlabel(f"{name}, percent", fontsize=8)
+    names = f"published: {table.published_as}, %", f"measured: {table.measured_as}, %; bars: 95 % interval of the mean"
+    for axis, name in zip((left, right), names, strict=True):
+        axis.set_xlabel(textwrap.fill(name, 60), fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(axis="x", color="0.9")
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(textwrap.fill(table.title, 120), fontsize=9)
+    if table.notes:
+        figure.supxlabel("\n".join(table.notes), fontsize=8)
     save_figure(figure, path)

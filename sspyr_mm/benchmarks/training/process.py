@@ -75,22 +75,27 @@ def _read_metrics(path: Path) -> dict[str, float] | None:
 
 def _train(folder: Path, command: list[str], lock: int) -> None:
     """Runs a worker and removes its checkpoints, gigabytes in a grid of learning rates."""
-    with open(folder / "log.txt", "a+") as log:
+    path = folder / "log.txt"
+    with (
+        open(path, "a") as log,
         # The system closes the pipe when this process ends, even if it is killed.
-        with subprocess.Popen(
+        subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock]
-        ) as process:
-            status = wait_for(process)
-        if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
-            raise KeyboardInterrupt
-        if status:
-            log.seek(0)
-            end = "".join(log.readlines()[-15:])
-            raise ChildProcessError(
-                f"Training failed with exit status {status}; whole log: {log.name}; its end:\n{end}"
-            )
+        ) as process,
+    ):
+        status = wait_for(process)
+    check_status(status, "Training", path)
     for checkpoint in folder.glob("*.pth"):
         checkpoint.unlink()
+
+
+def check_status(status: int, what: str, log: Path) -> None:
+    """Raises KeyboardInterrupt for a command that was interrupted, ChildProcessError for one that failed."""
+    if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    if status:
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise ChildProcessError(f"{what} failed with exit status {status}; whole log: {log}; its end:\n{end}\n")
 
 
 def wait_for(process: subprocess.Popen) -> int:

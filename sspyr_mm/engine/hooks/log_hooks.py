@@ -19,6 +19,8 @@ __all__ = ["DeferredRuntimeInfoHook", "ProgressBarHook", "ThroughputHook"]
 
 _RATIO = "train/ce_ratio_"
 _WINDOW = 10
+_MAX_REPORTS = 2
+"""Epochs in which slow data are reported; later ones would repeat it."""
 
 
 @HOOKS.register_module()
@@ -64,8 +66,9 @@ class ThroughputHook(Hook):
     log line.
 
     Args:
-        max_wait: Percentage above which the remedies are logged, once per epoch. The first log line of each epoch is
-            ignored, since workers start then; if an epoch has one line only, only that of the first epoch is ignored.
+        max_wait: Percentage above which the remedies are logged, in the first two epochs in which it is exceeded. The
+            first log line of each epoch is ignored, since workers start then; if an epoch has one line only, only that
+            of the first epoch is ignored.
     """
 
     priority = "NORMAL"  # after IterTimerHook, which the runner registers first; before LoggerHook
@@ -74,7 +77,7 @@ class ThroughputHook(Hook):
         if not 0 < max_wait <= 100:
             raise ValueError(f"max_wait must be in (0, 100] percent, got {max_wait}")
         self.max_wait = max_wait
-        self._reported_in_epoch = -1
+        self._reported: set[int] = set()
         self._first_epoch = 0
 
     def before_train(self, runner: Runner) -> None:
@@ -94,8 +97,9 @@ class ThroughputHook(Hook):
         hub.update_scalar("train/data_wait", waited)
         has_other_lines = len(loader) > interval
         workers_started = batch_idx < interval and (has_other_lines or runner.epoch == self._first_epoch)
-        if waited > self.max_wait and not workers_started and self._reported_in_epoch != runner.epoch:
-            self._reported_in_epoch = runner.epoch
+        may_report = runner.epoch not in self._reported and len(self._reported) < _MAX_REPORTS
+        if waited > self.max_wait and not workers_started and may_report:
+            self._reported.add(runner.epoch)
             runner.logger.warning(_remedy(loader.num_workers, waited))
 
 
@@ -104,9 +108,9 @@ def _remedy(num_workers: int, waited: float) -> str:
     first = f"Raise train_dataloader.num_workers to {cores}, or reduce" if num_workers < cores else "Reduce"
     return (
         f"Training waits for images {waited:.0f} % of the time. Workers: {num_workers}, cores: {cores} per process. "
-        f"{first} photographs that are much larger than the pyramid's regions (`python -m sspyr_mm bench --images DIR` "
-        "measures a worker's time per image). If that does not help, storage is slow: copy the images to a local disk, "
-        "or pack them into shards and stream those (`python -m sspyr_mm pack`)."
+        f"{first} photographs that are much larger than the regions cut from them (`python -m sspyr_mm bench --images "
+        "DIR` measures a worker's time per image). If that does not help, storage is slow: copy the images to a local "
+        "disk, or pack them into shards and stream those (`python -m sspyr_mm pack`)."
     )
 
 
