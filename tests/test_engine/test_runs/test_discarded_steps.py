@@ -177,7 +177,8 @@ def test_replay_computes_the_losses_of_the_run(config, tmp_path, deferred):
     def look(runner):
         losses[runner.iter] = float(runner.message_hub.get_scalar("train/loss").current())
 
-    train(config, tmp_path, before_train_iter=infinite_gradient({ITERS + 1}), after_train_iter=look)
+    options = {"model.backbone.drop_path_rate": 0.5}
+    train(config, tmp_path, options, before_train_iter=infinite_gradient({ITERS + 1}), after_train_iter=look)
     done = commands.run("tools/replay.py", tmp_path / "skipped_step_first.pt", check=False)
     assert done.returncode == 1 and "All values are finite" in done.stdout
     assert f"loss {losses[ITERS + 1]:.6g}," in done.stdout
