@@ -12,8 +12,8 @@ from functools import partial
 import torch
 
 from sspyr_mm.checkpoints.pretraining import load_pretraining
-from sspyr_mm.tensor_files import read_checkpoint
 from sspyr_mm.engine.replay import Iteration, run_step
+from sspyr_mm.tensor_files import read_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
