@@ -202,7 +202,7 @@ def test_safetensors_export_is_valid(tmp_path):
     assert_identical(dict(sorted(load_file(out).items())), dict(sorted(expected.items())))
     assert (8 + int.from_bytes(out.read_bytes()[:8], "little")) % 8 == 0
     with safe_open(out, framework="pt") as file:
-        assert set(file.metadata()) == {"format", "sspyr_mm"} and file.metadata()["format"] == "pt"
+        assert set(file.metadata()) == {"format", "sspyr_mm", "sspyr_mm_sha256"} and file.metadata()["format"] == "pt"
 
 
 def test_wrong_file_endings_are_rejected(tmp_path):
