@@ -102,7 +102,12 @@ def use_own_temporary_folder() -> None:
     own = base / f"{prefix}{os.getpid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     tempfile.tempdir = str(own)
-    atexit.register(shutil.rmtree, own, ignore_errors=True)
+    atexit.register(_remove_own, own, os.getpid())
+
+
+def _remove_own(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a process forked from this one also calls it, as a loader's worker
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_alive(pid: str) -> bool:

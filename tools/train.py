@@ -84,7 +84,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if not (given := Path(args.config)).is_file():
-        known = {"/".join(path.parts[-2:]): os.path.relpath(path) for path in configs_dir().rglob("*.py")}
+        known = {"/".join(path.parts[-2:]): os.path.relpath(path.resolve()) for path in configs_dir().rglob("*.py")}
         near = [known[name] for name in get_close_matches("/".join(given.parts[-2:]), known, n=1)]
         parser.error(f"there is no config {given}; " + (f"do you mean {near[0]}?" if near else "see configs/"))
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))

@@ -6,6 +6,7 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import traceback
 import warnings
 from typing import NamedTuple
@@ -58,6 +59,7 @@ def run(*args, check=True, cwd=ROOT):
         stack.callback(os.chdir, os.getcwd())
         os.chdir(cwd)
         stack.enter_context(mock.patch.dict(os.environ))
+        stack.enter_context(mock.patch.object(tempfile, "tempdir", tempfile.tempdir))
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(no_shared_instances())
         stack.enter_context(contextlib.redirect_stdout(out))

@@ -1,0 +1,43 @@
+"""Temporary files of processes."""
+
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from sspyr_mm import machine
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_forked_process_leaves_the_temporary_folder_of_its_parent(base):
+    """Python calls the exit handlers of the parent in a process of multiprocessing."""
+    machine.use_own_temporary_folder()
+    own = Path(tempfile.gettempdir())
+    child = multiprocessing.get_context("fork").Process(target=machine._remove_own, args=(own, os.getpid()))
+    child.start()
+    child.join()
+    assert child.exitcode == 0 and own.parent == base and own.is_dir()
+    machine._remove_own(own, os.getpid())
+    assert not own.exists()
+
+
+def test_folders_of_processes_that_have_ended_are_removed(base):
+    machine.use_own_temporary_folder()
+    own = Path(tempfile.gettempdir())
+    ended = multiprocessing.get_context("fork").Process(target=int)
+    ended.start()
+    ended.join()
+    left, parent = (own.with_name(own.name.replace(str(os.getpid()), str(pid))) for pid in (ended.pid, os.getppid()))
+    for folder in (left, parent):
+        folder.mkdir()
+        (folder / "socket").touch()
+    tempfile.tempdir = str(base)
+    machine.use_own_temporary_folder()
+    assert not left.exists() and parent.exists() and own.exists()
