@@ -9,7 +9,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -141,7 +141,9 @@ def folder_lock(folder: str | os.PathLike[str], name: str = "lock", *, patience:
         try:
             yield lock
         finally:
-            file.truncate(0)
+            with suppress(OSError):
+                file.truncate(0)
+                _unlock(file)
 
 
 def _lock(file: IO[str]) -> bool:
@@ -154,9 +156,15 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
+def _unlock(file: IO[str]) -> None:
+    """Releases a lock that forked processes also hold."""
+    if sys.platform != "win32":
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def _holder(file: IO[str]) -> str:
     file.seek(0)
-    return file.read()
+    return file.read(200)
 
 
 def _age(file: IO[str]) -> str:

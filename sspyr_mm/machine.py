@@ -2,15 +2,17 @@
 
 import atexit
 import os
-import platform
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
-import zlib
 from contextlib import suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def num_cores() -> int:
@@ -87,32 +89,37 @@ def end_with_parent(patience: float = 60.0) -> None:
 
 
 def use_own_temporary_folder() -> None:
-    """Gives this process a temporary folder of its own, and removes those of killed processes on this machine.
+    """Gives this process a temporary folder of its own, and removes those of killed processes of this user.
 
-    Loaders keep sockets in the temporary folder, which they remove at the end, but not if they are killed.
+    Loaders keep sockets in the temporary folder, which they remove at the end, but not if they are killed. Does nothing
+    on Windows, and where the path of a socket would be too long.
     """
-    # Short: the path of a socket has at most 107 bytes.
-    prefix = f"sspyr-{zlib.crc32(platform.node().encode()):08x}-"
-    base = Path(tempfile.gettempdir())
-    if base.name.startswith(prefix):  # a second call
+    base = tempfile.gettempdir()
+    if sys.platform == "win32" or _OWN_FOLDER in base or len(base) > _MAX_BASE:
         return
-    for left in base.glob(f"{prefix}*"):
-        if not _is_alive(left.name.removeprefix(prefix)):
-            shutil.rmtree(left, ignore_errors=True)
-    own = base / f"{prefix}{os.getpid()}"
-    own.mkdir(mode=0o700, exist_ok=True)
-    tempfile.tempdir = str(own)
-    atexit.register(_remove_own, own, os.getpid())
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.join(base, f"torchinductor_{os.getuid()}"))  # kept
+    with suppress(OSError):
+        for left in Path(base).glob(f"{_OWN_FOLDER}*"):
+            _remove_unless_locked(left)
+        own = Path(tempfile.mkdtemp(prefix=_OWN_FOLDER))
+        # Held by this process and its workers, in whatever container they are.
+        fcntl.flock(os.open(own / _HELD, os.O_CREAT | os.O_RDWR), fcntl.LOCK_EX)
+        tempfile.tempdir = str(own)
+        atexit.register(_remove_own, own, os.getpid())
+
+
+_OWN_FOLDER = "sspyr-"
+_HELD = "in_use"
+_MAX_BASE = 60
+"""Longest path of a temporary folder: that of a socket in it has at most 107 bytes."""
+
+
+def _remove_unless_locked(folder: Path) -> None:
+    with suppress(OSError), open(folder / _HELD, "r+") as file:  # of another user, or just being made
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_own(folder: Path, pid: int) -> None:
     if os.getpid() == pid:  # a process forked from this one also calls it, as a loader's worker
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: str) -> bool:
-    with suppress(ProcessLookupError):
-        with suppress(PermissionError, ValueError):  # of another user; not a number
-            os.kill(int(pid), 0)
-        return True
-    return False

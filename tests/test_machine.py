@@ -11,9 +11,11 @@ from sspyr_mm import machine
 
 
 @pytest.fixture
-def base(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+def base(monkeypatch):
+    """A temporary folder with a short path, as of a socket."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
 
 
 def test_a_forked_process_leaves_the_temporary_folder_of_its_parent(base):
@@ -31,13 +33,11 @@ def test_a_forked_process_leaves_the_temporary_folder_of_its_parent(base):
 def test_folders_of_processes_that_have_ended_are_removed(base):
     machine.use_own_temporary_folder()
     own = Path(tempfile.gettempdir())
-    ended = multiprocessing.get_context("fork").Process(target=int)
-    ended.start()
-    ended.join()
-    left, parent = (own.with_name(own.name.replace(str(os.getpid()), str(pid))) for pid in (ended.pid, os.getppid()))
-    for folder in (left, parent):
+    left, new = base / "sspyr-left", base / "sspyr-new"
+    for folder in (left, new):
         folder.mkdir()
         (folder / "socket").touch()
+    (left / "in_use").touch()  # no process holds it
     tempfile.tempdir = str(base)
     machine.use_own_temporary_folder()
-    assert not left.exists() and parent.exists() and own.exists()
+    assert not left.exists() and new.exists() and own.exists() and Path(tempfile.gettempdir()) != own

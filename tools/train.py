@@ -186,7 +186,7 @@ def hint(error: Exception, cfg: Config) -> str:
 def main() -> None:
     args = parse_args()
     use_own_temporary_folder()
-    if args.launcher == "pytorch":  # Slurm and MPI end the processes of a job themselves
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # Slurm and MPI end the processes of a job themselves
         end_with_parent()
     cfg, started = Config(), TrainingStarted()
     warnings.filterwarnings("default", message="The config file .* will be deprecated")  # Python hides it

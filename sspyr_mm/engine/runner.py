@@ -1,18 +1,19 @@
 """mmengine's Runner, whose checkpoints survive kills, full disks, damage and a second run in the same folder."""
 
 import contextlib
+import errno
 import os
 import weakref
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from sspyr_mm.engine.config import plain_name
+from sspyr_mm.engine.config import dicts_of_type
 from sspyr_mm.engine.saving.checkpoint_hook import KeepingCheckpointHook, UnwritableError
 from sspyr_mm.engine.saving.run_checkpoints import is_local, newest_whole, set_aside
 from sspyr_mm.files import FolderInUseError, folder_lock, whole_file
@@ -27,13 +28,13 @@ _PATIENCE = 15.0
 class TrainingRunner(Runner):
     """Runner that reads checkpoints without executing them, and loses none.
 
-    - One run at a time trains in a work dir: a second one is refused before it writes anything.
+    - One run at a time trains in a work dir: a second one is refused before it changes a file of the first.
     - A checkpoint is written to a partial file, which replaces its name when it is on the disk. The CRC-32 of every
       record in it is verified when it is read.
     - ``resume`` without ``load_from`` continues from the newest whole checkpoint in the work dir, and warns of damaged
       ones. If all are damaged, training does not begin anew.
-    - Checkpoints of an earlier run that follow the iteration at which this one begins are moved to a folder of the
-      work dir, so that the two do not mix.
+    - Checkpoints of an earlier run that follow the iteration at which this one begins are moved to a folder beside
+      them, so that the two do not mix.
     - No checkpoint, of any loader of mmengine, is unpickled beyond tensors and plain values, unless the config has
       ``allow_pickle=True``.
 
@@ -54,56 +55,78 @@ class TrainingRunner(Runner):
             super().__init__(*args, **kwargs)
         except BaseException as error:
             self._held.close()
-            if isinstance(error, OSError) and str(error.filename).startswith(self._work_dir):
+            if isinstance(error, OSError) and self._is_about_work_dir(error):
                 raise UnwritableError(
                     error.errno, f"{self._work_dir} cannot be written ({error.strerror}): give another --work-dir"
                 ) from error
             raise
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Sets up the environment, and locks the work dir before anything is written to it."""
+        """Sets up the environment, and locks the work dir if it is free."""
         super().setup_env(env_cfg)
-        self._left_by = ""
-        if self._train_loop is None or not is_main_process():
-            return
-        try:
-            self._left_by = self._held.enter_context(folder_lock(self.work_dir, _LOCK, patience=_PATIENCE)).left_by
-        except FolderInUseError as error:
-            raise ValueError(
-                f"Another run ({error}) trains in {self.work_dir}: wait for it, stop it, or give another --work-dir"
-            ) from error
-        for partial in Path(self.work_dir).glob("*.pth.*.partial"):  # of a killed run
-            partial.unlink()
+        self._left_by, self._is_locked = "", False
+        if self._train_loop is not None and is_main_process():
+            with contextlib.suppress(FolderInUseError):  # train() waits, and reports it
+                self._lock(patience=0)
+
+    def dump_config(self) -> None:
+        """Writes the config to the work dir, unless another run trains there."""
+        if self._is_locked or self._train_loop is None:
+            super().dump_config()
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
         """Registers the default hooks, with :class:`KeepingCheckpointHook` in place of ``CheckpointHook``."""
         hooks = dict(hooks or {})
         checkpoint = hooks.get("checkpoint", dict(type="CheckpointHook", interval=1))
-        if isinstance(checkpoint, dict) and plain_name(str(checkpoint.get("type"))) == "CheckpointHook":
+        if any(dicts_of_type(checkpoint, "CheckpointHook")):
             hooks["checkpoint"] = {**checkpoint, "type": KeepingCheckpointHook}
         super().register_default_hooks(hooks)
 
     def train(self) -> nn.Module:
         """Trains, with the work dir locked."""
-        if self._left_by:
-            self.logger.warning(f"The last run in {self.work_dir} ({self._left_by}) was killed")
         try:
+            if is_main_process():
+                self._claim()
             with safe_loading(allow_pickle=self._allow_pickle):
                 return super().train()
         finally:
-            self._held.close()
+            self._release()
+
+    def val(self) -> dict:
+        """Validates; the work dir is not locked."""
+        self._release()
+        with safe_loading(allow_pickle=self._allow_pickle):
+            return super().val()
+
+    def test(self) -> dict:
+        """Tests; the work dir is not locked."""
+        self._release()
+        with safe_loading(allow_pickle=self._allow_pickle):
+            return super().test()
 
     def load_or_resume(self) -> None:
         """Loads weights, or resumes from the newest whole checkpoint or the given one. Collective."""
-        if not self._has_loaded and self._resume and self._load_from is None:
+        if self._has_loaded or not isinstance(self._train_loop, BaseLoop):  # of a test, which changes no file
+            super().load_or_resume()
+            return
+        if self._resume and self._load_from is None:
             if (newest := self._newest()) is not None:
                 self.resume(newest)
             self._has_loaded = True
         super().load_or_resume()
-        if is_main_process() and (folder := set_aside(self.work_dir, after=self.iter)):
+        from_elsewhere = bool(self._load_from) and not any(
+            Path(self._load_from).resolve().parent == Path(folder).resolve() for folder in self._folders()
+        )
+        if self._resume and from_elsewhere:  # the numbers of that folder's files
+            self.message_hub.runtime_info.pop("keep_ckpt_ids", None)
+        barrier()  # other ranks may still read
+        if not is_main_process():
+            return
+        after = -1 if from_elsewhere or not self._resume else self.iter
+        for folder in set_aside(self._folders(), after=after, keep=self._load_from, allow_pickle=self._allow_pickle):
             self.logger.warning(
-                f"The checkpoints of an earlier run that follow iteration {self.iter} are now in {folder}. To continue "
-                f"that run instead: --resume {folder}/CHECKPOINT"
+                f"The checkpoints of an earlier run, which would mix with those of this one, are now in {folder}. To "
+                f"continue that run instead: --resume {folder}/CHECKPOINT --work-dir OTHER"
             )
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -123,12 +146,51 @@ class TrainingRunner(Runner):
     def _allow_pickle(self) -> bool:
         return bool(self.cfg.get("allow_pickle"))
 
+    def _folders(self) -> list[str]:
+        """Returns the folders on the disk in which the run saves checkpoints, the work dir first."""
+        folders = [self.work_dir]
+        for hook in self.hooks:
+            given = getattr(hook, "out_dir", None) if isinstance(hook, CheckpointHook) else None
+            if given and is_local(given) and os.path.abspath(given) != self.work_dir:
+                folders.append(os.path.join(given, os.path.basename(self.work_dir)))
+        return folders
+
+    def _lock(self, patience: float) -> None:
+        self._left_by = self._held.enter_context(folder_lock(self.work_dir, _LOCK, patience=patience)).left_by
+        self._is_locked = True
+
+    def _claim(self) -> None:
+        """Locks the work dir for training, and removes what a killed run left there."""
+        if not self._is_locked:
+            try:
+                self._lock(_PATIENCE)
+            except FolderInUseError as error:
+                raise ValueError(
+                    f"Another run ({error}) trains in {self.work_dir}: wait for it, stop it, or give another --work-dir"
+                ) from error
+            self.dump_config()
+        if self._left_by:
+            self.logger.warning(f"The last run in {self.work_dir} ({self._left_by}) was killed")
+        for folder in self._folders():
+            for pattern in ("*.pth.*.partial", "trial.*.partial"):
+                for partial in Path(folder).glob(pattern):
+                    partial.unlink()
+
+    def _release(self) -> None:
+        self._held.close()
+        self._is_locked = False
+
+    def _is_about_work_dir(self, error: OSError) -> bool:
+        if error.filename is None:  # of a write
+            return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return f"{error.filename}/".startswith(f"{self._work_dir}/")
+
     def _newest(self) -> str | None:
         """Finds the checkpoint to resume from in the main process. Collective."""
         found: list[Any] = [None, None]
         if is_main_process():
             try:
-                newest, warnings = newest_whole(self.work_dir, allow_pickle=self._allow_pickle)
+                newest, warnings = newest_whole(self._folders(), allow_pickle=self._allow_pickle)
                 for warning in warnings:
                     self.logger.warning(warning)
                 found = [newest, None]

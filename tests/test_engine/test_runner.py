@@ -16,14 +16,16 @@ def no_patience(monkeypatch):
     monkeypatch.setattr(runner_module, "_PATIENCE", 0)
 
 
-def test_a_second_run_in_a_work_dir_is_refused_before_it_writes(config, tmp_path):
+def test_a_second_run_in_a_work_dir_is_refused_before_it_changes_the_first(config, tmp_path):
     first = make_runner(config, tmp_path)
-    there = sorted(tmp_path.rglob("*"))
+    there = {tmp_path / name: (tmp_path / name).read_bytes() for name in ("config.py", "training.lock")}
+    second = make_runner(config, tmp_path, {"train_cfg.max_epochs": 2})
     with pytest.raises(ValueError, match=rf"^Another run \(process {os.getpid()} on .*, for \d+ min\) trains in "):
-        make_runner(config, tmp_path)
-    assert sorted(tmp_path.rglob("*")) == there
-    first._held.close()
-    make_runner(config, tmp_path)
+        second.train()
+    assert {path: path.read_bytes() for path in there} == there
+    first._release()
+    second.train()
+    assert "max_epochs=2" in (tmp_path / "config.py").read_text()
 
 
 def test_the_work_dir_is_free_after_training(config, tmp_path):

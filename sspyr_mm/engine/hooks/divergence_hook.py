@@ -276,10 +276,9 @@ def _terms(found: list[list[str]]) -> str:
 
 def _raise(runner: Runner, reason: str) -> NoReturn:
     """Ends the run with the reason and the remedies."""
-    last = runner.message_hub.runtime_info.get("last_ckpt")
-    if not (last and os.path.exists(last)) and runner._resume:
-        last = find_latest_checkpoint(runner.work_dir)
-    good = last if last and os.path.exists(last) else None
+    found = [runner.message_hub.runtime_info.get("last_ckpt")]
+    found += [find_latest_checkpoint(runner.work_dir)] if runner._resume else []
+    good = next((one for one in found if one and ("://" in one or os.path.exists(one))), None)
     where = f"The last good checkpoint is {good}" if good else "There is no earlier checkpoint"
     again = f"--resume {good} --cfg-options" if good else "--cfg-options"
     rate = f" from its weights (another --work-dir, --cfg-options load_from={good})" if good else ""

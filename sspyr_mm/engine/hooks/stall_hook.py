@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as torch_dist
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import dataloader
 
@@ -39,9 +39,9 @@ class StallHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, seconds: float = 600.0) -> None:
+    def __init__(self, seconds: float = 540.0) -> None:
         if not seconds > 0:
-            raise ValueError(f"seconds must be > 0, got {seconds}; the default is 600")
+            raise ValueError(f"seconds must be > 0, got {seconds}; the default is 540")
         self.seconds = seconds
         self._active = False
         self._step, self._waited = 0, 0.0
@@ -55,7 +55,12 @@ class StallHook(Hook):
             loop.run = self._watching()(loop.run)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Begins to count."""
+        """Begins to count, in loops of epochs: others may skip the images of many past iterations first."""
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._mark(runner.iter + 1)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Counts, also after a validation between iterations."""
         self._mark(runner.iter + 1)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -69,10 +74,6 @@ class StallHook(Hook):
     def before_val(self, runner: Runner) -> None:
         """Pauses."""
         self._active = False
-
-    def after_val(self, runner: Runner) -> None:
-        """Counts on, in loops that validate between iterations."""
-        self._mark(runner.iter + 1)
 
     def _mark(self, step: int) -> None:
         self._step, self._waited, self._active = step, 0.0, True
@@ -96,7 +97,7 @@ class StallHook(Hook):
             now = time.monotonic()
             # Not more than two intervals, or a run that was stopped as a whole would end when it goes on.
             passed, last = min(now - last, 2 * _TICK), now
-            for rank in self._silent:
+            for rank in list(self._silent):
                 self._silent[rank] += passed
             if self._active:
                 self._waited += passed
@@ -110,22 +111,25 @@ class StallHook(Hook):
             while not done.wait(_TICK):
                 beat += 1
                 store.set(str(rank), f"{self._step} {os.getpid()} {platform.node()} {beat} {_doing()}")
-                for other in range(get_world_size()):
+                # Only then, for the sake of the store: it answers all ranks.
+                for other in range(get_world_size() if self._waited > self.seconds / 2 else 0):
                     if store.check([str(other)]) and (told := store.get(str(other)).decode()) != self._ranks.get(other):
                         self._ranks[other], self._silent[other] = told, 0.0
 
     def _end(self) -> None:
         """Reports the stall and ends this process; torchrun and Slurm then end the others."""
-        print(f"train: {self._reason()}. --resume continues from the last checkpoint", file=sys.stderr, flush=True)
-        for child in multiprocessing.active_children():  # a worker that is stopped would remain
-            child.kill()
-        os._exit(1)
+        try:
+            print(f"train: {self._reason()}. --resume continues from the last checkpoint", file=sys.stderr, flush=True)
+            for child in multiprocessing.active_children():  # a worker that is stopped would remain
+                child.kill()
+        finally:
+            os._exit(1)
 
     def _reason(self) -> str:
         found = []
-        for rank, told in self._ranks.items():
+        for rank, told in dict(self._ranks).items():
             step, pid, host, _, doing = told.split(" ", 4)
-            silent = self._silent[rank] > max(10 * _TICK, self.seconds / 4)
+            silent = self._silent[rank] > max(3 * _TICK, self.seconds / 4)
             state = f"has not answered for {self._silent[rank]:.0f} s" if silent else doing
             found.append((not silent, int(step), f"rank {rank} (process {pid} on {host}) {state} in iteration {step}"))
         own = f"process {os.getpid()} on {platform.node()} {_doing()} in iteration {self._step}"

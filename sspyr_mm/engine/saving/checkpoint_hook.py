@@ -46,8 +46,19 @@ class KeepingCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Tests the folder."""
         super().before_train(runner)
-        if is_main_process() and is_local(self.out_dir):
+        if not is_local(self.out_dir):
+            return
+        # The message hub of a moved or copied run names the best checkpoints of the other folder.
+        if best := getattr(self, "best_ckpt_path", None):
+            self.best_ckpt_path = self._here(best)
+        for key, best in getattr(self, "best_ckpt_path_dict", {}).items():
+            self.best_ckpt_path_dict[key] = self._here(best) if best else None
+        if is_main_process():
             _try_to_write(Path(self.out_dir), _smallest_size(runner))
+
+    def _here(self, path: str) -> str | None:
+        here = os.path.join(self.out_dir, os.path.basename(path))
+        return here if os.path.isfile(here) else None
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         with self._kept_until_whole(runner):
@@ -80,8 +91,13 @@ class KeepingCheckpointHook(CheckpointHook):
                 raise UnwritableError(error.errno, message) from error
             runner.logger.error(f"{message}. Training goes on; the next checkpoint is due as usual")
         else:
-            for path in outdated:
-                self.file_backend.remove(path)
+            best = getattr(self, "best_ckpt_path_dict", {}).values()
+            current = {self.last_ckpt, getattr(self, "best_ckpt_path", None), *best}
+            for path in (path for path in outdated if path not in current):  # a file name may have no number
+                try:
+                    self.file_backend.remove(path)
+                except OSError as error:
+                    runner.logger.warning(f"The outdated checkpoint {path} could not be removed: {error}")
 
 
 def _smallest_size(runner: Runner) -> int:

@@ -56,6 +56,7 @@ class InterruptHook(Hook):
         self._last_check: float | None = None
         self._previous: dict[int, Any] = {}
         self._pid = os.getpid()
+        self._last: str | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Handles signals while the training loop runs; mmengine calls no hook that could end it where a run fails."""
@@ -63,14 +64,20 @@ class InterruptHook(Hook):
         if isinstance(loop, BaseLoop):
             loop.run = self._handling_signals()(loop.run)
 
+    def before_train(self, runner: Runner) -> None:
+        """Notes the last checkpoint of training."""
+        self._last = runner.message_hub.runtime_info.get("last_ckpt")
+
     def after_train_epoch(self, runner: Runner) -> None:
-        """Removes the checkpoint of an earlier stop once the epoch has saved a later one."""
-        stale = Path(runner.work_dir, _FILE)
-        if is_main_process() and stale.is_file() and not _is_latest(runner.work_dir):
-            stale.unlink()
+        """Removes the checkpoint of an earlier stop once training has saved a later one."""
+        last = runner.message_hub.runtime_info.get("last_ckpt")
+        if last != self._last and is_main_process():
+            Path(runner.work_dir, _FILE).unlink(missing_ok=True)
+        self._last = last
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Saves a checkpoint and exits after a signal; a state that is not finite is reported instead of saved."""
+        self.after_train_epoch(runner)  # training may save within epochs
         # Checkpoints do not contain accumulated gradients: stop only after a full step.
         mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):
@@ -142,9 +149,3 @@ class InterruptHook(Hook):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
-
-
-def _is_latest(work_dir: str) -> bool:
-    """Returns whether ``--resume`` would use the checkpoint of a stop."""
-    pointer = Path(work_dir, POINTER)
-    return pointer.is_file() and os.path.basename(pointer.read_text().strip()) == _FILE

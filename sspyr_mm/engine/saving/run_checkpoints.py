@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from sspyr_mm.tensor_files import check_whole, peek_checkpoint
 
 POINTER = "last_checkpoint"
 """File in which mmengine notes the path of the last checkpoint."""
+_NAMES = re.compile(r"((epoch|iter)_\d+|best_.*|interrupted)\.pth")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class RunCheckpoint:
 
     path: Path
     iteration: int
-    resumable: bool  # whether it holds the optimizer: the best by a metric does not
+    resumable: bool  # the best by a metric is not
 
 
 def is_local(folder: str | os.PathLike[str]) -> bool:
@@ -31,73 +34,105 @@ def run_checkpoints(
 ) -> tuple[list[RunCheckpoint], dict[Path, str]]:
     """Returns the checkpoints of training in a folder, newest first, and the files that cannot be read with the reason.
 
-    Files of other kinds, such as exported backbones, are ignored.
+    Files of other kinds and names, such as exported backbones, are ignored.
     """
     found, damaged = [], {}
-    for path in sorted(Path(folder).resolve().glob("*.pth")):
+    for path in sorted(path for path in Path(folder).resolve().glob("*.pth") if path.is_file()):
         try:
             held = peek_checkpoint(path, allow_pickle=allow_pickle)
-        except ValueError as error:
-            damaged[path] = str(error)
+        except (OSError, ValueError) as error:
+            if _NAMES.fullmatch(path.name):
+                damaged[path] = str(error)
             continue
         iteration = (held.get("meta") or {}).get("iter")
         if "message_hub" in held and isinstance(iteration, int):
-            found.append(RunCheckpoint(path, iteration, "optimizer" in held))
+            found.append(RunCheckpoint(path, iteration, not path.name.startswith("best_")))
     return sorted(found, key=lambda one: (one.iteration, one.path.stat().st_mtime), reverse=True), damaged
 
 
-def newest_whole(work_dir: str | os.PathLike[str], *, allow_pickle: bool = False) -> tuple[str | None, list[str]]:
-    """Returns the checkpoint to resume from, None if the work dir has none, and warnings to log.
+def newest_whole(
+    folders: Sequence[str | os.PathLike[str]], *, allow_pickle: bool = False
+) -> tuple[str | None, list[str]]:
+    """Returns the checkpoint to resume from, None if there is none, and warnings to log.
 
-    ``last_checkpoint`` may be missing, empty or name a folder that was moved or copied. It counts only where the work
-    dir itself has no checkpoint, because they are saved elsewhere.
+    Args:
+        folders: Work dir, and folders on the disk in which the run also saves checkpoints. The work dir's
+            ``last_checkpoint`` counts only if it names an object store: it may be missing, empty or name a folder that
+            was moved or copied.
+        allow_pickle: See :func:`read_checkpoint`.
 
     Raises:
         ValueError: If every checkpoint is damaged: training must not silently begin anew.
     """
-    pointer = _pointer(work_dir)
+    pointer = _pointer(folders[0])
     if pointer and not is_local(pointer):
         return pointer, []
-    found, damaged = run_checkpoints(work_dir, allow_pickle=allow_pickle)
-    if not found and not damaged and os.path.dirname(pointer):
-        found, damaged = run_checkpoints(os.path.dirname(pointer), allow_pickle=allow_pickle)
+    found, damaged = _in_all(folders, allow_pickle)
     warnings = []
     for one in (one for one in found if one.resumable):
         try:
             check_whole(one.path)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             damaged[one.path] = str(error)
             continue
         warnings += [f"{fault}. It is passed over: training resumes from {one.path}" for fault in damaged.values()]
         return str(one.path), warnings
     if damaged:
         raise ValueError(
-            f"--resume: {work_dir} has no checkpoint that can be read: {shortened(damaged.values(), 3)}. Restore one "
+            f"--resume: {folders[0]} has no checkpoint that can be read: {shortened(damaged.values(), 3)}. Restore one "
             "from a copy, or remove these files to begin anew"
         )
-    if pointer:
-        warnings.append(f"{Path(work_dir, POINTER)} names {pointer}, which does not exist: training begins anew")
+    if earlier := sorted(Path(folders[0]).glob("earlier_*/*.pth")):
+        warnings.append(
+            f"{folders[0]} has no checkpoint to resume from: training begins anew. To continue an earlier run instead: "
+            f"--resume {shortened(earlier, 3)}"
+        )
+    elif pointer and not os.path.exists(pointer):
+        warnings.append(f"{Path(folders[0], POINTER)} names {pointer}, which does not exist: training begins anew")
     return None, warnings
 
 
-def set_aside(work_dir: str | os.PathLike[str], after: int) -> Path | None:
-    """Moves the checkpoints that follow an iteration to a new folder in the work dir, and returns it.
+def set_aside(
+    folders: Sequence[str | os.PathLike[str]], *, after: int, keep: str | None = None, allow_pickle: bool = False
+) -> list[Path]:
+    """Moves the checkpoints that follow an iteration to a new folder beside them, and returns the new folders.
 
     They are of an earlier run, whose files would mix with those of the run that continues from that iteration.
-    Returns None if there are none.
+
+    Args:
+        folders: As of :func:`newest_whole`.
+        after: Iteration; damaged files are moved if it is 0 or less.
+        keep: Path of a file that stays.
+        allow_pickle: See :func:`read_checkpoint`.
     """
-    found, damaged = run_checkpoints(work_dir)
-    later = [one.path for one in found if one.iteration > after] + ([] if after else list(damaged))
-    if not later:
-        return None
-    numbers = (Path(work_dir, f"earlier_{number}") for number in itertools.count(1))
-    target = next(folder for folder in numbers if not folder.exists())
-    target.mkdir()
-    if os.path.basename(_pointer(work_dir)) in {path.name for path in later}:
-        Path(work_dir, POINTER).unlink()
-    for path in later:
-        path.replace(target / path.name)
-    return target
+    targets = []
+    for folder in folders:
+        found, damaged = run_checkpoints(folder, allow_pickle=allow_pickle)
+        later = [one.path for one in found if one.iteration > after] + ([] if after > 0 else list(damaged))
+        later = [path for path in later if keep is None or path != Path(keep).resolve()]
+        if not later:
+            continue
+        numbers = (Path(folder, f"earlier_{number}") for number in itertools.count(1))
+        target = next(one for one in numbers if not one.exists())
+        target.mkdir()
+        if os.path.basename(_pointer(folders[0])) in {path.name for path in later}:
+            Path(folders[0], POINTER).unlink(missing_ok=True)
+        for path in later:
+            path.replace(target / path.name)
+        targets.append(target)
+    return targets
+
+
+def _in_all(
+    folders: Sequence[str | os.PathLike[str]], allow_pickle: bool
+) -> tuple[list[RunCheckpoint], dict[Path, str]]:
+    found: list[RunCheckpoint] = []
+    damaged: dict[Path, str] = {}
+    for folder in folders:
+        some, faults = run_checkpoints(folder, allow_pickle=allow_pickle)
+        found += some
+        damaged |= faults
+    return sorted(found, key=lambda one: one.iteration, reverse=True), damaged
 
 
 def _pointer(work_dir: str | os.PathLike[str]) -> str:

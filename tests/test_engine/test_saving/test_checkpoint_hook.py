@@ -1,6 +1,8 @@
 """Checkpoints on disks that are full or cannot be written."""
 
 import re
+import shutil
+import signal
 
 import pytest
 from small_runs import assert_equal, state, train
@@ -25,7 +27,7 @@ def test_the_last_checkpoint_is_kept_until_the_next_is_whole(config, tmp_path, l
     runner = train(config, tmp_path, KEEP_ONE, before_train_epoch=look)
     assert seen == [[], ["epoch_1.pth"], ["epoch_1.pth"]]
     assert names(tmp_path) == ["epoch_3.pth"]
-    assert newest_whole(tmp_path) == (f"{tmp_path}/epoch_3.pth", [])
+    assert newest_whole([tmp_path]) == (f"{tmp_path}/epoch_3.pth", [])
     assert_equal(state(runner), uninterrupted.state)
     (said,) = [m for _, m in log if "could not be written" in m]
     assert f"The last one is {tmp_path}/epoch_1.pth. Training goes on" in said
@@ -84,3 +86,41 @@ def test_partial_files_of_a_killed_run_are_removed(config, tmp_path):
     left.write_bytes(b"half")
     train(config, tmp_path, {"train_cfg.max_epochs": 1})
     assert names(tmp_path) == ["epoch_1.pth"]
+
+
+def test_a_file_name_without_a_number_keeps_the_new_checkpoint(config, tmp_path, log):
+    options = {"default_hooks.checkpoint.filename_tmpl": "latest.pth", "train_cfg.max_epochs": 2}
+    train(config, tmp_path, {**KEEP_ONE, **options})
+    assert names(tmp_path) == ["latest.pth"]
+
+
+def test_the_best_checkpoint_of_a_copied_run_is_left_alone(config, tmp_path, log):
+    best = {f"default_hooks.checkpoint.{key}": value for key, value in dict(save_best="mAP", rule="greater").items()}
+
+    def validate(runner):
+        (hook,) = (hook for hook in runner.hooks if isinstance(hook, KeepingCheckpointHook))
+        if runner.epoch:
+            hook.after_val_epoch(runner, metrics={"mAP": float(runner.epoch)})
+
+    train(config, tmp_path / "one", {**best, "train_cfg.max_epochs": 2}, before_train_epoch=validate)
+    there = names(tmp_path / "one")
+    assert "best_mAP_epoch_1.pth" in there
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    train(config, tmp_path / "two", {**best, "resume": True, "train_cfg.max_epochs": 2})
+    options = {**best, "resume": True, "load_from": str(tmp_path / "two/epoch_1.pth"), "train_cfg.max_epochs": 2}
+    train(config, tmp_path / "two", options, before_train_epoch=validate)
+    assert names(tmp_path / "one") == there
+
+
+def test_an_interrupted_checkpoint_without_a_pointer_is_kept_until_a_later_one(config, tmp_path, log):
+    def stop(runner):
+        if runner.iter == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(SystemExit):
+        train(config, tmp_path, before_train_iter=stop)
+    (tmp_path / "last_checkpoint").unlink()
+    seen = []
+    options = {"resume": True, "default_hooks.checkpoint.interval": 2}
+    train(config, tmp_path, options, before_train_epoch=lambda _: seen.append(names(tmp_path)))
+    assert seen == [["interrupted.pth"], ["interrupted.pth"], ["epoch_2.pth"]]

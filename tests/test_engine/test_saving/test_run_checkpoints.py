@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 import torch
-from small_runs import ITERS, assert_equal, state, train, warnings_of
+from small_runs import ITERS, assert_equal, make_runner, state, train, warnings_of
 
-from sspyr_mm.engine.saving import newest_whole
+from sspyr_mm.engine.saving.run_checkpoints import newest_whole, set_aside
 
 
 @pytest.fixture
@@ -46,13 +46,13 @@ def test_the_pointer_is_only_a_hint(work, pointer):
     else:
         data = pointer if isinstance(pointer, bytes) else pointer.format(work=work).encode()
         (work / "last_checkpoint").write_bytes(data)
-    assert newest_whole(work) == (str(work / "epoch_3.pth"), [])
+    assert newest_whole([work]) == (str(work / "epoch_3.pth"), [])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_passed_over(work, damage):
     damage(work / "epoch_3.pth")
-    newest, (warning,) = newest_whole(work)
+    newest, (warning,) = newest_whole([work])
     assert newest == str(work / "epoch_2.pth")
     assert warning.startswith(f"{work}/epoch_3.pth ")
     assert warning.endswith(f"It is passed over: training resumes from {work}/epoch_2.pth")
@@ -62,23 +62,61 @@ def test_a_run_never_begins_anew_where_all_checkpoints_are_damaged(work):
     for number, damage in zip((1, 2, 3), DAMAGES, strict=False):
         damage(work / f"epoch_{number}.pth")
     with pytest.raises(ValueError, match=rf"^--resume: {work} has no checkpoint that can be read: (?s:.)*epoch_1.pth"):
-        newest_whole(work)
+        newest_whole([work])
 
 
 def test_a_run_begins_where_no_checkpoint_is(tmp_path):
-    assert newest_whole(tmp_path) == (None, [])
+    assert newest_whole([tmp_path]) == (None, [])
     (tmp_path / "last_checkpoint").write_text(f"{tmp_path}/epoch_9.pth")
     torch.save({"state_dict": {}}, tmp_path / "backbone.pth")
-    newest, (warning,) = newest_whole(tmp_path)
+    newest, (warning,) = newest_whole([tmp_path])
     assert newest is None and "epoch_9.pth, which does not exist: training begins anew" in warning
 
 
-def test_a_checkpoint_without_an_optimizer_is_not_resumed(work):
+def test_the_best_checkpoint_is_not_resumed(work):
     best = torch.load(work / "epoch_3.pth", weights_only=False)
-    del best["optimizer"]
     best["meta"]["iter"] += 100
-    torch.save(best, work / "best_mAP.pth")
-    assert newest_whole(work)[0] == str(work / "epoch_3.pth")
+    torch.save(best, work / "best_mAP_epoch_3.pth")
+    assert newest_whole([work])[0] == str(work / "epoch_3.pth")
+
+
+def test_other_files_do_not_disturb(work, tmp_path):
+    (work / "model.pth").mkdir()
+    (work / "dangling.pth").symlink_to(tmp_path / "missing")
+    (work / "foreign.pth").write_bytes(b"text")
+    assert newest_whole([work]) == (str(work / "epoch_3.pth"), [])
+    assert set_aside([work], after=0) == [work / "earlier_1"]
+    assert sorted(path.name for path in work.glob("*.pth")) == ["dangling.pth", "foreign.pth", "model.pth"]
+
+
+def test_a_forgotten_resume_is_reported(work):
+    set_aside([work], after=0)
+    newest, (warning,) = newest_whole([work])
+    assert newest is None and f"--resume {work}/earlier_1/epoch_1.pth" in warning
+
+
+def test_testing_changes_no_checkpoint(config, work, log):
+    before = sorted(path.name for path in work.iterdir() if path.is_file())
+    runner = make_runner(config, work, {"load_from": str(work / "epoch_3.pth")})
+    runner._load_from = str(work / "epoch_3.pth")
+    runner.load_or_resume()
+    assert sorted(path.name for path in work.iterdir() if path.is_file()) == before
+
+
+@pytest.mark.parametrize("out", ["out", "out/deep"])
+def test_checkpoints_in_another_folder_are_found_and_set_aside(config, tmp_path, log, out):
+    options = {"default_hooks.checkpoint.out_dir": str(tmp_path / out), "train_cfg.max_epochs": 2}
+    work, there = tmp_path / "work", tmp_path / out / "work"
+    train(config, work, options)
+    assert {path.name for path in there.glob("*.pth")} == {"epoch_1.pth", "epoch_2.pth"} and not list(
+        work.glob("*.pth")
+    )
+    assert newest_whole([work, there])[0] == str(there / "epoch_2.pth")
+    log.clear()
+    train(config, work, {**options, "resume": True})  # finished
+    assert any(f"from path: {there}/epoch_2.pth" in m or f"{there}/epoch_2.pth" in m for _, m in log)
+    train(config, work, options)
+    assert {path.name for path in (there / "earlier_1").iterdir()} == {"epoch_1.pth", "epoch_2.pth"}
 
 
 def test_resuming_past_a_flipped_bit_equals_an_uninterrupted_run(config, work, uninterrupted, log):
@@ -87,7 +125,7 @@ def test_resuming_past_a_flipped_bit_equals_an_uninterrupted_run(config, work, u
     runner = train(config, work, {"resume": True})
     assert_equal(state(runner), uninterrupted.state)
     assert any(m.startswith(f"{work}/epoch_3.pth ") and "passed over" in m for m in warnings_of(log))
-    assert newest_whole(work) == (str(work / "epoch_3.pth"), [])  # written again
+    assert newest_whole([work]) == (str(work / "epoch_3.pth"), [])  # written again
 
 
 def test_a_damaged_checkpoint_that_is_named_is_refused(config, work, log):
@@ -105,8 +143,8 @@ def test_a_new_run_moves_the_checkpoints_of_an_earlier_one(config, work, log):
     earlier = work / "earlier_1"
     assert {path.name for path in earlier.iterdir()} == {"interrupted.pth", *(f"epoch_{n}.pth" for n in (1, 2, 3))}
     assert (earlier / "epoch_2.pth").read_bytes() == kept
-    assert any(f"--resume {earlier}/CHECKPOINT" in m for m in warnings_of(log))
-    assert newest_whole(work)[0] == str(work / "epoch_1.pth")
+    assert any(f"--resume {earlier}/CHECKPOINT --work-dir OTHER" in m for m in warnings_of(log))
+    assert newest_whole([work])[0] == str(work / "epoch_1.pth")
 
 
 def test_resuming_an_earlier_checkpoint_moves_the_later_ones(config, work, log):
@@ -119,7 +157,7 @@ def test_resuming_an_earlier_checkpoint_moves_the_later_ones(config, work, log):
         train(config, work, {"resume": True, "load_from": str(work / "epoch_1.pth")}, before_train_iter=fail)
     assert [path.name for path in work.glob("*.pth")] == ["epoch_1.pth"]
     assert {path.name for path in (work / "earlier_1").iterdir()} == {"epoch_2.pth", "epoch_3.pth"}
-    assert newest_whole(work) == (str(work / "epoch_1.pth"), [])
+    assert newest_whole([work]) == (str(work / "epoch_1.pth"), [])
 
 
 @pytest.mark.slow
@@ -132,7 +170,7 @@ def test_flipped_bits_anywhere_are_noticed_or_harmless(work):
         data = bytearray(whole)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         target.write_bytes(data)
-        if newest_whole(work)[0] == str(work / "epoch_2.pth"):
+        if newest_whole([work])[0] == str(work / "epoch_2.pth"):
             noticed += 1
         else:
             after = torch.load(target, weights_only=False)
