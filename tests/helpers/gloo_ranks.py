@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from commands import no_shared_instances
 from torch import multiprocessing
 
 TIMEOUT_S = 120
@@ -26,7 +27,8 @@ def _serve(connection):
             store = dist.FileStore(store_file, world_size)
             timeout = datetime.timedelta(seconds=TIMEOUT_S)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timeout)
-            result = function(rank, world_size, *args)
+            with no_shared_instances():
+                result = function(rank, world_size, *args)
             dist.barrier()  # a rank that leaves early would take its connections along
             dist.destroy_process_group()
             # Pickled here: torch's own way of sending tensors shares memory, which ends with the rank.
