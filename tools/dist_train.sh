@@ -41,11 +41,13 @@ if [[ -z ${OMP_NUM_THREADS:-} ]] && ! { command -v nvidia-smi && nvidia-smi -L; 
 fi
 
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}"
+rendezvous=(--node_rank="$node_rank" --master_addr="$address" --master_port="$port")
+if [[ ${MAX_RESTARTS:-0} -gt 0 ]]; then # with a store of its own for each start, without the addresses of failed processes
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    rendezvous=(--rdzv_backend=c10d --rdzv_endpoint="$address:$port" --rdzv_id="$port" --max_restarts="$MAX_RESTARTS")
+fi
 exec "$python" -m torch.distributed.run \
     --nnodes="$nnodes" \
-    --node_rank="$node_rank" \
     --nproc_per_node="$gpus" \
-    --max_restarts="${MAX_RESTARTS:-0}" \
-    --master_addr="$address" \
-    --master_port="$port" \
+    "${rendezvous[@]}" \
     "$here/train.py" "$config" --launcher pytorch "$@"
