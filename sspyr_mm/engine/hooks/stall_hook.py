@@ -108,7 +108,7 @@ class StallHook(Hook):
         store = torch_dist.PrefixStore("sspyr_mm/stall", torch_dist.distributed_c10d._get_default_store())
         rank, beat = get_rank(), 0
         with suppress(RuntimeError):  # the store has ended with its process
-            while not done.wait(_TICK):
+            while beat == 0 or not done.wait(_TICK):
                 beat += 1
                 store.set(str(rank), f"{self._step} {os.getpid()} {platform.node()} {beat} {_doing()}")
                 # Less often with many ranks: one process answers all of them.
@@ -126,14 +126,15 @@ class StallHook(Hook):
             os._exit(1)
 
     def _reason(self) -> str:
-        found = []
-        for rank, told in dict(self._ranks).items():
+        world_size, ranks = get_world_size(), dict(self._ranks)
+        found = [(False, -1, f"rank {rank} has never answered") for rank in range(world_size) if rank not in ranks]
+        for rank, told in ranks.items():
             step, pid, host, _, doing = told.split(" ", 4)
             silent = self._silent[rank] > max(3 * _TICK, self.seconds / 4)
             state = f"has not answered for {self._silent[rank]:.0f} s" if silent else doing
             found.append((not silent, int(step), f"rank {rank} (process {pid} on {host}) {state} in iteration {step}"))
         own = f"process {os.getpid()} on {platform.node()} {_doing()} in iteration {self._step}"
-        first = min(found)[2] if found else own
+        first = min(found)[2] if world_size > 1 else own
         workers = [f"{child.pid}{_state(child.pid)}" for child in multiprocessing.active_children()]
         of = f"; data workers of this process: {', '.join(workers)}" if workers else ""
         return f"No iteration has finished for {self.seconds:.0f} s: {first}{of}"
