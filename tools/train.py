@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from difflib import get_close_matches
 from pathlib import Path
@@ -183,6 +184,15 @@ def hint(error: Exception, cfg: Config) -> str:
     return ""
 
 
+def killed_worker(error: Exception) -> str | None:
+    """Returns ' (process N)' if an error is the end of a loader's worker, '' without its number; None otherwise."""
+    if found := re.match(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) ", str(error)):
+        return f" (process {found[1]})"
+    frames = (frame.name for frame in traceback.extract_tb(error.__traceback__))
+    is_lost = not isinstance(error, RuntimeError) and "rebuild_storage_fd" in frames  # a tensor of the worker
+    return "" if is_lost else None
+
+
 def main() -> None:
     args = parse_args()
     use_own_temporary_folder()
@@ -207,11 +217,11 @@ def main() -> None:
             raise
         print(f"train: {error}{hint(error, cfg)}", file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
-        if not (worker := re.fullmatch(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) .*", str(error).splitlines()[0])):
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        if (worker := killed_worker(error)) is None:
             raise
         print(
-            f"train: a data worker (process {worker[1]}) was killed, perhaps for lack of memory (see `dmesg`): lower "
+            f"train: a data worker{worker} was killed, perhaps for lack of memory (see `dmesg`): lower "
             "train_dataloader.num_workers; --resume continues from the last checkpoint",
             file=sys.stderr,
         )
