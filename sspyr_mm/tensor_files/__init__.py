@@ -1,8 +1,7 @@
 """Files of tensors, read without executing anything in them; imports nothing of the models."""
 
 from sspyr_mm.tensor_files.array_pickle import write_arrays
-from sspyr_mm.tensor_files.peek import peek_checkpoint
-from sspyr_mm.tensor_files.read import FilePath, check_whole, file_sha256, read_checkpoint
+from sspyr_mm.tensor_files.read import FilePath, check_whole, file_sha256, peek_checkpoint, read_checkpoint
 from sspyr_mm.tensor_files.safe_loading import safe_loading
 from sspyr_mm.tensor_files.safetensors_files import CHECKSUM, SAFETENSORS_META, checksum
 

@@ -2,26 +2,18 @@
 
 import multiprocessing
 
-import cv2
-import numpy as np
 import pytest
+from small_images import pack_images
 from torch.utils.data import DataLoader
 
-from sspyr_mm.datasets import StreamedImages, UnlabelledImages
-from sspyr_mm.datasets.streaming.shards import pack
+from sspyr_mm.datasets import StreamedImages
 
 NUM_IMAGES, BATCH = 90, 4
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for index in range(NUM_IMAGES):
-        cv2.imwrite(f"{folder}/{index}.png", rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
-    out = folder / "shards"
-    assert not pack(UnlabelledImages(str(folder)).list_images(), str(out), shard_bytes=1500, num_workers=1)
-    return str(out)
+    return str(pack_images(tmp_path_factory.mktemp("images"), NUM_IMAGES))
 
 
 def item(results):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mmengine.runner import Runner
 from project import ROOT
-from small_runs import BATCH, CONFIG, NUM_IMAGES, state, train
+from small_runs import BATCH, CONFIG, MOMENTUM_CONFIG, NUM_IMAGES, state, train
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +28,14 @@ def images(tmp_path_factory):
 def config(images, tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.py"
     path.write_text(CONFIG.format(root=ROOT, data=images, batch=BATCH))
+    return path
+
+
+@pytest.fixture(scope="module", params=["ssprl", "mocov2"])
+def config_of_a_method(request, images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "config.py"
+    text = CONFIG if request.param == "ssprl" else MOMENTUM_CONFIG
+    path.write_text(text.format(root=ROOT, data=images, batch=BATCH))
     return path
 
 

@@ -218,7 +218,7 @@ class PyTreeLoader(item_loader.PyTreeLoader):
 
 
 def _fetch_file(fetch: Callable[[], None], local: str) -> None:
-    """Fetches a file; raises FileNotFoundError if there is none, which litdata's downloads of S3 and R2 suppress."""
+    """Fetches a file. Raises FileNotFoundError for a missing one; litdata ignores that error of S3 and R2."""
     fetch()
     if not os.path.exists(local):
         with FileLock(f"{local}.lock", timeout=_FETCH_S):  # another process may be fetching it: litdata does not wait

@@ -1,6 +1,7 @@
 """Access to the parts of a runner that hooks use."""
 
 from collections.abc import Iterator
+from contextlib import ContextDecorator
 from typing import TypeVar
 
 import torch
@@ -8,7 +9,7 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor, nn
 from torch.cuda.amp import GradScaler
 
@@ -36,6 +37,13 @@ def model_of(runner: Runner, kind: type[Model] = ViewModel) -> Model:
 def head_of(runner: Runner) -> SSPRLHead:
     """Returns the head of the runner's model, which must be :class:`SSPRL`."""
     return model_of(runner, SSPRL).head
+
+
+def run_within(runner: Runner, context: ContextDecorator) -> None:
+    """Runs the training loop, if there is one, within a context; mmengine calls no hook where a run fails."""
+    loop = runner._train_loop  # a config if nothing is trained; runner.train_loop would build it
+    if isinstance(loop, BaseLoop):
+        loop.run = context(loop.run)
 
 
 def accumulative_counts(runner: Runner) -> int:

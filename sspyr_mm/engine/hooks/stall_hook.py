@@ -14,12 +14,14 @@ from typing import Any
 import torch.distributed as torch_dist
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 from torch.utils.data import dataloader
 
+from sspyr_mm.engine.hooks.model_access import run_within
+
 _TICK = 1.0
-"""Interval in seconds at which a rank tells the others its step, and looks at its own."""
+"""Interval in seconds at which a rank reports its step to the others, and checks its own."""
 
 
 @HOOKS.register_module()
@@ -45,14 +47,12 @@ class StallHook(Hook):
         self.seconds = seconds
         self._active = False
         self._step, self._waited = 0, 0.0
-        self._ranks: dict[int, str] = {}  # what each rank last told
-        self._silent: dict[int, float] = {}  # seconds since a rank last told something new
+        self._ranks: dict[int, str] = {}  # last report of each rank
+        self._silent: dict[int, float] = {}  # seconds since the last new report of each rank
 
     def before_run(self, runner: Runner) -> None:
         """Watches while the training loop runs; mmengine calls no hook that could end it where a run fails."""
-        loop = runner._train_loop
-        if isinstance(loop, BaseLoop):
-            loop.run = self._watching()(loop.run)
+        run_within(runner, self._watching())
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Begins to count, in loops of epochs: others may skip the images of many past iterations first."""
@@ -95,7 +95,7 @@ class StallHook(Hook):
         last = time.monotonic()
         while not done.wait(_TICK):
             now = time.monotonic()
-            # Not more than two intervals, or a run that was stopped as a whole would end when it goes on.
+            # Not more than two intervals, or a run that was stopped as a whole would end when it continues.
             passed, last = min(now - last, 2 * _TICK), now
             for rank in list(self._silent):
                 self._silent[rank] += passed
@@ -113,8 +113,10 @@ class StallHook(Hook):
                 store.set(str(rank), f"{self._step} {os.getpid()} {platform.node()} {beat} {_doing()}")
                 # Less often with many ranks: one process answers all of them.
                 for other in range(get_world_size() if beat % max(1, get_world_size() // 8) == 0 else 0):
-                    if store.check([str(other)]) and (told := store.get(str(other)).decode()) != self._ranks.get(other):
-                        self._ranks[other], self._silent[other] = told, 0.0
+                    if store.check([str(other)]) and (report := store.get(str(other)).decode()) != self._ranks.get(
+                        other
+                    ):
+                        self._ranks[other], self._silent[other] = report, 0.0
 
     def _end(self) -> None:
         """Reports the stall and ends this process; torchrun and Slurm then end the others."""
@@ -128,8 +130,8 @@ class StallHook(Hook):
     def _reason(self) -> str:
         world_size, ranks = get_world_size(), dict(self._ranks)
         found = [(False, -1, f"rank {rank} has never answered") for rank in range(world_size) if rank not in ranks]
-        for rank, told in ranks.items():
-            step, pid, host, _, doing = told.split(" ", 4)
+        for rank, report in ranks.items():
+            step, pid, host, _, doing = report.split(" ", 4)
             silent = self._silent[rank] > max(3 * _TICK, self.seconds / 4)
             state = f"has not answered for {self._silent[rank]:.0f} s" if silent else doing
             found.append((not silent, int(step), f"rank {rank} (process {pid} on {host}) {state} in iteration {step}"))

@@ -29,7 +29,7 @@ class KeepingCheckpointHook(CheckpointHook):
     """``CheckpointHook`` that removes an older checkpoint only once the new one is complete.
 
     Before the first step it tests whether the folder can be written and has room for a checkpoint. A checkpoint that
-    cannot be written later, as on a full disk, is reported; training goes on, and the next one is due as usual.
+    cannot be written later, as on a full disk, is reported; training continues, and the next one is due as usual.
 
     Args:
         stop_on_error: Whether training stops when a checkpoint cannot be written.
@@ -89,7 +89,7 @@ class KeepingCheckpointHook(CheckpointHook):
             )
             if self.stop_on_error:
                 raise UnwritableError(error.errno, message) from error
-            runner.logger.error(f"{message}. Training goes on; the next checkpoint is due as usual")
+            runner.logger.error(f"{message}. Training continues; the next checkpoint is due as usual")
         else:
             best = getattr(self, "best_ckpt_path_dict", {}).values()
             current = {self.last_ckpt, getattr(self, "best_ckpt_path", None), *best}

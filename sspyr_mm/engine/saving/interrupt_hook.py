@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from sspyr_mm.engine.hooks.divergence_hook import check_state
-from sspyr_mm.engine.hooks.model_access import accumulative_counts
+from sspyr_mm.engine.hooks.model_access import accumulative_counts, run_within
 from sspyr_mm.engine.saving.run_checkpoints import POINTER
 from sspyr_mm.files import write_text
 
@@ -60,9 +60,7 @@ class InterruptHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Handles signals while the training loop runs; mmengine calls no hook that could end it where a run fails."""
-        loop = runner._train_loop  # a config if nothing is trained; runner.train_loop would build it
-        if isinstance(loop, BaseLoop):
-            loop.run = self._handling_signals()(loop.run)
+        run_within(runner, self._handling_signals())
 
     def before_train(self, runner: Runner) -> None:
         """Notes the last checkpoint of training."""
@@ -70,6 +68,9 @@ class InterruptHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Removes the checkpoint of an earlier stop once training has saved a later one."""
+        self._remove_stale(runner)
+
+    def _remove_stale(self, runner: Runner) -> None:
         last = runner.message_hub.runtime_info.get("last_ckpt")
         if last != self._last and is_main_process():
             Path(runner.work_dir, _FILE).unlink(missing_ok=True)
@@ -77,7 +78,7 @@ class InterruptHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Saves a checkpoint and exits after a signal; a state that is not finite is reported instead of saved."""
-        self.after_train_epoch(runner)  # training may save within epochs
+        self._remove_stale(runner)  # training may save within epochs
         # Checkpoints do not contain accumulated gradients: stop only after a full step.
         mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):

@@ -7,15 +7,14 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
+from damage import fill_with_zeros, flip_a_bit
+from small_images import pack_images
 from torch.utils.data import DataLoader
 
-from sspyr_mm.datasets import StreamedImages, UnlabelledImages
+from sspyr_mm.datasets import StreamedImages
 from sspyr_mm.datasets.broken import read_appended
 from sspyr_mm.datasets.link import record_broken
-from sspyr_mm.datasets.streaming.shards import pack
 from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.datasets.unlabelled import data_notices
 
@@ -26,13 +25,7 @@ LOAD = [dict(type="mmpretrain.LoadRGBImage")]
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """Shards of a few images each."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for index in range(NUM_IMAGES):
-        cv2.imwrite(f"{folder}/{index:02}.png", rng.integers(0, 256, (8, 10, 3), dtype=np.uint8))
-    out = folder / "shards"
-    assert not pack(UnlabelledImages(folder).list_images(), str(out), shard_bytes=1500, num_workers=1)
-    return out
+    return pack_images(tmp_path_factory.mktemp("images"), NUM_IMAGES)
 
 
 @pytest.fixture
@@ -52,16 +45,6 @@ def without_checksums(shards):
     (shards / "index.json").write_text(json.dumps(content))
 
 
-def zero(path):
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def change(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def to_pipe(path):
     path.unlink()
     os.mkfifo(path)
@@ -71,8 +54,8 @@ FAULTS = {
     "missing": (Path.unlink, "is missing"),
     "truncated": (lambda path: os.truncate(path, 700), "has 700 bytes in place of"),
     "empty": (lambda path: os.truncate(path, 0), "is empty"),
-    "zeroed": (zero, "has changed since it was packed"),
-    "changed": (change, "has changed since it was packed"),
+    "zeroed": (fill_with_zeros, "has changed since it was packed"),
+    "changed": (flip_a_bit, "has changed since it was packed"),
     "pipe": (to_pipe, "is not a regular file"),
 }
 
@@ -144,7 +127,7 @@ def test_damaged_copy_in_the_cache_is_fetched_again(shards, tmp_path, fault):
 def test_interrupted_epoch_with_damage_continues_exactly(shards, num_workers):
     """A damaged shard, and, in shards without checksums, damaged images."""
     without_checksums(shards)
-    zero(shards / index_of(shards)[3]["filename"])
+    fill_with_zeros(shards / index_of(shards)[3]["filename"])
     for chunk in index_of(shards)[5:8]:
         data = bytearray((shards / chunk["filename"]).read_bytes())
         data[-300:] = bytes(300)  # the last image, which keeps its name
@@ -168,7 +151,7 @@ def test_shards_without_checksums_are_read_and_reported(shards, packed):
 
 def test_all_shards_damaged_is_an_error(shards):
     for chunk in index_of(shards):
-        change(shards / chunk["filename"])
+        flip_a_bit(shards / chunk["filename"])
     with pytest.raises(UnreadableImageError, match=r"cannot be read: see 'Skipped"):
         epoch_of(shards)
 

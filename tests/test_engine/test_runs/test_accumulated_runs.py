@@ -9,7 +9,7 @@ import pytest
 import scaled_wrapper  # noqa: F401
 import torch
 from project import ROOT
-from small_runs import BATCH, CONFIG, ITERS, MOMENTUM_CONFIG, train
+from small_runs import ITERS, train
 from torch.utils._pytree import tree_flatten_with_path
 
 OPTIONS = {
@@ -43,12 +43,9 @@ train(sys.argv[1], sys.argv[2], eval(sys.argv[3]), before_train_iter=kill)
 """
 
 
-@pytest.fixture(scope="module", params=["ssprl", "mocov2"])
-def config(request, images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("config") / "config.py"
-    text = CONFIG if request.param == "ssprl" else MOMENTUM_CONFIG
-    path.write_text(text.format(root=ROOT, data=images, batch=BATCH))
-    return path
+@pytest.fixture(scope="module")
+def config(config_of_a_method):
+    return config_of_a_method
 
 
 def everything(path):

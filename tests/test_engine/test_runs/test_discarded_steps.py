@@ -8,8 +8,7 @@ import commands
 import pytest
 import torch
 from mmengine.runner import find_latest_checkpoint
-from project import ROOT
-from small_runs import BATCH, CONFIG, ITERS, MOMENTUM_CONFIG, assert_equal, state, train, warnings_of
+from small_runs import ITERS, assert_equal, state, train, warnings_of
 from torch.utils._pytree import tree_flatten_with_path
 
 from sspyr_mm.engine.hooks import DivergenceError, divergence_hook
@@ -18,12 +17,9 @@ from sspyr_mm.engine.step_guard import StepGuard
 EMA = {"custom_hooks": [dict(type="EMAHook")]}
 
 
-@pytest.fixture(scope="module", params=["ssprl", "mocov2"])
-def config(request, images, tmp_path_factory):
-    path = tmp_path_factory.mktemp("config") / "config.py"
-    text = CONFIG if request.param == "ssprl" else MOMENTUM_CONFIG
-    path.write_text(text.format(root=ROOT, data=images, batch=BATCH))
-    return path
+@pytest.fixture(scope="module")
+def config(config_of_a_method):
+    return config_of_a_method
 
 
 @pytest.fixture(params=[False, True], ids=["host", "device"])

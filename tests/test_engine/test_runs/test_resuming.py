@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 from small_runs import BATCH, ITERS, assert_equal, state, train
 
 from sspyr_mm.engine.hooks import data_hooks
@@ -26,6 +27,14 @@ def test_resuming_after_an_epoch_equals_an_uninterrupted_run(config, tmp_path, u
     assert losses == uninterrupted.losses[ITERS:]
     assert_equal(state(runner), uninterrupted.state)
     assert head_counts(runner) == dict(s0=3 * ITERS * BATCH, s1=3 * ITERS * BATCH * 4)
+    ends = [torch.load(folder / "epoch_3.pth", weights_only=False) for folder in (tmp_path, uninterrupted.work_dir)]
+    hubs = [end["message_hub"] for end in ends]
+    assert hubs[0]["resumed_keys"] == hubs[1]["resumed_keys"]
+    assert hubs[0]["runtime_info"].keys() == hubs[1]["runtime_info"].keys()
+    for name, history in hubs[1]["log_scalars"].items():
+        assert type(hubs[0]["log_scalars"][name]) is HistoryBuffer
+        if any(word in name for word in ("loss", "lr")):
+            assert (hubs[0]["log_scalars"][name].data[0] == history.data[0]).all(), name
 
 
 @pytest.mark.parametrize(

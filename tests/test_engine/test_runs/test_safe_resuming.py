@@ -5,31 +5,10 @@ import os
 import pytest
 import torch
 from layouts import Call
-from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import _load_checkpoint
-from small_runs import ITERS, assert_equal, state, train
+from small_runs import train
 
 from sspyr_mm.tensor_files import read_checkpoint, safe_loading
-
-
-def test_safely_resumed_run_equals_an_uninterrupted_one(config, tmp_path, uninterrupted):
-    losses = []
-    runner = train(
-        config,
-        tmp_path,
-        {"resume": True, "load_from": str(uninterrupted.work_dir / "epoch_1.pth")},
-        after_train_iter=lambda r: losses.append(float(r.message_hub.get_scalar("train/loss").current())),
-    )
-    assert losses == uninterrupted.losses[ITERS:]
-    assert_equal(state(runner), uninterrupted.state)
-    ends = [torch.load(folder / "epoch_3.pth", weights_only=False) for folder in (tmp_path, uninterrupted.work_dir)]
-    hubs = [end["message_hub"] for end in ends]
-    assert hubs[0]["resumed_keys"] == hubs[1]["resumed_keys"]
-    assert hubs[0]["runtime_info"].keys() == hubs[1]["runtime_info"].keys()
-    for name, history in hubs[1]["log_scalars"].items():
-        assert type(hubs[0]["log_scalars"][name]) is HistoryBuffer
-        if any(word in name for word in ("loss", "lr")):
-            assert (hubs[0]["log_scalars"][name].data[0] == history.data[0]).all(), name
 
 
 def test_log_is_read_like_torch_reads_it(uninterrupted):

@@ -17,7 +17,7 @@ def names(work):
 
 
 def test_the_last_checkpoint_is_kept_until_the_next_is_whole(config, tmp_path, log, file_size_limit, uninterrupted):
-    """The disk is full while epoch 2 ends; the run goes on, and epoch 3 is saved."""
+    """The disk is full while epoch 2 ends; the run continues, and epoch 3 is saved."""
     seen = []
 
     def look(runner):
@@ -30,7 +30,7 @@ def test_the_last_checkpoint_is_kept_until_the_next_is_whole(config, tmp_path, l
     assert newest_whole([tmp_path]) == (f"{tmp_path}/epoch_3.pth", [])
     assert_equal(state(runner), uninterrupted.state)
     (said,) = [m for _, m in log if "could not be written" in m]
-    assert f"The last one is {tmp_path}/epoch_1.pth. Training goes on" in said
+    assert f"The last one is {tmp_path}/epoch_1.pth. Training continues" in said
 
 
 def test_the_best_checkpoint_is_kept_until_the_next_is_whole(config, tmp_path, log, file_size_limit):

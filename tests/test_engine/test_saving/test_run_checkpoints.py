@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from damage import fill_with_zeros, flip_a_bit
 from small_runs import ITERS, assert_equal, make_runner, state, train, warnings_of
 
 from sspyr_mm.engine.saving.run_checkpoints import newest_whole, set_aside
@@ -25,21 +26,10 @@ def empty(path):
     path.write_bytes(b"")
 
 
-def fill_with_zeros(path):
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def flip_a_bit(path):
-    """Flips a bit in the middle of the file, in a tensor."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 DAMAGES = [truncate, empty, fill_with_zeros, flip_a_bit]
 
 
-@pytest.mark.parametrize("pointer", ["", "/moved/work/epoch_2.pth", "{work}/epoch_2.pth", None, b"\xff\x00"])
+@pytest.mark.parametrize("pointer", ["", "/missing/run/epoch_2.pth", "{work}/epoch_2.pth", None, b"\xff\x00"])
 def test_the_pointer_is_only_a_hint(work, pointer):
     if pointer is None:
         (work / "last_checkpoint").unlink()
