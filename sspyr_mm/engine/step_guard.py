@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ class StepGuard:
     ) -> None:
         self._device = next(model.parameters()).device
         self.deferred = self._device.type == "cuda" if deferred is None else deferred
-        self._buffers, self._optimizers = list(model.buffers()), optimizers
+        self._buffers, self._optimizers = _numbers(model.buffers(), self._device), optimizers
         self._changed = [tensor.detach() for tensor in changed if tensor.device == self._device]
         self._before = [torch.empty_like(tensor) for tensor in self._changed]
         self._losses: list[Tensor] = []
@@ -164,12 +164,12 @@ class StepGuard:
         return flag
 
     def _is_bad(self, checked: Sequence[Tensor], order: float) -> Tensor:
-        bad = torch.zeros((), dtype=torch.bool, device=self._device)
-        if norms := _norms(checked, order, self._device):
-            bad = bad | ~torch.stack(norms).isfinite().all()
-        if norms := _norms(self._buffers, order, self._device):  # infinity is allowed: some hold it on purpose
-            bad = bad | torch.stack(norms).isnan().any()
-        return bad
+        checked = _numbers(checked, self._device)
+        if not checked and not self._buffers:
+            return torch.zeros((), dtype=torch.bool, device=self._device)
+        norms = torch.stack(torch._foreach_norm([*checked, *self._buffers], order))
+        bad = ~norms[: len(checked)].isfinite().all()
+        return bad | norms[len(checked) :].isnan().any()  # infinity is allowed in buffers: some hold it on purpose
 
     @torch.no_grad()
     def _before_optimizer(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -227,14 +227,13 @@ def _entries(optimizer: Optimizer, params: Sequence[Tensor], device: torch.devic
     return found
 
 
-def _norms(tensors: Sequence[Tensor], order: float, device: torch.device) -> list[Tensor]:
-    """Returns the norm of each tensor of real or complex numbers; NaN if the tensor has one."""
-    checked = [
+def _numbers(tensors: Iterable[Tensor], device: torch.device) -> list[Tensor]:
+    """Returns the tensors of real or complex numbers on the device that are not empty."""
+    return [
         x.detach()
         for x in tensors
         if x.device == device and x.numel() and not x.is_sparse and (x.is_floating_point() or x.is_complex())
     ]
-    return list(torch._foreach_norm(checked, order)) if checked else []
 
 
 def _bits(tensors: Sequence[Tensor]) -> list[Tensor]:
