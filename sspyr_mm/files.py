@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import platform
+import re
 import secrets
 import stat
 import sys
@@ -58,6 +59,37 @@ def shortened(names: Iterable[object], limit: int = 5) -> str:
     return ", ".join(texts[:limit]) + rest
 
 
+def partial_path(target: Path) -> Path:
+    """Returns a path next to a file, for its contents while they are written; it names this process."""
+    owner = f"{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
+    return target.with_name(f"{target.name}.{owner}.partial")
+
+
+def remove_partial(folder: Path, *patterns: str) -> None:
+    """Removes partial files of the patterns from a folder, but recent ones of other processes on this machine."""
+    for partial in (found for pattern in patterns for found in folder.glob(pattern)):
+        with suppress(FileNotFoundError):  # it has replaced its target meanwhile
+            if not (_is_recent(partial) and _has_living_owner(partial)):
+                partial.unlink()
+
+
+def _is_recent(partial: Path) -> bool:
+    return time.time() - partial.stat().st_mtime <= _LEFT_OVER_AFTER
+
+
+def _has_living_owner(partial: Path) -> bool:
+    owner = re.search(rf"\.{re.escape(platform.node())}\.(\d+)\.[0-9a-f]{{8}}\.partial$", partial.name)
+    if owner is None or int(owner[1]) == os.getpid():
+        return False
+    if sys.platform == "win32":  # there, signal 0 is an interrupt
+        return True
+    try:
+        os.kill(int(owner[1]), 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
 @contextmanager
 def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a path to write to; the file replaces the target when the block ends, and is removed if the block fails.
@@ -67,8 +99,7 @@ def whole_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    owner = f"{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}"
-    partial = target.with_name(f"{target.name}.{owner}.partial")
+    partial = partial_path(target)
     try:
         yield partial
         with open(partial, "rb") as file:  # contents reach the disk before the name: power may fail in between
@@ -95,11 +126,9 @@ def remove_left_over(folder: Path) -> None:
     The age decides, since processes of other machines are not visible.
     """
     for partial in folder.glob("*.partial"):
-        try:
-            if time.time() - partial.stat().st_mtime > _LEFT_OVER_AFTER:
+        with suppress(FileNotFoundError):
+            if not _is_recent(partial):
                 partial.unlink()
-        except FileNotFoundError:  # it has replaced its target meanwhile
-            continue
 
 
 class FolderInUseError(RuntimeError):

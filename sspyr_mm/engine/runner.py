@@ -16,7 +16,7 @@ from torch import nn
 from sspyr_mm.engine.config import dicts_of_type
 from sspyr_mm.engine.saving.checkpoint_hook import KeepingCheckpointHook, UnwritableError
 from sspyr_mm.engine.saving.run_checkpoints import is_local, newest_whole, set_aside
-from sspyr_mm.files import FolderInUseError, folder_lock, whole_file
+from sspyr_mm.files import FolderInUseError, folder_lock, remove_partial, whole_file
 from sspyr_mm.tensor_files import safe_loading
 
 _LOCK = "training.lock"
@@ -38,8 +38,7 @@ class TrainingRunner(Runner):
     - No checkpoint, of any loader of mmengine, is unpickled beyond tensors and plain values, unless the config has
       ``allow_pickle=True``.
 
-    Arguments are those of mmengine's Runner. ``CheckpointHook`` in ``default_hooks`` becomes
-    :class:`KeepingCheckpointHook`.
+    Arguments are those of mmengine's Runner. ``CheckpointHook`` of a config becomes :class:`KeepingCheckpointHook`.
 
     Raises:
         UnwritableError: If the work dir cannot be written.
@@ -74,13 +73,11 @@ class TrainingRunner(Runner):
         if self._is_locked or self._train_loop is None:
             super().dump_config()
 
-    def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
-        """Registers the default hooks, with :class:`KeepingCheckpointHook` in place of ``CheckpointHook``."""
-        hooks = dict(hooks or {})
-        checkpoint = hooks.get("checkpoint", dict(type="CheckpointHook", interval=1))
-        if any(dicts_of_type(checkpoint, "CheckpointHook")):
-            hooks["checkpoint"] = {**checkpoint, "type": KeepingCheckpointHook}
-        super().register_default_hooks(hooks)
+    def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
+        """Registers a hook; :class:`KeepingCheckpointHook` in place of mmengine's ``CheckpointHook``."""
+        if isinstance(hook, dict) and any(dicts_of_type(hook, "CheckpointHook")):
+            hook = {**hook, "type": KeepingCheckpointHook}
+        super().register_hook(hook, priority)
 
     def train(self) -> nn.Module:
         """Trains, with the work dir locked."""
@@ -172,9 +169,7 @@ class TrainingRunner(Runner):
         if self._left_by:
             self.logger.warning(f"The last run in {self.work_dir} ({self._left_by}) was killed")
         for folder in self._folders():
-            for pattern in ("*.pth.*.partial", "trial.*.partial"):
-                for partial in Path(folder).glob(pattern):
-                    partial.unlink()
+            remove_partial(Path(folder), "*.pth.*.partial", "trial.*.partial")
 
     def _release(self) -> None:
         self._held.close()

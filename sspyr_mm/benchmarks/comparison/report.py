@@ -3,10 +3,10 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from sspyr_mm.benchmarks.comparison.compare import Interval, Measured, verdict
-from sspyr_mm.benchmarks.results.table import save_figure
+from sspyr_mm.benchmarks.results.table import markdown_table, save_figure
 
 Results = Mapping[str, Mapping[int, Measured]]
 """Results by percentage of the labels, by network; the first network is compared with the others."""
@@ -20,25 +20,20 @@ def to_markdown(results: Results, sizes: Mapping[int, int], num_test: int, metri
     draws = {percent: len(one.values) for percent, one in next(iter(results.values())).items()}
     shares = [f"{p} % ({size} images, {draws[p]} draw{'s' * (draws[p] > 1)})" for p, size in sizes.items()]
     rows = [[name, *(_text(found[percent].interval) for percent in sizes)] for name, found in results.items()]
-    text = _table([metric, *shares], rows)
+    text = markdown_table([metric, *shares], rows)
     first, *others = results
     if others:
         rows = []
         for other in others:
             differences = [results[first][percent].minus(results[other][percent]) for percent in sizes]
             rows.append([other, *(f"{verdict(one, num_test)}: {_text(one, sign=True)}" for one in differences)])
-        text += "\n" + _table([f"{first} compared with", *shares], rows)
+        text += "\n" + markdown_table([f"{first} compared with", *shares], rows)
     return text
 
 
 def _text(interval: Interval, *, sign: bool = False) -> str:
     form = "+.1f" if sign else ".1f"
     return f"{interval.value:{form}} ({interval.low:{form}} to {interval.high:{form}})"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def to_csv(results: Results, sizes: Mapping[int, int], num_test: int, metric: str) -> str:

@@ -10,7 +10,7 @@ from statistics import mean, stdev
 
 from scipy.stats import t as student_t
 
-from sspyr_mm.benchmarks.results.table import save_figure
+from sspyr_mm.benchmarks.results.table import markdown_table, save_figure
 
 _MARK = "\N{DAGGER}"
 """Reference to a footnote."""
@@ -55,19 +55,16 @@ class PaperTable:
 
 def to_markdown(table: PaperTable) -> str:
     """Formats the table with one decimal."""
-    lines = [
-        f"{table.title}. Published: {table.published_as}. In percent; ±: 95 % interval of the mean (Student's t).",
-        "",
-        "| system | published | measured | by seed |",
-        "|---|---|---|---|",
-    ]
+    cells = []
     for row in table.rows:
         measured = "-" if row.measured is None else f"{row.measured:.1f}"
         measured += f" ± {row.half:.1f}" if row.half is not None else ""
         measured += f" {_MARK}" * bool(row.note)
         seeds = ", ".join(f"{seed}: {value:.1f}" for seed, value in row.values.items())
-        lines.append(f"| {row.system} | {row.published:.1f} | {measured} | {seeds} |")
-    return "\n".join([*lines, *(line for note in table.notes for line in ("", note))]) + "\n"
+        cells.append((row.system, f"{row.published:.1f}", measured, seeds))
+    above = f"{table.title}. Published: {table.published_as}. In percent; ±: 95 % interval of the mean (Student's t)."
+    rows = markdown_table(("system", "published", "measured", "by seed"), cells)
+    return "\n".join([f"{above}\n", rows, *(f"{note}\n" for note in table.notes)])
 
 
 def to_csv(table: PaperTable) -> str:

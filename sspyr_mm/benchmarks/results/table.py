@@ -18,15 +18,18 @@ _COLUMNS = ("data", "protocol", "network", "metric", "value", "kind", "note")
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    """Formats a Markdown table with aligned columns."""
-    lines: list[tuple[str, ...]] = [_COLUMNS]
-    for row in rows:
-        cells = (row.data, row.protocol, row.network, row.metric, row.text, row.kind, row.note)
-        lines.append(tuple(cell.replace("|", "\\|") for cell in cells))
+    """Formats rows as a Markdown table."""
+    shown = [(row.data, row.protocol, row.network, row.metric, row.text, row.kind, row.note) for row in rows]
+    return markdown_table(_COLUMNS, shown)
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Formats cells as a Markdown table with aligned columns."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    rule = " | ".join("-" * width for width in widths)
-    return "".join(f"| {line} |\n" for line in (padded[0], rule, *padded[1:]))
+    lines.insert(1, ["-" * width for width in widths])
+    padded = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in padded)
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sspyr_mm.engine.hooks.model_access import unwrapped
 from sspyr_mm.engine.saving.run_checkpoints import is_local
+from sspyr_mm.files import partial_path
 
 
 class UnwritableError(OSError):
@@ -109,7 +110,7 @@ def _smallest_size(runner: Runner) -> int:
 
 def _try_to_write(folder: Path, size: int) -> None:
     """Reserves room for a file and releases it; raises OSError with the remedy."""
-    trial = folder / f"trial.{os.getpid()}.partial"
+    trial = partial_path(folder / "trial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(trial, "wb") as file:

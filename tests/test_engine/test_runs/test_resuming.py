@@ -38,13 +38,18 @@ def test_resuming_after_an_epoch_equals_an_uninterrupted_run(config, tmp_path, u
 
 
 @pytest.mark.parametrize(
-    ("number", "num_workers", "iteration"),
-    [(signal.SIGINT, 2, ITERS + 2), (signal.SIGTERM, 0, ITERS + 2), (signal.SIGINT, 0, 2 * ITERS - 1)],
+    ("number", "num_workers", "stage", "iteration"),
+    [
+        (signal.SIGINT, 2, "before_train_iter", ITERS + 2),
+        (signal.SIGTERM, 0, "before_train_iter", ITERS + 2),
+        (signal.SIGINT, 0, "before_train_iter", 2 * ITERS - 1),
+        (signal.SIGTERM, 0, "before_train_epoch", 0),
+    ],
 )
 def test_resuming_within_an_epoch_equals_an_uninterrupted_run(
-    config, tmp_path, uninterrupted, log, handlers, number, num_workers, iteration
+    config, tmp_path, uninterrupted, log, handlers, number, num_workers, stage, iteration
 ):
-    """Also when the signal came in the last iteration of an epoch."""
+    """Also when the signal came in the last iteration of an epoch, or before the first."""
     options = {"train_dataloader.num_workers": num_workers, "train_dataloader.persistent_workers": num_workers > 0}
 
     def stop(runner):
@@ -52,7 +57,7 @@ def test_resuming_within_an_epoch_equals_an_uninterrupted_run(
             signal.raise_signal(number)
 
     with pytest.raises(SystemExit, match=r"^130$"):
-        train(config, tmp_path, options, before_train_iter=stop)
+        train(config, tmp_path, options, **{stage: stop})
     assert {n: signal.getsignal(n) for n in handlers} == handlers
     target = tmp_path / "interrupted.pth"
     assert (tmp_path / "last_checkpoint").read_text() == str(target)
@@ -69,8 +74,9 @@ def test_resuming_within_an_epoch_equals_an_uninterrupted_run(
         {**options, "resume": True},
         after_train_iter=lambda r: losses.append(float(r.message_hub.get_scalar("train/loss").current())),
     )
-    done = iteration + 1 - ITERS
-    assert any(m.startswith(f"Epoch 2 continues after iteration {done} of {ITERS};") for _, m in log)
+    epochs, done = divmod(iteration, ITERS)
+    line = f"Epoch {epochs + 1} continues after iteration {done + 1} of {ITERS};"
+    assert any(m.startswith(line) for _, m in log)
     assert losses == uninterrupted.losses[iteration + 1 :]
     assert_equal(state(runner), uninterrupted.state)
 

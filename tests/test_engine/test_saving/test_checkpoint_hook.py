@@ -1,11 +1,15 @@
 """Checkpoints on disks that are full or cannot be written."""
 
+import os
+import platform
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
-from small_runs import assert_equal, state, train
+from small_runs import ITERS, assert_equal, state, train
 
 from sspyr_mm.engine.saving import KeepingCheckpointHook, UnwritableError, newest_whole
 
@@ -82,10 +86,27 @@ def test_a_work_dir_that_cannot_be_made_is_reported(config, tmp_path):
 
 
 def test_partial_files_of_a_killed_run_are_removed(config, tmp_path):
-    left = tmp_path / "epoch_1.pth.host.123.abcd.partial"
-    left.write_bytes(b"half")
+    """An export of another process into the folder goes on."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / "epoch_1.pth.host.123.0123abcd.partial").write_bytes(b"half")
+    (tmp_path / f"epoch_1.pth.{platform.node()}.{ended.pid}.0123abcd.partial").write_bytes(b"half")
+    living = tmp_path / f"backbone.pth.{platform.node()}.{os.getppid()}.0123abcd.partial"
+    living.write_bytes(b"half")
     train(config, tmp_path, {"train_cfg.max_epochs": 1})
-    assert names(tmp_path) == ["epoch_1.pth"]
+    assert names(tmp_path) == [living.name, "epoch_1.pth"]
+
+
+def test_a_second_checkpoint_hook_keeps_its_last_checkpoint_too(config, tmp_path, log, file_size_limit):
+    """The disk is full while the second checkpoint of a custom hook is written."""
+    custom = dict(type="CheckpointHook", interval=ITERS, by_epoch=False, max_keep_ckpts=1, filename_tmpl="at_{}.pth")
+
+    def fill(runner):
+        if runner.epoch == 1:
+            file_size_limit(500_000)
+
+    train(config, tmp_path, {**KEEP_ONE, "custom_hooks": [custom]}, before_train_epoch=fill)
+    assert names(tmp_path) == [f"at_{ITERS}.pth", "epoch_1.pth"]
 
 
 def test_a_file_name_without_a_number_keeps_the_new_checkpoint(config, tmp_path, log):
