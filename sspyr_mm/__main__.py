@@ -3,7 +3,12 @@
 import argparse
 import contextlib
 import importlib
+import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 from sspyr_mm.compat import check_versions
 
@@ -49,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             check_versions()
         for module in getattr(args, "custom_import", ()):
             _import_custom(module)
-        return importlib.import_module(COMMANDS[command][0]).run(args)
+        with _interrupted_by_sigterm():
+            return importlib.import_module(COMMANDS[command][0]).run(args)
     except (ImportError, ValueError, OSError) as error:  # wrong input: the message names the remedy
         # The message of a data loader worker's error contains a traceback.
         message = getattr(error, "summary", error)
@@ -58,6 +64,27 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # what is complete is kept, the rest removed
         print(f"\n{parser.prog} {command}: interrupted; run the same command again", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Raises KeyboardInterrupt on SIGTERM, as on Ctrl-C, so that commands remove what is incomplete."""
+    owner = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a forked worker ends at once
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _import_custom(module: str) -> None:

@@ -1,12 +1,17 @@
 """Commands on a checkpoint that tools/train.py has saved."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 from commands import run
 from mmpretrain.registry import MODELS
 from PIL import Image
+from project import ROOT
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints import load_pretraining
@@ -32,6 +37,20 @@ def test_interrupt_ends_any_command_with_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sspyr_mm.checkpoints.inspect_checkpoint", interrupt)
     assert main(["inspect", "checkpoint.pth"]) == 130
     assert capsys.readouterr().err.endswith(" inspect: interrupted; run the same command again\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_to_a_command_leaves_nothing_unfinished(tmp_path, number):
+    command = ["-m", "sspyr_mm", "toy-scenes", tmp_path / "scenes", "--num-train", "40000", "--workers", "2"]
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".scenes.*/images/*/*")) and not list(tmp_path.glob(".scenes.*/train2017/*")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in said, said
+    assert said.endswith(" toy-scenes: interrupted; run the same command again\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_imports_print_nothing_to_stdout(tmp_path):
