@@ -74,7 +74,7 @@ def end_with_parent(patience: float = 60.0) -> None:
     """Ends this process when the one that started it has ended, even if that was killed.
 
     This process receives SIGTERM, which lets training save a checkpoint, and exits ``patience`` seconds later at the
-    latest. Without this, the processes of a killed launcher would train on beside those of a resumed run.
+    latest. Without this, the processes of a killed launcher would continue to train next to those of a resumed run.
     """
     parent = os.getppid()
 

@@ -33,8 +33,8 @@ class TrainingRunner(Runner):
       record in it is verified when it is read.
     - ``resume`` without ``load_from`` continues from the newest whole checkpoint in the work dir, and warns of damaged
       ones. If all are damaged, training does not begin anew.
-    - Checkpoints of an earlier run that follow the iteration at which this one begins are moved to a folder beside
-      them, so that the two do not mix.
+    - Checkpoints of an earlier run that follow the iteration at which this one begins are moved to a folder next
+      to them, so that the two do not mix.
     - No checkpoint, of any loader of mmengine, is unpickled beyond tensors and plain values, unless the config has
       ``allow_pickle=True``.
 
@@ -75,7 +75,7 @@ class TrainingRunner(Runner):
 
     def register_hook(self, hook: Hook | dict, priority: Any = None) -> None:
         """Registers a hook; :class:`KeepingCheckpointHook` in place of mmengine's ``CheckpointHook``."""
-        if isinstance(hook, dict) and any(dicts_of_type(hook, "CheckpointHook")):
+        if isinstance(hook, dict) and next(dicts_of_type(hook, "CheckpointHook"), None) is hook:
             hook = {**hook, "type": KeepingCheckpointHook}
         super().register_hook(hook, priority)
 

@@ -1,4 +1,4 @@
-"""Shards dealt to several processes: no image twice, equal numbers of batches, and an epoch goes on anywhere."""
+"""Shards dealt to several processes: no image twice, equal numbers of batches, and an epoch continues anywhere."""
 
 import multiprocessing
 

@@ -79,7 +79,7 @@ class InterruptHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Saves a checkpoint and exits after a signal; a state that is not finite is reported instead of saved."""
         self._remove_stale(runner)  # training may save within epochs
-        # Checkpoints do not contain accumulated gradients: stop only after a full step.
+        # Without AccumulationHook, a checkpoint holds no accumulated gradients: stop only after a full step.
         mid_step = (runner.iter + 1) % accumulative_counts(runner) != 0
         if mid_step or not self._agreed(runner):
             return

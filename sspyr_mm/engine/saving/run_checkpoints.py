@@ -53,7 +53,7 @@ def run_checkpoints(
 def newest_whole(
     folders: Sequence[str | os.PathLike[str]], *, allow_pickle: bool = False
 ) -> tuple[str | None, list[str]]:
-    """Returns the checkpoint to resume from, None if there is none, and warnings to log.
+    """Returns the checkpoint to resume from, or None, and warnings to log.
 
     Args:
         folders: Work dir, and folders on the disk in which the run also saves checkpoints. The work dir's
@@ -95,7 +95,7 @@ def newest_whole(
 def set_aside(
     folders: Sequence[str | os.PathLike[str]], *, after: int, keep: str | None = None, allow_pickle: bool = False
 ) -> list[Path]:
-    """Moves the checkpoints that follow an iteration to a new folder beside them, and returns the new folders.
+    """Moves the checkpoints that follow an iteration to a new folder next to them, and returns the new folders.
 
     They are of an earlier run, whose files would mix with those of the run that continues from that iteration.
 

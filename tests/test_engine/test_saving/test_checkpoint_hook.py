@@ -86,7 +86,7 @@ def test_a_work_dir_that_cannot_be_made_is_reported(config, tmp_path):
 
 
 def test_partial_files_of_a_killed_run_are_removed(config, tmp_path):
-    """An export of another process into the folder goes on."""
+    """The partial file of another process that writes into the folder is kept."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     (tmp_path / "epoch_1.pth.host.123.0123abcd.partial").write_bytes(b"half")
