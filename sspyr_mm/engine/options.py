@@ -88,6 +88,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         cfg.merge_from_dict(values)
     except KeyError as error:  # an index beyond the end of a list
         raise ValueError(f"--cfg-options: {error.args[0]}") from error
+    for key in values:
+        if key.endswith(".type"):
+            _Option(cfg, key, values[key], values).check_type()
     for name in [name for name, hook in (cfg.get("default_hooks") or {}).items() if hook is None]:
         if name not in _RUNNER_HOOKS:  # mmengine accepts None for its own hooks only
             cfg.default_hooks.pop(name)
@@ -110,6 +113,14 @@ def _misspelt(name: str, known: set[str]) -> str | None:
     return next(iter(get_close_matches(name, known - _IN_ANY_TYPE, n=1, cutoff=0.85)), None)
 
 
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
+
+
 def _with_none(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_with_none(one) for one in value)
@@ -127,6 +138,8 @@ class _Option:
 
     def check(self) -> None:
         """Follows the setting into the config, up to the first new part."""
+        if any(isinstance(text, str) and text.startswith("{") for text in _flat(self.value)):
+            raise self._is_dict()
         cfg, parts = self.cfg, self.key.split(".")
         known = _top_level(cfg)
         if parts[0] not in known and (not isinstance(cfg.get(parts[0]), Mapping) or _is_used(cfg, parts[0])):
@@ -146,6 +159,28 @@ class _Option:
                 node = node[part]
             else:
                 return
+        if isinstance(node, Mapping) and not (self.value is None or isinstance(self.value, Mapping)):
+            raise self._is_dict()
+
+    def check_type(self) -> None:
+        """Raises ValueError if the merged config has settings of the earlier type that the new type does not have."""
+        parent = self.key.removesuffix(".type")
+        path = parent.split(".")
+        node: Any = self.cfg
+        for part in path:
+            node = node[int(part) if isinstance(node, (list, tuple)) else part]
+        known, takes_any = self._known_keys([part for part in path if not part.isdecimal()], node)
+        if not takes_any and (left := [name for name in node if name not in known]):
+            raise ValueError(
+                f"--cfg-options {self.key}={self.value}: {self.value} has no setting `{left[0]}`, which the config "
+                f"holds for the earlier type: add {parent}._delete_=True, and the settings of {self.value}"
+            )
+
+    def _is_dict(self) -> ValueError:
+        return ValueError(
+            f"--cfg-options {self.key}: a dict is not given as one value but by its settings, {self.key}.NAME=VALUE; "
+            f"{self.key}._delete_=True removes those that it has"
+        )
 
     def _check_new(self, node: Any, place: int) -> None:
         parts = self.key.split(".")

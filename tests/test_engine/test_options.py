@@ -183,3 +183,30 @@ def test_remedy_names_the_nested_setting():
     merge_options(cfg, {"model.head.num_classes": 12, "val_dataloader.dataset.image_ids": "x.txt"})
     with pytest.raises(ValueError, match=r"use model\.head\.num_classes=12$"):
         merge_options(cfg, {"num_classes": 12})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim_wrapper.optimizer", ["{'type':'AdamW'", "'lr':0.003}"]),  # as mmengine parses a dict
+        ("optim_wrapper.optimizer", "AdamW"),
+        ("default_hooks.ema", "{type:'EMAHook'}"),
+        ("custom_hooks", ["{type:'EMAHook'}"]),
+        ("model", 3),
+    ],
+)
+def test_dict_as_one_value_is_rejected(cfg, key, value):
+    before = cfg.to_dict()
+    with pytest.raises(ValueError, match=rf"{key}\.NAME=VALUE; {key}\._delete_=True"):
+        merge_options(cfg, {key: value})
+    assert cfg.to_dict() == before
+
+
+def test_new_type_without_the_settings_of_the_earlier_one_is_accepted(cfg):
+    cfg.optim_wrapper.optimizer = dict(type="SGD", lr=0.3, momentum=0.9)
+    message = r"AdamW has no setting `momentum`.*add optim_wrapper\.optimizer\._delete_=True"
+    options = {"optim_wrapper.optimizer.type": "AdamW", "optim_wrapper.optimizer.lr": 0.003}
+    with pytest.raises(ValueError, match=message):
+        merge_options(Config(cfg.to_dict()), options)
+    merge_options(cfg, {**options, "optim_wrapper.optimizer._delete_": True})
+    assert cfg.optim_wrapper.optimizer == dict(type="AdamW", lr=0.003)
