@@ -90,10 +90,9 @@ def check_plan(plan: Plan) -> None:
         if plan.gpus > 1:
             raise ValueError(f"--gpus {plan.gpus} is for --scale full: at mini size it would change the batch size")
         batch = max(load_config(plan.config(system)).train_dataloader.batch_size for system in plan.trained)
-        if plan.num_images < (least := max(batch, plan.table.min_scenes)):
+        if plan.num_images < batch:
             raise ValueError(
-                f"--num-images {plan.num_images} is too few for batches of {batch} and protocol {plan.table.protocol}: "
-                f"give at least {least}"
+                f"--num-images {plan.num_images} is less than a batch of {batch} images: give at least {batch}"
             )
     record = plan.record
     earlier = read_record(plan, default=record)

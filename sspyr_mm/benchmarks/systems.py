@@ -48,7 +48,6 @@ class Table:
     hours: float  # estimate of the protocol on one GPU, per network
     mini_seconds: float = 0.0  # estimate at mini size, without scenes
     mini_seconds_per_scene: float = 0.0
-    min_scenes: int = 1  # that the protocol needs at mini size
     mini_flags: tuple[str, ...]  # options of `evaluate` at mini size, {data} is the folder of the scenes
     systems: tuple[System, ...]
 
@@ -169,7 +168,6 @@ TABLES = (
         needs="coco",
         hours=20.0,
         mini_seconds_per_scene=0.03,  # five epochs
-        min_scenes=129,  # two batches: the warm-up of the one-cycle schedule is longer than one step
         mini_flags=(*_LINEAR, "--size", "64", "--epochs", "5"),
         systems=(_RANDOM, *_methods("coco"), *_methods("imagenet")),
     ),

@@ -160,11 +160,14 @@ def make_config(
         cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = rates[0] / rates[1]
     if settings.epochs is not None:
         rescale_schedule(cfg, settings.epochs)
+    batch = cfg.train_dataloader.batch_size * num_processes
+    iterations = cfg.train_cfg.max_epochs * max(1, len(read_split(train_ids)) // batch)
     if "ema" in cfg.default_hooks:  # a run shorter than the paper's averages weights over the same part of its steps
-        batch = cfg.train_dataloader.batch_size * num_processes
-        iterations = cfg.train_cfg.max_epochs * max(1, len(read_split(train_ids)) // batch)
         factor = max(1.0, _ASL_ITERATIONS / iterations)
         cfg.default_hooks.ema.momentum = min(0.5, cfg.default_hooks.ema.momentum * factor)
+    schedule = cfg.param_scheduler
+    if "pct_start" in schedule and schedule.pct_start * iterations <= 1:
+        cfg.param_scheduler = None  # OneCycleLR divides by zero if its warm-up is one step
     apply_options(cfg, settings.options)
     return cfg
 
