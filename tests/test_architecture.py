@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sspyr_mm"
 
-BASE = {"version", "compat", "files", "machine", "pyramid", "views", "tensor_files"}
+BASE = {"version", "compat", "files", "machine", "pyramid", "views", "tensor_files", "health"}
 PARTS = {"models.layers", "models.assigners", "models.losses", "models.state_check"}
 BLOCKS = {"models.necks", "models.heads", "models.data_preprocessors"}
 MODELS = {"models", "models.selfsup"} | PARTS | BLOCKS
@@ -20,6 +20,7 @@ ALLOWED = {
     "files": set(),
     "models.state_check": {"files"},
     "machine": set(),
+    "health": set(),
     "views": set(),
     "tensor_files": {"files"},
     "pyramid": {"views"},

@@ -11,7 +11,7 @@ default_hooks = dict(
     view_seed=dict(type="ViewSeedHook"),
     data_check=dict(type="DataCheckHook"),
     broken_images=dict(type="BrokenImagesHook"),
-    loss_watch=dict(type="LossWatchHook"),
+    health=dict(type="HealthHook"),
     throughput=dict(type="ThroughputHook"),
     divergence=dict(type="DivergenceHook"),
     accumulation=dict(type="AccumulationHook"),

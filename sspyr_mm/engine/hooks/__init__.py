@@ -3,8 +3,8 @@
 from sspyr_mm.engine.hooks.data_check_hook import DataCheckHook
 from sspyr_mm.engine.hooks.data_hooks import BrokenImagesHook, PyramidLinkHook, ViewSeedHook
 from sspyr_mm.engine.hooks.divergence_hook import DivergenceError, DivergenceHook
+from sspyr_mm.engine.hooks.health_hook import HealthHook
 from sspyr_mm.engine.hooks.log_hooks import DeferredRuntimeInfoHook, ProgressBarHook, ThroughputHook
-from sspyr_mm.engine.hooks.loss_watch_hook import LossWatchHook
 from sspyr_mm.engine.hooks.method_hooks import (
     FreezePrototypesHook,
     MomentumHook,
@@ -20,7 +20,7 @@ __all__ = [
     "DivergenceError",
     "DivergenceHook",
     "FreezePrototypesHook",
-    "LossWatchHook",
+    "HealthHook",
     "MomentumHook",
     "NormalizePrototypesHook",
     "ProgressBarHook",

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor
 from torch.nn import functional as F
 
+from sspyr_mm.health import record
 from sspyr_mm.models.layers import build_mlp, precise
 from sspyr_mm.models.losses import regression
 from sspyr_mm.models.state_check import check_head_state
@@ -55,7 +56,9 @@ class BootstrapHead(BaseModule):
         goals = [precise(target) for target in targets]
         with torch.autocast(first.device.type, enabled=False):
             loss = regression(first, goals[1]) + regression(second, goals[0])
-            spread = F.normalize(torch.cat(goals), dim=1).std(0).mean()
+            unit = F.normalize(torch.stack(goals), dim=2)
+            record("embeddings.main", *unit)
+            spread = unit.flatten(0, 1).std(0).mean()
             return {"loss_main": loss, "collapse_ratio_main": 1 - spread * first.shape[1] ** 0.5}
 
     def stuck_advice(self, term: str) -> str:

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from sspyr_mm.health import record
 from sspyr_mm.models.assigners import FeatureQueue
 from sspyr_mm.models.layers import precise
 from sspyr_mm.models.losses import info_nce
@@ -87,6 +88,7 @@ class ContrastHead(BaseModule):
         with torch.autocast(next(iter(queries.values())).device.type, enabled=False):
             for name, term in self.terms.items():
                 negatives = self._queue(term.queue).embeddings[0]
+                record(f"embeddings.{name}", queries[term.query], keys[term.key])
                 nce = info_nce(
                     precise(queries[term.query]), precise(keys[term.key]), negatives, temperature=self.temperature
                 )

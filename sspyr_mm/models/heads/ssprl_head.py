@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sspyr_mm.health import record
 from sspyr_mm.models.assigners import FeatureQueue, SinkhornAssigner
 from sspyr_mm.models.layers import CorrelationLearner, Prototypes
 from sspyr_mm.models.layers.correlation_learner import CorrelationInput
@@ -183,6 +184,9 @@ class SSPRLHead(BaseModule):
         with torch.autocast(next(iter(embeddings.values())).device.type, enabled=False):
             embeddings = {name: z.float() for name, z in embeddings.items()}
             codes = self.assign_codes(embeddings)
+            for name, views in codes.items():
+                record(f"embeddings.{name}", *embeddings[name].flatten(1, 2))
+                record(f"codes.{name}", *views)
             scores = {
                 g.name: self.prototypes_of(scale)(embeddings[g.name])
                 for scale in self.spec.scales

@@ -5,6 +5,11 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 
+def last_output(feats: Tensor | tuple) -> Tensor:
+    """Returns the last entry of the output of any mmpretrain backbone: a map, tokens or vectors."""
+    return feats[-1] if isinstance(feats, (tuple, list)) else feats
+
+
 def pool(feats: Tensor | tuple) -> Tensor:
     """Pools the output of any mmpretrain backbone to one vector per patch.
 
@@ -14,7 +19,7 @@ def pool(feats: Tensor | tuple) -> Tensor:
     Returns:
         (N, C): the mean over space or tokens.
     """
-    last = feats[-1] if isinstance(feats, (tuple, list)) else feats
+    last = last_output(feats)
     if last.ndim == 4:
         return last.mean(dim=(2, 3))
     return last.mean(dim=1) if last.ndim == 3 else last

@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sspyr_mm.models.assigners import FeatureQueue
 from sspyr_mm.models.layers import BatchShuffle, MomentumEncoder, average_statistics, precise
 from sspyr_mm.models.necks import DenseProjector, LevelProjectors, MLPProjector, RegionProjector
 from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
@@ -165,6 +166,10 @@ class MoCoV2(MomentumModel):
             f"The queue holds {longest} keys of {num_images} images: most queries meet earlier keys of their own image "
             f"as negatives. Set model.head.queue_length to {max(1, num_images // 4)}, a quarter of the images."
         ]
+
+    def queue_of(self, group: str) -> FeatureQueue | None:
+        """Returns the queue of a term of the loss."""
+        return self.head.queues[self.head.terms[group].queue]
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds one view of a batch.

@@ -7,6 +7,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from sspyr_mm.models.assigners import FeatureQueue
 from sspyr_mm.models.selfsup.view_model import ViewModel, with_one_size
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -56,6 +57,14 @@ class SSPRL(ViewModel):
     def size_messages(self, num_images: int) -> list[str]:
         """Reports prototypes and queues that are too many for the number of images."""
         return self.pyramid.size_messages(num_images)
+
+    def num_cells(self, group: str) -> int:
+        """Returns the number of patches of a scale."""
+        return next(scale.num_patches for scale in self.pyramid.scales if scale.name == group)
+
+    def queue_of(self, group: str) -> FeatureQueue | None:
+        """Returns the queue of a scale."""
+        return dict(self.head.queues.items()).get(group)
 
     def changed_by_hooks(self) -> list[nn.Parameter]:
         """Returns prototypes and correlation learners, which are normalised."""

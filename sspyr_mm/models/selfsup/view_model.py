@@ -8,7 +8,9 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from sspyr_mm.models.layers import pool, recompute_stages, recomputed, rows_per_image
+from sspyr_mm.health import record
+from sspyr_mm.models.assigners import FeatureQueue
+from sspyr_mm.models.layers import last_output, pool, recompute_stages, recomputed, rows_per_image
 from sspyr_mm.models.state_check import check_complete
 from sspyr_mm.views import ViewsSpec
 
@@ -100,6 +102,14 @@ class ViewModel(BaseSelfSupervisor):
         """Reports settings that are too large for the number of images, one message per setting."""
         return []
 
+    def num_cells(self, group: str) -> int:
+        """Returns the number of cells of the grid of patches in a group that health measures."""
+        return 1
+
+    def queue_of(self, group: str) -> FeatureQueue | None:
+        """Returns the queue of a group that health measures."""
+        return None
+
     def changed_by_hooks(self) -> list[nn.Parameter]:
         """Returns the parameters that hooks change after the optimizer's step."""
         return []
@@ -123,7 +133,10 @@ class ViewModel(BaseSelfSupervisor):
 
         def run(x: Tensor) -> Any:
             with rows_per_image(per_image):
-                return reduce((backbone or self.backbone)(x.contiguous(memory_format=self.memory_format)))
+                record("patches", x)  # the first are those of the trained backbone
+                feats = (backbone or self.backbone)(x.contiguous(memory_format=self.memory_format))
+            record("maps", last_output(feats))
+            return reduce(feats)
 
         return recomputed(run, self, patches) if self.recompute == "scale" else run(patches)
 

@@ -1,0 +1,188 @@
+"""Measures the health of pre-training and reports what goes wrong, without labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from sspyr_mm.engine.hooks.model_access import model_of, optim_wrappers
+from sspyr_mm.health import GroupHealth, judge, measure_features, measure_group, record, start_recording, stop_recording
+from sspyr_mm.models import ViewModel
+
+_GRADIENTS, _FEATURES, _STEP = "gradients", "features", "step"
+_SHOWN = {
+    "ratio": "loss {:.3f} of a stuck one",
+    "used": "prototypes used {:.0f}",
+    "entropy": "code entropy {:.2f}",
+    "deviation": "deviation {:.2f}",
+    "rank": "rank {:.1f}",
+    "alignment": "alignment {:.2f}",
+    "position": "position {:.2f}",
+    "queue": "queue {:.0%}",
+    "contrast": "contrast {:.2f}",
+    "image_rank": "images: rank {:.1f}",
+    "image_deviation": "deviation {:.2f}",
+    "cell_rank": "cells: rank {:.1f}",
+    "cell_deviation": "deviation {:.2f}",
+    "gradient_norm": "gradient norm {:.3g}",
+    "lr": "learning rate {:.3g}",
+    "images_per_s": "{:.0f} images/s",
+    "data_wait": "waits for data {:.0f} %",
+}
+"""Formats of the measures in the log, in their order."""
+
+
+@HOOKS.register_module()
+class HealthHook(Hook):
+    """Measures a step every few iterations, and warns when a sign of failure persists.
+
+    Per group of patches (a scale, or a term of contrast): loss over its value for equal embeddings, used prototypes,
+    entropy of codes, deviation and effective rank of embeddings, similarity of the two views, information about the
+    position of a patch, fill of the queue. Of the backbone: contrast of its input, rank and
+    deviation of the features of images, and of the cells of their maps. Of the step: norm of the gradients, learning
+    rate, images per second, share of waiting for data.
+
+    All visualisation backends of the run receive them as ``health/GROUP/MEASURE``. The log gets a table with a verdict
+    per line: fine; early, before ``patience`` iterations; watch, if a sign of failure shows (see :mod:`.verdicts`);
+    broken, if it has shown for ``patience`` iterations, which is also logged as a warning with cause and remedy.
+
+    The main process measures its own share of the batch. The tensors are those of the training step; a measurement
+    waits for the device.
+
+    Args:
+        interval: Iterations between measurements.
+        patience: Iterations for which a sign must show before it is reported.
+        table_interval: Iterations between tables in the log.
+
+    Raises:
+        ValueError: If one of them is less than 1.
+    """
+
+    def __init__(self, interval: int = 50, patience: int = 500, table_interval: int = 500) -> None:
+        for name, value in (("interval", interval), ("patience", patience), ("table_interval", table_interval)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        self.interval, self.patience, self.table_interval = interval, patience, table_interval
+        self._groups: dict[str, GroupHealth] = {}
+        self._since: dict[str, tuple[str, int]] = {}  # per line of the table, its sign and the iteration before it
+        self._warned: dict[str, int] = {}  # iteration of the last warning
+        self._handles: list[RemovableHandle] = []
+        self._recording = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Attaches to the optimizer."""
+        self.after_run(runner)
+        if is_main_process():
+            for wrapper in optim_wrappers(runner):
+                self._handles.append(wrapper.optimizer.register_step_pre_hook(self._record_gradients))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Starts to keep the tensors of the step, if it is to be measured."""
+        self._recording = is_main_process() and self.every_n_train_iters(runner, self.interval)
+        if self._recording:
+            start_recording()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Measures, judges and logs."""
+        if not self._recording:
+            return
+        self._recording = False
+        lines = self._measure(runner, stop_recording(), outputs or {})
+        runner.visualizer.add_scalars(
+            {f"health/{line}/{name}": value for line, values in lines.items() for name, value in values.items()},
+            step=runner.iter + 1,
+        )
+        verdicts = {line: self._verdict(runner, line, values) for line, values in lines.items()}
+        if self.every_n_train_iters(runner, self.table_interval):
+            runner.logger.info(_table(runner, lines, verdicts))
+
+    def after_run(self, runner: Runner) -> None:
+        """Detaches from the optimizer; also called when training fails."""
+        stop_recording()
+        while self._handles:
+            self._handles.pop().remove()
+
+    @torch.no_grad()
+    def _record_gradients(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._recording:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if gradients:
+                record(_GRADIENTS, torch.stack(torch._foreach_norm(gradients)).norm())
+
+    def _measure(
+        self, runner: Runner, found: dict[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, float]]:
+        """Returns all measures by line of the table; the host waits for the device once."""
+        model: ViewModel = model_of(runner)
+        values: dict[str, dict[str, Any]] = {}
+        for name, embeddings in found.items():
+            kind, _, group_name = name.partition(".")
+            if kind != "embeddings":
+                continue
+            group = self._groups.setdefault(group_name, GroupHealth(group_name, model.num_cells(group_name)))
+            measure_group(group, embeddings, found.get(f"codes.{group_name}"))
+            values[group_name] = dict(group.values)
+            queue = model.queue_of(group_name)
+            if queue is not None:
+                values[group_name]["queue"] = (queue.count / queue.length).clamp(max=1)
+        for name, value in outputs.items():
+            if "_ratio_" in name:
+                values.setdefault(name.partition("_ratio_")[2], {})["ratio"] = value.detach()
+        if "maps" in found:
+            values[_FEATURES] = dict(measure_features(found["patches"], found["maps"]))
+        values[_STEP] = {"gradient_norm": found[_GRADIENTS]} if _GRADIENTS in found else {}
+        tensors = [tensor.float() for line in values.values() for tensor in line.values()]
+        numbers = iter(torch.stack(tensors).tolist() if tensors else ())
+        lines = {line: {name: next(numbers) for name in given} for line, given in values.items()}
+        for name in ("lr", "images_per_s", "data_wait"):
+            if f"train/{name}" in runner.message_hub.log_scalars:
+                lines[_STEP][name] = runner.message_hub.get_scalar(f"train/{name}").current()
+        return lines
+
+    def _verdict(self, runner: Runner, line: str, values: Mapping[str, float]) -> str:
+        """Returns the verdict on a line of the table; warns about a sign that persists."""
+        group = self._groups.get(line)
+        model: ViewModel = model_of(runner)
+        advice: str | None = model.head.stuck_advice(line) if "ratio" in values else None
+        known = dict(values)
+        if group is not None:
+            known |= {"prototypes": group.num_prototypes, "codes": group.num_codes}
+            if (queue := model.queue_of(line)) is not None:
+                loader = runner.train_dataloader
+                num_images = (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
+                known |= {"queue_steps": queue.length / (num_images * group.num_cells), "epoch_steps": len(loader)}
+        finding, now = judge(known, advice), runner.iter + 1
+        if finding is None:
+            self._since.pop(line, None)
+            return "fine" if now >= self.patience else "early"
+        sign, since = self._since.get(line, (None, 0))
+        if sign != finding.sign:
+            since = max(0, now - self.interval)
+            self._since[line] = (finding.sign, since)
+            self._warned.pop(line, None)
+        if now - since < self.patience:
+            return f"watch, {finding.sign}" if now >= self.patience else "early"
+        if now - self._warned.get(line, since) >= self.patience:
+            self._warned[line] = now
+            runner.logger.warning(
+                f"Health of {line}: {finding.sign} for {now - since} iterations ({_numbers(values)}): {finding.advice}."
+            )
+        return f"broken, {finding.sign}"
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)
+
+
+def _table(runner: Runner, lines: Mapping[str, Mapping[str, float]], verdicts: Mapping[str, str]) -> str:
+    """Formats a line per group."""
+    width = max(map(len, verdicts.values()))
+    rows = [f"  {line:9}{verdicts[line]:{width}}  {_numbers(values)}" for line, values in lines.items()]
+    return "\n".join([f"Health at iteration {runner.iter + 1}:", *rows])

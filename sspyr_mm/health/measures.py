@@ -1,0 +1,139 @@
+"""Measures of embeddings, codes and feature maps. All are scalars on the device; none needs a label."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_MAX_ROWS = 256
+"""Rows of which an effective rank is computed: it grows with their number."""
+FULL_COUNT = 4
+"""Codes per prototype after which one that was never chosen counts as dead."""
+
+
+@dataclass
+class GroupHealth:
+    """Measures of one group of patches: a scale, or a term of contrast.
+
+    Prototypes are counted over several measurements, since one batch cannot use all of many prototypes. The counts
+    begin anew once there are ``2 * FULL_COUNT`` codes per prototype.
+    """
+
+    name: str
+    num_cells: int = 1  # M, cells of the grid
+    num_codes: int = 0  # counted
+    counts: Tensor | None = None  # (M, K): how often a cell had a prototype
+    values: dict[str, Tensor] = field(default_factory=dict)  # of the last measurement
+
+    @property
+    def num_prototypes(self) -> int:
+        """K; 0 for methods without prototypes."""
+        return 0 if self.counts is None else self.counts.shape[1]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether there are enough codes to tell which prototypes are dead."""
+        return self.num_codes >= FULL_COUNT * self.num_prototypes > 0
+
+    def add_codes(self, codes: Tensor) -> None:
+        """Counts prototypes by cell.
+
+        Args:
+            codes: (2, N, K), rows by image, then by cell.
+        """
+        num_prototypes = codes.shape[-1]
+        if self.num_codes >= 2 * FULL_COUNT * num_prototypes:
+            self.num_codes, self.counts = 0, None
+        chosen = codes.argmax(-1).flatten()
+        cells = torch.arange(len(chosen), device=chosen.device) % self.num_cells
+        size = self.num_cells * num_prototypes
+        counts = torch.bincount(cells * num_prototypes + chosen, minlength=size).view(self.num_cells, num_prototypes)
+        self.counts = counts if self.counts is None else self.counts + counts
+        self.num_codes += len(chosen)
+
+
+def deviation(z: Tensor) -> Tensor:
+    """Standard deviation of unit vectors (..., N, D), as a share of its maximum: 0 if all are equal, 1 if spread."""
+    return (1 - z.mean(-2).square().sum(-1)).clamp(min=0).sqrt()
+
+
+def effective_rank(z: Tensor) -> Tensor:
+    """Effective rank of rows (N, D): the exponential of the entropy of their singular values.
+
+    Source: Garrido et al., RankMe, equation 1.
+    """
+    values = torch.linalg.svdvals(z.float())
+    return torch.special.entr(values / values.sum().clamp(min=1e-12)).sum().exp()
+
+
+def code_entropy(codes: Tensor) -> Tensor:
+    """Mean entropy of codes (..., K) over ln K: 0 if one-hot, 1 if uniform."""
+    return torch.special.entr(codes).sum(-1).mean() / max(math.log(codes.shape[-1]), 1e-12)
+
+
+def position_information(counts: Tensor) -> Tensor:
+    """Mutual information of cell and prototype, over ln M: 0 if independent, 1 if a prototype tells the cell.
+
+    The bias of small counts is subtracted (Miller and Madow).
+
+    Args:
+        counts: (M, K), how often a cell had a prototype, M > 1.
+    """
+    total = counts.sum()
+    joint = counts / total
+    rows, columns = joint.sum(1), joint.sum(0)
+    information = torch.special.entr(rows).sum() + torch.special.entr(columns).sum() - torch.special.entr(joint).sum()
+    used = (counts > 0).sum() - (rows > 0).sum() - (columns > 0).sum() + 1
+    return (information - used / (2 * total)).clamp(min=0) / math.log(len(counts))
+
+
+@torch.no_grad()
+def measure_group(group: GroupHealth, embeddings: Tensor, codes: Tensor | None) -> None:
+    """Sets the values of a group from one step.
+
+    Args:
+        group: Group.
+        embeddings: (V, N, D) of unit length; the first two views belong together.
+        codes: (2, N, K), or None for methods without prototypes.
+    """
+    z = embeddings.float()
+    group.values = {
+        "deviation": deviation(z).mean(),
+        "rank": effective_rank(z[0, :_MAX_ROWS]),
+        "alignment": (z[0] * z[1]).sum(-1).mean(),
+    }
+    if codes is None:
+        return
+    group.values["entropy"] = code_entropy(codes)
+    group.add_codes(codes)
+    assert group.counts is not None
+    group.values["used"] = (group.counts.sum(0) > 0).sum()
+    if group.num_cells > 1 and group.is_counted:
+        group.values["position"] = position_information(group.counts)
+
+
+@torch.no_grad()
+def measure_features(patches: Tensor, maps: Tensor) -> dict[str, Tensor]:
+    """Measures the backbone: its input, its features of images, and those of the cells of their maps.
+
+    Args:
+        patches: Input (N, 3, P, P).
+        maps: Output (N, C, H, W), tokens (N, L, C), or (N, C).
+
+    Returns:
+        ``contrast``, the mean standard deviation of the pixels of a patch; ``image_rank`` and ``image_deviation``; of
+        several cells also ``cell_rank``, and ``cell_deviation`` within an image.
+    """
+    contrast = patches[:_MAX_ROWS].float().std((2, 3), correction=0).mean()
+    maps = maps[:_MAX_ROWS].float()
+    cells = maps if maps.ndim == 3 else maps.flatten(2).transpose(1, 2) if maps.ndim == 4 else maps[:, None]
+    images = F.normalize(cells.mean(1), dim=1)
+    found = {"contrast": contrast, "image_rank": effective_rank(images), "image_deviation": deviation(images)}
+    if cells.shape[1] > 1:
+        cells = F.normalize(cells, dim=-1)  # (N, cells, C)
+        chosen = torch.arange(len(cells), device=cells.device)  # one cell of each image, so as many rows as images
+        found["cell_rank"] = effective_rank(cells[chosen, chosen % cells.shape[1]])
+        found["cell_deviation"] = deviation(cells).mean()
+    return found

@@ -1,0 +1,107 @@
+"""Measures equal those of a float64 implementation, and have their extreme values where they should."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sspyr_mm.health import GroupHealth, measure_features, measure_group
+from sspyr_mm.health.measures import code_entropy, deviation, effective_rank, position_information
+
+
+def entropy(p):
+    p = p[p > 0]
+    return float(-(p * np.log(p)).sum())
+
+
+def test_deviation_is_the_standard_deviation_of_unit_vectors():
+    z = F.normalize(torch.randn(50, 8), dim=1)
+    expected = np.sqrt(z.double().numpy().var(0).sum())
+    assert deviation(z).item() == pytest.approx(expected, abs=1e-6)
+    assert deviation(z[:1].expand(9, 8)).item() == pytest.approx(0, abs=1e-3)
+    assert deviation(torch.cat([z, -z])).item() == pytest.approx(1)
+
+
+def test_effective_rank_counts_dimensions():
+    basis = torch.linalg.qr(torch.randn(16, 16))[0]
+    assert effective_rank(basis[:5]).item() == pytest.approx(5, abs=1e-4)
+    assert effective_rank(basis[:1].expand(7, 16)).item() == pytest.approx(1, abs=1e-4)
+    z = torch.randn(40, 12) * torch.linspace(0.1, 3, 12)
+    values = np.linalg.svd(z.double().numpy(), compute_uv=False)
+    assert effective_rank(z).item() == pytest.approx(np.exp(entropy(values / values.sum())), abs=1e-4)
+    assert effective_rank(torch.zeros(4, 3)).isfinite()
+
+
+def test_code_entropy_is_between_one_hot_and_uniform():
+    assert code_entropy(torch.eye(6)).item() == 0
+    assert code_entropy(torch.full((2, 5, 6), 1 / 6)).item() == pytest.approx(1)
+    codes = torch.softmax(torch.randn(2, 7, 6), -1)
+    expected = np.mean([entropy(row) for row in codes.flatten(0, 1).double().numpy()]) / np.log(6)
+    assert code_entropy(codes).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_position_information_is_that_of_independent_and_of_determined_prototypes():
+    rng = np.random.default_rng(0)
+    independent = np.bincount(rng.integers(0, 4 * 10, 4000), minlength=40).reshape(4, 10)
+    assert position_information(torch.from_numpy(independent)).item() < 0.005
+    # Without the correction, few samples would seem informative.
+    few = torch.from_numpy(np.bincount(rng.integers(0, 40, 200), minlength=40).reshape(4, 10))
+    joint = few.double() / few.sum()
+    plain = (torch.log(joint / (joint.sum(0) * joint.sum(1, keepdim=True))) * joint).nan_to_num().sum() / np.log(4)
+    assert plain > 0.04 and position_information(few).item() < plain / 2
+    determined = torch.eye(4).repeat(1, 2) * 500  # two prototypes for every cell
+    assert position_information(determined).item() == pytest.approx(1, abs=0.01)
+    assert position_information(torch.tensor([[3, 0], [3, 0]])).item() == 0
+
+
+def test_prototypes_are_counted_until_dead_ones_can_be_told():
+    group = GroupHealth("s1", num_cells=2)
+    z = F.normalize(torch.randn(2, 6, 4), dim=-1)
+    codes = torch.eye(5)[torch.tensor([[0, 3, 0, 3, 0, 3], [0, 3, 0, 3, 0, 4]])]
+    measure_group(group, z, codes)
+    assert group.counts.tolist() == [[6, 0, 0, 0, 0], [0, 0, 0, 5, 1]]
+    assert not group.is_counted and "position" not in group.values
+    measure_group(group, z, codes)
+    assert group.is_counted and group.num_codes == 24 and group.values["used"] == 3
+    assert group.values["position"] > 0.8
+    measure_group(group, z, codes)
+    measure_group(group, z, codes)
+    assert group.num_codes == 48
+    measure_group(group, z, codes)  # anew
+    assert group.num_codes == 12 and group.counts.sum() == 12
+
+
+def test_values_of_embeddings():
+    group = GroupHealth("main")
+    z = F.normalize(torch.randn(2, 300, 16), dim=-1)
+    measure_group(group, z, None)
+    assert group.values.keys() == {"deviation", "rank", "alignment"}
+    assert group.values["alignment"].item() == pytest.approx((z[0] * z[1]).sum(1).mean().item())
+    assert group.values["rank"].item() == pytest.approx(effective_rank(z[0, :256]).item())
+    measure_group(group, z[:1].expand(2, 300, 16), None)
+    assert group.values["alignment"].item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", ["map", "tokens"])
+def test_maps_are_measured_by_image_and_by_cell(kind):
+    maps = torch.randn(20, 8, 3, 3)
+    given = maps if kind == "map" else maps.flatten(2).transpose(1, 2)
+    patches = torch.randn(20, 3, 6, 6) * 2 + 5
+    found = measure_features(patches, given)
+    assert found["contrast"].item() == pytest.approx(patches.numpy().std((2, 3)).mean(), rel=1e-4)
+    images = F.normalize(maps.mean((2, 3)), dim=1)
+    assert found["image_rank"].item() == pytest.approx(effective_rank(images).item(), abs=1e-4)
+    assert found["image_deviation"].item() == pytest.approx(deviation(images).item(), abs=1e-6)
+    cells = F.normalize(maps.flatten(2).transpose(1, 2), dim=-1)
+    expected = np.mean([np.sqrt(c.double().numpy().var(0).sum()) for c in cells])
+    assert found["cell_deviation"].item() == pytest.approx(expected, abs=1e-6)
+    assert 1 < found["cell_rank"] <= 8
+    alike = measure_features(patches, maps.mean((2, 3), keepdim=True).expand(20, 8, 3, 3))
+    assert alike["cell_deviation"].item() == pytest.approx(0, abs=1e-3)
+    assert alike["image_rank"].item() == pytest.approx(found["image_rank"].item(), abs=1e-3)
+
+
+def test_vectors_have_no_cells():
+    patches = torch.zeros(9, 3, 4, 4)
+    for maps in (torch.randn(9, 4), torch.randn(9, 4, 1, 1)):
+        assert measure_features(patches, maps).keys() == {"contrast", "image_rank", "image_deviation"}
