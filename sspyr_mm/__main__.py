@@ -21,7 +21,7 @@ COMMANDS = {
     "inspect": ("sspyr_mm.cli.inspect", "show format, architecture and contents of a checkpoint of any known format"),
     "health": (
         "sspyr_mm.cli.health",
-        "report used prototypes, code entropy and embedding spread of a checkpoint, per scale",
+        "report what a pre-training checkpoint has learned, without labels: prototypes, embeddings, features",
     ),
     "evaluate": (
         "sspyr_mm.cli.evaluate",

@@ -1,4 +1,4 @@
-"""``python -m sspyr_mm health``: reports whether a checkpoint's prototypes are in use."""
+"""``python -m sspyr_mm health``: reports whether a pre-training checkpoint has learned something, without labels."""
 
 import argparse
 
@@ -15,12 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a line per scale; returns 0, or 1 if a scale is ill, see :attr:`ScaleHealth.is_ill`."""
+    """Prints a line per group of patches; returns 0, or 1 if one shows a sign of failure."""
     from mmengine.config import Config
 
     from sspyr_mm.checkpoints import load_pretraining
     from sspyr_mm.checkpoints.formats.training_settings import training_decoding
     from sspyr_mm.datasets import build_pretraining_dataset
+    from sspyr_mm.health import format_table
     from sspyr_mm.reports import measure_health
 
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
@@ -29,16 +30,10 @@ def run(args: argparse.Namespace) -> int:
     pipeline = [load, {"type": "PyramidViewTransform"}, {"type": "PackPyramidInputs"}]
     images = {"type": "UnlabelledImages", "data_root": args.images, "pipeline": pipeline}
     dataset = build_pretraining_dataset(Config({"model": cfg.model, "train_dataloader": {"dataset": images}}))
-    ill, found = False, measure_health(model, dataset, num_images=args.num_images)
-    print(f"{'scale':6}{'patches':>8}{'used / K':>12}{'even use':>10}{'code H':>8}{'CE / ln K':>11}{'cosine':>8}")
-    for s in found:
-        ill |= s.is_ill
-        print(
-            f"{s.scale:6}{s.num_samples:8}{s.used:>5} / {s.num_prototypes:<4}{s.mean_entropy:10.3f}"
-            f"{s.code_entropy:8.3f}{s.ce_ratio:11.3f}{s.mean_cosine:8.3f}"
-        )
-    if ill:
-        print(
-            "A scale has learned nothing or lost its prototypes: see docs/small_batches.md for the settings that help."
-        )
-    return int(ill)
+    found = measure_health(model, dataset, num_images=args.num_images)
+    verdicts = {one.name: one.finding.sign if one.finding else "fine" for one in found}
+    print("\n".join(format_table({one.name: one.values for one in found}, verdicts)))
+    for one in found:
+        if one.finding:
+            print(f"{one.name} is not fine, {one.finding.sign}: {one.finding.advice}.")
+    return int(any(one.finding for one in found))

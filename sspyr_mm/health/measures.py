@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 _MAX_ROWS = 256
 """Rows of which an effective rank is computed: it grows with their number."""
+FEATURES = "features"
+"""Name of the line of the backbone's measures."""
 FULL_COUNT = 4
 """Codes per prototype after which one that was never chosen counts as dead."""
 
@@ -52,6 +54,11 @@ class GroupHealth:
         counts = torch.bincount(cells * num_prototypes + chosen, minlength=size).view(self.num_cells, num_prototypes)
         self.counts = counts if self.counts is None else self.counts + counts
         self.num_codes += len(chosen)
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """K and the number of counted codes, if there are prototypes."""
+        return {"prototypes": self.num_prototypes, "codes": self.num_codes} if self.num_prototypes else {}
 
 
 def deviation(z: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 """Reports on views, trained pyramids and predictions."""
 
-from sspyr_mm.reports.health import ScaleHealth, measure_health
+from sspyr_mm.reports.health import Health, measure_health
 
-__all__ = ["ScaleHealth", "measure_health"]
+__all__ = ["Health", "measure_health"]

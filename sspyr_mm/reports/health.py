@@ -1,4 +1,4 @@
-"""Health of a pyramid: used prototypes, code entropy and spread of embeddings, per scale."""
+"""Health of a trained model: measures of its embeddings, codes and features on images, with verdicts."""
 
 import math
 from dataclasses import dataclass
@@ -7,35 +7,39 @@ import torch
 from mmengine.dataset import BaseDataset, default_collate
 from torch import Tensor
 
-from sspyr_mm.models import SSPRL
-from sspyr_mm.pyramid import ScaleSpec
+from sspyr_mm.health import (
+    FEATURES,
+    Finding,
+    GroupHealth,
+    judge,
+    measure_features,
+    measure_group,
+    start_recording,
+    stop_recording,
+)
+from sspyr_mm.models import SSPRL, ViewModel
+from sspyr_mm.models.losses import swapped_cross_entropy
+
+_MAX_FEATURES = 256
+"""Number of images whose features are measured."""
 
 
 @dataclass(frozen=True)
-class ScaleHealth:
-    """State of one scale on a set of images. Entropies and cross-entropy are divided by ln K."""
+class Health:
+    """Measures of one group of patches, or of the backbone's features."""
 
-    scale: str  # name
-    num_samples: int  # N, number of patches of one view
-    num_prototypes: int  # K
-    used: int  # number of prototypes that are the largest entry of at least one code
-    mean_entropy: float  # of the mean code: 1 means that all prototypes are used equally
-    code_entropy: float  # mean over codes: 0 means one-hot, 1 uniform (nothing is learned)
-    ce_ratio: float  # cross-entropy of the swapped prediction: 1 means that nothing is learned
-    mean_cosine: float  # between embeddings of different patches: 1 means total collapse
-
-    @property
-    def is_ill(self) -> bool:
-        """Whether nothing is learned (uniform codes, or equal embeddings), or most prototypes are unused."""
-        can_be_used = min(self.num_prototypes, 2 * self.num_samples)
-        return self.code_entropy > 0.9 or self.mean_cosine > 0.97 or self.used < can_be_used / 10
+    name: str  # scale, term of the loss, or features
+    values: dict[str, float]  # by name; ``samples`` is N, the number of patches of one view
+    finding: Finding | None  # a sign of failure
 
 
 @torch.no_grad()
 def measure_health(
-    model: SSPRL, dataset: BaseDataset, *, num_images: int = 512, batch_size: int = 64
-) -> list[ScaleHealth]:
-    """Embeds augmented views of images, computes all their codes in one problem, and returns the health of each scale.
+    model: ViewModel, dataset: BaseDataset, *, num_images: int = 512, batch_size: int = 64
+) -> list[Health]:
+    """Embeds augmented views of images, and measures every group of patches and the features of the backbone.
+
+    Codes are those of all images together, without queues.
 
     Args:
         model: Trained model; it is set to evaluation mode.
@@ -43,38 +47,48 @@ def measure_health(
         num_images: Maximum number of images, evenly spread over the set.
         batch_size: Images per batch.
     """
-    if not isinstance(model, SSPRL):
-        raise ValueError(
-            f"health measures prototypes, which {type(model).__name__} does not have: measure its features with "
-            "`python -m sspyr_mm probe`"
-        )
     model.eval()
+    if isinstance(model, SSPRL):
+        model.head.use_queues(False)
     count = min(num_images, len(dataset))
     indices = torch.linspace(0, len(dataset) - 1, count).long().tolist()
-    parts = []
+    recorded: dict[str, list[Tensor]] = {}
+    ratios: dict[str, list[Tensor]] = {}
     for start in range(0, count, batch_size):
         batch = default_collate([dataset[i] for i in indices[start : start + batch_size]])
-        parts.append(model.embed(model.data_preprocessor(batch)["inputs"]))
-    embeddings = {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
-    return [_scale_health(model, scale, embeddings[scale.name].flatten(1, 2)) for scale in model.pyramid.scales]
+        start_recording()
+        try:
+            losses = model.loss(model.data_preprocessor(batch)["inputs"])
+        finally:
+            found = stop_recording()
+        for name, value in found.items():
+            if start < _MAX_FEATURES or name.startswith("embeddings."):
+                recorded.setdefault(name, []).append(value)
+        for name, value in losses.items():
+            if "_ratio_" in name:
+                ratios.setdefault(name.partition("_ratio_")[2], []).append(value)
+    groups = [name for name in recorded if name.startswith("embeddings.")]
+    measured = [_measure(model, name.partition(".")[2], torch.cat(recorded[name], dim=1), ratios) for name in groups]
+    features = measure_features(torch.cat(recorded["patches"]), torch.cat(recorded["maps"]))
+    values = {"samples": float(count), **{name: float(value) for name, value in features.items()}}
+    return [*measured, Health(FEATURES, values, judge(values, None))]
 
 
-def _scale_health(model: SSPRL, scale: ScaleSpec, z: Tensor) -> ScaleHealth:
-    """Computes the health of one scale from its embeddings (2, N, D)."""
-    scores = model.head.prototypes_of(scale)(z)
-    codes = torch.stack(model.head.assigner.assign_many(list(scores)))
-    log_p = torch.log_softmax(scores / model.head.temperature, dim=-1)
-    log_k = max(math.log(scale.num_prototypes), 1e-12)
-    both, num_samples = codes.flatten(0, 1), z.shape[1]
-    # The sum of all pairwise products is the square of the sum; the N diagonal ones are 1.
-    total = z[0].sum(0).square().sum().item()
-    return ScaleHealth(
-        scale=scale.name,
-        num_samples=num_samples,
-        num_prototypes=scale.num_prototypes,
-        used=len(both.argmax(1).unique()),
-        mean_entropy=float(torch.special.entr(both.mean(0)).sum()) / log_k,
-        code_entropy=float(torch.special.entr(both).sum(1).mean()) / log_k,
-        ce_ratio=float(-(codes * log_p.flip(0)).sum(-1).mean()) / log_k,
-        mean_cosine=(total - num_samples) / max(1, num_samples * (num_samples - 1)),
-    )
+def _measure(model: ViewModel, name: str, embeddings: Tensor, ratios: dict[str, list[Tensor]]) -> Health:
+    """Measures a group, given its embeddings (V, N, D)."""
+    group, codes = GroupHealth(name, model.num_cells(name)), None
+    found = torch.stack(ratios[name]).mean() if name in ratios else None
+    if isinstance(model, SSPRL):
+        scale = next(scale for scale in model.pyramid.scales if scale.name == name)
+        scores = model.head.prototypes_of(scale)(embeddings)
+        codes = torch.stack(model.head.assigner.assign_many(list(scores)))
+        log_probs = torch.log_softmax(scores / model.head.temperature, dim=-1)
+        found = swapped_cross_entropy(codes, log_probs) / max(math.log(scale.num_prototypes), 1e-12)
+    measure_group(group, embeddings, codes)
+    values = {"samples": embeddings.shape[1], **group.sizes}
+    values |= {measure: float(value) for measure, value in group.values.items()}
+    advice = None
+    if found is not None:
+        values["ratio"] = float(found)
+        advice = model.head.stuck_advice(name)
+    return Health(name, values, judge(values, advice))

@@ -101,11 +101,12 @@ def test_probe_rejects_sets_with_different_classes(checkpoint, scenes, tmp_path)
     assert "--val has 12 classes that --train lacks: " in done.stderr
 
 
-def test_health_prints_a_line_per_scale(checkpoint, scenes):
+def test_health_prints_a_line_per_scale_and_one_of_the_features(checkpoint, scenes):
     done = run("-m", "sspyr_mm", "health", checkpoint, "--images", scenes, "--num-images", "32", check=False)
-    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("s")}
-    assert "/ 12" in lines["s0"] and "/ 60" in lines["s1"]
-    assert lines["s0"].split()[1] == "32" and lines["s1"].split()[1] == "128"
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert list(lines) == ["s0", "s1", "features"]
+    assert "of 12 prototypes used" in lines["s0"] and "of 60 prototypes used" in lines["s1"]
+    assert "32 patches" in lines["s0"] and "128 patches" in lines["s1"]
 
 
 def test_exported_backbone_is_the_trained_one_and_loads_by_init_cfg(checkpoint, tmp_path):

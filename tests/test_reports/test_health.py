@@ -54,30 +54,46 @@ def model():
     )
 
 
+def by_name(found):
+    return {one.name: one for one in found}
+
+
 def test_health_has_expected_counts_and_ranges(model, dataset):
-    s0, s1 = measure_health(model, dataset, num_images=12, batch_size=5)
-    assert (s0.scale, s0.num_samples, s0.num_prototypes) == ("s0", 12, 8)
-    assert (s1.scale, s1.num_samples, s1.num_prototypes) == ("s1", 48, 6)
-    for s in (s0, s1):
-        assert 1 <= s.used <= s.num_prototypes
-        assert 0.5 < s.mean_entropy <= 1 + 1e-6
+    found = by_name(measure_health(model, dataset, num_images=12, batch_size=5))
+    assert list(found) == ["s0", "s1", "features"]
+    for name, num_samples, num_prototypes in (("s0", 12, 8), ("s1", 48, 6)):
+        values = found[name].values
+        assert (values["samples"], values["prototypes"]) == (num_samples, num_prototypes)
+        assert 1 <= values["used"] <= num_prototypes and 0 < values["deviation"] <= 1
+    assert 0 <= found["s1"].values["position"] <= 1
+    assert found["features"].values["samples"] == 12 and found["features"].values["contrast"] > 0.3
 
 
 def test_collapse_is_detected(model, dataset):
-    """Equal embeddings of all patches give cosine 1, uniform codes and an uninformed prediction."""
+    """Equal embeddings of all patches give uniform codes and an uninformed prediction."""
     for projector in model.neck.projectors.values():
         torch.nn.init.zeros_(projector[-1].weight)
     for prototypes in model.head.prototypes.values():
         # All scores equal, too: no prototype is nearer than another.
         prototypes.weight.data[:] = prototypes.weight.data[:1]
-    for s in measure_health(model, dataset):
-        assert s.mean_cosine == pytest.approx(1, abs=1e-4)
-        assert s.code_entropy == pytest.approx(1, abs=1e-4)
-        assert s.ce_ratio == pytest.approx(1, abs=1e-4)
+    found = by_name(measure_health(model, dataset))
+    for name in ("s0", "s1"):
+        values = found[name].values
+        assert values["deviation"] == pytest.approx(0, abs=1e-3)
+        assert values["entropy"] == pytest.approx(1, abs=1e-4)
+        assert values["ratio"] == pytest.approx(1, abs=1e-4)
+        assert found[name].finding.sign == "stuck"
+
+
+def test_embeddings_that_are_nearly_alike_are_not_fine(model, dataset):
+    """Training reports them, too."""
+    for projector in model.neck.projectors.values():
+        torch.nn.init.constant_(projector[-1].bias, 3.0)
+    assert by_name(measure_health(model, dataset))["s0"].finding.sign in ("stuck", "collapsed")
 
 
 def test_health_equals_numpy(model, dataset):
-    (s0, _) = measure_health(model, dataset, num_images=20)
+    s0 = measure_health(model, dataset, num_images=20, batch_size=20)[0].values
     batch = [dataset[i]["inputs"] for i in range(20)]
     inputs = {k: torch.stack([b[k] for b in batch]) for k in batch[0]}
     with torch.no_grad():
@@ -85,10 +101,16 @@ def test_health_equals_numpy(model, dataset):
         scores = model.head.prototypes["s0"](z)
         codes = [model.head.assigner.assign(s).double().numpy() for s in scores]
     z, scores = z.double().numpy(), scores.double().numpy()
-    cosines = z[0] @ z[0].T
     log_p = scores / 0.1
     log_p = log_p - np.log(np.exp(log_p).sum(-1, keepdims=True))
     crossed = -(codes[0] * log_p[1]).sum(1).mean() / 2 - (codes[1] * log_p[0]).sum(1).mean() / 2
-    assert s0.mean_cosine == pytest.approx((cosines.sum() - 20) / (20 * 19), abs=1e-5)
-    assert s0.ce_ratio == pytest.approx(crossed / math.log(8), abs=1e-5)
-    assert s0.used == len({int(i) for q in codes for i in q.argmax(1)})
+    assert s0["deviation"] == pytest.approx(np.mean([np.sqrt(view.var(0).sum()) for view in z]), abs=1e-4)
+    assert s0["alignment"] == pytest.approx((z[0] * z[1]).sum(1).mean(), abs=1e-5)
+    assert s0["ratio"] == pytest.approx(crossed / math.log(8), abs=1e-5)
+    assert s0["used"] == len({int(i) for q in codes for i in q.argmax(1)})
+
+
+def test_batches_do_not_change_the_result(model, dataset):
+    first, second = (measure_health(model, dataset, batch_size=size) for size in (20, 7))
+    for one, other in zip(first, second, strict=True):
+        assert one.values == pytest.approx(other.values, abs=1e-4)

@@ -13,30 +13,21 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sspyr_mm.engine.hooks.model_access import model_of, optim_wrappers
-from sspyr_mm.health import GroupHealth, judge, measure_features, measure_group, record, start_recording, stop_recording
+from sspyr_mm.health import (
+    FEATURES,
+    GroupHealth,
+    describe,
+    format_table,
+    judge,
+    measure_features,
+    measure_group,
+    record,
+    start_recording,
+    stop_recording,
+)
 from sspyr_mm.models import ViewModel
 
-_GRADIENTS, _FEATURES, _STEP = "gradients", "features", "step"
-_SHOWN = {
-    "ratio": "loss {:.3f} of a stuck one",
-    "used": "prototypes used {:.0f}",
-    "entropy": "code entropy {:.2f}",
-    "deviation": "deviation {:.2f}",
-    "rank": "rank {:.1f}",
-    "alignment": "alignment {:.2f}",
-    "position": "position {:.2f}",
-    "queue": "queue {:.0%}",
-    "contrast": "contrast {:.2f}",
-    "image_rank": "images: rank {:.1f}",
-    "image_deviation": "deviation {:.2f}",
-    "cell_rank": "cells: rank {:.1f}",
-    "cell_deviation": "deviation {:.2f}",
-    "gradient_norm": "gradient norm {:.3g}",
-    "lr": "learning rate {:.3g}",
-    "images_per_s": "{:.0f} images/s",
-    "data_wait": "waits for data {:.0f} %",
-}
-"""Formats of the measures in the log, in their order."""
+_GRADIENTS, _STEP = "gradients", "step"
 
 
 @HOOKS.register_module()
@@ -99,9 +90,10 @@ class HealthHook(Hook):
             {f"health/{line}/{name}": value for line, values in lines.items() for name, value in values.items()},
             step=runner.iter + 1,
         )
-        verdicts = {line: self._verdict(runner, line, values) for line, values in lines.items()}
+        known = {line: {**values, **self._sizes(runner, line)} for line, values in lines.items()}
+        verdicts = {line: self._verdict(runner, line, values) for line, values in known.items()}
         if self.every_n_train_iters(runner, self.table_interval):
-            runner.logger.info(_table(runner, lines, verdicts))
+            runner.logger.info("\n".join([f"Health at iteration {runner.iter + 1}:", *format_table(known, verdicts)]))
 
     def after_run(self, runner: Runner) -> None:
         """Detaches from the optimizer; also called when training fails."""
@@ -136,7 +128,7 @@ class HealthHook(Hook):
             if "_ratio_" in name:
                 values.setdefault(name.partition("_ratio_")[2], {})["ratio"] = value.detach()
         if "maps" in found:
-            values[_FEATURES] = dict(measure_features(found["patches"], found["maps"]))
+            values[FEATURES] = dict(measure_features(found["patches"], found["maps"]))
         values[_STEP] = {"gradient_norm": found[_GRADIENTS]} if _GRADIENTS in found else {}
         tensors = [tensor.float() for line in values.values() for tensor in line.values()]
         numbers = iter(torch.stack(tensors).tolist() if tensors else ())
@@ -146,19 +138,24 @@ class HealthHook(Hook):
                 lines[_STEP][name] = runner.message_hub.get_scalar(f"train/{name}").current()
         return lines
 
+    def _sizes(self, runner: Runner, line: str) -> dict[str, float]:
+        """Returns the sizes that verdicts on a group need."""
+        group = self._groups.get(line)
+        if group is None:
+            return {}
+        model: ViewModel = model_of(runner)
+        loader = runner.train_dataloader
+        sizes: dict[str, float] = group.sizes
+        if (queue := model.queue_of(line)) is not None:
+            num_images = (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
+            sizes |= {"queue_steps": queue.length / (num_images * group.num_cells), "epoch_steps": len(loader)}
+        return sizes
+
     def _verdict(self, runner: Runner, line: str, values: Mapping[str, float]) -> str:
         """Returns the verdict on a line of the table; warns about a sign that persists."""
-        group = self._groups.get(line)
         model: ViewModel = model_of(runner)
         advice: str | None = model.head.stuck_advice(line) if "ratio" in values else None
-        known = dict(values)
-        if group is not None:
-            known |= {"prototypes": group.num_prototypes, "codes": group.num_codes}
-            if (queue := model.queue_of(line)) is not None:
-                loader = runner.train_dataloader
-                num_images = (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
-                known |= {"queue_steps": queue.length / (num_images * group.num_cells), "epoch_steps": len(loader)}
-        finding, now = judge(known, advice), runner.iter + 1
+        finding, now = judge(values, advice), runner.iter + 1
         if finding is None:
             self._since.pop(line, None)
             return "fine" if now >= self.patience else "early"
@@ -172,17 +169,6 @@ class HealthHook(Hook):
         if now - self._warned.get(line, since) >= self.patience:
             self._warned[line] = now
             runner.logger.warning(
-                f"Health of {line}: {finding.sign} for {now - since} iterations ({_numbers(values)}): {finding.advice}."
+                f"Health of {line}: {finding.sign} for {now - since} iterations ({describe(values)}): {finding.advice}."
             )
         return f"broken, {finding.sign}"
-
-
-def _numbers(values: Mapping[str, float]) -> str:
-    return ", ".join(text.format(values[name]) for name, text in _SHOWN.items() if name in values)
-
-
-def _table(runner: Runner, lines: Mapping[str, Mapping[str, float]], verdicts: Mapping[str, str]) -> str:
-    """Formats a line per group."""
-    width = max(map(len, verdicts.values()))
-    rows = [f"  {line:9}{verdicts[line]:{width}}  {_numbers(values)}" for line, values in lines.items()]
-    return "\n".join([f"Health at iteration {runner.iter + 1}:", *rows])
