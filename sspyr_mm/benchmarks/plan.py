@@ -15,7 +15,7 @@ from sspyr_mm.files import configs_dir, write_json
 
 IMAGES_OPTION = {"coco": "images", "imagenet": "imagenet"}
 """Option of the folder of each set of training images."""
-_MINI_EPOCHS = 10
+_MINI_EPOCHS = 40
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/reproduce"), help="default: %(default)s")
     parser.add_argument("--gpus", type=positive_int, default=1, help="GPUs per pre-training run (default: 1)")
     parser.add_argument(
-        "--epochs", type=positive_int, help="epochs of pre-training (default: mini 10, full as the config)"
+        "--epochs", type=positive_int, help="epochs of pre-training (default: mini 40, full as the config)"
     )
     parser.add_argument("--num-images", type=positive_int, help="number of generated scenes (mini size; default: 4000)")
     for name, text in _DATA.items():

@@ -21,14 +21,11 @@ class _Sign:
     advice: str
 
 
-def _stuck(v: Values) -> bool:
-    return abs(v.get("ratio", 0.0) - 1) <= 0.01 or v.get("entropy", 0.0) > 0.9
-
-
 def _few_prototypes(v: Values) -> bool:
     return "used" in v and v["used"] < 0.1 * min(v["prototypes"], v["codes"])
 
 
+_OF_THE_HEAD = ""  # the head of the method knows the cause
 # The first sign that shows is the verdict: a later one can follow from it. Thresholds: docs/health.md.
 _SIGNS = (
     _Sign(
@@ -47,16 +44,17 @@ _SIGNS = (
         lambda v: v.get("queue_steps", 0.0) > v.get("epoch_steps", 1e9),
         "the queue holds embeddings of more than an epoch, by earlier weights. Use a shorter queue_length",
     ),
-    _Sign("stuck", _stuck, ""),  # the head knows the cause
-    _Sign(
-        "worse than uniform",
-        lambda v: v.get("ratio", 0.0) > 1.05,
-        "predictions are worse than uniform ones. Lower optim_wrapper.optimizer.lr, or warm up for longer",
-    ),
+    _Sign("stuck", lambda v: v.get("entropy", 0.0) > 0.9, _OF_THE_HEAD),
     _Sign(
         "collapsed",
         lambda v: v.get("deviation", 1.0) < 0.25,
         "embeddings are nearly alike. Lower optim_wrapper.optimizer.lr, and check that the images differ",
+    ),
+    _Sign("stuck", lambda v: abs(v.get("ratio", 0.0) - 1) <= 0.01, _OF_THE_HEAD),
+    _Sign(
+        "worse than uniform",
+        lambda v: v.get("ratio", 0.0) > 1.05,
+        "predictions are worse than uniform ones. Lower optim_wrapper.optimizer.lr, or warm up for longer",
     ),
     _Sign(
         "equal views",
@@ -66,7 +64,7 @@ _SIGNS = (
     ),
     _Sign(
         "position",
-        lambda v: v.get("position", 0.0) > 0.5,
+        lambda v: v.get("position", 0.0) > 0.2,
         "prototypes tell the place of a patch in its image, not what it shows. Check the images for borders and equal "
         "layouts, and use a larger range of the area of the regions",
     ),

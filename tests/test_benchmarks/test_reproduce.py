@@ -67,7 +67,7 @@ def test_plan_lists_every_command_once_and_knows_what_exists(tmp_path):
     assert [step.what.split()[0] for step in steps] == ["draw", *(["pre-train"] * 3 + ["evaluate"] * 3) * 2]
     assert not any(step.is_done for step in steps)
     (tmp_path / "mini/pretrain/ss-prl-coco/seed1").mkdir(parents=True)
-    (tmp_path / "mini/pretrain/ss-prl-coco/seed1/epoch_10.pth").touch()
+    (tmp_path / "mini/pretrain/ss-prl-coco/seed1/epoch_40.pth").touch()
     done = [step.what for step in plan_steps(plan) if step.is_done]
     assert done == ["pre-train SS-PRL, two scales, seed 1"]
 
@@ -88,7 +88,7 @@ def test_seeds_and_budget_are_the_same_for_all_methods(tmp_path):
     commands_ = [shlex.join(step.command) for step in plan_steps(plan) if step.what.startswith("pre-train")]
     assert len(commands_) == 8 * 2
     for command in commands_:
-        assert "train_cfg.max_epochs=10" in command and "model.data_preprocessor.jitter=[0.6,0.6,0.8,0.5]" in command
+        assert "train_cfg.max_epochs=40" in command and "model.data_preprocessor.jitter=[0.6,0.6,0.8,0.5]" in command
     assert sum("randomness.seed=1" in command for command in commands_) == 8
 
 
@@ -161,8 +161,8 @@ def test_batch_of_the_full_size_is_the_recipes_for_any_number_of_gpus(gpus, size
 def test_results_of_other_settings_are_not_reused(tmp_path):
     run_steps(plan_of(work_dir=tmp_path), [])
     plan_steps(plan_of(work_dir=tmp_path, table="S-D"))
-    for changes, given in ((dict(num_images=400), "10 epochs of 400"), (dict(epochs=1), "1 epoch of 4000")):
-        with pytest.raises(ValueError, match=f"results of 10 epochs of 4000 scenes, not {given} scenes: give the same"):
+    for changes, given in ((dict(num_images=400), "40 epochs of 400"), (dict(epochs=1), "1 epoch of 4000")):
+        with pytest.raises(ValueError, match=f"results of 40 epochs of 4000 scenes, not {given} scenes: give the same"):
             plan_steps(plan_of(work_dir=tmp_path, **changes))
     full = plan_of("S-A", "full", tmp_path, data=dict(images=".", voc_masks="."))
     run_steps(full, [])
@@ -213,7 +213,7 @@ def test_table_has_published_and_measured_results_and_an_interval(tmp_path):
     assert rows["BYOL (COCO)"].half is None and rows["SwAV (COCO)"].measured is None
     text = re.sub(" +", " ", to_markdown(found))
     assert text.startswith(
-        "Table S-A, mini size: FCN mIoU on generated scenes, each row pre-trained for 10 epochs of 4000 scenes. "
+        "Table S-A, mini size: FCN mIoU on generated scenes, each row pre-trained for 40 epochs of 4000 scenes. "
         "Published: FCN mIoU on VOC 2012. In percent; ±: 95 % interval of the mean (Student's t).\n"
     )
     assert "| MoCo v2 (COCO) | 57.3 | 32.0 ± 25.4 | 0: 30.0, 1: 34.0 |" in text

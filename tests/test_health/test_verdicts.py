@@ -29,7 +29,7 @@ def test_healthy_measures_show_no_sign():
         (dict(used=2), "few prototypes", "num_iterations"),
         (dict(used=3, codes=320, prototypes=3000), "few prototypes", "num_iterations"),
         (dict(alignment=0.999), "equal views", "jitter"),
-        (dict(position=0.8), "position", "layouts"),
+        (dict(position=0.29), "position", "layouts"),
         (dict(rank=1.2), "few dimensions", "augmentation"),
         (dict(contrast=0.01), "blank images", "browse_views"),
         (dict(queue_steps=20, epoch_steps=8), "old queue", "queue_length"),
