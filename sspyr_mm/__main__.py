@@ -23,6 +23,8 @@ COMMANDS = {
         "sspyr_mm.cli.health",
         "report what a pre-training checkpoint has learned, without labels: prototypes, embeddings, features",
     ),
+    "embed": ("sspyr_mm.cli.embed", "write the features of images, and of cells in them, for other programs"),
+    "search": ("sspyr_mm.cli.search", "find the nearest images, or cells of images, among features of `embed`"),
     "evaluate": (
         "sspyr_mm.cli.evaluate",
         "classification, detection and segmentation protocols on checkpoints of any known format",

@@ -35,9 +35,22 @@ ALLOWED = {
     "evaluation": BASE,
     "reports": BASE | MODELS | {"datasets"},
     "speed": BASE | MODELS | {"datasets", "engine", "registration"},
-    "benchmarks": BASE | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation"},
+    "features": BASE | {"models.layers", "datasets"},
+    "benchmarks": BASE
+    | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation", "features"},
     "cli": BASE
-    | {"models", "datasets", "engine", "registration", "checkpoints", "evaluation", "reports", "benchmarks", "speed"},
+    | {
+        "models",
+        "datasets",
+        "engine",
+        "registration",
+        "checkpoints",
+        "evaluation",
+        "reports",
+        "benchmarks",
+        "speed",
+        "features",
+    },
     "__init__": BASE | {"registration"},
     "__main__": BASE | {"cli"},
 }

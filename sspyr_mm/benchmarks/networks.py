@@ -11,11 +11,11 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.runner import set_random_seed
 
-from sspyr_mm.benchmarks.classification.features import FrozenEncoder
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, read_backbone
 from sspyr_mm.checkpoints.formats.backbones import build_network, code_digests, custom_modules
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
+from sspyr_mm.features.extraction import FrozenEncoder
 from sspyr_mm.tensor_files import safe_loading
 
 

@@ -10,6 +10,7 @@ from project import ROOT
 
 # Distribution -> module, where the names differ.
 MODULES = {
+    "faiss-cpu": "faiss",
     "onedl-mmcv": "mmcv",
     "onedl-mmdetection": "mmdet",
     "onedl-mmengine": "mmengine",
@@ -19,8 +20,8 @@ MODULES = {
     "pillow": "PIL",
     "scikit-learn": "sklearn",
 }
-PACKAGE = ("runtime", "mminstall", "torch", "streaming", "compare")
-OPTIONAL = {"lightly"}  # compared with if it is installed
+PACKAGE = ("runtime", "mminstall", "torch", "streaming", "compare", "features")
+OPTIONAL = {"lightly", "wandb"}  # compared with if it is installed; a back end of the log
 # moto's server imports flask; the others are plugins of pytest.
 NOT_IMPORTED = {"flask", "flask-cors", "pytest-timeout", "pytest-xdist"}
 
@@ -77,7 +78,7 @@ def test_declared_packages_are_imported():
     assert modules("runtime") <= set(imported("sspyr_mm"))
     used = set(imported("tests"))
     assert {n for n in declared("tests") if MODULES.get(n, n) not in used} == NOT_IMPORTED
-    assert modules("streaming") | modules("compare") <= set(imported("sspyr_mm"))
+    assert modules("streaming") | modules("compare") | modules("features") <= set(imported("sspyr_mm"))
 
 
 def test_pins_name_no_host_and_cover_every_declared_package():

@@ -16,7 +16,6 @@ import torch
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.classification.features import cached_features, centre_crop_pipeline
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, load_data, voc07_sources
 from sspyr_mm.benchmarks.networks import Network, read_networks
@@ -24,6 +23,7 @@ from sspyr_mm.benchmarks.training.recipes import load_recipe
 from sspyr_mm.engine.config import fill_dataloaders
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.evaluation.metrics import mean_average_precision
+from sspyr_mm.features.extraction import cached_features, centre_crop_pipeline
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sspyr_mm.benchmarks.base_protocol import Job, Outcome
-from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features
 from sspyr_mm.benchmarks.classification.linear_grid import LinearClassifiers, LinearRecipe, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData
 from sspyr_mm.benchmarks.results.result import without_nan
@@ -21,6 +20,7 @@ from sspyr_mm.evaluation.metrics import (
     mean_of_classes,
     voc11_average_precision,
 )
+from sspyr_mm.features.extraction import FrozenEncoder, cached_features
 from sspyr_mm.machine import list_devices
 
 _SIZE = 224  # side of the centre crop in pixels. Source: paper, linear multi-label classification.

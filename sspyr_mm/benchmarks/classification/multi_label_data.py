@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions
-from sspyr_mm.benchmarks.classification.features import file_states
 from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
+from sspyr_mm.features.extraction import file_states
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
 """Numbers of training and test images in the published data sets."""

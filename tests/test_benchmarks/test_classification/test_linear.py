@@ -11,12 +11,12 @@ from quick_evaluate import quick_evaluate
 from sklearn.metrics import average_precision_score
 
 from sspyr_mm.benchmarks.classification import linear
-from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder
 from sspyr_mm.benchmarks.classification.linear import choose_rate, run_linear
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import BenchmarkData, Source
 from sspyr_mm.datasets.labelled import LabelledImages
 from sspyr_mm.evaluation.metrics import mean_average_precision
+from sspyr_mm.features.extraction import CentreCrops, FrozenEncoder
 
 N = 20
 ONE_EPOCH = LinearRecipe(epochs=1, learning_rates=(0.1,))

@@ -7,7 +7,6 @@ import torch
 from mmengine.runner import Runner
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.benchmarks.classification.features import FrozenEncoder, cached_features, centre_crop_pipeline
 from sspyr_mm.benchmarks.classification.linear_grid import LinearRecipe, initial_weight, train_grid
 from sspyr_mm.benchmarks.classification.multi_label_data import load_data, voc07_sources
 from sspyr_mm.benchmarks.networks import read_networks
@@ -16,6 +15,7 @@ from sspyr_mm.checkpoints import build_backbone
 from sspyr_mm.engine.config import fill_dataloaders
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.evaluation.metrics import mean_average_precision
+from sspyr_mm.features.extraction import FrozenEncoder, cached_features, centre_crop_pipeline
 
 SIZE, EPOCHS, BATCH, RATE, SEED = 32, 8, 16, 0.1, 3
 

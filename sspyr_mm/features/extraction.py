@@ -22,13 +22,14 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # noqa: F401  # registers the transforms
 from sspyr_mm import __version__
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
-from sspyr_mm.models.layers import pool
+from sspyr_mm.models.layers import last_output, pool
 
 BATCH = 64  # images per forward pass
 SHARD = 512  # images per file of the cache
@@ -44,6 +45,7 @@ class FrozenEncoder(nn.Module):
         std: Standard deviation of each RGB channel, in 0-255.
         identity: Key of stored features, such as the hash of its checkpoint.
         decoding: Options of ``LoadRGBImage`` it was trained with.
+        grid: Side of a grid of cells, whose features follow those of the image; 0 for none.
     """
 
     mean: Tensor
@@ -57,8 +59,10 @@ class FrozenEncoder(nn.Module):
         *,
         identity: str,
         decoding: Mapping[str, Any] | None = None,
+        grid: int = 0,
     ) -> None:
         super().__init__()
+        self.grid = grid
         self.backbone = backbone
         self.identity = identity
         self.decoding = dict(decoding or {})
@@ -72,8 +76,19 @@ class FrozenEncoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the last stage averaged over space or tokens, (N, C) float32, of (N, 3, H, W) uint8 RGB images."""
-        return pool(self.backbone((images.float() - self.mean) / self.std)).float()
+        """Returns the last stage averaged over space or tokens, float32, of (N, 3, H, W) uint8 RGB images.
+
+        The result is (N, C), or (N, (1 + grid * grid) * C) with cells, row by row from the top left. Raises ValueError
+        if cells are wanted of a backbone without maps.
+        """
+        feats = self.backbone((images.float() - self.mean) / self.std)
+        if not self.grid:
+            return pool(feats).float()
+        maps = last_output(feats)
+        if maps.ndim != 4:
+            raise ValueError(f"Cells need a backbone that returns maps (N, C, H, W), got {tuple(maps.shape)}")
+        cells = F.adaptive_avg_pool2d(maps.float(), self.grid).flatten(2).transpose(1, 2)
+        return torch.cat([pool(feats).float(), cells.flatten(1)], dim=1)
 
 
 def centre_crop_pipeline(size: int, decoding: Mapping[str, Any] | None = None) -> list[dict]:
@@ -183,48 +198,72 @@ def file_states(paths: Sequence[str]) -> bytes:
     return states.digest()
 
 
-def cached_features(
-    encoder: FrozenEncoder,
-    paths: Sequence[str],
-    *,
-    size: int,
-    cache_dir: str | os.PathLike,
-    devices: Sequence[str] = ("cpu",),
-    num_workers: int = 2,
-) -> Tensor:
+class FeatureCache:
+    """Shards of the features of N image files, in a folder per key.
+
+    The key covers the encoder, the transforms, and path, size and modification time of every file. Several devices
+    compute in one process each; ``num_workers`` processes per device decode.
+    """
+
+    def __init__(
+        self,
+        encoder: FrozenEncoder,
+        paths: Sequence[str],
+        *,
+        size: int,
+        cache_dir: str | os.PathLike,
+        devices: Sequence[str] = ("cpu",),
+        num_workers: int = 2,
+    ) -> None:
+        description = {
+            "encoder": encoder.identity,
+            "version": __version__,
+            "mean": encoder.mean.flatten().tolist(),
+            "std": encoder.std.flatten().tolist(),
+            "pipeline": centre_crop_pipeline(size, encoder.decoding),
+            "num_images": len(paths),
+            "files": file_states(paths).hex(),
+            **({"grid": encoder.grid} if encoder.grid else {}),
+        }
+        self.folder = (
+            Path(cache_dir) / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
+        )
+        write_json(self.folder / "about.json", description)
+        parts = _chunks(range(len(paths)), SHARD)
+        self.shards = [Shard(self.folder / f"{number:06}.npy", rows) for number, rows in enumerate(parts)]
+        self._extract = partial(_iterate_features, encoder.cpu(), paths, size, num_workers)
+        self._devices = devices
+
+    def compute(self, missing: Sequence[Shard]) -> None:
+        """Extracts shards; raises ValueError if an image can't be decoded."""
+        if missing:
+            devices = self._devices[: len(missing)]
+            _run_processes(partial(_extract_share, self._extract, missing, devices), len(devices))
+        remove_left_over(self.folder)
+
+
+def cached_features(encoder: FrozenEncoder, paths: Sequence[str], **settings: Any) -> Tensor:
     """Reads the features of N image files from a cache, (N, C) float32 on the CPU, and computes missing ones.
 
-    The cache has a folder per key, which covers the encoder, the transforms, and path, size and modification time of
-    every file. Several devices compute in one process each; ``num_workers`` processes per device decode. Raises
-    ValueError if an image can't be decoded, OSError if one is missing or features can't be read back after writing.
+    ``settings`` are the arguments of :class:`FeatureCache`. Raises ValueError if an image can't be decoded, OSError if
+    one is missing or features can't be read back after writing.
     """
-    description = {
-        "encoder": encoder.identity,
-        "version": __version__,
-        "mean": encoder.mean.flatten().tolist(),
-        "std": encoder.std.flatten().tolist(),
-        "pipeline": centre_crop_pipeline(size, encoder.decoding),
-        "num_images": len(paths),
-        "files": file_states(paths).hex(),
-    }
-    folder = Path(cache_dir) / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
-    write_json(folder / "about.json", description)
-    parts = _chunks(range(len(paths)), SHARD)
-    shards = [Shard(folder / f"{number:06}.npy", rows) for number, rows in enumerate(parts)]
-    features = {shard: shard.read() for shard in shards}
-    missing = [shard for shard in shards if features[shard] is None]
-    if missing:
-        devices = devices[: len(missing)]
-        extract = partial(_iterate_features, encoder.cpu(), paths, size, num_workers)
-        _run_processes(partial(_extract_share, extract, missing, devices), len(devices))
-    remove_left_over(folder)
+    cache = FeatureCache(encoder, paths, **settings)
+    features = {shard: shard.read() for shard in cache.shards}
+    missing = [shard for shard in cache.shards if features[shard] is None]
+    cache.compute(missing)
     features |= {shard: shard.read() for shard in missing}
-    if lost := [shard.file for shard in shards if features[shard] is None]:
+    check_read([shard for shard in cache.shards if features[shard] is None])
+    return torch.cat([torch.from_numpy(features[shard]) for shard in cache.shards])
+
+
+def check_read(lost: Sequence[Shard]) -> None:
+    """Raises OSError if there are shards that could not be read back."""
+    if lost:
         raise OSError(
-            f"{shortened(lost)} can't be read back just after writing: check the disk, or keep the features on another "
-            "one"
+            f"{shortened(shard.file for shard in lost)} can't be read back just after writing: check the disk, or keep "
+            "the features on another one"
         )
-    return torch.cat([torch.from_numpy(features[shard]) for shard in shards])
 
 
 def _run_processes(function: Callable[[int], None], count: int) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmpretrain.models import ResNet
 
-from sspyr_mm.benchmarks.classification import extract_features
-from sspyr_mm.benchmarks.classification.features import BATCH, CentreCrops, FrozenEncoder
+from sspyr_mm.features import extract_features
+from sspyr_mm.features.extraction import BATCH, CentreCrops, FrozenEncoder
 
 
 def encoder(**options):

@@ -11,8 +11,8 @@ from mmpretrain.models import ResNet
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 
-from sspyr_mm.benchmarks.classification import features as features_module
-from sspyr_mm.benchmarks.classification.features import CentreCrops, FrozenEncoder, Shard, cached_features
+from sspyr_mm.features import extraction as features_module
+from sspyr_mm.features.extraction import CentreCrops, FrozenEncoder, Shard, cached_features
 
 SIZE = 32
 

@@ -1,0 +1,184 @@
+"""Files of features for other programs: of images, and of the cells of a grid in each of them."""
+
+import csv
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sspyr_mm.features.extraction import FeatureCache, FrozenEncoder, check_read, file_states
+from sspyr_mm.files import folder_lock, whole_file, write_json
+
+ABOUT = "about.json"
+"""File that describes the features of a folder."""
+PATHS = "paths.csv"
+"""File with the path of every row of the arrays."""
+_PARTS = "parts"
+
+Parts = Iterator[NDArray]
+"""Features of consecutive images, (rows, 1 + cells, C) float32."""
+
+
+def write_features(
+    encoder: FrozenEncoder,
+    paths: Sequence[str],
+    out: str | os.PathLike[str],
+    *,
+    size: int,
+    formats: Sequence[str],
+    source: Mapping[str, Any],
+    devices: Sequence[str] = ("cpu",),
+    num_workers: int = 2,
+) -> list[Path]:
+    """Extracts the features of N images and writes them; continues an interrupted call.
+
+    Memory holds the features of 512 images at a time. ``OUT/parts`` holds those of an unfinished call.
+
+    Args:
+        encoder: Backbone, with the grid of cells.
+        paths: Image files.
+        out: Output folder.
+        size: Side of the centre crop in pixels.
+        formats: Names among :data:`FORMATS`.
+        source: Description of the network, for ``OUT/about.json``.
+        devices: Devices, one process each.
+        num_workers: Processes that decode, per device.
+
+    Returns:
+        The files.
+
+    Raises:
+        FolderInUseError: If another process writes to the folder.
+        ValueError: If an image cannot be decoded, or the folder holds other features.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    about = {**source, "size": size, "grid": encoder.grid, "num_images": len(paths), "files": file_states(paths).hex()}
+    with folder_lock(out):
+        _check_folder(out, about)
+        write_json(out / ABOUT, about)
+        if all((out / file).exists() for name in formats for file in _files(name, encoder.grid)):
+            return [out / file for name in formats for file in _files(name, encoder.grid)]
+        cache = FeatureCache(
+            encoder, paths, size=size, cache_dir=out / _PARTS, devices=devices, num_workers=num_workers
+        )
+        cache.compute([shard for shard in cache.shards if shard.read() is None])
+        rows = 1 + encoder.grid**2
+
+        def parts() -> Parts:
+            for shard in cache.shards:
+                features = shard.read()
+                if features is None:
+                    check_read([shard])
+                else:
+                    yield features.reshape(len(features), rows, -1)
+
+        num_channels = next(parts()).shape[2]
+        for name in formats:
+            FORMATS[name](out, paths, parts, num_channels, rows - 1)
+        shutil.rmtree(out / _PARTS)
+    return [out / file for name in formats for file in _files(name, encoder.grid)]
+
+
+def _files(name: str, grid: int) -> list[str]:
+    """Returns the names of the files of a format."""
+    if name == "npy":
+        return ["images.npy", *(["cells.npy"] if grid else []), PATHS]
+    return [f"features.{name}"]
+
+
+def _check_folder(out: Path, about: Mapping[str, Any]) -> None:
+    """Raises ValueError if a folder holds other features; the checkpoint may have moved."""
+    if not (out / ABOUT).exists():
+        return
+    earlier = read_about(out)
+    if different := [name for name, value in about.items() if name != "checkpoint" and earlier.get(name) != value]:
+        raise ValueError(
+            f"{out} holds features of {earlier['num_images']} images by {earlier['checkpoint']}, of which "
+            f"{', '.join(different)} differ: give another folder, or remove it"
+        )
+
+
+def read_about(out: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads what the features of a folder are; raises ValueError if it holds none."""
+    try:
+        found = json.loads(Path(out, ABOUT).read_text())
+        return {name: found[name] for name in ("checkpoint", "sha256", "size", "grid", "num_images", "files")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{out} holds no features of `python -m sspyr_mm embed` ({error}): give its output folder"
+        ) from error
+
+
+def _write_paths(out: Path, paths: Sequence[str]) -> None:
+    with whole_file(out / PATHS) as partial, _open_csv(partial) as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "path"])
+        writer.writerows(enumerate(paths))
+
+
+def _open_csv(path: Path) -> IO[str]:
+    return open(path, "w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def _write_npy(out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_channels: int, num_cells: int) -> None:
+    """Writes ``images.npy`` (N, C) float32, ``cells.npy`` (N, cells, C) float16, and ``paths.csv``."""
+    kinds: list[tuple[str, type, tuple[int, ...]]] = [("images.npy", np.float32, (num_channels,))]
+    kinds += [("cells.npy", np.float16, (num_cells, num_channels))] if num_cells else []
+    for name, dtype, shape in kinds:
+        with whole_file(out / name) as partial, open(partial, "wb") as file:
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": (len(paths), *shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts():
+                chosen = part[:, 0] if name == "images.npy" else part[:, 1:]
+                file.write(np.ascontiguousarray(chosen, dtype).tobytes())
+    _write_paths(out, paths)
+
+
+def _write_csv(out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_channels: int, num_cells: int) -> None:
+    """Writes ``features.csv``: path, cell (empty for the image), and a column per channel."""
+    with whole_file(out / "features.csv") as partial, _open_csv(partial) as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "cell", *(f"f{i}" for i in range(num_channels))])
+        rest = iter(paths)
+        for part in parts():
+            for path, rows in zip(itertools.islice(rest, len(part)), part, strict=True):
+                for number, row in enumerate(rows):
+                    writer.writerow([path, "" if number == 0 else number - 1, *(f"{x:.6g}" for x in row)])
+
+
+def _write_parquet(
+    out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_channels: int, num_cells: int
+) -> None:
+    """Writes ``features.parquet``: path, image (C float32), and cells (cells x C float32), in row groups."""
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ImportError("--format parquet needs pyarrow: pip install 'sspyr_mm[features]', or choose npy or csv")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    columns = {"image": num_channels, **({"cells": num_cells * num_channels} if num_cells else {})}
+    schema = pa.schema([("path", pa.string()), *((name, pa.list_(pa.float32(), n)) for name, n in columns.items())])
+    rest = iter(paths)
+    with (
+        whole_file(out / "features.parquet") as partial,
+        parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
+    ):
+        for part in parts():
+            names = [os.fsencode(path).decode(errors="replace") for path in itertools.islice(rest, len(part))]
+            arrays = [pa.array(names)]
+            for name, length in columns.items():
+                chosen = part[:, 0] if name == "image" else part[:, 1:]
+                flat = pa.array(np.ascontiguousarray(chosen).reshape(-1))
+                arrays.append(pa.FixedSizeListArray.from_arrays(flat, length))
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+FORMATS: dict[str, Callable[..., None]] = {"npy": _write_npy, "parquet": _write_parquet, "csv": _write_csv}
+"""Writers by name of the format."""

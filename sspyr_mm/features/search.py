@@ -1,0 +1,71 @@
+"""Nearest images and cells of an image, by cosine, among the features of a folder."""
+
+import csv
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sspyr_mm.features.export import PATHS, read_about
+from sspyr_mm.features.extraction import FrozenEncoder, extract_features
+
+_CHUNK = 65536
+"""Rows that are read at a time."""
+
+
+def search(
+    folder: str | os.PathLike[str],
+    encoder: FrozenEncoder,
+    image: str,
+    *,
+    count: int = 10,
+    cell: tuple[int, int] | None = None,
+) -> list[tuple[float, str, tuple[int, int] | None]]:
+    """Finds the nearest images, or the nearest cells of all images.
+
+    Args:
+        folder: Output folder of :func:`write_features` with ``npy``.
+        encoder: Network of those features.
+        image: File of the image.
+        count: Number of neighbours.
+        cell: Row and column of a cell of the image, whose nearest cells are searched; None: the image.
+
+    Returns:
+        Cosine, path, and row and column of the cell, nearest first.
+
+    Raises:
+        ImportError: If FAISS is missing.
+        ValueError: If the folder holds no such features, or the cell is outside of the grid.
+    """
+    if importlib.util.find_spec("faiss") is None:
+        raise ImportError("search needs FAISS: pip install 'sspyr_mm[features]'")
+    import faiss
+
+    about = read_about(folder)
+    grid = about["grid"]
+    if cell is not None and not (grid and all(0 <= x < grid for x in cell)):
+        raise ValueError(f"--cell {cell[0]} {cell[1]} is not in the grid of the features in {folder}, {grid} x {grid}")
+    file = Path(folder, "images.npy" if cell is None else "cells.npy")
+    if not file.exists():
+        raise ValueError(f"{file} does not exist: run `python -m sspyr_mm embed` with --format npy")
+    rows = np.load(file, mmap_mode="r")
+    rows = rows.reshape(-1, rows.shape[-1])
+    encoder.grid = grid if cell is not None else 0
+    query = extract_features(encoder, [image], size=about["size"]).view(-1, rows.shape[1])
+    query = query[0 if cell is None else 1 + cell[0] * grid + cell[1]]
+    index = faiss.IndexFlatIP(rows.shape[1])
+    for start in range(0, len(rows), _CHUNK):
+        chunk = np.array(rows[start : start + _CHUNK], np.float32)
+        faiss.normalize_L2(chunk)
+        index.add(chunk)
+    wanted = query.numpy()[None].copy()
+    faiss.normalize_L2(wanted)
+    cosines, places = index.search(wanted, min(count, len(rows)))
+    with open(Path(folder, PATHS), newline="", encoding="utf-8", errors="surrogateescape") as table:
+        paths = [row[1] for row in csv.reader(table)][1:]
+    per_image = grid**2 if cell is not None else 1
+    return [
+        (float(cosine), paths[place // per_image], divmod(place % per_image, grid) if cell is not None else None)
+        for cosine, place in zip(cosines[0], places[0].tolist(), strict=True)
+    ]

@@ -1,0 +1,178 @@
+"""Files of features equal the network's output, whatever the format, and after a kill."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from project import ROOT
+from torch.nn import functional as F
+
+from sspyr_mm.__main__ import main
+from sspyr_mm.features import extraction
+from sspyr_mm.features.extraction import CentreCrops
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        pixels = rng.integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(pixels).resize((72, 60)).save(folder / f"{number:02}, ü.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from mmpretrain.models import ResNet
+
+    settings = dict(depth=18, stem_channels=8, base_channels=8)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("checkpoint") / "c.pth"
+    backbone = {"type": "ResNet", **settings}
+    torch.save({"state_dict": ResNet(**settings).state_dict(), "meta": {"backbone": backbone}}, path)
+    return path
+
+
+def expected(checkpoint, images, grid=2):
+    """Features of images, and of cells, from the plain network."""
+    from mmpretrain.models import ResNet
+
+    net = ResNet(depth=18, stem_channels=8, base_channels=8)
+    net.eval()
+    net.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    paths = sorted(map(str, images.iterdir()))
+    pixels = torch.stack([one for one in CentreCrops(paths, 64)]).float()
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    with torch.no_grad():
+        maps = net((pixels - mean[:, None, None]) / std[:, None, None])[-1]
+    assert maps.shape[2:] == (2, 2)
+    return paths, maps.mean((2, 3)).numpy(), maps.flatten(2).transpose(1, 2).numpy()
+
+
+def read_csv(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def embed(checkpoint, images, out, *options):
+    line = ["embed", str(checkpoint), "--images", str(images), "-o", str(out), "--size", "64", "--workers", "0"]
+    return main([*line, *map(str, options)])
+
+
+@pytest.fixture(scope="module")
+def embedded(checkpoint, images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "features"
+    assert embed(checkpoint, images, out, "--grid", 2, "--format", "npy", "parquet", "csv") == 0
+    return out
+
+
+def test_npy_holds_images_and_cells(embedded, checkpoint, images):
+    paths, whole, cells = expected(checkpoint, images)
+    found = np.load(embedded / "images.npy", mmap_mode="r")
+    assert found.dtype == np.float32 and np.allclose(found, whole, atol=1e-5)
+    found = np.load(embedded / "cells.npy")
+    assert found.dtype == np.float16 and np.allclose(found, cells, rtol=2e-3, atol=1e-4)
+    rows = read_csv(embedded / "paths.csv")
+    assert rows == [["row", "path"], *([str(n), path] for n, path in enumerate(paths))]
+    about = json.loads((embedded / "about.json").read_text())
+    assert (about["num_images"], about["size"], about["grid"]) == (30, 64, 2)
+    assert not (embedded / "parts").exists()
+
+
+def test_parquet_and_csv_hold_the_same(embedded, checkpoint, images):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    paths, whole, cells = expected(checkpoint, images)
+    table = parquet.read_table(embedded / "features.parquet").to_pydict()
+    assert table["path"] == paths
+    assert np.allclose(table["image"], whole, atol=1e-5)
+    assert np.allclose(np.reshape(table["cells"], cells.shape), cells, atol=1e-5)
+    rows = read_csv(embedded / "features.csv")
+    assert rows[0][:3] == ["path", "cell", "f0"] and len(rows) == 1 + 30 * 5
+    assert [row[1] for row in rows[1:6]] == ["", "0", "1", "2", "3"] and rows[6][0] == paths[1]
+    assert np.allclose(np.array(rows[1 + 5 * 7][2:], float), whole[7], rtol=1e-5, atol=1e-6)
+    assert np.allclose(np.array(rows[4 + 5 * 7][2:], float), cells[7, 2], rtol=1e-5, atol=1e-6)
+
+
+def test_finished_features_are_not_computed_again(embedded, checkpoint, images, capsys):
+    before = (embedded / "images.npy").stat().st_mtime_ns
+    assert embed(checkpoint, images, embedded, "--grid", 2) == 0
+    assert (embedded / "images.npy").stat().st_mtime_ns == before
+    assert embed(checkpoint, images, embedded, "--grid", 3) == 2
+    assert "of which grid differ: give another folder" in capsys.readouterr().err
+
+
+def test_killed_command_continues_to_the_same_files(embedded, checkpoint, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SHARD", 4)  # has no effect on results
+    code = (
+        "import sys, time; from sspyr_mm.features import extraction as e; e.SHARD = 4; e.BATCH = 4\n"
+        "save = e.Shard.save\n"
+        "def slow(self, x): save(self, x); time.sleep(0.4)\n"
+        "e.Shard.save = slow\n"
+        "from sspyr_mm.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    line = ["embed", checkpoint, "--images", images, "-o", tmp_path / "x", "--size", 64, "--workers", 0, "--grid", 2]
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, line)], cwd=ROOT)
+    give_up = time.monotonic() + 120
+    while len(list(tmp_path.glob("x/parts/*/*.npy"))) < 3:
+        assert process.poll() is None and time.monotonic() < give_up
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("x/parts/*/*.npy")}
+    assert 3 <= len(kept) < 8 and not (tmp_path / "x/images.npy").exists()
+    written = []
+    save = extraction.Shard.save
+    monkeypatch.setattr(extraction.Shard, "save", lambda self, x: (written.append(self.file), save(self, x)))
+    assert embed(checkpoint, images, tmp_path / "x", "--grid", 2) == 0
+    assert not set(written) & set(kept) and len(written) + len(kept) == 8
+    for name in ("images.npy", "cells.npy", "paths.csv"):
+        assert (tmp_path / "x" / name).read_bytes() == (embedded / name).read_bytes(), name
+
+
+def test_nearest_images_and_cells_are_those_of_brute_force(embedded, checkpoint, images, capsys):
+    pytest.importorskip("faiss")
+    paths, whole, cells = expected(checkpoint, images)
+    assert main(["search", str(embedded), paths[3], "-k", "4"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    unit = F.normalize(torch.from_numpy(whole).double(), dim=1)
+    cosines, order = (unit @ unit[3]).topk(4)
+    assert [line[1] for line in lines] == [paths[i] for i in order.tolist()] and lines[0][1] == paths[3]
+    assert [float(line[0]) for line in lines] == pytest.approx(cosines.tolist(), abs=2e-4)
+
+    assert main(["search", str(embedded), paths[3], "-k", "5", "--cell", "1", "0"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    unit = F.normalize(torch.from_numpy(cells).double(), dim=2).flatten(0, 1)
+    cosines, order = (unit @ unit[3 * 4 + 2]).topk(5)
+    assert [float(line[0]) for line in lines] == pytest.approx(cosines.tolist(), abs=1e-3)
+    assert lines[0][1:] == [paths[3], "cell 1 0"]
+    assert {(line[1], line[2]) for line in lines} == {
+        (paths[i // 4], f"cell {i % 4 // 2} {i % 2}") for i in order.tolist()
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cell", "0", "2"], "--cell 0 2 is not in the grid"),
+        (["--checkpoint", "{other}"], "are of a network with sha256"),
+    ],
+)
+def test_wrong_search_is_reported(options, message, embedded, checkpoint, images, tmp_path, capsys):
+    other = tmp_path / "other.pth"
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["conv1.weight"] += 1
+    torch.save(content, other)
+    image = str(next(images.iterdir()))
+    assert main(["search", str(embedded), image, *(option.format(other=other) for option in options)]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["search", str(tmp_path), image]) == 2
+    assert "holds no features of `python -m sspyr_mm embed`" in capsys.readouterr().err
