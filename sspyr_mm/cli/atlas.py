@@ -1,0 +1,50 @@
+"""``python -m sspyr_mm atlas``: shows what the prototypes of a checkpoint have learned."""
+
+import argparse
+
+from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments."""
+    parser.add_argument("checkpoint", help="pre-training checkpoint of SS-PRL")
+    parser.add_argument("--images", required=True, help="images: folder, list file or COCO json")
+    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--rows", type=positive_int, default=8, help="prototypes of the figure (default: %(default)s)")
+    parser.add_argument("--columns", type=positive_int, default=8, help="cells of each (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: 2)")
+    add_checkpoint_options(parser)
+    add_custom_import(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the table and the figure, prints a line per scale, and returns 0."""
+    from pathlib import Path
+
+    from sspyr_mm.checkpoints import load_pretraining
+    from sspyr_mm.checkpoints.formats.training_settings import training_decoding
+    from sspyr_mm.datasets import UnlabelledImages
+    from sspyr_mm.machine import limit_threads, list_devices
+    from sspyr_mm.reports.atlas import measure_atlas
+    from sspyr_mm.reports.atlas_files import write_figure, write_table
+
+    if args.workers < 0:
+        raise ValueError(f"--workers must be >= 0, got {args.workers}")
+    cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
+    paths = UnlabelledImages(args.images, lazy_init=True).list_images()
+    limit_threads(args.workers)
+    atlas = measure_atlas(
+        model,
+        paths,
+        decoding=training_decoding(cfg, where=args.checkpoint),
+        device=list_devices()[0],
+        num_workers=args.workers,
+    )
+    table = Path(args.out, "atlas.parquet")
+    write_table(table, atlas, paths)
+    files = write_figure(args.out, atlas, paths, num_prototypes=args.rows, num_cells=args.columns)
+    for part in atlas:
+        used = int((part.usage() > 0).sum())
+        print(f"{part.scale}: {used} of {part.num_prototypes} prototypes used by {len(part.prototype)} cells")
+    print("\n".join(map(str, [table, *files])))
+    return 0

@@ -1,0 +1,159 @@
+"""Atlas of prototypes: the prototype of every cell of every image, and the cells that are nearest to each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sspyr_mm.datasets.transforms.cropping import resize
+from sspyr_mm.datasets.workers import answer_to_parent_only
+from sspyr_mm.models import SSPRL
+from sspyr_mm.pyramid import ScaleSpec
+
+
+@dataclass(frozen=True)
+class ScaleAtlas:
+    """Cells of one scale; all arrays have a row per cell, image by image.
+
+    An image has M cells. ``box`` (N * M, 4) is left, top, right and bottom of the patch in pixels of the image.
+    """
+
+    scale: str
+    num_cells: int  # M
+    num_prototypes: int  # K
+    box: NDArray
+    prototype: NDArray  # index of the nearest one
+    score: NDArray  # cosine of it
+    margin: NDArray  # cosine of it minus that of the second nearest
+
+    def image_of(self, rows: NDArray) -> NDArray:
+        """Returns the index of the image of cells."""
+        return rows // self.num_cells
+
+    def usage(self) -> NDArray:
+        """Returns the number of cells of each prototype, (K,)."""
+        return np.bincount(self.prototype, minlength=self.num_prototypes)
+
+    def nearest(self, prototype: int, count: int) -> NDArray:
+        """Returns the cells with the highest scores among those of a prototype, one per image, best first."""
+        rows = np.flatnonzero(self.prototype == prototype)
+        rows = rows[np.argsort(-self.score[rows], kind="stable")]
+        _, first = np.unique(self.image_of(rows), return_index=True)
+        return rows[np.sort(first)][:count]
+
+
+def cut_cells(image: NDArray, scale: ScaleSpec) -> tuple[NDArray, NDArray]:
+    """Cuts the patches of a whole image, without augmentation.
+
+    The region is the largest centred part of the image with an aspect ratio that training uses, the patches are in the
+    middle of its cells.
+
+    Args:
+        image: (H, W, 3) uint8.
+        scale: Scale.
+
+    Returns:
+        Patches (M, P, P, 3) uint8, and their boxes (M, 4) in pixels of the image: left, top, right, bottom.
+    """
+    height, width = image.shape[:2]
+    ratio = min(max(width / height, scale.aspect[0]), scale.aspect[1])
+    w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
+    left, top = (width - w) // 2, (height - h) // 2
+    region = resize(image[top : top + h, left : left + w], scale.region)
+    inset = (scale.cell - scale.patch) // 2
+    starts = np.arange(scale.grid) * scale.cell + inset
+    patches = [region[y : y + scale.patch, x : x + scale.patch] for y in starts for x in starts]
+    x, y = np.tile(starts, scale.grid), np.repeat(starts, scale.grid)
+    corners = np.stack([x, y, x + scale.patch, y + scale.patch], axis=1) / scale.region
+    return np.stack(patches), corners * [w, h, w, h] + [left, top, left, top]
+
+
+class _Cells(Dataset):
+    """Patches and boxes of all scales, per image."""
+
+    def __init__(self, paths: Sequence[str], scales: Sequence[ScaleSpec], decoding: Mapping[str, Any]) -> None:
+        init_default_scope("mmpretrain")
+        self.paths, self.scales = list(paths), scales
+        self.load = Compose([dict(type="LoadRGBImage", skip_broken=False, **decoding)])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, tuple[Tensor, Tensor]]:
+        image = self.load({"img_path": self.paths[index]})["img"]
+        cut = {scale.name: cut_cells(image, scale) for scale in self.scales}
+        return {name: (torch.from_numpy(p).permute(0, 3, 1, 2), torch.from_numpy(b)) for name, (p, b) in cut.items()}
+
+
+@torch.inference_mode()
+def measure_atlas(
+    model: SSPRL,
+    paths: Sequence[str],
+    *,
+    decoding: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    num_workers: int = 0,
+    batch_size: int = 32,
+) -> list[ScaleAtlas]:
+    """Assigns the nearest prototype to every cell of every image.
+
+    Args:
+        model: Trained model; it is set to evaluation mode.
+        paths: Image files.
+        decoding: Options of ``LoadRGBImage`` of the training.
+        device: Device.
+        num_workers: Processes that decode and cut.
+        batch_size: Images per batch.
+
+    Returns:
+        The scales, in order.
+
+    Raises:
+        ValueError: If the model has no prototypes.
+    """
+    if not isinstance(model, SSPRL):
+        raise ValueError(
+            f"An atlas shows prototypes, which {type(model).__name__} does not have: write its features with "
+            "`python -m sspyr_mm embed`"
+        )
+    model = model.to(device).eval()
+    scales = model.pyramid.scales
+    loader = DataLoader(
+        _Cells(paths, scales, decoding or {}),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        worker_init_fn=answer_to_parent_only if num_workers else None,
+    )
+    found: dict[str, list[tuple[NDArray, ...]]] = {scale.name: [] for scale in scales}
+    for batch in loader:
+        for scale in scales:
+            found[scale.name] += _assign(model, scale, *batch[scale.name])
+    return [
+        ScaleAtlas(
+            scale.name,
+            scale.num_patches,
+            scale.num_prototypes,
+            *(np.concatenate(column) for column in zip(*found[scale.name], strict=True)),
+        )
+        for scale in scales
+    ]
+
+
+def _assign(model: SSPRL, scale: ScaleSpec, patches: Tensor, boxes: Tensor) -> Iterator[tuple[NDArray, ...]]:
+    """Yields boxes, prototypes, scores and margins of a batch of patches (B, M, 3, P, P)."""
+    inputs = model.data_preprocessor({"inputs": patches.flatten(0, 1)})["inputs"]
+    scores = model.head.prototypes_of(scale)(model.neck(model.encode(inputs), scale.name)).float()
+    best, index = scores.topk(min(2, scores.shape[1]), dim=1)
+    yield (
+        boxes.flatten(0, 1).float().numpy(),
+        index[:, 0].cpu().numpy().astype(np.int32),
+        best[:, 0].cpu().numpy(),
+        (best[:, 0] - best[:, -1]).cpu().numpy(),
+    )
