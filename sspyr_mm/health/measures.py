@@ -67,12 +67,14 @@ def deviation(z: Tensor) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> Tensor:
-    """Effective rank of rows (N, D): the exponential of the entropy of their singular values.
+    """Effective rank of rows (N, D): the exponential of the entropy of their singular values; NaN if one is not finite.
 
     Source: Garrido et al., RankMe, equation 1.
     """
-    values = torch.linalg.svdvals(z.float())
-    return torch.special.entr(values / values.sum().clamp(min=1e-12)).sum().exp()
+    z = z.float()
+    values = torch.linalg.svdvals(z.nan_to_num(posinf=0, neginf=0))  # others raise an error
+    rank = torch.special.entr(values / values.sum().clamp(min=1e-12)).sum().exp()
+    return torch.where(z.isfinite().all(), rank, torch.nan)
 
 
 def code_entropy(codes: Tensor) -> Tensor:

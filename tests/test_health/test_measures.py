@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sspyr_mm.health import GroupHealth, measure_features, measure_group
+from sspyr_mm.health import GroupHealth, judge, measure_features, measure_group
 from sspyr_mm.health.measures import code_entropy, deviation, effective_rank, position_information
 
 
@@ -30,6 +30,16 @@ def test_effective_rank_counts_dimensions():
     values = np.linalg.svd(z.double().numpy(), compute_uv=False)
     assert effective_rank(z).item() == pytest.approx(np.exp(entropy(values / values.sum())), abs=1e-4)
     assert effective_rank(torch.zeros(4, 3)).isfinite()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_embeddings_that_are_not_finite_have_no_rank_and_no_verdict(value):
+    """DivergenceHook reports them."""
+    group, z = GroupHealth("main"), F.normalize(torch.randn(2, 9, 4), dim=-1)
+    z[0, 2] = value
+    measure_group(group, z, None)
+    assert group.values["rank"].isnan()
+    assert judge({name: float(x) for name, x in group.values.items()}, "advice") is None
 
 
 def test_code_entropy_is_between_one_hot_and_uniform():

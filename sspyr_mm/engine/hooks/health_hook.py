@@ -50,7 +50,7 @@ class HealthHook(Hook):
     Args:
         interval: Iterations between measurements.
         patience: Iterations for which a sign must show before it is reported.
-        table_interval: Iterations between tables in the log.
+        table_interval: Iterations between tables in the log; each shows the next measurement.
 
     Raises:
         ValueError: If one of them is less than 1.
@@ -92,7 +92,8 @@ class HealthHook(Hook):
         )
         known = {line: {**values, **self._sizes(runner, line)} for line, values in lines.items()}
         verdicts = {line: self._verdict(runner, line, values) for line, values in known.items()}
-        if self.every_n_train_iters(runner, self.table_interval):
+        now = runner.iter + 1
+        if now // self.table_interval > (now - self.interval) // self.table_interval:
             runner.logger.info("\n".join([f"Health at iteration {runner.iter + 1}:", *format_table(known, verdicts)]))
 
     def after_run(self, runner: Runner) -> None:
