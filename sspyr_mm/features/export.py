@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,10 +63,10 @@ def write_features(
     out.mkdir(parents=True, exist_ok=True)
     about = {**source, "size": size, "grid": encoder.grid, "num_images": len(paths), "files": file_states(paths).hex()}
     with folder_lock(out):
-        _check_folder(out, about)
+        files = [out / file for name in formats for file in _files(name, encoder.grid)]
+        if _check_folder(out, about, files) and all(file.exists() for file in files):
+            return files
         write_json(out / ABOUT, about)
-        if all((out / file).exists() for name in formats for file in _files(name, encoder.grid)):
-            return [out / file for name in formats for file in _files(name, encoder.grid)]
         cache = FeatureCache(
             encoder, paths, size=size, cache_dir=out / _PARTS, devices=devices, num_workers=num_workers
         )
@@ -83,8 +84,10 @@ def write_features(
         num_channels = next(parts()).shape[2]
         for name in formats:
             FORMATS[name](out, paths, parts, num_channels, rows - 1)
-        shutil.rmtree(out / _PARTS)
-    return [out / file for name in formats for file in _files(name, encoder.grid)]
+        shutil.rmtree(cache.folder)
+        with suppress(OSError):  # holds other parts
+            (out / _PARTS).rmdir()
+    return files
 
 
 def _files(name: str, grid: int) -> list[str]:
@@ -94,16 +97,22 @@ def _files(name: str, grid: int) -> list[str]:
     return [f"features.{name}"]
 
 
-def _check_folder(out: Path, about: Mapping[str, Any]) -> None:
-    """Raises ValueError if a folder holds other features; the checkpoint may have moved."""
+def _check_folder(out: Path, about: Mapping[str, Any], files: Sequence[Path]) -> bool:
+    """Returns whether a folder is of these features; raises ValueError if it holds others, or files of the same names.
+
+    The checkpoint may have moved.
+    """
     if not (out / ABOUT).exists():
-        return
+        if there := [file.name for file in files if file.exists()]:
+            raise ValueError(f"{out} holds {', '.join(there)} of another program: give another folder")
+        return False
     earlier = read_about(out)
     if different := [name for name, value in about.items() if name != "checkpoint" and earlier.get(name) != value]:
         raise ValueError(
             f"{out} holds features of {earlier['num_images']} images by {earlier['checkpoint']}, of which "
             f"{', '.join(different)} differ: give another folder, or remove it"
         )
+    return True
 
 
 def read_about(out: str | os.PathLike[str]) -> dict[str, Any]:

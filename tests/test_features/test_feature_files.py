@@ -110,6 +110,17 @@ def test_finished_features_are_not_computed_again(embedded, checkpoint, images, 
     assert "of which grid differ: give another folder" in capsys.readouterr().err
 
 
+def test_files_of_others_stay(checkpoint, images, tmp_path, capsys):
+    own = tmp_path / "a" / "parts" / "mine.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    assert embed(checkpoint, images, tmp_path / "a") == 0 and own.read_text() == "mine"
+    np.save(tmp_path / "images.npy", np.zeros(3))
+    assert embed(checkpoint, images, tmp_path) == 2
+    assert "holds images.npy of another program: give another folder" in capsys.readouterr().err
+    assert np.load(tmp_path / "images.npy").shape == (3,)
+
+
 def test_killed_command_continues_to_the_same_files(embedded, checkpoint, images, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "SHARD", 4)  # has no effect on results
     code = (
