@@ -105,6 +105,10 @@ class PyramidSpec:
         for scale in self.scales:
             _check_scale(scale)
 
+    def scale(self, name: str) -> ScaleSpec:
+        """Returns the scale of a name."""
+        return next(scale for scale in self.scales if scale.name == name)
+
     @property
     def num_scales(self) -> int:
         """S + 1."""

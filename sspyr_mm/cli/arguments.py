@@ -15,6 +15,13 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def non_negative_int(text: str) -> int:
+    """Parses an integer >= 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
 def seed(text: str) -> int:
     """Parses a seed that numpy and torch accept."""
     if not text.isdecimal() or int(text) >= 2**32:
@@ -57,6 +64,14 @@ def json_object(text: str) -> dict:
             f'must be a JSON object such as \'{{"endpoint_url": "http://localhost:9000"}}\', got {text!r}'
         )
     return found
+
+
+def add_images_and_out(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of commands that read images without labels and write files on them."""
+    parser.add_argument("--images", required=True, help="images: folder, list file or COCO json")
+    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="output folder")
+    help_text = "processes that decode, per device (default: %(default)s)"
+    parser.add_argument("--workers", type=non_negative_int, default=2, help=help_text)
 
 
 def add_custom_import(parser: argparse.ArgumentParser) -> None:

@@ -2,17 +2,21 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
+from sspyr_mm.cli.arguments import (
+    add_checkpoint_options,
+    add_custom_import,
+    add_images_and_out,
+    positive_int,
+    reading_options,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="pre-training checkpoint of SS-PRL")
-    parser.add_argument("--images", required=True, help="images: folder, list file or COCO json")
-    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="output folder")
+    add_images_and_out(parser)
     parser.add_argument("--rows", type=positive_int, default=8, help="prototypes of the figure (default: %(default)s)")
     parser.add_argument("--columns", type=positive_int, default=8, help="cells of each (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode (default: 2)")
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
@@ -28,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.reports.atlas import measure_atlas
     from sspyr_mm.reports.atlas_files import write_figure, write_table
 
-    if args.workers < 0:
-        raise ValueError(f"--workers must be >= 0, got {args.workers}")
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     limit_threads(args.workers)

@@ -2,7 +2,13 @@
 
 import argparse
 
-from sspyr_mm.cli.arguments import add_checkpoint_options, add_custom_import, positive_int, reading_options
+from sspyr_mm.cli.arguments import (
+    add_checkpoint_options,
+    add_custom_import,
+    add_images_and_out,
+    positive_int,
+    reading_options,
+)
 
 DEFAULT_SIZE = 224
 _FORMATS = ("npy", "parquet", "csv")  # names as in `sspyr_mm.features.FORMATS`, whose import would load torch
@@ -11,8 +17,7 @@ _FORMATS = ("npy", "parquet", "csv")  # names as in `sspyr_mm.features.FORMATS`,
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
     parser.add_argument("checkpoint", help="checkpoint of any known format")
-    parser.add_argument("--images", required=True, help="images: folder, list file or COCO json")
-    parser.add_argument("-o", "--out", required=True, metavar="DIR", help="output folder")
+    add_images_and_out(parser)
     parser.add_argument(
         "--size",
         type=positive_int,
@@ -26,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["npy"],
         help="npy: images.npy, cells.npy (float16), paths.csv; parquet, csv: one file (default: npy)",
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that decode, per device (default: 2)")
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
@@ -38,8 +42,6 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.features import write_features
     from sspyr_mm.machine import limit_threads, list_devices
 
-    if args.workers < 0:
-        raise ValueError(f"--workers must be >= 0, got {args.workers}")
     (network,) = read_networks([args.checkpoint], custom_imports=args.custom_import, **reading_options(args))
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     encoder = network.encoder()

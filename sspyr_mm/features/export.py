@@ -127,14 +127,20 @@ def read_about(out: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _write_paths(out: Path, paths: Sequence[str]) -> None:
-    with whole_file(out / PATHS) as partial, _open_csv(partial) as file:
+    with whole_file(out / PATHS) as partial, _open_csv(partial, "w") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "path"])
         writer.writerows(enumerate(paths))
 
 
-def _open_csv(path: Path) -> IO[str]:
-    return open(path, "w", newline="", encoding="utf-8", errors="surrogateescape")
+def read_paths(out: str | os.PathLike[str]) -> list[str]:
+    """Reads the path of every row of the arrays."""
+    with _open_csv(Path(out, PATHS), "r") as file:
+        return [row[1] for row in csv.reader(file)][1:]
+
+
+def _open_csv(path: Path, mode: str) -> IO[str]:
+    return open(path, mode, newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def _write_npy(out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_channels: int, num_cells: int) -> None:
@@ -153,7 +159,7 @@ def _write_npy(out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_
 
 def _write_csv(out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_channels: int, num_cells: int) -> None:
     """Writes ``features.csv``: path, cell (empty for the image), and a column per channel."""
-    with whole_file(out / "features.csv") as partial, _open_csv(partial) as file:
+    with whole_file(out / "features.csv") as partial, _open_csv(partial, "w") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "cell", *(f"f{i}" for i in range(num_channels))])
         rest = iter(paths)

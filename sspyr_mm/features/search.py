@@ -1,13 +1,12 @@
 """Nearest images and cells of an image, by cosine, among the features of a folder."""
 
-import csv
 import importlib.util
 import os
 from pathlib import Path
 
 import numpy as np
 
-from sspyr_mm.features.export import PATHS, read_about
+from sspyr_mm.features.export import read_about, read_paths
 from sspyr_mm.features.extraction import FrozenEncoder, extract_features
 
 _CHUNK = 65536
@@ -62,8 +61,7 @@ def search(
     wanted = query.numpy()[None].copy()
     faiss.normalize_L2(wanted)
     cosines, places = index.search(wanted, min(count, len(rows)))
-    with open(Path(folder, PATHS), newline="", encoding="utf-8", errors="surrogateescape") as table:
-        paths = [row[1] for row in csv.reader(table)][1:]
+    paths = read_paths(folder)
     per_image = grid**2 if cell is not None else 1
     return [
         (float(cosine), paths[place // per_image], divmod(place % per_image, grid) if cell is not None else None)

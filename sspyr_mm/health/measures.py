@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_MAX_ROWS = 256
-"""Rows of which an effective rank is computed: it grows with their number."""
+MAX_ROWS = 256
+"""First rows that are measured, of features and for ranks: an effective rank grows with the number of rows."""
 FEATURES = "features"
 """Name of the line of the backbone's measures."""
 FULL_COUNT = 4
@@ -110,7 +110,7 @@ def measure_group(group: GroupHealth, embeddings: Tensor, codes: Tensor | None) 
     z = embeddings.float()
     group.values = {
         "deviation": deviation(z).mean(),
-        "rank": effective_rank(z[0, :_MAX_ROWS]),
+        "rank": effective_rank(z[0, :MAX_ROWS]),
         "alignment": (z[0] * z[1]).sum(-1).mean(),
     }
     if codes is None:
@@ -135,8 +135,8 @@ def measure_features(patches: Tensor, maps: Tensor) -> dict[str, Tensor]:
         ``contrast``, the mean standard deviation of the pixels of a patch; ``image_rank`` and ``image_deviation``; of
         several cells also ``cell_rank``, and ``cell_deviation`` within an image.
     """
-    contrast = patches[:_MAX_ROWS].float().std((2, 3), correction=0).mean()
-    maps = maps[:_MAX_ROWS].float()
+    contrast = patches[:MAX_ROWS].float().std((2, 3), correction=0).mean()
+    maps = maps[:MAX_ROWS].float()
     cells = maps if maps.ndim == 3 else maps.flatten(2).transpose(1, 2) if maps.ndim == 4 else maps[:, None]
     images = F.normalize(cells.mean(1), dim=1)
     found = {"contrast": contrast, "image_rank": effective_rank(images), "image_deviation": deviation(images)}

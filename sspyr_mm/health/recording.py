@@ -24,8 +24,9 @@ def record(name: str, *views: Tensor) -> None:
 
     Args:
         name: ``embeddings.GROUP``, ``codes.GROUP``, ``patches`` or ``maps``.
-        views: Of embeddings, (N, D) of unit length per view; of codes, (N, K) per view, rows by image, then by cell;
-            the backbone's first input (N, 3, P, P) and output (N, C, H, W), (N, L, C) or (N, C).
+        views: One tensor, or one per view, which are stacked. Embeddings are (V, N, D) of unit length and codes
+            (2, N, K), rows by image, then by cell; the backbone's first input is (N, 3, P, P), its output (N, C, H, W),
+            (N, L, C) or (N, C).
     """
     if _kept is not None and name not in _kept:
         _kept[name] = torch.stack([view.detach() for view in views]) if len(views) > 1 else views[0].detach()

@@ -81,7 +81,8 @@ def judge(values: Values, stuck_advice: str | None) -> Finding | None:
 
     Args:
         values: Measures by name; ``ratio`` is the loss over its value for equal embeddings, ``prototypes`` is K,
-            ``codes`` the number of counted codes, ``rows`` the largest possible rank.
+            ``codes`` the number of counted codes, ``queue_steps`` and ``epoch_steps`` the iterations whose embeddings a
+            queue holds and those of an epoch.
         stuck_advice: Remedy of the method's head for a loss that stays at that value; None if it cannot be judged yet.
     """
     if stuck_advice is None:

@@ -1,6 +1,6 @@
 """Atlas of prototypes: the prototype of every cell of every image, and the cells that are nearest to each."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sspyr_mm.datasets.transforms.cropping import resize
+from sspyr_mm.datasets.transforms.cropping import largest_crop, resize
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import ScaleSpec
@@ -62,10 +62,7 @@ def cut_cells(image: NDArray, scale: ScaleSpec) -> tuple[NDArray, NDArray]:
     Returns:
         Patches (M, P, P, 3) uint8, and their boxes (M, 4) in pixels of the image: left, top, right, bottom.
     """
-    height, width = image.shape[:2]
-    ratio = min(max(width / height, scale.aspect[0]), scale.aspect[1])
-    w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
-    left, top = (width - w) // 2, (height - h) // 2
+    top, left, h, w = largest_crop((image.shape[0], image.shape[1]), scale.aspect)
     region = resize(image[top : top + h, left : left + w], scale.region)
     inset = (scale.cell - scale.patch) // 2
     starts = np.arange(scale.grid) * scale.cell + inset
@@ -134,7 +131,7 @@ def measure_atlas(
     found: dict[str, list[tuple[NDArray, ...]]] = {scale.name: [] for scale in scales}
     for batch in loader:
         for scale in scales:
-            found[scale.name] += _assign(model, scale, *batch[scale.name])
+            found[scale.name].append(_assign(model, scale, *batch[scale.name]))
     return [
         ScaleAtlas(
             scale.name,
@@ -146,12 +143,12 @@ def measure_atlas(
     ]
 
 
-def _assign(model: SSPRL, scale: ScaleSpec, patches: Tensor, boxes: Tensor) -> Iterator[tuple[NDArray, ...]]:
-    """Yields boxes, prototypes, scores and margins of a batch of patches (B, M, 3, P, P)."""
+def _assign(model: SSPRL, scale: ScaleSpec, patches: Tensor, boxes: Tensor) -> tuple[NDArray, ...]:
+    """Returns boxes, prototypes, scores and margins of a batch of patches (B, M, 3, P, P)."""
     inputs = model.data_preprocessor({"inputs": patches.flatten(0, 1)})["inputs"]
     scores = model.head.prototypes_of(scale)(model.neck(model.encode(inputs), scale.name)).float()
     best, index = scores.topk(min(2, scores.shape[1]), dim=1)
-    yield (
+    return (
         boxes.flatten(0, 1).float().numpy(),
         index[:, 0].cpu().numpy().astype(np.int32),
         best[:, 0].cpu().numpy(),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sspyr_mm.health import (
     FEATURES,
+    MAX_ROWS,
     Finding,
     GroupHealth,
     judge,
@@ -19,9 +20,6 @@ from sspyr_mm.health import (
 )
 from sspyr_mm.models import SSPRL, ViewModel
 from sspyr_mm.models.losses import swapped_cross_entropy
-
-_MAX_FEATURES = 256
-"""Number of images whose features are measured."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def measure_health(
         finally:
             found = stop_recording()
         for name, value in found.items():
-            if start < _MAX_FEATURES or name.startswith("embeddings."):
+            if name.startswith("embeddings.") or (name in ("patches", "maps") and start < MAX_ROWS):
                 recorded.setdefault(name, []).append(value)
         for name, value in losses.items():
             if "_ratio_" in name:
@@ -79,7 +77,7 @@ def _measure(model: ViewModel, name: str, embeddings: Tensor, ratios: dict[str, 
     group, codes = GroupHealth(name, model.num_cells(name)), None
     found = torch.stack(ratios[name]).mean() if name in ratios else None
     if isinstance(model, SSPRL):
-        scale = next(scale for scale in model.pyramid.scales if scale.name == name)
+        scale = model.pyramid.scale(name)
         scores = model.head.prototypes_of(scale)(embeddings)
         codes = torch.stack(model.head.assigner.assign_many(list(scores)))
         log_probs = torch.log_softmax(scores / model.head.temperature, dim=-1)

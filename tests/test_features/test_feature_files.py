@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretrained_files import save_resnet18
 from project import ROOT
 from torch.nn import functional as F
 
@@ -32,14 +33,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    from mmpretrain.models import ResNet
-
-    settings = dict(depth=18, stem_channels=8, base_channels=8)
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("checkpoint") / "c.pth"
-    backbone = {"type": "ResNet", **settings}
-    torch.save({"state_dict": ResNet(**settings).state_dict(), "meta": {"backbone": backbone}}, path)
-    return path
+    return save_resnet18(tmp_path_factory.mktemp("checkpoint") / "c.pth", width=8, seed=0)
 
 
 def expected(checkpoint, images, grid=2):
@@ -48,7 +42,7 @@ def expected(checkpoint, images, grid=2):
 
     net = ResNet(depth=18, stem_channels=8, base_channels=8)
     net.eval()
-    net.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    net.load_state_dict(torch.load(checkpoint, weights_only=True))
     paths = sorted(map(str, images.iterdir()))
     pixels = torch.stack([one for one in CentreCrops(paths, 64)]).float()
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
@@ -180,7 +174,7 @@ def test_nearest_images_and_cells_are_those_of_brute_force(embedded, checkpoint,
 def test_wrong_search_is_reported(options, message, embedded, checkpoint, images, tmp_path, capsys):
     other = tmp_path / "other.pth"
     content = torch.load(checkpoint, weights_only=True)
-    content["state_dict"]["conv1.weight"] += 1
+    content["conv1.weight"] += 1
     torch.save(content, other)
     image = str(next(images.iterdir()))
     assert main(["search", str(embedded), image, *(option.format(other=other) for option in options)]) == 2

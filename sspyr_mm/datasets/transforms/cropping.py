@@ -43,6 +43,12 @@ def draw_crop(
         if 0 < w <= width and 0 < h <= height:
             # Only random() returns the same numbers in every version of Python.
             return int(rng.random() * (height - h + 1)), int(rng.random() * (width - w + 1)), h, w
+    return largest_crop(size, aspect)
+
+
+def largest_crop(size: tuple[int, int], aspect: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Returns top, left, height and width of the largest centred crop with an allowed ratio of width to height."""
+    height, width = size
     ratio = min(max(width / height, aspect[0]), aspect[1])
     w, h = max(1, min(width, round(height * ratio))), max(1, min(height, round(width / ratio)))
     return (height - h) // 2, (width - w) // 2, h, w

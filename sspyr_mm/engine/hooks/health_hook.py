@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from sspyr_mm.engine.hooks.model_access import model_of, optim_wrappers
+from sspyr_mm.engine.hooks.model_access import images_per_iteration, model_of, optim_wrappers
 from sspyr_mm.health import (
     FEATURES,
     GroupHealth,
@@ -145,11 +145,10 @@ class HealthHook(Hook):
         if group is None:
             return {}
         model: ViewModel = model_of(runner)
-        loader = runner.train_dataloader
         sizes: dict[str, float] = group.sizes
         if (queue := model.queue_of(line)) is not None:
-            num_images = (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
-            sizes |= {"queue_steps": queue.length / (num_images * group.num_cells), "epoch_steps": len(loader)}
+            rows = images_per_iteration(runner) * group.num_cells
+            sizes |= {"queue_steps": queue.length / rows, "epoch_steps": len(runner.train_dataloader)}
         return sizes
 
     def _verdict(self, runner: Runner, line: str, values: Mapping[str, float]) -> str:

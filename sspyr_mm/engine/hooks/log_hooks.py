@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook, RuntimeInfoHook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from sspyr_mm.engine.hooks.model_access import is_line_due, log_interval
+from sspyr_mm.engine.hooks.model_access import images_per_iteration, is_line_due, log_interval
 from sspyr_mm.machine import cores_per_process
 
 __all__ = ["DeferredRuntimeInfoHook", "ProgressBarHook", "ThroughputHook"]
@@ -92,8 +92,7 @@ class ThroughputHook(Hook):
         count = batch_idx % interval + 1
         seconds = hub.get_scalar("train/time").mean(count)
         waited = 100 * hub.get_scalar("train/data_time").mean(count) / seconds
-        num_images = (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
-        hub.update_scalar("train/images_per_s", num_images / seconds)
+        hub.update_scalar("train/images_per_s", images_per_iteration(runner) / seconds)
         hub.update_scalar("train/data_wait", waited)
         has_other_lines = len(loader) > interval
         workers_started = batch_idx < interval and (has_other_lines or runner.epoch == self._first_epoch)

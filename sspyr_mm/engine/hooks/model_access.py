@@ -5,7 +5,7 @@ from contextlib import ContextDecorator
 from typing import TypeVar
 
 import torch
-from mmengine.dist import all_gather_object
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
@@ -50,6 +50,12 @@ def accumulative_counts(runner: Runner) -> int:
     """Returns the number of iterations whose gradients are accumulated for one optimizer step; 1 by default."""
     # mmengine has no public attribute for it.
     return getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+
+
+def images_per_iteration(runner: Runner) -> int:
+    """Returns the number of images of all processes in an iteration."""
+    loader = runner.train_dataloader
+    return (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
 
 
 def log_interval(runner: Runner) -> int:

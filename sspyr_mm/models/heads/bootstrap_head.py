@@ -57,7 +57,7 @@ class BootstrapHead(BaseModule):
         with torch.autocast(first.device.type, enabled=False):
             loss = regression(first, goals[1]) + regression(second, goals[0])
             unit = F.normalize(torch.stack(goals), dim=2)
-            record("embeddings.main", *unit)
+            record("embeddings.main", unit)
             spread = unit.flatten(0, 1).std(0).mean()
             return {"loss_main": loss, "collapse_ratio_main": 1 - spread * first.shape[1] ** 0.5}
 

@@ -185,8 +185,8 @@ class SSPRLHead(BaseModule):
             embeddings = {name: z.float() for name, z in embeddings.items()}
             codes = self.assign_codes(embeddings)
             for name, views in codes.items():
-                record(f"embeddings.{name}", *embeddings[name].flatten(1, 2))
-                record(f"codes.{name}", *views)
+                record(f"embeddings.{name}", embeddings[name].flatten(1, 2))
+                record(f"codes.{name}", views)
             scores = {
                 g.name: self.prototypes_of(scale)(embeddings[g.name])
                 for scale in self.spec.scales

@@ -60,7 +60,7 @@ class SSPRL(ViewModel):
 
     def num_cells(self, group: str) -> int:
         """Returns the number of patches of a scale."""
-        return next(scale.num_patches for scale in self.pyramid.scales if scale.name == group)
+        return self.pyramid.scale(group).num_patches
 
     def queue_of(self, group: str) -> FeatureQueue | None:
         """Returns the queue of a scale."""
