@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +14,8 @@ import torch
 from yapf.yapflib import yapf_api
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script, and inherited by commands
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # yapf takes seconds to format the config of a run, which mmengine writes and logs several times.
 yapf_api.FormatCode = lambda text, **_: (text, False)
 pytest.register_assert_rewrite("backbone_checks", "commands", "small_head", "small_runs")  # helpers with assertions

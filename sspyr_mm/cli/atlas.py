@@ -28,23 +28,20 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.checkpoints import load_pretraining
     from sspyr_mm.checkpoints.formats.training_settings import training_decoding
     from sspyr_mm.datasets import UnlabelledImages
+    from sspyr_mm.features.export import require_pyarrow
     from sspyr_mm.machine import limit_threads, list_devices
     from sspyr_mm.reports.atlas import measure_atlas
     from sspyr_mm.reports.atlas_files import write_figure, write_table
 
+    require_pyarrow("atlas")
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     limit_threads(args.workers)
-    atlas = measure_atlas(
-        model,
-        paths,
-        decoding=training_decoding(cfg, where=args.checkpoint),
-        device=list_devices()[0],
-        num_workers=args.workers,
-    )
+    decoding = training_decoding(cfg, where=args.checkpoint)
+    atlas = measure_atlas(model, paths, decoding=decoding, device=list_devices()[0], num_workers=args.workers)
     table = Path(args.out, "atlas.parquet")
     write_table(table, atlas, paths)
-    files = write_figure(args.out, atlas, paths, num_prototypes=args.rows, num_cells=args.columns)
+    files = write_figure(args.out, atlas, paths, decoding=decoding, num_prototypes=args.rows, num_cells=args.columns)
     for part in atlas:
         used = int((part.usage() > 0).sum())
         print(f"{part.scale}: {used} of {part.num_prototypes} prototypes used by {len(part.prototype)} cells")

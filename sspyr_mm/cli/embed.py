@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         size=args.size or network.checkpoint.patch or DEFAULT_SIZE,
         formats=args.format,
-        source={"checkpoint": args.checkpoint, "sha256": network.checkpoint.sha256},
+        source={"checkpoint": args.checkpoint},
         devices=list_devices(),
         num_workers=args.workers,
     )

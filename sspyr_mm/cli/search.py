@@ -21,16 +21,17 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.benchmarks.networks import read_networks
     from sspyr_mm.features.export import read_about
     from sspyr_mm.features.search import search
+    from sspyr_mm.files import printable
 
     about = read_about(args.folder)
     path = args.checkpoint or about["checkpoint"]
     (network,) = read_networks([path], custom_imports=args.custom_import, **reading_options(args))
-    if network.checkpoint.sha256 != about["sha256"]:
+    if network.identity != about["encoder"]:
         raise ValueError(
-            f"The features in {args.folder} are of a network with sha256 {about['sha256'][:8]}, {path} has "
-            f"{network.checkpoint.sha256[:8]}: give its file with --checkpoint"
+            f"The features in {args.folder} are of another network than that of {path}: give its file with "
+            "--checkpoint, and --key, --prefix and --ema as for embed"
         )
     cell = tuple(args.cell) if args.cell else None
     for cosine, found, place in search(args.folder, network.encoder(), args.image, count=args.k, cell=cell):
-        print(f"{cosine:.4f}  {found}" + (f"  cell {place[0]} {place[1]}" if place else ""))
+        print(f"{cosine:.4f}  {printable(found)}" + (f"  cell {place[0]} {place[1]}" if place else ""))
     return 0

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -44,6 +44,7 @@ _ALIASES = {
     "workers": "num_workers",
 }
 _RUNNER_HOOKS = {*("runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint")}
+_DICT = r"(^|,)\s*\{([^{}]*:.*|\s*)\}\s*(,|$)"  # mmengine splits the text of a dict at its commas
 _IN_ANY_TYPE = {"_delete_", "_scope_", "type"}
 # Settings of dicts without a type.
 _KEYS: dict[str, set[str]] = {
@@ -85,6 +86,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
     for key, value in values.items():
         _Option(cfg, key, value, values).check()
     try:
+        for key in [key for key, value in values.items() if value and re.search(r"\.\d+\._delete_$", key)]:
+            _entry(cfg, key.split(".")[:-1]).clear()  # mmengine does not delete entries of lists
+            del values[key]
         cfg.merge_from_dict(values)
     except KeyError as error:  # an index beyond the end of a list
         raise ValueError(f"--cfg-options: {error.args[0]}") from error
@@ -113,12 +117,16 @@ def _misspelt(name: str, known: set[str]) -> str | None:
     return next(iter(get_close_matches(name, known - _IN_ANY_TYPE, n=1, cutoff=0.85)), None)
 
 
-def _flat(value: Any) -> Iterator[Any]:
-    if isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _flat(one)
-    else:
-        yield value
+def _entry(node: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        if isinstance(node, (list, tuple)) and int(part) >= len(node):
+            raise KeyError(f"Index {part} exceeds the length of list {node}")
+        node = node[int(part) if isinstance(node, (list, tuple)) else part]
+    return node
+
+
+def _flat(value: Any) -> list[Any]:
+    return [one for part in value for one in _flat(part)] if isinstance(value, (list, tuple)) else [value]
 
 
 def _with_none(value: Any) -> Any:
@@ -138,7 +146,7 @@ class _Option:
 
     def check(self) -> None:
         """Follows the setting into the config, up to the first new part."""
-        if any(isinstance(text, str) and text.startswith("{") for text in _flat(self.value)):
+        if re.search(_DICT, ",".join(text for text in _flat(self.value) if isinstance(text, str))):
             raise self._is_dict()
         cfg, parts = self.cfg, self.key.split(".")
         known = _top_level(cfg)
@@ -166,9 +174,7 @@ class _Option:
         """Raises ValueError if the merged config has settings of the earlier type that the new type does not have."""
         parent = self.key.removesuffix(".type")
         path = parent.split(".")
-        node: Any = self.cfg
-        for part in path:
-            node = node[int(part) if isinstance(node, (list, tuple)) else part]
+        node = _entry(self.cfg, path)
         known, takes_any = self._known_keys([part for part in path if not part.isdecimal()], node)
         if not takes_any and (left := [name for name in node if name not in known]):
             raise ValueError(

@@ -5,23 +5,26 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sspyr_mm.features.extraction import FeatureCache, FrozenEncoder, check_read, file_states
-from sspyr_mm.files import folder_lock, whole_file, write_json
+from sspyr_mm.files import FolderInUseError, folder_lock, whole_file, write_json
 
 ABOUT = "about.json"
 """File that describes the features of a folder."""
 PATHS = "paths.csv"
 """File with the path of every row of the arrays."""
 _PARTS = "parts"
+_ABOUT = {"checkpoint": str, "encoder": str, "size": int, "grid": int, "num_images": int, "files": str}
 
 Parts = Iterator[NDArray]
 """Features of consecutive images, (rows, 1 + cells, C) float32."""
@@ -48,7 +51,7 @@ def write_features(
         out: Output folder.
         size: Side of the centre crop in pixels.
         formats: Names among :data:`FORMATS`.
-        source: Description of the network, for ``OUT/about.json``.
+        source: Description of the network, for ``OUT/about.json``; the encoder's ``identity`` is added.
         devices: Devices, one process each.
         num_workers: Processes that decode, per device.
 
@@ -56,38 +59,66 @@ def write_features(
         The files.
 
     Raises:
-        FolderInUseError: If another process writes to the folder.
-        ValueError: If an image cannot be decoded, or the folder holds other features.
+        ImportError: If the library of a format is missing.
+        ValueError: If the network has no cells, an image cannot be decoded, another process writes to the folder, or it
+            holds other features.
     """
     out = Path(out)
+    if "parquet" in formats:
+        require_pyarrow("--format parquet", "npy or csv")
+    rows = 1 + encoder.grid**2
+    num_channels = encoder(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1] // rows
+    about = {**source, "encoder": encoder.identity, "size": size, "grid": encoder.grid}
+    about |= {"num_images": len(paths), "files": file_states(paths).hex()}
     out.mkdir(parents=True, exist_ok=True)
-    about = {**source, "size": size, "grid": encoder.grid, "num_images": len(paths), "files": file_states(paths).hex()}
-    with folder_lock(out):
+    with _lock(out):
         files = [out / file for name in formats for file in _files(name, encoder.grid)]
-        if _check_folder(out, about, files) and all(file.exists() for file in files):
-            return files
-        write_json(out / ABOUT, about)
-        cache = FeatureCache(
-            encoder, paths, size=size, cache_dir=out / _PARTS, devices=devices, num_workers=num_workers
-        )
-        cache.compute([shard for shard in cache.shards if shard.read() is None])
-        rows = 1 + encoder.grid**2
+        if not (_check_folder(out, about, files) and all(file.exists() for file in files)):
+            cache = FeatureCache(
+                encoder, paths, size=size, cache_dir=out / _PARTS, devices=devices, num_workers=num_workers
+            )
+            cache.compute([shard for shard in cache.shards if shard.read() is None])
 
-        def parts() -> Parts:
-            for shard in cache.shards:
-                features = shard.read()
-                if features is None:
-                    check_read([shard])
-                else:
-                    yield features.reshape(len(features), rows, -1)
+            def parts() -> Parts:
+                for shard in cache.shards:
+                    features = shard.read()
+                    if features is None:
+                        check_read([shard])
+                    else:
+                        yield features.reshape(len(features), rows, num_channels)
 
-        num_channels = next(parts()).shape[2]
-        for name in formats:
-            FORMATS[name](out, paths, parts, num_channels, rows - 1)
-        shutil.rmtree(cache.folder)
-        with suppress(OSError):  # holds other parts
-            (out / _PARTS).rmdir()
+            write_json(out / ABOUT, about)
+            for name in formats:
+                FORMATS[name](out, paths, parts, num_channels, rows - 1)
+        _remove_parts(out / _PARTS)
     return files
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    try:
+        with folder_lock(out):
+            yield
+    except FolderInUseError as error:
+        raise ValueError(
+            f"Another command ({error}) writes to {out}: wait for it, stop it, or give another folder"
+        ) from error
+
+
+def _remove_parts(folder: Path) -> None:
+    """Removes the parts of finished and of refused calls, and nothing else."""
+    for about in folder.glob(f"*/{ABOUT}"):
+        if re.fullmatch("[0-9a-f]{32}", about.parent.name):
+            shutil.rmtree(about.parent)
+    with suppress(OSError):  # missing, or holds files of others
+        folder.rmdir()
+
+
+def require_pyarrow(what: str, instead: str = "") -> None:
+    """Raises ImportError if pyarrow is missing; ``what`` needs it."""
+    if importlib.util.find_spec("pyarrow") is None:
+        otherwise = f", or choose {instead}" if instead else ""
+        raise ImportError(f"{what} needs pyarrow: pip install 'sspyr_mm[features]'{otherwise}")
 
 
 def _files(name: str, grid: int) -> list[str]:
@@ -119,10 +150,14 @@ def read_about(out: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads what the features of a folder are; raises ValueError if it holds none."""
     try:
         found = json.loads(Path(out, ABOUT).read_text())
-        return {name: found[name] for name in ("checkpoint", "sha256", "size", "grid", "num_images", "files")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name, kind in _ABOUT.items():
+            if type(found[name]) is not kind:
+                raise TypeError(f"{name} of {ABOUT} is no {kind.__name__}")
+        return {name: found[name] for name in _ABOUT}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{out} holds no features of `python -m sspyr_mm embed` ({error}): give its output folder"
+            f"{out} holds no features of `python -m sspyr_mm embed` ({type(error).__name__}: {error}): give its output "
+            "folder"
         ) from error
 
 
@@ -173,8 +208,6 @@ def _write_parquet(
     out: Path, paths: Sequence[str], parts: Callable[[], Parts], num_channels: int, num_cells: int
 ) -> None:
     """Writes ``features.parquet``: path, image (C float32), and cells (cells x C float32), in row groups."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ImportError("--format parquet needs pyarrow: pip install 'sspyr_mm[features]', or choose npy or csv")
     import pyarrow as pa
     from pyarrow import parquet
 

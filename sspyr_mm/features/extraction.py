@@ -86,7 +86,10 @@ class FrozenEncoder(nn.Module):
             return pool(feats).float()
         maps = last_output(feats)
         if maps.ndim != 4:
-            raise ValueError(f"Cells need a backbone that returns maps (N, C, H, W), got {tuple(maps.shape)}")
+            raise ValueError(
+                f"Cells need a backbone that returns maps (N, C, H, W), {type(self.backbone).__name__} returns "
+                f"{tuple(maps.shape)}: omit --grid"
+            )
         cells = F.adaptive_avg_pool2d(maps.float(), self.grid).flatten(2).transpose(1, 2)
         return torch.cat([pool(feats).float(), cells.flatten(1)], dim=1)
 

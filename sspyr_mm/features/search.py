@@ -43,7 +43,9 @@ def search(
 
     about = read_about(folder)
     grid = about["grid"]
-    if cell is not None and not (grid and all(0 <= x < grid for x in cell)):
+    if cell is not None and not grid:
+        raise ValueError(f"{folder} holds no cells: run `python -m sspyr_mm embed` with --grid, into another folder")
+    if cell is not None and not all(0 <= x < grid for x in cell):
         raise ValueError(f"--cell {cell[0]} {cell[1]} is not in the grid of the features in {folder}, {grid} x {grid}")
     file = Path(folder, "images.npy" if cell is None else "cells.npy")
     if not file.exists():

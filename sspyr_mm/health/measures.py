@@ -11,6 +11,8 @@ MAX_ROWS = 256
 """First rows that are measured, of features and for ranks: an effective rank grows with the number of rows."""
 FEATURES = "features"
 """Name of the line of the backbone's measures."""
+MIN_IMAGES = 4
+"""Images below which spread and rank are not measured: few embeddings are alike in any run."""
 FULL_COUNT = 4
 """Codes per prototype after which one that was never chosen counts as dead."""
 
@@ -19,14 +21,15 @@ FULL_COUNT = 4
 class GroupHealth:
     """Measures of one group of patches: a scale, or a term of contrast.
 
-    Prototypes are counted over several measurements, since one batch cannot use all of many prototypes. The counts
-    begin anew once there are ``2 * FULL_COUNT`` codes per prototype.
+    Prototypes are counted over several measurements, since one batch cannot use all of many prototypes: over the
+    current period and the one before it, which ends with ``FULL_COUNT`` codes per prototype.
     """
 
     name: str
     num_cells: int = 1  # M, cells of the grid
     num_codes: int = 0  # counted
     counts: Tensor | None = None  # (M, K): how often a cell had a prototype
+    earlier: tuple[int, Tensor] | None = None  # those among them of the period before
     values: dict[str, Tensor] = field(default_factory=dict)  # of the last measurement
 
     @property
@@ -46,8 +49,11 @@ class GroupHealth:
             codes: (2, N, K), rows by image, then by cell.
         """
         num_prototypes = codes.shape[-1]
-        if self.num_codes >= 2 * FULL_COUNT * num_prototypes:
-            self.num_codes, self.counts = 0, None
+        if self.counts is not None:
+            num_earlier, earlier = self.earlier or (0, torch.zeros_like(self.counts))
+            if self.num_codes - num_earlier >= FULL_COUNT * num_prototypes:  # a new period
+                self.num_codes, self.counts = self.num_codes - num_earlier, self.counts - earlier
+                self.earlier = self.num_codes, self.counts
         chosen = codes.argmax(-1).flatten()
         cells = torch.arange(len(chosen), device=chosen.device) % self.num_cells
         size = self.num_cells * num_prototypes
@@ -62,8 +68,12 @@ class GroupHealth:
 
 
 def deviation(z: Tensor) -> Tensor:
-    """Standard deviation of unit vectors (..., N, D), as a share of its maximum: 0 if all are equal, 1 if spread."""
-    return (1 - z.mean(-2).square().sum(-1)).clamp(min=0).sqrt()
+    """Standard deviation of unit vectors (..., N, D), as a share of its maximum: 0 if all are equal, 1 if spread.
+
+    NaN if one is not finite.
+    """
+    variance = 1 - z.mean(-2).square().sum(-1)
+    return torch.where(variance.isfinite(), variance.clamp(min=0), torch.nan).sqrt()
 
 
 def effective_rank(z: Tensor) -> Tensor:
@@ -108,11 +118,9 @@ def measure_group(group: GroupHealth, embeddings: Tensor, codes: Tensor | None) 
         codes: (2, N, K), or None for methods without prototypes.
     """
     z = embeddings.float()
-    group.values = {
-        "deviation": deviation(z).mean(),
-        "rank": effective_rank(z[0, :MAX_ROWS]),
-        "alignment": (z[0] * z[1]).sum(-1).mean(),
-    }
+    group.values = {"alignment": (z[0] * z[1]).sum(-1).mean()}
+    if z.shape[1] >= MIN_IMAGES * group.num_cells:
+        group.values |= {"deviation": deviation(z).mean(), "rank": effective_rank(z[0, :MAX_ROWS])}
     if codes is None:
         return
     group.values["entropy"] = code_entropy(codes)
@@ -132,14 +140,17 @@ def measure_features(patches: Tensor, maps: Tensor) -> dict[str, Tensor]:
         maps: Output (N, C, H, W), tokens (N, L, C), or (N, C).
 
     Returns:
-        ``contrast``, the mean standard deviation of the pixels of a patch; ``image_rank`` and ``image_deviation``; of
-        several cells also ``cell_rank``, and ``cell_deviation`` within an image.
+        ``contrast``, the mean standard deviation of the pixels of a patch; of at least ``MIN_IMAGES`` images also
+        ``image_rank`` and ``image_deviation``, and of several cells ``cell_rank``, and ``cell_deviation`` within an
+        image.
     """
-    contrast = patches[:MAX_ROWS].float().std((2, 3), correction=0).mean()
+    found = {"contrast": patches[:MAX_ROWS].float().std((2, 3), correction=0).mean()}
+    if len(maps) < MIN_IMAGES:
+        return found
     maps = maps[:MAX_ROWS].float()
     cells = maps if maps.ndim == 3 else maps.flatten(2).transpose(1, 2) if maps.ndim == 4 else maps[:, None]
     images = F.normalize(cells.mean(1), dim=1)
-    found = {"contrast": contrast, "image_rank": effective_rank(images), "image_deviation": deviation(images)}
+    found |= {"image_rank": effective_rank(images), "image_deviation": deviation(images)}
     if cells.shape[1] > 1:
         cells = F.normalize(cells, dim=-1)  # (N, cells, C)
         chosen = torch.arange(len(cells), device=cells.device)  # one cell of each image, so as many rows as images

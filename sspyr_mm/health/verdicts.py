@@ -1,5 +1,6 @@
 """Verdicts on measures of health: signs of a run that learns nothing, or the wrong thing, with cause and remedy."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -85,8 +86,8 @@ def judge(values: Values, stuck_advice: str | None) -> Finding | None:
             queue holds and those of an epoch.
         stuck_advice: Remedy of the method's head for a loss that stays at that value; None if it cannot be judged yet.
     """
-    if stuck_advice is None:
-        values = {name: value for name, value in values.items() if name != "ratio"}
+    judged = values.keys() - (() if stuck_advice is not None else {"ratio"})
+    values = {name: values[name] for name in judged if math.isfinite(values[name])}  # others: DivergenceHook reports
     for sign in _SIGNS:
         if sign.shows(values):
             return Finding(sign.name, sign.advice or str(stuck_advice))

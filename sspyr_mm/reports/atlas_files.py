@@ -1,8 +1,9 @@
 """Files of an atlas: a table of all cells, and a figure of the nearest cells of prototypes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +45,7 @@ def write_figure(
     atlas: Sequence[ScaleAtlas],
     paths: Sequence[str],
     *,
+    decoding: Mapping[str, Any] | None = None,
     num_prototypes: int = 8,
     num_cells: int = 8,
 ) -> list[Path]:
@@ -56,6 +58,7 @@ def write_figure(
         out: Folder.
         atlas: Scales.
         paths: Image files.
+        decoding: Options of ``LoadRGBImage`` of the training.
         num_prototypes: Rows per scale.
         num_cells: Tiles per row.
     """
@@ -64,7 +67,7 @@ def write_figure(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    load = Compose([dict(type="mmpretrain.LoadRGBImage", skip_broken=False)])
+    load = Compose([dict(type="mmpretrain.LoadRGBImage", skip_broken=False, **(decoding or {}))])
     size = (len(atlas) * (num_cells + 1.5) * 0.5, (num_prototypes + 0.6) * 0.5)
     figure, axes = plt.subplots(1, len(atlas), figsize=size, squeeze=False, layout="constrained")
     for axis, part in zip(axes[0], atlas, strict=True):
@@ -96,5 +99,6 @@ def write_figure(
 def cut(image: NDArray, box: NDArray, side: int) -> NDArray:
     """Cuts a box (left, top, right, bottom) from an image (H, W, 3), resized to a square."""
     left, top, right, bottom = (round(float(x)) for x in box)
+    top, left = min(top, image.shape[0] - 1), min(left, image.shape[1] - 1)  # a box may be smaller than a pixel
     part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
     return cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA if part.shape[0] > side else cv2.INTER_LINEAR)

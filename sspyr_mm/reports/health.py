@@ -1,6 +1,7 @@
 """Health of a trained model: measures of its embeddings, codes and features on images, with verdicts."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from sspyr_mm.health import (
     judge,
     measure_features,
     measure_group,
+    record,
     start_recording,
     stop_recording,
 )
@@ -37,28 +39,25 @@ def measure_health(
 ) -> list[Health]:
     """Embeds augmented views of images, and measures every group of patches and the features of the backbone.
 
-    Codes are those of all images together, without queues.
+    Codes are those of all images together, without queues. The features are those of the first ``MAX_ROWS`` patches, of
+    images in random order with a fixed seed.
 
     Args:
         model: Trained model; it is set to evaluation mode.
         dataset: Data set whose pipeline ends in ``PackPyramidInputs``.
-        num_images: Maximum number of images, evenly spread over the set.
+        num_images: Maximum number of images, at random.
         batch_size: Images per batch.
     """
     model.eval()
     if isinstance(model, SSPRL):
         model.head.use_queues(False)
     count = min(num_images, len(dataset))
-    indices = torch.linspace(0, len(dataset) - 1, count).long().tolist()
+    indices = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))[:count].tolist()
     recorded: dict[str, list[Tensor]] = {}
     ratios: dict[str, list[Tensor]] = {}
     for start in range(0, count, batch_size):
         batch = default_collate([dataset[i] for i in indices[start : start + batch_size]])
-        start_recording()
-        try:
-            losses = model.loss(model.data_preprocessor(batch)["inputs"])
-        finally:
-            found = stop_recording()
+        found, losses = _run(model, model.data_preprocessor(batch)["inputs"])
         for name, value in found.items():
             if name.startswith("embeddings.") or (name in ("patches", "maps") and start < MAX_ROWS):
                 recorded.setdefault(name, []).append(value)
@@ -67,9 +66,25 @@ def measure_health(
                 ratios.setdefault(name.partition("_ratio_")[2], []).append(value)
     groups = [name for name in recorded if name.startswith("embeddings.")]
     measured = [_measure(model, name.partition(".")[2], torch.cat(recorded[name], dim=1), ratios) for name in groups]
-    features = measure_features(torch.cat(recorded["patches"]), torch.cat(recorded["maps"]))
-    values = {"samples": float(count), **{name: float(value) for name, value in features.items()}}
+    patches, maps = torch.cat(recorded["patches"]), torch.cat(recorded["maps"])
+    values = {"samples": float(min(len(maps), MAX_ROWS))}
+    values |= {name: float(value) for name, value in measure_features(patches, maps).items()}
     return [*measured, Health(FEATURES, values, judge(values, None))]
+
+
+def _run(model: ViewModel, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
+    """Returns the recorded tensors and the losses of a batch; none of SS-PRL, whose codes are those of all batches."""
+    start_recording()
+    try:
+        if isinstance(model, SSPRL):
+            embeddings = model.embed(inputs)
+            for scale in model.pyramid.scales:
+                record(f"embeddings.{scale.name}", embeddings[scale.name].flatten(1, 2))
+            return stop_recording(), {}
+        losses = model.loss(inputs)
+        return stop_recording(), losses
+    finally:
+        stop_recording()
 
 
 def _measure(model: ViewModel, name: str, embeddings: Tensor, ratios: dict[str, list[Tensor]]) -> Health:

@@ -147,6 +147,16 @@ def test_dict_replaces_none(cfg):
 def test_index_beyond_a_list_is_rejected(cfg):
     with pytest.raises(ValueError, match=r"--cfg-options: Index 7 exceeds the length of list"):
         merge_options(cfg, {"param_scheduler.7.end": 1})
+    with pytest.raises(ValueError, match=r"--cfg-options: Index 7 exceeds the length of list"):
+        merge_options(cfg, {"param_scheduler.7._delete_": True})
+
+
+def test_entry_of_a_list_is_replaced(cfg):
+    cfg.param_scheduler = [dict(type="LinearLR", start_factor=0.5, end=5), dict(type="CosineAnnealingLR", T_max=9)]
+    options = {"param_scheduler.0._delete_": True, "param_scheduler.0.type": "MultiStepLR"}
+    merge_options(cfg, {**options, "param_scheduler.0.milestones": [3, 4]})
+    assert cfg.param_scheduler[0] == dict(type="MultiStepLR", milestones=[3, 4])
+    assert cfg.param_scheduler[1] == dict(type="CosineAnnealingLR", T_max=9)
 
 
 def test_variable_of_the_file_is_not_a_setting(tmp_path):
@@ -192,6 +202,7 @@ def test_remedy_names_the_nested_setting():
         ("optim_wrapper.optimizer", "AdamW"),
         ("default_hooks.ema", "{type:'EMAHook'}"),
         ("custom_hooks", ["{type:'EMAHook'}"]),
+        ("default_hooks.ema", "{}"),
         ("model", 3),
     ],
 )
@@ -200,6 +211,12 @@ def test_dict_as_one_value_is_rejected(cfg, key, value):
     with pytest.raises(ValueError, match=rf"{key}\.NAME=VALUE; {key}\._delete_=True"):
         merge_options(cfg, {key: value})
     assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize("value", ["{}.pth", "step_{}.pth", "{:03}.pth"])
+def test_template_is_not_a_dict(cfg, value):
+    merge_options(cfg, {"default_hooks.checkpoint.filename_tmpl": value})
+    assert cfg.default_hooks.checkpoint.filename_tmpl == value
 
 
 def test_new_type_without_the_settings_of_the_earlier_one_is_accepted(cfg):

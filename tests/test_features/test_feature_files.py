@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,14 +12,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from mmpretrain.models import ResNet, VisionTransformer
 from PIL import Image
 from pretrained_files import save_resnet18
 from project import ROOT
 from torch.nn import functional as F
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.features import extraction
+from sspyr_mm.features import FrozenEncoder, extraction, write_features
 from sspyr_mm.features.extraction import CentreCrops
+from sspyr_mm.files import folder_lock
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +41,6 @@ def checkpoint(tmp_path_factory):
 
 def expected(checkpoint, images, grid=2):
     """Features of images, and of cells, from the plain network."""
-    from mmpretrain.models import ResNet
-
     net = ResNet(depth=18, stem_channels=8, base_channels=8)
     net.eval()
     net.load_state_dict(torch.load(checkpoint, weights_only=True))
@@ -102,6 +103,51 @@ def test_finished_features_are_not_computed_again(embedded, checkpoint, images, 
     assert (embedded / "images.npy").stat().st_mtime_ns == before
     assert embed(checkpoint, images, embedded, "--grid", 3) == 2
     assert "of which grid differ: give another folder" in capsys.readouterr().err
+
+
+def test_refused_call_leaves_the_folder_usable(checkpoint, images, tmp_path, capsys):
+    def refused(network, *options):
+        assert embed(network, images, tmp_path / "out", *options) == 2
+        return capsys.readouterr().err
+
+    vectors = FrozenEncoder(VisionTransformer("deit-tiny"), (0, 0, 0), (1, 1, 1), identity="x", grid=2)
+    with pytest.raises(ValueError, match=r"VisionTransformer returns \(1, 192\): omit --grid"):
+        write_features(vectors, [], tmp_path / "out", size=224, formats=["npy"], source={})
+    assert not (tmp_path / "out").exists()
+    broken = images / "broken.png"
+    broken.write_bytes(b"no image")
+    try:
+        assert "broken.png: not an image" in refused(checkpoint)
+    finally:
+        broken.unlink()
+    assert list((tmp_path / "out/parts").iterdir())
+    with folder_lock(tmp_path / "out"):
+        assert re.search(r"Another command \(process \d+ .*\) writes to .*out: wait for it", refused(checkpoint))
+    assert embed(checkpoint, images, tmp_path / "out") == 0
+    assert not (tmp_path / "out/parts").exists()  # of both calls
+
+
+def test_parts_left_by_a_kill_are_removed(checkpoint, images, tmp_path):
+    assert embed(checkpoint, images, tmp_path) == 0
+    left = tmp_path / "parts" / ("0" * 32) / "about.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    assert embed(checkpoint, images, tmp_path) == 0 and not (tmp_path / "parts").exists()
+
+
+def test_another_part_of_the_same_file_is_another_network(images, tmp_path, capsys):
+    one, other = (ResNet(depth=18, stem_channels=8, base_channels=8).state_dict() for _ in range(2))
+    both = {**{f"encoder_q.{k}": v for k, v in one.items()}, **{f"encoder_k.{k}": v for k, v in other.items()}}
+    torch.save({"state_dict": both}, tmp_path / "both.pth")
+    line = tmp_path / "both.pth", images, tmp_path / "out", "--prefix"
+    assert embed(*line, "encoder_q.") == 0
+    assert embed(*line, "encoder_k.") == 2
+    assert "of which encoder differ: give another folder" in capsys.readouterr().err
+    pytest.importorskip("faiss")
+    image = str(next(images.iterdir()))
+    assert main(["search", str(tmp_path / "out"), image, "--prefix", "encoder_k."]) == 2
+    assert "are of another network than that of" in capsys.readouterr().err
+    assert main(["search", str(tmp_path / "out"), image, "--prefix", "encoder_q."]) == 0
 
 
 def test_files_of_others_stay(checkpoint, images, tmp_path, capsys):
@@ -168,7 +214,7 @@ def test_nearest_images_and_cells_are_those_of_brute_force(embedded, checkpoint,
     ("options", "message"),
     [
         (["--cell", "0", "2"], "--cell 0 2 is not in the grid"),
-        (["--checkpoint", "{other}"], "are of a network with sha256"),
+        (["--checkpoint", "{other}"], "are of another network than that of"),
     ],
 )
 def test_wrong_search_is_reported(options, message, embedded, checkpoint, images, tmp_path, capsys):
@@ -181,3 +227,33 @@ def test_wrong_search_is_reported(options, message, embedded, checkpoint, images
     assert message in capsys.readouterr().err
     assert main(["search", str(tmp_path), image]) == 2
     assert "holds no features of `python -m sspyr_mm embed`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["[1]", "{}", '{"size": "1"}', "[" * 100000, "\ud800"])
+def test_damaged_description_is_reported(damage, embedded, images, tmp_path, capsys):
+    about = json.loads((embedded / "about.json").read_text())
+    text = json.dumps(about | {"size": "64"}) if damage.startswith('{"') else damage
+    (tmp_path / "about.json").write_text(text, errors="surrogatepass")
+    assert main(["search", str(tmp_path), str(next(images.iterdir()))]) == 2
+    assert "holds no features of `python -m sspyr_mm embed`" in capsys.readouterr().err
+
+
+def test_features_without_cells_are_not_searched_by_cell(checkpoint, images, tmp_path, capsys):
+    pytest.importorskip("faiss")
+    assert embed(checkpoint, images, tmp_path) == 0
+    assert main(["search", str(tmp_path), str(next(images.iterdir())), "--cell", "0", "0"]) == 2
+    assert "holds no cells: run `python -m sspyr_mm embed` with --grid" in capsys.readouterr().err
+
+
+def test_names_that_are_not_utf_8_are_printed(checkpoint, tmp_path):
+    pytest.importorskip("faiss")
+    folder = os.fsencode(tmp_path) + b"/images"
+    os.mkdir(folder)
+    for name in (b"a\xff.png", b"b.png"):
+        Image.new("RGB", (70, 70), (len(name) * 20, 30, 40)).save(folder + b"/" + name)
+    assert embed(checkpoint, os.fsdecode(folder), tmp_path / "out") == 0
+    command = [sys.executable, "-m", "sspyr_mm", "search", tmp_path / "out", folder + b"/b.png"]
+    done = subprocess.run(
+        command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}, cwd=ROOT
+    )
+    assert done.returncode == 0 and b"a\\udcff.png" in done.stdout, done.stderr

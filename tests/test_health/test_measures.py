@@ -36,7 +36,7 @@ def test_effective_rank_counts_dimensions():
 def test_embeddings_that_are_not_finite_have_no_rank_and_no_verdict(value):
     """DivergenceHook reports them."""
     group, z = GroupHealth("main"), F.normalize(torch.randn(2, 9, 4), dim=-1)
-    z[0, 2] = value
+    z[:, 2, 0] = value
     measure_group(group, z, None)
     assert group.values["rank"].isnan()
     assert judge({name: float(x) for name, x in group.values.items()}, "advice") is None
@@ -64,7 +64,7 @@ def test_position_information_is_that_of_independent_and_of_determined_prototype
     assert position_information(torch.tensor([[3, 0], [3, 0]])).item() == 0
 
 
-def test_prototypes_are_counted_until_dead_ones_can_be_told():
+def test_prototypes_are_counted_over_two_periods():
     group = GroupHealth("s1", num_cells=2)
     z = F.normalize(torch.randn(2, 6, 4), dim=-1)
     codes = torch.eye(5)[torch.tensor([[0, 3, 0, 3, 0, 3], [0, 3, 0, 3, 0, 4]])]
@@ -74,11 +74,34 @@ def test_prototypes_are_counted_until_dead_ones_can_be_told():
     measure_group(group, z, codes)
     assert group.is_counted and group.num_codes == 24 and group.values["used"] == 3
     assert group.values["position"] > 0.8
-    measure_group(group, z, codes)
-    measure_group(group, z, codes)
-    assert group.num_codes == 48
-    measure_group(group, z, codes)  # anew
-    assert group.num_codes == 12 and group.counts.sum() == 12
+    others = torch.eye(5)[torch.tensor([[1, 2, 1, 2, 1, 2], [1, 2, 1, 2, 1, 2]])]
+    measure_group(group, z, others)  # 24 codes are a period: 4 per prototype
+    assert group.num_codes == 36 and group.values["used"] == 5 and "position" in group.values
+    measure_group(group, z, others)
+    measure_group(group, z, others)  # the first period is forgotten
+    assert group.num_codes == 36 and group.is_counted and group.values["used"] == 2
+    assert group.counts.tolist() == [[0, 18, 0, 0, 0], [0, 0, 18, 0, 0]] and group.values["position"] > 0.8
+
+
+def test_many_prototypes_keep_their_position_sign():
+    """A count from zero would end the sign before it lasts for the patience of the hook."""
+    group, codes = GroupHealth("s1", num_cells=4), torch.eye(64)[torch.arange(64) % 4][None].expand(2, -1, -1)
+    z = F.normalize(torch.randn(2, 64, 8), dim=-1)
+    values = []
+    for _ in range(20):
+        measure_group(group, z, codes)
+        values.append(group.values.get("position", torch.tensor(0)).item())
+    assert values[0] == 0 and min(values[1:]) > 0.9
+
+
+@pytest.mark.parametrize(("num_images", "is_measured"), [(1, False), (3, False), (4, True)])
+def test_few_images_have_no_spread(num_images, is_measured):
+    """One image per process is alike in any run."""
+    group = GroupHealth("s1", num_cells=2)
+    measure_group(group, F.normalize(torch.randn(2, 2 * num_images, 4), dim=-1), None)
+    assert ({"deviation", "rank"} <= group.values.keys()) == is_measured and "alignment" in group.values
+    found = measure_features(torch.randn(num_images, 3, 4, 4), torch.randn(num_images, 8, 2, 2))
+    assert ("image_rank" in found) == is_measured and "contrast" in found
 
 
 def test_values_of_embeddings():

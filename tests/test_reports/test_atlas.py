@@ -1,5 +1,6 @@
 """The atlas shows the prototype of every cell, as the plain network gives it, and the cells where they are."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints import load_pretraining
 from sspyr_mm.pyramid import PyramidSpec
 from sspyr_mm.reports.atlas import ScaleAtlas, cut_cells, measure_atlas
-from sspyr_mm.reports.atlas_files import cut
+from sspyr_mm.reports.atlas_files import cut, write_figure
 
 PYRAMID = PyramidSpec.from_config(
     {
@@ -115,6 +116,21 @@ def test_tile_shows_the_box():
     image[10:20, 30:40] = 250
     assert cut(image, [30, 10, 40, 20], 64).min() == 250
     assert cut(image, [0, 0, 80, 50], 16).max() > 100
+    image[49, 79] = 100
+    assert cut(image, [79.6, 49.7, 79.9, 49.9], 8).min() == 100  # smaller than a pixel
+
+
+def test_figure_shows_images_as_training_decodes_them(tmp_path):
+    """Values of 0 to 40 of 16 bits would be black."""
+    deep = (np.random.default_rng(0).random((50, 50)) * 40).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    box = np.array([[0, 0, 50, 50]])
+    part = ScaleAtlas("s0", 1, 1, box, np.zeros(1, int), np.ones(1), np.ones(1))
+    decoding = {"value_range": (0, 40)}
+    for options, is_dark in ((decoding, False), (None, True)):
+        png, _ = write_figure(tmp_path, [part], [str(tmp_path / "deep.png")], decoding=options, num_cells=1)
+        tile = np.asarray(Image.open(png).convert("L"))
+        assert (np.median(tile[tile < 250]) < 30) == is_dark
 
 
 def test_methods_without_prototypes_are_refused():

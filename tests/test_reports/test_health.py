@@ -66,7 +66,35 @@ def test_health_has_expected_counts_and_ranges(model, dataset):
         assert (values["samples"], values["prototypes"]) == (num_samples, num_prototypes)
         assert 1 <= values["used"] <= num_prototypes and 0 < values["deviation"] <= 1
     assert 0 <= found["s1"].values["position"] <= 1
-    assert found["features"].values["samples"] == 12 and found["features"].values["contrast"] > 0.3
+    assert found["features"].values["samples"] == 24 and found["features"].values["contrast"] > 0.3
+
+
+def test_features_are_those_of_images_from_the_whole_set(model, monkeypatch):
+    """A folder holds similar images next to each other."""
+    transform = PyramidViewTransform(PYRAMID)
+    transform.set_epoch(0, seed=0)
+    read = []
+
+    class Long(Noise):
+        def load_data_list(self):
+            return [{"number": i} for i in range(300)]
+
+        def prepare_data(self, idx):
+            read.append(idx)
+            return super().prepare_data(idx)
+
+    found = by_name(measure_health(model, Long(pipeline=[transform, PackPyramidInputs()]), num_images=300))
+    assert found["features"].values["samples"] == 256  # both views of 128 images
+    assert sorted(read) == list(range(300))
+    assert sum(index < 150 for index in read[:128]) == pytest.approx(64, abs=20)
+
+
+def test_codes_are_computed_once(model, dataset, monkeypatch):
+    calls = []
+    solve = model.head.assigner.assign_many
+    monkeypatch.setattr(model.head.assigner, "assign_many", lambda s: calls.append(len(s)) or solve(s))
+    measure_health(model, dataset, batch_size=5)
+    assert calls == [2, 2]  # two views of each scale
 
 
 def test_collapse_is_detected(model, dataset):

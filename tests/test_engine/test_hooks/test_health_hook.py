@@ -78,7 +78,11 @@ def test_measures_of_a_run_equal_those_of_the_same_step_computed_again(config, t
         assert runner.model.num_cells(name) == num_cells
         for measure, value in expected.items():
             assert step[f"health/{name}/{measure}"] == pytest.approx(value, abs=2e-4), (name, measure)
-        assert step[f"health/{name}/ratio"] == pytest.approx(step.get(f"ce_ratio_{name}", step[f"health/{name}/ratio"]))
+        weight = F.normalize(keep.state[f"head.prototypes.{name}.weight"].double(), dim=1).numpy()
+        scores = z @ weight.T / model.head.temperature
+        log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        crossed = -(codes[name].astype(np.float64) * log_p[[1, 0]]).sum(2).mean() / math.log(weight.shape[0])
+        assert step[f"health/{name}/ratio"] == pytest.approx(crossed, abs=2e-4)
     pixels = model.data_preprocessor(keep.batch, training=True)["inputs"]["s0"].flatten(0, 2).double().numpy()
     assert step["health/features/contrast"] == pytest.approx(pixels.std((2, 3)).mean(), rel=1e-4)
     images = F.normalize(maps.mean((2, 3)), dim=1).double().numpy()
