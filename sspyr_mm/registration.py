@@ -8,6 +8,7 @@ check_versions()
 import sspyr_mm.datasets
 import sspyr_mm.engine
 import sspyr_mm.evaluation
-import sspyr_mm.models  # noqa: F401
+import sspyr_mm.models
+import sspyr_mm.probes  # noqa: F401
 
 register_forks()

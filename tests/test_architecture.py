@@ -30,14 +30,15 @@ ALLOWED = {
     "models": BASE | PARTS | BLOCKS | {"models.selfsup"},
     "datasets": BASE,
     "engine": BASE | MODELS | {"datasets"},
-    "registration": BASE | {"models", "datasets", "engine", "evaluation"},
+    "registration": BASE | {"models", "datasets", "engine", "evaluation", "probes"},
     "checkpoints": BASE | MODELS | {"registration"},
     "evaluation": BASE,
     "reports": BASE | MODELS | {"datasets"},
     "speed": BASE | MODELS | {"datasets", "engine", "registration"},
     "features": BASE | {"models.layers", "datasets"},
+    "probes": BASE | {"models", "models.layers", "datasets", "engine", "evaluation", "features"},
     "benchmarks": BASE
-    | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation", "features"},
+    | {"models.layers", "datasets", "engine", "registration", "checkpoints", "evaluation", "features", "probes"},
     "cli": BASE
     | {
         "models",
@@ -50,6 +51,7 @@ ALLOWED = {
         "benchmarks",
         "speed",
         "features",
+        "probes",
     },
     "__init__": BASE | {"registration"},
     "__main__": BASE | {"cli"},

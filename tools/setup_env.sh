@@ -31,6 +31,7 @@ case $* in
 esac
 unset PYTHONPATH # neither this nor the user's site-packages is part of the environment
 export PYTHONNOUSERSITE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 UV_BUILD_CONSTRAINT=requirements/build.txt
+export UV_COMPILE_BYTECODE=1 # as pip does; with PYTHONDONTWRITEBYTECODE set, as in containers, each process would do it
 trap 'say "interrupted; run the same command again to continue" >&2; exit 130' INT
 
 installed() { (cd "$venv"/lib/python3*/site-packages && ls -d -- *.dist-info mmcv/_ext*) 2>/dev/null || true; }

@@ -40,11 +40,11 @@ def run(args: argparse.Namespace) -> int:
     """Probes each network, prints its result on one line, and returns 0."""
     import torch
 
-    from sspyr_mm.benchmarks.classification import linear_probe
     from sspyr_mm.benchmarks.networks import random_network, read_networks
     from sspyr_mm.datasets.labelled import match_classes, read_labelled
     from sspyr_mm.features import extract_features
     from sspyr_mm.machine import limit_threads, num_cores
+    from sspyr_mm.probes import linear_probe
 
     if args.json:  # before an hour of work, not after it
         check_writable("--json", args.json)

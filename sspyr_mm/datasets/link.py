@@ -88,6 +88,14 @@ def inner_datasets(dataset: Any) -> list[Any]:
     return [part for part in parts if part is not None]
 
 
+def image_decoding(dataset: Any) -> dict[str, Any]:
+    """Returns the options of ``LoadRGBImage`` that pixel values depend on; none without this transform."""
+    for transform in _transforms(dataset):
+        if isinstance(transform, LoadRGBImage):
+            return {"value_range": transform.options.value_range, "background": transform.options.background}
+    return {}
+
+
 def _transforms(dataset: Any) -> Iterator[Any]:
     for inner in inner_datasets(dataset):
         yield from _transforms(inner)

@@ -22,14 +22,13 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # noqa: F401  # registers the transforms
 from sspyr_mm import __version__
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
-from sspyr_mm.models.layers import last_output, pool
+from sspyr_mm.models.layers import last_output, pool, pool_cells
 
 BATCH = 64  # images per forward pass
 SHARD = 512  # images per file of the cache
@@ -90,8 +89,7 @@ class FrozenEncoder(nn.Module):
                 f"Cells need a backbone that returns maps (N, C, H, W), {type(self.backbone).__name__} returns "
                 f"{tuple(maps.shape)}: omit --grid"
             )
-        cells = F.adaptive_avg_pool2d(maps.float(), self.grid).flatten(2).transpose(1, 2)
-        return torch.cat([pool(feats).float(), cells.flatten(1)], dim=1)
+        return torch.cat([pool(feats).float(), pool_cells(maps, self.grid).flatten(1)], dim=1)
 
 
 def centre_crop_pipeline(size: int, decoding: Mapping[str, Any] | None = None) -> list[dict]:

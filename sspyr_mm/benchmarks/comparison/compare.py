@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from sspyr_mm.benchmarks.classification.linear_probe import linear_probe
 from sspyr_mm.benchmarks.comparison.candidates import Candidate
 from sspyr_mm.benchmarks.comparison.resampling import draw_counts, resampled_metric
 from sspyr_mm.datasets.labelled import LabelledImages
 from sspyr_mm.datasets.splits import rank_ids
 from sspyr_mm.features.extraction import cached_features
+from sspyr_mm.probes import linear_probe
 
 NUM_RESAMPLES = 1000
 MIN_TEST_IMAGES = 30

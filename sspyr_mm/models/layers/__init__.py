@@ -5,7 +5,7 @@ from sspyr_mm.models.layers.correlation_learner import CorrelationLearner
 from sspyr_mm.models.layers.grouped_norm import GroupedBatchNorm, average_statistics, rows_per_image
 from sspyr_mm.models.layers.mlp import build_mlp, build_norm
 from sspyr_mm.models.layers.momentum_encoder import MomentumEncoder
-from sspyr_mm.models.layers.pooling import crop_map, last_output, pool, precise
+from sspyr_mm.models.layers.pooling import crop_map, last_output, pool, pool_cells, precise
 from sspyr_mm.models.layers.prototypes import Prototypes
 from sspyr_mm.models.layers.recompute import recompute_stages, recomputed
 
@@ -21,6 +21,7 @@ __all__ = [
     "crop_map",
     "last_output",
     "pool",
+    "pool_cells",
     "precise",
     "recompute_stages",
     "recomputed",

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 
@@ -23,6 +24,11 @@ def pool(feats: Tensor | tuple) -> Tensor:
     if last.ndim == 4:
         return last.mean(dim=(2, 3))
     return last.mean(dim=1) if last.ndim == 3 else last
+
+
+def pool_cells(maps: Tensor, grid: int) -> Tensor:
+    """Averages maps (N, C, H, W) over the cells of a grid, row by row: (N, grid * grid, C) float32."""
+    return F.adaptive_avg_pool2d(maps.float(), grid).flatten(2).transpose(1, 2)
 
 
 def crop_map(feats: Tensor, boxes: Tensor, side: int, *, size: int) -> Tensor:

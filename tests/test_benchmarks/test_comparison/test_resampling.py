@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sspyr_mm.benchmarks.classification import linear_probe
 from sspyr_mm.benchmarks.comparison.compare import Measured, verdict
 from sspyr_mm.benchmarks.comparison.resampling import draw_counts, resampled_metric
 from sspyr_mm.evaluation.metrics import mean_average_precision
+from sspyr_mm.probes import linear_probe
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -27,8 +27,8 @@ class ProbeResult:
 
 
 def linear_probe(
-    train: tuple[Tensor, np.ndarray],
-    test: tuple[Tensor, np.ndarray],
+    train: tuple[Tensor, Tensor | np.ndarray],
+    test: tuple[Tensor, Tensor | np.ndarray],
     *,
     multi_label: bool,
     l2_grid: Sequence[float] = L2_GRID,
@@ -37,19 +37,19 @@ def linear_probe(
     """Fits a logistic regression on standardised features by L-BFGS to convergence, and measures it on test images.
 
     ``train`` and ``test`` are features (N, C) and targets (N, L), 1, 0, or -1 to ignore. ``multi_label`` selects one
-    sigmoid per class instead of one softmax. ``seed`` draws the images that choose a penalty of ``l2_grid``; if they
-    show no class, it is the highest.
+    sigmoid per class instead of one softmax. ``seed`` draws the images that choose a penalty of ``l2_grid``, if it has
+    several; if they show no class, it is the highest.
     """
     features, targets = train[0].double(), torch.as_tensor(train[1]).double()
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(order) // 5], order[len(order) // 5 :]
     by_penalty = {max(l2_grid): 0.0}
-    for l2 in l2_grid if (targets[held] > 0).any() else ():
+    for l2 in l2_grid if len(l2_grid) > 1 and (targets[held] > 0).any() else ():
         scores = _score(_fit(features[kept], targets[kept], l2, multi_label), features[held])
-        by_penalty[l2] = _measure(scores, targets[held], multi_label)
+        by_penalty[l2] = measure_scores(scores, targets[held], multi_label)
     l2 = max(by_penalty, key=by_penalty.__getitem__)
     scores = _score(_fit(features, targets, l2, multi_label), test[0].double())
-    value = _measure(scores, torch.as_tensor(test[1]).double(), multi_label)
+    value = measure_scores(scores, torch.as_tensor(test[1]).double(), multi_label)
     return ProbeResult("mAP" if multi_label else "top-1", value, l2, scores)
 
 
@@ -57,8 +57,8 @@ def _fit(features: Tensor, targets: Tensor, l2: float, multi_label: bool) -> tup
     """Returns mean and standard deviation of the features, and weight (C, L) and bias (L,) of a classifier."""
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     normed = (features - mean) / std
-    weight = torch.zeros(features.shape[1], targets.shape[1], dtype=features.dtype, requires_grad=True)
-    bias = torch.zeros(targets.shape[1], dtype=features.dtype, requires_grad=True)
+    weight = features.new_zeros(features.shape[1], targets.shape[1], requires_grad=True)
+    bias = features.new_zeros(targets.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -82,7 +82,8 @@ def _score(classifier: tuple[Tensor, ...], features: Tensor) -> Tensor:
     return (features - mean) / std @ weight + bias
 
 
-def _measure(scores: Tensor, targets: Tensor, multi_label: bool) -> float:
+def measure_scores(scores: Tensor, targets: Tensor, multi_label: bool) -> float:
+    """Returns mAP, or with one label per image top-1 accuracy, of scores (N, L) and targets (N, L), in percent."""
     if multi_label:
         return mean_average_precision(scores, targets)
     return 100 * float((scores.argmax(1) == targets.argmax(1)).double().mean())

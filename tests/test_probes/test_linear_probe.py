@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
-from sspyr_mm.benchmarks.classification import linear_probe
+from sspyr_mm.probes import linear_probe
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
