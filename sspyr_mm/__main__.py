@@ -23,7 +23,10 @@ COMMANDS = {
         "sspyr_mm.cli.health",
         "report what a pre-training checkpoint has learned, without labels: prototypes, embeddings, features",
     ),
-    "atlas": ("sspyr_mm.cli.atlas", "show what the prototypes of a checkpoint have learned: a figure and a table"),
+    "atlas": (
+        "sspyr_mm.cli.atlas",
+        "show what the prototypes of a checkpoint have learned: a page, a figure and a table",
+    ),
     "embed": ("sspyr_mm.cli.embed", "write the features of images, and of cells in them, for other programs"),
     "search": ("sspyr_mm.cli.search", "find the nearest images, or cells of images, among features of `embed`"),
     "evaluate": (

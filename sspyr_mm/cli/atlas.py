@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the table and the figure, prints a line per scale, and returns 0."""
+    """Writes the table, the figure and the page, prints a line per scale, and returns 0."""
     from pathlib import Path
 
     from sspyr_mm.checkpoints import load_pretraining
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.machine import limit_threads, list_devices
     from sspyr_mm.reports.atlas import measure_atlas
     from sspyr_mm.reports.atlas_files import write_figure, write_table
+    from sspyr_mm.reports.atlas_page import correlations, write_page
 
     require_pyarrow("atlas")
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
@@ -42,8 +43,17 @@ def run(args: argparse.Namespace) -> int:
     table = Path(args.out, "atlas.parquet")
     write_table(table, atlas, paths)
     files = write_figure(args.out, atlas, paths, decoding=decoding, num_prototypes=args.rows, num_cells=args.columns)
+    page = write_page(
+        args.out,
+        atlas,
+        paths,
+        correlations(model),
+        title=Path(args.checkpoint).name,
+        decoding=decoding,
+        num_workers=args.workers,
+    )
     for part in atlas:
         used = int((part.usage() > 0).sum())
         print(f"{part.scale}: {used} of {part.num_prototypes} prototypes used by {len(part.prototype)} cells")
-    print("\n".join(map(str, [table, *files])))
+    print("\n".join(map(str, [table, *files, page])))
     return 0

@@ -1,0 +1,237 @@
+"""Page of an atlas: prototypes with their nearest cells, the images these are from, and links between scales.
+
+It opens from the disk without a server or network. Images are packed in sheets, which the browser loads as they come
+into view.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import Compose
+from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from sspyr_mm.datasets.workers import answer_to_parent_only
+from sspyr_mm.files import printable
+from sspyr_mm.models import SSPRL
+from sspyr_mm.reports.atlas import ScaleAtlas
+from sspyr_mm.reports.atlas_files import cut
+
+_FOLDER = "page"
+_TILE = 64
+"""Side of a cell on the page, in pixels."""
+_ROWS = 32
+"""Prototypes per sheet of cells."""
+_SIDE, _COLUMNS = 192, 8
+"""Longer side of a source image in pixels, and source images per side of their sheet."""
+_LINKS = 6
+"""Finer prototypes that are shown with one of scale 0."""
+_QUALITY = 85
+_ASSETS = Path(__file__).parent / "page"
+
+Box = tuple[float, ...]
+
+
+def correlations(model: SSPRL) -> dict[str, NDArray]:
+    """Returns the weights (K_0, K_s) of the correlation learner of every finer scale that has one."""
+    learners = model.head.correlation.items()
+    return {name: learner.linear.weight.detach().float().cpu().numpy() for name, learner in learners}
+
+
+def write_page(
+    out: str | os.PathLike[str],
+    atlas: Sequence[ScaleAtlas],
+    paths: Sequence[str],
+    weights: Mapping[str, NDArray],
+    *,
+    title: str,
+    decoding: Mapping[str, Any] | None = None,
+    num_cells: int = 12,
+    num_workers: int = 0,
+) -> Path:
+    """Writes ``OUT/index.html`` and ``OUT/page``; replaces those of an earlier call.
+
+    Args:
+        out: Folder.
+        atlas: Scales.
+        paths: Image files.
+        weights: (K_0, K_s) by finer scale, see :func:`correlations`.
+        title: Name of the model.
+        decoding: Options of ``LoadRGBImage`` of the training.
+        num_cells: Cells per prototype.
+        num_workers: Processes that decode.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: If ``OUT/page`` is not of an atlas.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / _FOLDER
+    if target.exists() and not (target / "data.js").exists():
+        raise ValueError(f"{target} exists and is not of an atlas: give another folder")
+    chosen = [_choose(part, num_cells) for part in atlas]
+    wanted = sorted({int(image) for cells in chosen for image in cells[..., 0].ravel() if image >= 0})
+    with tempfile.TemporaryDirectory(dir=out, prefix=f"{_FOLDER}.", suffix=".partial") as temporary:
+        folder = Path(temporary, _FOLDER)
+        folder.mkdir()
+        drawn = _draw(folder, atlas, chosen, paths, wanted, decoding or {}, num_workers)
+        place = {image: number for number, image in enumerate(wanted)}
+        data = {
+            "title": title,
+            "num_images": len(paths),
+            "images": {"names": [printable(paths[image]) for image in wanted], **drawn["images"]},
+            "scales": [_describe(part, cells, place, drawn) for part, cells in zip(atlas, chosen, strict=True)],
+            "links": [
+                {"fine": part.scale, "coarse": atlas[0].scale, "weights": _strongest(weights[part.scale], part.usage())}
+                for part in atlas
+                if part.scale in weights
+            ],
+        }
+        (folder / "data.js").write_text(f"window.ATLAS = {json.dumps(data, separators=(',', ':'))};\n")
+        for asset in ("atlas.css", "atlas.js"):
+            shutil.copyfile(_ASSETS / asset, folder / asset)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(folder, target)
+        shutil.copyfile(_ASSETS / "index.html", Path(temporary, "index.html"))
+        os.replace(Path(temporary, "index.html"), out / "index.html")
+    return out / "index.html"
+
+
+def _choose(part: ScaleAtlas, num_cells: int) -> NDArray:
+    """Returns image and row of the nearest cells of used prototypes, most used first: (used, cells, 2), -1 for none."""
+    usage = part.usage()
+    order = [p for p in np.argsort(-usage, kind="stable") if usage[p]]
+    found = np.full((len(order), num_cells, 2), -1, np.int64)
+    for row, prototype in enumerate(order):
+        cells = part.nearest(int(prototype), num_cells)
+        found[row, : len(cells)] = np.stack([part.image_of(cells), cells], axis=1)
+    return found
+
+
+class _Cuts(Dataset):
+    """Per image, its reduced copy and its cells."""
+
+    def __init__(self, paths: Sequence[str], boxes: Mapping[int, Sequence[Box]], decoding: Mapping[str, Any]) -> None:
+        init_default_scope("mmpretrain")
+        self.paths, self.boxes, self.images = list(paths), boxes, sorted(boxes)
+        self.load = Compose([dict(type="LoadRGBImage", skip_broken=False, **decoding)])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[NDArray, list[NDArray], tuple[int, int]]:
+        number = self.images[index]
+        image = self.load({"img_path": self.paths[number]})["img"]
+        tiles = [cut(image, np.asarray(box), _TILE) for box in self.boxes[number]]
+        height, width = image.shape[:2]
+        scale = _SIDE / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), tiles, (width, height)
+
+
+def _draw(
+    folder: Path,
+    atlas: Sequence[ScaleAtlas],
+    chosen: Sequence[NDArray],
+    paths: Sequence[str],
+    wanted: Sequence[int],
+    decoding: Mapping[str, Any],
+    num_workers: int,
+) -> dict[str, Any]:
+    """Writes all sheets; every image is decoded once. Memory holds a sheet of images; cells are on the disk."""
+    tasks: dict[int, list[tuple[int, int, int]]] = {image: [] for image in wanted}  # scale, row, column
+    for scale, cells in enumerate(chosen):
+        for row, column in np.argwhere(cells[..., 0] >= 0).tolist():
+            tasks[int(cells[row, column, 0])].append((scale, row, column))
+    boxes = {
+        image: [tuple(atlas[s].box[chosen[s][row, column, 1]].tolist()) for s, row, column in tasks[image]]
+        for image in wanted
+    }
+    shapes = [(len(cells) * _TILE, cells.shape[1] * _TILE, 3) for cells in chosen]
+    sheets = [np.memmap(folder / f"{number}.raw", np.uint8, "w+", shape=shape) for number, shape in enumerate(shapes)]
+    loader = DataLoader(
+        _Cuts(paths, boxes, decoding),
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=answer_to_parent_only if num_workers else None,
+    )
+    per_sheet = _COLUMNS**2
+    files: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    originals: dict[int, tuple[int, ...]] = {}
+    page = np.zeros((_COLUMNS * _SIDE, _COLUMNS * _SIDE, 3), np.uint8)
+    for number, (copy, tiles, original) in enumerate(loader):
+        image, place = wanted[number], number % per_sheet
+        for (scale, row, column), tile in zip(tasks[image], tiles, strict=True):
+            sheets[scale][row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE] = np.asarray(tile)
+        y, x = divmod(place, _COLUMNS)
+        height, width = copy.shape[:2]
+        page[y * _SIDE : y * _SIDE + height, x * _SIDE : x * _SIDE + width] = np.asarray(copy)
+        sizes.append((width, height))
+        originals[image] = tuple(map(int, original))
+        if place == per_sheet - 1 or number == len(wanted) - 1:
+            files.append(_save(folder / f"images_{len(files):04}.jpg", page[: (y + 1) * _SIDE]))
+            page[:] = 0
+    cells_of = {part.scale: _save_parts(folder, part.scale, sheet) for part, sheet in zip(atlas, sheets, strict=True)}
+    for number in range(len(sheets)):
+        (folder / f"{number}.raw").unlink()
+    about = {"sheets": files, "side": _SIDE, "columns": _COLUMNS, "per_sheet": per_sheet, "sizes": sizes}
+    return {"images": about, "cells": cells_of, "of": originals}
+
+
+def _save_parts(folder: Path, scale: str, sheet: NDArray) -> list[str]:
+    """Writes the cells of a scale, ``_ROWS`` prototypes per file."""
+    step = _ROWS * _TILE
+    starts = range(0, len(sheet), step)
+    return [_save(folder / f"{scale}_{start // step:04}.jpg", sheet[start : start + step]) for start in starts]
+
+
+def _save(path: Path, pixels: NDArray) -> str:
+    """Writes a sheet, and returns its address on the page."""
+    Image.fromarray(np.asarray(pixels)).save(path, quality=_QUALITY)
+    return f"{_FOLDER}/{path.name}"
+
+
+def _describe(part: ScaleAtlas, cells: NDArray, place: Mapping[int, int], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the page shows of a scale; boxes are shares of the image."""
+    usage = part.usage()
+    prototypes = []
+    for row in cells:
+        rows = row[row[:, 0] >= 0]
+        shown = []
+        for image, cell in rows.tolist():
+            width, height = drawn["of"][image]
+            box = part.box[cell] / [width, height, width, height]
+            numbers = (*box, part.score[cell], part.margin[cell])
+            shown.append([place[image], *(round(float(x), 4) for x in numbers)])
+        prototype = int(part.prototype[rows[0, 1]])
+        prototypes.append({"id": prototype, "count": int(usage[prototype]), "cells": shown})
+    return {
+        "name": part.scale,
+        "num_prototypes": part.num_prototypes,
+        "num_assigned": len(part.prototype),
+        "columns": cells.shape[1],
+        "rows": _ROWS,
+        "sheets": drawn["cells"][part.scale],
+        "prototypes": prototypes,
+    }
+
+
+def _strongest(weights: NDArray, usage: NDArray) -> list[list[tuple[int, float]]]:
+    """Returns the used finer prototypes with the largest weights for each prototype of scale 0, and the weights."""
+    used = np.flatnonzero(usage)
+    order = used[np.argsort(-weights[:, used], axis=1, kind="stable")[:, :_LINKS]]
+    return [[(int(j), round(float(row[j]), 3)) for j in best] for row, best in zip(weights, order, strict=True)]

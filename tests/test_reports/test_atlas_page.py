@@ -1,0 +1,308 @@
+"""The page of an atlas in a real browser, opened from the disk."""
+
+import json
+import re
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sspyr_mm.reports.atlas import ScaleAtlas
+from sspyr_mm.reports.atlas_page import write_page
+
+COLOURS = ((200, 40, 40), (40, 160, 60), (50, 70, 210), (220, 200, 60))
+
+
+@pytest.fixture(scope="module")
+def atlas_of_colours(tmp_path_factory):
+    """Ten images of 80 x 60 pixels, whose four quarters have colours; a prototype of scale s1 is a colour."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 3, (10, 4))
+    colours[4, 1] = 3
+    paths = []
+    for number, quarters in enumerate(colours):
+        image = np.zeros((60, 80, 3), np.uint8)
+        for cell, colour in enumerate(quarters):
+            y, x = divmod(cell, 2)
+            image[30 * y : 30 * y + 30, 40 * x : 40 * x + 40] = COLOURS[colour]
+        paths.append(str(folder / f"{number}, <b>ü.png"))
+        Image.fromarray(image).save(paths[-1])
+    whole = np.tile([0, 0, 80, 60], (10, 1))
+    quarters = np.tile([[0, 0, 40, 30], [40, 0, 80, 30], [0, 30, 40, 60], [40, 30, 80, 60]], (10, 1))
+    score = np.linspace(0.9, 0.5, 40)
+    first = ScaleAtlas("s0", 1, 3, whole, np.arange(10) % 2, score[:10], score[:10] / 10)
+    second = ScaleAtlas("s1", 4, 6, quarters, colours.ravel(), score, score / 10)
+    weights = np.zeros((3, 6), np.float32)
+    weights[0, [1, 3, 5]], weights[1, 2] = (0.5, 0.25, 0.9), 0.75  # no cell has 5
+    return [first, second], paths, {"s1": weights}, colours
+
+
+@pytest.fixture(scope="module")
+def page(atlas_of_colours, tmp_path_factory):
+    atlas, paths, weights, _ = atlas_of_colours
+    return write_page(tmp_path_factory.mktemp("out"), atlas, paths, weights, title="net <i>.pth", num_cells=5)
+
+
+def data_of(page):
+    text = (page.parent / "page/data.js").read_text()
+    return json.loads(re.fullmatch(r"window\.ATLAS = (.*);\n", text, re.DOTALL)[1])
+
+
+def test_sheets_show_the_cells_and_images(page, atlas_of_colours):
+    (_, part), paths, _, colours = atlas_of_colours
+    data = data_of(page)
+    s1 = data["scales"][1]
+    counts = np.bincount(colours.ravel(), minlength=6)
+    assert [(p["id"], p["count"]) for p in s1["prototypes"]] == [
+        (int(p), int(counts[p])) for p in np.argsort(-counts, kind="stable") if counts[p]
+    ]
+    sheet = np.asarray(Image.open(page.parent / s1["sheets"][0])).astype(int)
+    assert sheet.shape == (4 * 64, 5 * 64, 3)
+    for row, prototype in enumerate(s1["prototypes"]):
+        for column, (image, *box, _, _) in enumerate(prototype["cells"]):
+            tile = sheet[row * 64 : row * 64 + 64, column * 64 : column * 64 + 64]
+            assert abs(tile.mean((0, 1)) - COLOURS[prototype["id"]]).max() < 12
+            original = Image.open(data["images"]["names"][image]).convert("RGB")
+            left, top, right, bottom = np.multiply(box, [80, 60, 80, 60])
+            assert original.getpixel(((left + right) // 2, (top + bottom) // 2)) == COLOURS[prototype["id"]]
+        best = part.nearest(prototype["id"], 5)
+        assert [cell[5] for cell in prototype["cells"]] == pytest.approx(part.score[best].tolist(), abs=1e-4)
+    images = data["images"]
+    place = images["names"].index(paths[4])
+    y, x = divmod(place, images["columns"])
+    sheet = Image.open(page.parent / images["sheets"][0])
+    assert images["sizes"][place] == [192, 144]
+    shown = sheet.getpixel((x * 192 + 144, y * 192 + 36))  # second quarter
+    assert abs(np.subtract(shown, COLOURS[3])).max() < 12
+    assert data["links"][0]["weights"][0][:2] == [[1, 0.5], [3, 0.25]]
+
+
+def test_many_prototypes_and_images_have_several_sheets(tmp_path):
+    paths = []
+    for number in range(70):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.new("RGB", (20, 20), (3 * number, 100, 0)).save(paths[-1])
+    whole = np.tile([0, 0, 20, 20], (70, 1))
+    atlas = [ScaleAtlas("s0", 1, 70, whole, np.arange(70), np.ones(70), np.ones(70))]
+    page = write_page(tmp_path / "out", atlas, paths, {}, title="x", num_cells=1, num_workers=2)
+    data = data_of(page)
+    (scale,) = data["scales"]
+    assert len(scale["sheets"]) == 3 and len(data["images"]["sheets"]) == 2
+    for row in (0, 31, 32, 69):
+        sheet = Image.open(page.parent / scale["sheets"][row // 32])
+        assert sheet.getpixel((32, row % 32 * 64 + 32))[0] == pytest.approx(3 * scale["prototypes"][row]["id"], abs=9)
+    last = Image.open(page.parent / data["images"]["sheets"][1])
+    assert last.size == (8 * 192, 192) and last.getpixel((5 * 192 + 96, 96))[0] == pytest.approx(207, abs=9)
+
+
+def test_earlier_page_is_replaced_and_files_of_others_stay(atlas_of_colours, tmp_path):
+    atlas, paths, weights, _ = atlas_of_colours
+    write_page(tmp_path, atlas, paths, weights, title="one")
+    left = tmp_path / "page/old.jpg"
+    left.write_bytes(b"")
+    write_page(tmp_path, atlas[:1], paths, {}, title="two")
+    assert not left.exists() and sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "page"]
+    assert data_of(tmp_path / "index.html")["title"] == "two"
+    (tmp_path / "page/data.js").unlink()
+    with pytest.raises(ValueError, match=r"page exists and is not of an atlas: give another folder"):
+        write_page(tmp_path, atlas, paths, weights, title="three")
+
+
+def test_failure_leaves_the_earlier_page(atlas_of_colours, tmp_path):
+    atlas, paths, weights, _ = atlas_of_colours
+    write_page(tmp_path, atlas, paths, weights, title="one")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        write_page(tmp_path, atlas, [*paths[:9], str(tmp_path / "broken.png")], weights, title="two")
+    assert data_of(tmp_path / "index.html")["title"] == "one"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["broken.png", "index.html", "page"]
+
+
+@pytest.fixture(scope="module")
+def open_browser():
+    """Opens the page in headless Chromium."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("no Chromium: apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    quiet = ("background-networking", "component-update", "sync", "quic", "gpu")
+    for argument in ("--headless=new", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(open_browser, page):
+    """A new window of the page; the test fails if the console has an error at the end."""
+    open_browser.get("about:blank")
+    open_browser.set_window_size(1000, 800)
+    open_browser.get(page.as_uri())
+    open_browser.get_log("browser")
+    yield open_browser
+    assert [line for line in open_browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+def find(browser, css):
+    return browser.find_elements("css selector", css)
+
+
+def colour_at(browser, element, tmp_path):
+    """Mean colour of the middle of an element, from a screenshot."""
+    file = tmp_path / "shot.png"
+    element.screenshot(str(file))
+    image = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    height, width = image.shape[:2]
+    return image[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3].mean((0, 1))
+
+
+def wait_for(condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(None, 20).until(lambda _: condition())
+
+
+def test_prototypes_of_a_scale_are_shown(browser, atlas_of_colours, tmp_path):
+    assert browser.title == "Prototypes of net <i>.pth" == find(browser, "h1")[0].text
+    assert find(browser, "#summary")[0].text == "s0: 2 of 3 prototypes used by 10 cells of 10 images"
+    find(browser, "[role=tab]")[1].click()
+    _, _, _, colours = atlas_of_colours
+    counts = np.bincount(colours.ravel(), minlength=6)
+    order = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
+    assert [card.get_attribute("id") for card in find(browser, "article")] == [f"s1-{p}" for p in order]
+    share = f"{100 * counts[order[0]] / 40:.1f} % of the cells, {counts[order[0]]}"
+    assert share in find(browser, "article h2")[0].text
+    for prototype in (order[0], 3):
+        tiles = find(browser, f"#s1-{prototype} .cells button")
+        assert len(tiles) == min(5, len({image for image, cell in np.argwhere(colours == prototype)}))
+        wait_for(lambda tile=tiles[-1]: "jpg" in tile.value_of_css_property("background-image"))
+        wait_for(lambda t=tiles[-1], p=prototype: abs(colour_at(browser, t, tmp_path) - COLOURS[p]).max() < 15)
+
+
+def test_click_on_a_cell_marks_it_in_its_image(browser, atlas_of_colours, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    _, paths, _, _ = atlas_of_colours
+    find(browser, "[role=tab]")[1].click()
+    find(browser, "#s1-3 .cells button")[0].click()
+    assert find(browser, "dialog[open]") and find(browser, "#source-name")[0].text == paths[4]
+    assert "Prototype 3 of s1: cosine 0.7256, 0.0726 above" in find(browser, "#source-facts")[0].text
+    box, image = find(browser, "#source-box")[0].rect, find(browser, "#source-image")[0].rect
+    assert (image["width"], image["height"]) == (384, 288)
+    place = [box["x"] - image["x"], box["y"] - image["y"], box["width"], box["height"]]
+    assert place == pytest.approx([192, 0, 192, 144], abs=1)
+    wait_for(lambda: abs(colour_at(browser, find(browser, "#source-box")[0], tmp_path) - COLOURS[3]).max() < 15)
+    find(browser, "dialog form button")[0].click()
+    assert not find(browser, "dialog[open]")
+    first = find(browser, "article .cells button")[0]
+    first.click()
+    before = find(browser, "#source-name")[0].text
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert find(browser, "#source-name")[0].text != before
+    browser.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not find(browser, "dialog[open]")
+
+
+def test_links_lead_to_prototypes_of_the_other_scale(browser):
+    links = find(browser, "#s0-0 .links a")
+    assert [link.text for link in links] == ["1 (0.5)", "3 (0.25)", "0 (0)", "2 (0)"]  # 4 and 5 have no cells
+    links[1].click()
+    assert browser.current_url.endswith("#s1-3") and find(browser, "[aria-selected=true]")[0].text == "s1"
+    assert "marked" in find(browser, "#s1-3")[0].get_attribute("class")
+    assert find(browser, "#s1-3 .links")[0].text.startswith("part of s0:")
+    browser.back()
+    assert find(browser, "[role=tab]")  # still the page
+
+
+@pytest.mark.parametrize(("text", "found"), [("2", ["s1-2"]), ("4, <B>Ü", None), ("missing", [])])
+def test_search_finds_numbers_and_file_names(text, found, browser, atlas_of_colours):
+    find(browser, "[role=tab]")[1].click()
+    find(browser, "#find")[0].send_keys(text)
+    shown = [card.get_attribute("id") for card in find(browser, "article")]
+    assert shown == found if found is not None else "s1-3" in shown
+    assert f"{len(shown)} found" in find(browser, "#summary")[0].text
+
+
+def test_order_and_keyboard(browser):
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select
+
+    tab = find(browser, "[role=tab]")[0]
+    tab.send_keys(Keys.ARROW_RIGHT)
+    assert find(browser, "[aria-selected=true]")[0].text == "s1"
+    Select(find(browser, "#order")[0]).select_by_value("id")
+    assert [card.get_attribute("id") for card in find(browser, "article")] == ["s1-0", "s1-1", "s1-2", "s1-3"]
+
+
+def test_phone_width_has_no_horizontal_scrolling(browser):
+    browser.set_window_size(500, 800)  # the least that Chromium allows
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", dict(width=360, height=700, deviceScaleFactor=1, mobile=True)
+    )
+    try:
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_assets_are_packaged():
+    from project import ROOT
+
+    assert {file.name for file in Path(ROOT, "sspyr_mm/reports/page").iterdir()} == {
+        "index.html",
+        "atlas.css",
+        "atlas.js",
+    }
+
+
+@pytest.mark.slow  # a minute; prints the figures of docs/atlas.md
+def test_large_atlas_is_bounded_in_memory(tmp_path, open_browser):
+    """120,000 images, 3,000 prototypes of images and 1,500 of their 9 cells."""
+    files = []
+    rng = np.random.default_rng(0)
+    for number in range(500):
+        pixels = rng.integers(0, 256, (6, 8, 3), np.uint8)
+        files.append(str(tmp_path / f"{number}.jpg"))
+        Image.fromarray(pixels).resize((320, 240)).save(files[-1])
+    paths = files * 240
+    boxes = np.array([[x, y, x + 80, y + 60] for y in (0, 60, 120) for x in (0, 80, 160)], np.float32)
+    scores = rng.random(9 * len(paths), np.float32)
+    atlas = [
+        ScaleAtlas(
+            "s0",
+            1,
+            3000,
+            np.tile(boxes[:1] * 3, (len(paths), 1)),
+            rng.integers(0, 3000, len(paths)),
+            scores[: len(paths)],
+            scores,
+        ),
+        ScaleAtlas("s1", 9, 1500, np.tile(boxes, (len(paths), 1)), rng.integers(0, 1500, len(scores)), scores, scores),
+    ]
+    weights = {"s1": rng.random((3000, 1500), np.float32)}
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    page = write_page(tmp_path / "out", atlas, paths, weights, title="large", num_workers=2)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    size = sum(file.stat().st_size for file in page.parent.rglob("*") if file.is_file()) / 1e6
+    took = time.perf_counter() - start
+    start = time.perf_counter()
+    open_browser.get(page.as_uri())
+    wait_for(lambda: "jpg" in find(open_browser, ".cells button")[0].value_of_css_property("background-image"))
+    loaded = time.perf_counter() - start
+    print(f"{took:.0f} s, {grown:.0f} MiB more memory, {size:.0f} MB on disk; page interactive after {loaded:.1f} s")
+    assert len(find(open_browser, "article")) == 50
+    open_browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    wait_for(lambda: len(find(open_browser, "article")) >= 100)
+    last = data_of(page)["scales"][1]["prototypes"][-1]["id"]
+    open_browser.get(f"{page.as_uri()}#s1-{last}")
+    assert find(open_browser, f"#s1-{last}.marked") and len(find(open_browser, "article")) == 1500
+    assert grown < 1500
