@@ -27,6 +27,7 @@ COMMANDS = {
         "sspyr_mm.cli.atlas",
         "show what the prototypes of a checkpoint have learned: a page, a figure and a table",
     ),
+    "report": ("sspyr_mm.cli.report", "write a page on training runs: curves, health, settings; several are compared"),
     "embed": ("sspyr_mm.cli.embed", "write the features of images, and of cells in them, for other programs"),
     "search": ("sspyr_mm.cli.search", "find the nearest images, or cells of images, among features of `embed`"),
     "evaluate": (

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+HEALTH_FILE = "health.json"
+"""File in the work dir with the last table."""
 _SHOWN = {
     "samples": "{samples:.0f} patches",
     "ratio": "loss {ratio:.3f} of a stuck one",

@@ -1,6 +1,8 @@
 """Measures the health of pre-training and reports what goes wrong, without labels."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from sspyr_mm.engine.hooks.model_access import images_per_iteration, model_of, optim_wrappers
+from sspyr_mm.files import write_json
 from sspyr_mm.health import (
     FEATURES,
+    HEALTH_FILE,
     GroupHealth,
     describe,
     format_table,
@@ -94,7 +98,20 @@ class HealthHook(Hook):
         verdicts = {line: self._verdict(runner, line, values) for line, values in known.items()}
         now = runner.iter + 1
         if now // self.table_interval > (now - self.interval) // self.table_interval:
-            runner.logger.info("\n".join([f"Health at iteration {runner.iter + 1}:", *format_table(known, verdicts)]))
+            self._write_table(runner, known, verdicts)
+
+    def _write_table(
+        self, runner: Runner, measures: Mapping[str, Mapping[str, float]], verdicts: Mapping[str, tuple[str, str]]
+    ) -> None:
+        """Writes the verdicts to the log, and to ``health.json`` in the work dir with what helps."""
+        now, texts = runner.iter + 1, {line: verdict for line, (verdict, _) in verdicts.items()}
+        runner.logger.info("\n".join([f"Health at iteration {now}:", *format_table(measures, texts)]))
+        lines = {
+            line: {"verdict": verdict, "advice": advice, "measures": dict(measures[line])}
+            for line, (verdict, advice) in verdicts.items()
+        }
+        with suppress(OSError):  # a full disk does not end training
+            write_json(Path(runner.work_dir, HEALTH_FILE), {"iteration": now, "lines": lines})
 
     def after_run(self, runner: Runner) -> None:
         """Detaches from the optimizer; also called when training fails."""
@@ -151,24 +168,24 @@ class HealthHook(Hook):
             sizes |= {"queue_steps": queue.length / rows, "epoch_steps": len(runner.train_dataloader)}
         return sizes
 
-    def _verdict(self, runner: Runner, line: str, values: Mapping[str, float]) -> str:
-        """Returns the verdict on a line of the table; warns about a sign that persists."""
+    def _verdict(self, runner: Runner, line: str, values: Mapping[str, float]) -> tuple[str, str]:
+        """Returns the verdict on a line of the table, and what helps; warns about a sign that persists."""
         model: ViewModel = model_of(runner)
         advice: str | None = model.head.stuck_advice(line) if "ratio" in values else None
         finding, now = judge(values, advice), runner.iter + 1
         if finding is None:
             self._since.pop(line, None)
-            return "fine" if now >= self.patience else "early"
+            return "fine" if now >= self.patience else "early", ""
         sign, since = self._since.get(line, (None, 0))
         if sign != finding.sign:
             since = max(0, now - self.interval)
             self._since[line] = (finding.sign, since)
             self._warned.pop(line, None)
         if now - since < self.patience:
-            return f"watch, {finding.sign}" if now >= self.patience else "early"
+            return (f"watch, {finding.sign}", finding.advice) if now >= self.patience else ("early", "")
         if now - self._warned.get(line, since) >= self.patience:
             self._warned[line] = now
             runner.logger.warning(
                 f"Health of {line}: {finding.sign} for {now - since} iterations ({describe(values)}): {finding.advice}."
             )
-        return f"broken, {finding.sign}"
+        return f"broken, {finding.sign}", finding.advice

@@ -1,0 +1,130 @@
+"""The report of real runs: what their logs and health say, and nothing of the texts is executed."""
+
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+from small_runs import train
+
+from sspyr_mm.__main__ import main
+from sspyr_mm.reports.run_report import _add, write_report
+
+HEALTH = {"default_hooks.health": {"type": "HealthHook", "interval": 1, "patience": 2, "table_interval": 5}}
+
+
+class Page(HTMLParser):
+    """Texts of table cells, alternative texts and sources of images, preformatted texts, and links."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.cells, self.images, self.code, self.links, self._open = [], {}, [], [], None
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "img":
+            self.images[attributes["alt"]] = attributes["src"]
+        if tag == "a":
+            self.links.append(attributes["href"])
+        if tag in ("td", "th", "pre"):
+            self._open = tag
+            (self.code if tag == "pre" else self.cells).append("")
+
+    def handle_endtag(self, tag):
+        if tag == self._open:
+            self._open = None
+
+    def handle_data(self, data):
+        if self._open:
+            (self.code if self._open == "pre" else self.cells)[-1] += data
+
+
+@pytest.fixture(scope="module")
+def runs(config, tmp_path_factory):
+    """A run, and one with another learning rate whose codes are uniform."""
+    folder = tmp_path_factory.mktemp("runs")
+    train(config, folder / "one", HEALTH)
+    stuck = {"model.head.assigner.epsilon": 50.0, "model.head.temperature": 10.0}
+    train(config, folder / "two", {**HEALTH, **stuck, "optim_wrapper.optimizer.lr": 0.007})
+    return folder
+
+
+def test_page_shows_curves_health_and_settings(runs, capsys):
+    (runs / "one/atlas").mkdir(exist_ok=True)
+    (runs / "one/atlas/index.html").write_text("")
+    assert main(["report", str(runs / "one")]) == 0
+    assert capsys.readouterr().out.strip() == str(runs / "one/report.html")
+    page = Page(runs / "one/report.html")
+    assert list(page.images)[:2] == ["loss by iteration", "ratio by iteration"]
+    assert {"deviation by iteration", "rank by iteration", "lr by iteration"} <= page.images.keys()
+    for source in page.images.values():
+        kind, _, content = source.partition(",")
+        assert kind == "data:image/svg+xml;base64" and b"<svg" in base64.b64decode(content)
+    (log,) = runs.glob("one/*/vis_data/scalars.json")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    loss = [row["loss"] for row in rows if "loss" in row][-1]
+    header = page.cells.index("run")
+    assert page.cells[header + 1 : header + 3] == ["iterations", "loss"]
+    assert f"{loss:.4g}" in page.cells and "15" in page.cells and "one (atlas)" in page.cells
+    health = json.loads((runs / "one/health.json").read_text())
+    assert health["iteration"] == 15 and set(health["lines"]) == {"s0", "s1", "features", "step"}
+    for name, line in health["lines"].items():
+        assert page.cells[page.cells.index(name) + 1] == line["verdict"]
+    assert page.links == ["atlas/index.html"]
+    assert "Python" in page.cells and any("AdamW" in text for text in page.code)
+
+
+def test_runs_are_compared(runs, tmp_path):
+    write_report([runs / "one", runs / "two"], tmp_path / "both.html")
+    page = Page(tmp_path / "both.html")
+    assert "broken, stuck" in page.cells and "the codes of s0 are uniform" in (tmp_path / "both.html").read_text()
+    (difference, *_) = page.code
+    assert "+" in difference and re.search(r"^\+.*lr=0\.007", difference, re.MULTILINE)
+    drawn = base64.b64decode(page.images["loss by iteration"].partition(",")[2]).decode()
+    assert ">one loss</text>" in drawn and ">two loss</text>" in drawn and "health" not in drawn  # legend
+
+
+def test_resumed_run_replaces_the_iterations_since_its_checkpoint(tmp_path):
+    curves = {}
+    for name, rows in (("a", [(1, 9.0), (2, 8.0), (3, 7.0)]), ("b", [(3, 1.0), (4, 2.0)])):
+        (tmp_path / name).write_text("\n".join(json.dumps({"loss": x, "step": n}) for n, x in rows) + '\n{"lo')
+        _add(curves, tmp_path / name)
+    assert curves == {"loss": {1: 9.0, 2: 8.0, 3: 1.0, 4: 2.0}}
+
+
+def test_texts_of_a_run_are_not_markup(runs, tmp_path):
+    copy = tmp_path / "<b>run"
+    shutil.copytree(runs / "one", copy)
+    (config,) = copy.glob("*/vis_data/config.py")
+    config.write_text("x = '</pre><script>alert(1)</script>'")
+    write_report([copy], tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text()
+    assert "<script" not in text and "<b>" not in text and "&lt;script&gt;alert(1)" in text
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: shutil.rmtree(next(run.glob("*/vis_data"))), "holds no log of training"),
+        (lambda run: (run / "health.json").write_text("[1]"), r"health\.json is damaged \(.*\): remove it"),
+        (lambda run: (run / "health.json").write_text("[" * 100_000), r"health\.json is damaged"),
+        (lambda run: _prepend(next(run.glob("*/vis_data/scalars.json"))), r"scalars\.json, line 1 is damaged"),
+    ],
+)
+def test_damaged_run_is_reported(damage, message, runs, tmp_path, capsys):
+    shutil.copytree(runs / "one", tmp_path / "run")
+    damage(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "out.html")]) == 2
+    assert re.search(message, capsys.readouterr().err) and not (tmp_path / "out.html").exists()
+
+
+def _prepend(log):
+    log.write_text("[]\n" + log.read_text())
+
+
+def test_missing_folder_is_reported(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "is not a folder: give the work dir of a run" in capsys.readouterr().err and not any(tmp_path.iterdir())
