@@ -75,6 +75,7 @@ setup(
     install_requires=read_requirements("runtime"),
     extras_require={
         "compare": read_requirements("compare"),
+        "docs": read_requirements("docs"),
         "features": read_requirements("features"),
         "lint": read_requirements("lint"),
         "mminstall": read_requirements("mminstall"),

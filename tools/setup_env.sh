@@ -81,7 +81,7 @@ if originals and (lacking := {"mmengine", "mmcv", "mmpretrain"} - {name.split("-
 print(*originals)
 PY
 )
-lists=(-rrequirements/{torch,runtime,streaming,compare,features,tests,lint,build}.txt) constraints=(-c "$state/constraints.txt") failed=''
+lists=(-rrequirements/{torch,runtime,streaming,compare,features,tests,docs,lint,build}.txt) constraints=(-c "$state/constraints.txt") failed=''
 [[ -n $originals ]] || lists+=(-rrequirements/mminstall.txt)
 say "installing packages (3 GB on the first download)${originals:+; kept: $originals}"
 touch "$state/installing"

@@ -11,6 +11,7 @@ from project import ROOT
 # Distribution -> module, where the names differ.
 MODULES = {
     "faiss-cpu": "faiss",
+    "mkdocs-material": "mkdocs",
     "onedl-mmcv": "mmcv",
     "onedl-mmdetection": "mmdet",
     "onedl-mmengine": "mmengine",
@@ -67,7 +68,7 @@ def imported(folder):
 
 
 @pytest.mark.parametrize(
-    ("folder", "files"), [("sspyr_mm", PACKAGE), ("tools", PACKAGE), ("tests", (*PACKAGE, "tests", "build"))]
+    ("folder", "files"), [("sspyr_mm", PACKAGE), ("tools", (*PACKAGE, "docs")), ("tests", (*PACKAGE, "tests", "build"))]
 )
 def test_imported_packages_are_declared(folder, files):
     missing = {name: path for name, path in imported(folder).items() if name not in modules(*files) | OPTIONAL}
