@@ -72,6 +72,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     return _LINK.sub(replace, markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Removes the roles of Sphinx that docstrings have."""
+    return re.sub(r":(?:attr|class|data|func|meth|mod):\s*(?=<code|<a)", "", html)
+
+
 def _address(name: str) -> str:
     """Returns the address on the site of a file of the repository."""
     return "index.md" if name == "README.md" else name.removeprefix("docs/")

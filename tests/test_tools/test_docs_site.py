@@ -53,4 +53,5 @@ def test_every_registered_class_is_in_the_reference(site):
         for name in re.findall(r"\.register_module\([^)]*\)\s+class (\w+)", path.read_text())
     }
     assert len(names) > 40 and [name for name in names if f".{name}" not in text] == []
+    assert not re.search(r":(class|func|meth|data|mod|attr):", text)
     assert "max_share" in text and "num_prototypes" in text  # arguments of ProbeHook, fields of ScaleSpec
