@@ -175,6 +175,23 @@ def folder_lock(folder: str | os.PathLike[str], name: str = "lock", *, patience:
                 _unlock(file)
 
 
+@contextmanager
+def output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Creates the output folder of a command, and keeps other commands out of it.
+
+    Raises:
+        ValueError: If another command writes to it.
+    """
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with folder_lock(folder):
+            yield
+    except FolderInUseError as error:
+        raise ValueError(
+            f"Another command ({error}) writes to {folder}: wait for it, stop it, or give another folder"
+        ) from error
+
+
 def _lock(file: IO[str]) -> bool:
     if sys.platform == "win32":
         return True

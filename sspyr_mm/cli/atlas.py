@@ -32,9 +32,10 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.machine import limit_threads, list_devices
     from sspyr_mm.reports.atlas import measure_atlas
     from sspyr_mm.reports.atlas_files import write_figure, write_table
-    from sspyr_mm.reports.atlas_page import correlations, write_page
+    from sspyr_mm.reports.atlas_page import check_folder, correlations, write_page
 
     require_pyarrow("atlas")
+    check_folder(args.out)
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     limit_threads(args.workers)

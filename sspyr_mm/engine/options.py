@@ -20,15 +20,8 @@ from sspyr_mm.engine.config import LOADERS
 
 # Read from the config by Runner, without being arguments of it, and by this package.
 _ALSO_READ = {
-    "activation_checkpointing",
-    "allow_pickle",
-    "compile",
-    "custom_imports",
-    "efficient_conv_bn_eval",
-    "find_unused_parameters",
-    "model_wrapper_cfg",
-    "runner_type",
-    "sync_bn",
+    *("activation_checkpointing", "allow_pickle", "compile", "custom_imports", "efficient_conv_bn_eval"),
+    *("find_unused_parameters", "model_wrapper_cfg", "runner_type", "sync_bn"),
 }
 # Names of settings in other tools -> names here.
 _ALIASES = {
@@ -63,14 +56,11 @@ _DEFAULT_TYPES: dict[str, list[Any]] = {
 }
 # Settings that mmengine reads from a dict besides the arguments of its type, and those of all dicts inside one.
 _READ_BY_RUNNER: dict[str, set[str]] = {
-    "train_cfg": {"by_epoch"},
-    "val_cfg": {"by_epoch"},
-    "test_cfg": {"by_epoch"},
+    **{key: {"by_epoch"} for key in ("train_cfg", "val_cfg", "test_cfg")},
     "optim_wrapper": {"constructor", "optimizer", "paramwise_cfg"},
 }
 _READ_INSIDE: dict[str, set[str]] = {
-    "custom_hooks": {"priority"},
-    "default_hooks": {"priority"},
+    **{key: {"priority"} for key in ("custom_hooks", "default_hooks")},
     "param_scheduler": {"convert_to_iter_based"},
 }
 
@@ -87,7 +77,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
         _Option(cfg, key, value, values).check()
     try:
         for key in [key for key, value in values.items() if value and re.search(r"\.\d+\._delete_$", key)]:
-            _entry(cfg, key.split(".")[:-1]).clear()  # mmengine does not delete entries of lists
+            if not isinstance(entry := _entry(cfg, key.split(".")[:-1]), dict):
+                raise KeyError(f"{key}: {entry!r} is not a dict; only dicts have settings to remove")
+            entry.clear()  # mmengine does not delete entries of lists
             del values[key]
         cfg.merge_from_dict(values)
     except KeyError as error:  # an index beyond the end of a list
@@ -113,15 +105,19 @@ def check_names(cfg: Config) -> None:
 
 
 def _misspelt(name: str, known: set[str]) -> str | None:
-    """Returns the known name that a name is most likely a misspelling of."""
     return next(iter(get_close_matches(name, known - _IN_ANY_TYPE, n=1, cutoff=0.85)), None)
 
 
 def _entry(node: Any, path: Sequence[str]) -> Any:
     for part in path:
-        if isinstance(node, (list, tuple)) and int(part) >= len(node):
-            raise KeyError(f"Index {part} exceeds the length of list {node}")
-        node = node[int(part) if isinstance(node, (list, tuple)) else part]
+        if isinstance(node, (list, tuple)) and part.isdecimal():
+            if int(part) >= len(node):
+                raise KeyError(f"Index {part} exceeds the length of list {node}")
+            node = node[int(part)]
+        elif isinstance(node, (Config, dict)) and part in node:
+            node = node[part]
+        else:
+            raise KeyError(f"{'.'.join(path)}: there is no `{part}`")
     return node
 
 
@@ -177,6 +173,9 @@ class _Option:
         node = _entry(self.cfg, path)
         known, takes_any = self._known_keys([part for part in path if not part.isdecimal()], node)
         if not takes_any and (left := [name for name in node if name not in known]):
+            if (key := f"{parent}.{left[0]}") in self.options:
+                given = _Option(self.cfg, key, self.options[key], self.options)
+                raise given._unread(len(path), known, f"{self.value} has no setting `{left[0]}`")
             raise ValueError(
                 f"--cfg-options {self.key}={self.value}: {self.value} has no setting `{left[0]}`, which the config "
                 f"holds for the earlier type: add {parent}._delete_=True, and the settings of {self.value}"
@@ -257,8 +256,8 @@ def _paths(node: Any, name: str) -> Iterator[str]:
 
 def _top_level(cfg: Config) -> set[str]:
     """Returns the names that the runner or this package reads."""
-    runners = [Runner, *_types(cfg, cfg.get("runner_type"))]
-    return _ALSO_READ.union(*(_arguments(runner)[0] for runner in runners)) - {"cfg"}
+    names = (_arguments(runner)[0] for runner in (Runner, *_types(cfg, cfg.get("runner_type"))))
+    return _ALSO_READ.union(*names) - {"cfg"}
 
 
 def _is_used(cfg: Config, name: str) -> bool:

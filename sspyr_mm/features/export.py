@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from sspyr_mm.features.extraction import FeatureCache, FrozenEncoder, check_read, file_states
-from sspyr_mm.files import FolderInUseError, folder_lock, whole_file, write_json
+from sspyr_mm.files import output_folder, whole_file, write_json
 
 ABOUT = "about.json"
 """File that describes the features of a folder."""
@@ -51,7 +51,7 @@ def write_features(
         out: Output folder.
         size: Side of the centre crop in pixels.
         formats: Names among :data:`FORMATS`.
-        source: Description of the network, for ``OUT/about.json``; the encoder's ``identity`` is added.
+        source: Description of the network, for ``OUT/about.json``: ``checkpoint``, its file, and what else is wanted.
         devices: Devices, one process each.
         num_workers: Processes that decode, per device.
 
@@ -70,8 +70,7 @@ def write_features(
     num_channels = encoder(torch.zeros(1, 3, size, size, dtype=torch.uint8)).shape[1] // rows
     about = {**source, "encoder": encoder.identity, "size": size, "grid": encoder.grid}
     about |= {"num_images": len(paths), "files": file_states(paths).hex()}
-    out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
+    with output_folder(out):
         files = [out / file for name in formats for file in _files(name, encoder.grid)]
         if not (_check_folder(out, about, files) and all(file.exists() for file in files)):
             cache = FeatureCache(
@@ -92,17 +91,6 @@ def write_features(
                 FORMATS[name](out, paths, parts, num_channels, rows - 1)
         _remove_parts(out / _PARTS)
     return files
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    try:
-        with folder_lock(out):
-            yield
-    except FolderInUseError as error:
-        raise ValueError(
-            f"Another command ({error}) writes to {out}: wait for it, stop it, or give another folder"
-        ) from error
 
 
 def _remove_parts(folder: Path) -> None:
@@ -138,7 +126,7 @@ def _check_folder(out: Path, about: Mapping[str, Any], files: Sequence[Path]) ->
             raise ValueError(f"{out} holds {', '.join(there)} of another program: give another folder")
         return False
     earlier = read_about(out)
-    if different := [name for name, value in about.items() if name != "checkpoint" and earlier.get(name) != value]:
+    if different := [name for name in _ABOUT if name != "checkpoint" and earlier[name] != about[name]]:
         raise ValueError(
             f"{out} holds features of {earlier['num_images']} images by {earlier['checkpoint']}, of which "
             f"{', '.join(different)} differ: give another folder, or remove it"

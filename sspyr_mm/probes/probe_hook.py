@@ -51,7 +51,7 @@ class ProbeHook(Hook):
         test_split: Split of ``test``.
         max_images: Number of images of each set, drawn with a fixed seed if there are more.
         size: Side of the centre crop in pixels; None: that of the first group of patches.
-        grid: Side of the grid of cells; 0: no cells. Backbones without maps have none.
+        grid: Side of the grid of cells; 0: no cells. Backbones without maps, or with smaller ones, have none.
         k: Number of neighbours.
         interval: Epochs between measurements.
         max_share: Share of the run's time, 0 to 1: a measurement that would exceed it waits for a later epoch, except
@@ -77,9 +77,11 @@ class ProbeHook(Hook):
         interval: int = 1,
         max_share: float | None = 0.03,
     ) -> None:
-        for name, value, least in (("max_images", max_images, 2), ("k", k, 1), ("interval", interval, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be >= {least}, got {value}")
+        least = {"max_images": 2, "size": 1, "grid": 0, "k": 1, "interval": 1}
+        given = {"max_images": max_images, "size": size, "grid": grid, "k": k, "interval": interval}
+        for name, value in given.items():
+            if not (value is None and name == "size") and (type(value) is not int or value < least[name]):
+                raise ValueError(f"{name} must be an integer >= {least[name]}, got {value!r}")
         if max_share is not None and not 0 < max_share <= 1:
             raise ValueError(f"max_share must be a share above 0 and up to 1, or None, got {max_share}")
         self.sources = ((train, train_split), (test, test_split))
@@ -96,7 +98,7 @@ class ProbeHook(Hook):
         test = match_classes(train, test, ("ProbeHook.train", "ProbeHook.test"))
         self._sets = [self._choose(part, name) for part, name in ((train, "train"), (test, "test"))]
         self._crops = [self._load(runner, part.paths) for part in self._sets]
-        self._measure(runner, f"before epoch {runner.epoch + 1}")
+        self._measure(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Measures, if it is due and within the share of time."""
@@ -107,7 +109,7 @@ class ProbeHook(Hook):
         decision = [due or self.is_last_train_epoch(runner)]
         broadcast_object_list(decision)  # clocks of ranks differ
         if decision[0]:
-            self._measure(runner, f"after epoch {runner.epoch + 1}")
+            self._measure(runner)
 
     def after_run(self, runner: Runner) -> None:
         """Frees the images."""
@@ -122,6 +124,8 @@ class ProbeHook(Hook):
             targets=part.targets[rows],
             image_ids=tuple(part.image_ids[row] for row in rows),
         )
+        if len(rows) < 2:
+            raise ValueError(f"ProbeHook.{name} has a single image: give at least 2")
         if not (chosen.targets > 0).any():
             raise ValueError(
                 f"ProbeHook.{name}: none of {len(rows)} images shows a class; give other images, or a larger max_images"
@@ -154,7 +158,7 @@ class ProbeHook(Hook):
                 # `forward` of a compiled backbone would be compiled again for this size
                 feats = model.backbone.forward(images.contiguous(memory_format=model.memory_format))
                 rows, maps = pool(feats).float()[:, None], last_output(feats)
-                has_cells = self.grid and maps.ndim == 4
+                has_cells = self.grid and maps.ndim == 4 and min(maps.shape[2:]) >= self.grid
                 parts.append(torch.cat([rows, pool_cells(maps, self.grid)], dim=1) if has_cells else rows)
         mine = torch.cat(parts) if parts else None
         shape = [tuple(mine.shape[1:]) if mine is not None else None]
@@ -166,7 +170,7 @@ class ProbeHook(Hook):
         all_reduce(found)
         return found
 
-    def _measure(self, runner: Runner, when: str) -> None:
+    def _measure(self, runner: Runner) -> None:
         """Measures and logs. Collective."""
         start = time.perf_counter()
         features = [
@@ -178,7 +182,7 @@ class ProbeHook(Hook):
             runner.visualizer.add_scalars({f"probe/{name}": value for name, value in found.items()}, step=runner.iter)
             metric = "mAP" if self._sets[0].multi_label else "top-1"
             texts = ", ".join(f"{name.replace('_', ' of ')} {value:.1f}" for name, value in found.items())
-            runner.logger.info(f"Probe {when}: {metric} {texts} ({self._last:.1f} s)")
+            runner.logger.info(f"Probe at iteration {runner.iter}: {metric} {texts} ({self._last:.1f} s)")
         self._spent = self._spent + time.perf_counter() - start
 
     def _classify(self, features: list[Tensor]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from sspyr_mm.datasets.workers import answer_to_parent_only
-from sspyr_mm.files import printable
+from sspyr_mm.files import output_folder, printable
 from sspyr_mm.models import SSPRL
 from sspyr_mm.reports.atlas import ScaleAtlas
 from sspyr_mm.reports.atlas_files import cut
@@ -36,6 +36,7 @@ _SIDE, _COLUMNS = 192, 8
 _LINKS = 6
 """Finer prototypes that are shown with one of scale 0."""
 _QUALITY = 85
+_DATA = "window.ATLAS = "
 _ASSETS = Path(__file__).parent / "page"
 
 Box = tuple[float, ...]
@@ -74,40 +75,63 @@ def write_page(
         The page.
 
     Raises:
-        ValueError: If ``OUT/page`` is not of an atlas.
+        ValueError: If ``OUT`` holds a page of another program, or another command writes to it.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / _FOLDER
-    if target.exists() and not (target / "data.js").exists():
-        raise ValueError(f"{target} exists and is not of an atlas: give another folder")
+    check_folder(out)
+    with output_folder(out):
+        for left in out.glob(f"{_FOLDER}.*.partial"):  # of a killed call
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=out, prefix=f"{_FOLDER}.", suffix=".partial") as temporary:
+            new = Path(temporary, _FOLDER)
+            new.mkdir()
+            _write_folder(new, atlas, paths, weights, title, decoding or {}, num_cells, num_workers)
+            shutil.copyfile(_ASSETS / "index.html", Path(temporary, "index.html"))
+            if (out / _FOLDER).exists():
+                os.replace(out / _FOLDER, Path(temporary, "earlier"))
+            os.replace(new, out / _FOLDER)
+            os.replace(Path(temporary, "index.html"), out / "index.html")
+    return out / "index.html"
+
+
+def check_folder(out: str | os.PathLike[str]) -> None:
+    """Raises ValueError if a folder holds a page of another program."""
+    starts = {"index.html": "page/atlas.js", f"{_FOLDER}/data.js": _DATA}
+    page, index = Path(out, _FOLDER), Path(out, "index.html")
+    for there, name in ((page, f"{_FOLDER}/data.js"), (index, "index.html")):
+        file = Path(out, name)
+        if there.exists() and not (file.is_file() and starts[name] in file.read_text(errors="replace")[:4000]):
+            raise ValueError(f"{there} exists and is not of an atlas: give another folder")
+
+
+def _write_folder(
+    folder: Path,
+    atlas: Sequence[ScaleAtlas],
+    paths: Sequence[str],
+    weights: Mapping[str, NDArray],
+    title: str,
+    decoding: Mapping[str, Any],
+    num_cells: int,
+    num_workers: int,
+) -> None:
     chosen = [_choose(part, num_cells) for part in atlas]
     wanted = sorted({int(image) for cells in chosen for image in cells[..., 0].ravel() if image >= 0})
-    with tempfile.TemporaryDirectory(dir=out, prefix=f"{_FOLDER}.", suffix=".partial") as temporary:
-        folder = Path(temporary, _FOLDER)
-        folder.mkdir()
-        drawn = _draw(folder, atlas, chosen, paths, wanted, decoding or {}, num_workers)
-        place = {image: number for number, image in enumerate(wanted)}
-        data = {
-            "title": title,
-            "num_images": len(paths),
-            "images": {"names": [printable(paths[image]) for image in wanted], **drawn["images"]},
-            "scales": [_describe(part, cells, place, drawn) for part, cells in zip(atlas, chosen, strict=True)],
-            "links": [
-                {"fine": part.scale, "coarse": atlas[0].scale, "weights": _strongest(weights[part.scale], part.usage())}
-                for part in atlas
-                if part.scale in weights
-            ],
-        }
-        (folder / "data.js").write_text(f"window.ATLAS = {json.dumps(data, separators=(',', ':'))};\n")
-        for asset in ("atlas.css", "atlas.js"):
-            shutil.copyfile(_ASSETS / asset, folder / asset)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(folder, target)
-        shutil.copyfile(_ASSETS / "index.html", Path(temporary, "index.html"))
-        os.replace(Path(temporary, "index.html"), out / "index.html")
-    return out / "index.html"
+    drawn = _draw(folder, atlas, chosen, paths, wanted, decoding, num_workers)
+    place = {image: number for number, image in enumerate(wanted)}
+    data = {
+        "title": title,
+        "num_images": len(paths),
+        "images": {"names": [printable(paths[image]) for image in wanted], **drawn["images"]},
+        "scales": [_describe(part, cells, place, drawn) for part, cells in zip(atlas, chosen, strict=True)],
+        "links": [
+            {"fine": part.scale, "coarse": atlas[0].scale, "weights": _strongest(weights[part.scale], part.usage())}
+            for part in atlas
+            if part.scale in weights
+        ],
+    }
+    (folder / "data.js").write_text(f"{_DATA}{json.dumps(data, separators=(',', ':'))};\n")
+    for asset in ("atlas.css", "atlas.js"):
+        shutil.copyfile(_ASSETS / asset, folder / asset)
 
 
 def _choose(part: ScaleAtlas, num_cells: int) -> NDArray:

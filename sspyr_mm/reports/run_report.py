@@ -101,7 +101,7 @@ def _text(path: Path) -> str:
 
 
 def _add(curves: dict[str, Curve], log: Path) -> None:
-    """Adds the values of a log, in place of earlier ones from its first iteration on."""
+    """Adds the values of a log, in place of earlier ones after its first iteration."""
     lines = _text(log).splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
@@ -114,7 +114,7 @@ def _add(curves: dict[str, Curve], log: Path) -> None:
             raise ValueError(f"{log}, line {number} is damaged ({error}): remove the line") from error
     first = min((step for step, _ in rows), default=0)
     for curve in curves.values():
-        for step in [step for step in curve if step >= first]:
+        for step in [step for step in curve if step > first]:
             del curve[step]
     for step, row in rows:
         for name, value in row.items():

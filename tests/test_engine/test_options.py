@@ -213,6 +213,25 @@ def test_dict_as_one_value_is_rejected(cfg, key, value):
     assert cfg.to_dict() == before
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.pyramid.s0.area.0._delete_", r"area\.0\._delete_: 0\.\d+ is not a dict"),
+        ("custom_hooks.0._delete_", r"custom_hooks\.0: there is no `custom_hooks`"),
+        ("param_scheduler.0.type.0._delete_", r"param_scheduler\.0\.type\.0: there is no `0`"),
+    ],
+)
+def test_only_dicts_of_lists_are_removed(cfg, key, message):
+    with pytest.raises(ValueError, match=message):
+        merge_options(cfg, {key: True})
+
+
+def test_misspelt_setting_of_a_new_hook_is_named(cfg):
+    given = {"default_hooks.probe.type": "ProbeHook", "default_hooks.probe.train": "A", "default_hooks.probe.test": "B"}
+    with pytest.raises(ValueError, match=r"max_image=5: ProbeHook has no setting `max_image`; use .*\.max_images=5"):
+        merge_options(cfg, {**given, "default_hooks.probe.max_image": 5})
+
+
 @pytest.mark.parametrize("value", ["{}.pth", "step_{}.pth", "{:03}.pth"])
 def test_template_is_not_a_dict(cfg, value):
     merge_options(cfg, {"default_hooks.checkpoint.filename_tmpl": value})

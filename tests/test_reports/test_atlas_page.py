@@ -1,6 +1,7 @@
 """The page of an atlas in a real browser, opened from the disk."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -107,11 +108,39 @@ def test_earlier_page_is_replaced_and_files_of_others_stay(atlas_of_colours, tmp
     left = tmp_path / "page/old.jpg"
     left.write_bytes(b"")
     write_page(tmp_path, atlas[:1], paths, {}, title="two")
-    assert not left.exists() and sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "page"]
+    assert not left.exists() and sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "lock", "page"]
     assert data_of(tmp_path / "index.html")["title"] == "two"
-    (tmp_path / "page/data.js").unlink()
-    with pytest.raises(ValueError, match=r"page exists and is not of an atlas: give another folder"):
+
+
+@pytest.mark.parametrize("name", ["index.html", "page/data.js", "page/thesis.tex"])
+def test_page_of_another_program_stays(name, atlas_of_colours, tmp_path):
+    atlas, paths, weights, _ = atlas_of_colours
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=r"exists and is not of an atlas: give another folder"):
         write_page(tmp_path, atlas, paths, weights, title="three")
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_interrupted_page_is_replaced(atlas_of_colours, tmp_path, monkeypatch):
+    atlas, paths, weights, _ = atlas_of_colours
+    write_page(tmp_path, atlas, paths, weights, title="one")
+    left = tmp_path / "page.abc.partial"  # of a killed call
+    left.mkdir()
+    replace = os.replace
+
+    def interrupted(source, target):
+        replace(source, target)
+        if Path(target).name == "earlier":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_page(tmp_path, atlas, paths, weights, title="two")
+    monkeypatch.undo()
+    write_page(tmp_path, atlas, paths, weights, title="three")
+    assert data_of(tmp_path / "index.html")["title"] == "three"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "lock", "page"]
 
 
 def test_failure_leaves_the_earlier_page(atlas_of_colours, tmp_path):
@@ -121,7 +150,7 @@ def test_failure_leaves_the_earlier_page(atlas_of_colours, tmp_path):
     with pytest.raises(ValueError, match=r"broken\.png"):
         write_page(tmp_path, atlas, [*paths[:9], str(tmp_path / "broken.png")], weights, title="two")
     assert data_of(tmp_path / "index.html")["title"] == "one"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["broken.png", "index.html", "page"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["broken.png", "index.html", "lock", "page"]
 
 
 @pytest.fixture(scope="module")
@@ -220,8 +249,9 @@ def test_links_lead_to_prototypes_of_the_other_scale(browser):
     assert browser.current_url.endswith("#s1-3") and find(browser, "[aria-selected=true]")[0].text == "s1"
     assert "marked" in find(browser, "#s1-3")[0].get_attribute("class")
     assert find(browser, "#s1-3 .links")[0].text.startswith("part of s0:")
-    browser.back()
-    assert find(browser, "[role=tab]")  # still the page
+    find(browser, "[role=tab]")[0].click()
+    find(browser, "#s0-0 .links a")[1].click()  # the address is the same
+    assert find(browser, "[aria-selected=true]")[0].text == "s1" and find(browser, "#s1-3.marked")
 
 
 @pytest.mark.parametrize(("text", "found"), [("2", ["s1-2"]), ("4, <B>Ü", None), ("missing", [])])

@@ -49,8 +49,8 @@ function showSource(scale, prototype, column) {
   find("source-box").style.cssText = `left: ${100 * left}%; top: ${100 * top}%;
     width: ${100 * (right - left)}%; height: ${100 * (bottom - top)}%`;
   find("source-name").textContent = names[image];
-  find("source-facts").textContent =
-    `Prototype ${prototype.id} of ${scale.name}: cosine ${score}, ${margin} above that of the second nearest`;
+  const lead = scale.num_prototypes > 1 ? `, ${margin} above that of the second nearest` : "";
+  find("source-facts").textContent = `Prototype ${prototype.id} of ${scale.name}: cosine ${score}${lead}`;
   const dialog = find("source");
   dialog.onkeydown = (event) => {
     const next = column + { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -73,10 +73,13 @@ function makeLinks(scale, prototype) {
     const other = atlas.scales.find(({ name }) => name === (toFine ? fine : coarse));
     const pairs = (toFine ? weights : reverse)[prototype.id] ?? [];
     const line = make("div", { className: "links" }, toFine ? `composed of ${fine}:` : `part of ${coarse}:`);
-    for (const [id, weight] of [...pairs].sort((a, b) => b[1] - a[1]).slice(0, 12)) {
-      const row = other.prototypes.findIndex((one) => one.id === id);
-      if (row < 0) continue; // not used by any cell
+    const used = pairs.map(([id, weight]) => [id, weight, other.prototypes.findIndex((one) => one.id === id)]);
+    const shown = used.filter(([, , row]) => row >= 0).sort((a, b) => b[1] - a[1]);
+    for (const [id, weight, row] of shown.slice(0, 12)) {
       const link = make("a", { href: `#${other.name}-${id}` }, makeTile("span", other, row, 0), `${id} (${weight})`);
+      link.onclick = () => {
+        if (location.hash === link.hash) follow(); // otherwise the address changes
+      };
       line.append(link);
     }
     if (line.childElementCount) found.push(line);

@@ -74,8 +74,8 @@ def test_probes_equal_those_of_the_checkpoint(config, labelled, tmp_path, log):
     assert found[10] == pytest.approx(expected, abs=0.01)
     assert len({round(value, 2) for value in expected.values()}) == 4 and found[0] != found[10]
     lines = [message for _, message in log if message.startswith("Probe ")]
-    assert re.match(r"Probe before epoch 1: mAP knn \d+\.\d, linear \d+\.\d, knn of cells \d+", lines[0]), lines
-    assert [line.split(":")[0] for line in lines[1:]] == [f"Probe after epoch {n}" for n in (1, 2, 3)]
+    assert re.match(r"Probe at iteration 0: mAP knn \d+\.\d, linear \d+\.\d, knn of cells \d+", lines[0]), lines
+    assert [line.split(":")[0] for line in lines[1:]] == [f"Probe at iteration {n}" for n in (5, 10, 15)]
 
 
 def test_training_is_unchanged(config, labelled, tmp_path):
@@ -109,7 +109,10 @@ def test_sets_are_limited_to_random_images(config, labelled, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(max_images=1), "max_images must be >= 2, got 1"),
+        (dict(max_images=1), "max_images must be an integer >= 2, got 1"),
+        (dict(grid=-1), "grid must be an integer >= 0, got -1"),
+        (dict(size=0), "size must be an integer >= 1, got 0"),
+        (dict(k=2.5), "k must be an integer >= 1, got 2.5"),
         (dict(max_share=0), "max_share must be a share above 0 and up to 1, or None, got 0"),
         (dict(test="missing.csv"), "No labelled set at missing.csv"),
     ],
@@ -123,3 +126,15 @@ def test_images_without_a_class_are_reported(config, labelled, tmp_path):
     (tmp_path / "empty.csv").write_text(f"file,red\n{labelled}/test_0.png,0\n{labelled}/test_1.png,0\n")
     with pytest.raises(ValueError, match=r"ProbeHook\.test: none of 2 images shows a class"):
         train(config, tmp_path / "run", options(labelled, test=str(tmp_path / "empty.csv")))
+
+
+def test_single_training_image_is_reported(config, labelled, tmp_path):
+    (tmp_path / "one.csv").write_text(f"file,red,green,blue\n{labelled}/train_0.png,1,0,0\n")
+    with pytest.raises(ValueError, match=r"ProbeHook\.train has a single image"):
+        train(config, tmp_path / "run", options(labelled, train=str(tmp_path / "one.csv")))
+
+
+def test_map_smaller_than_the_grid_has_no_cells(config, labelled, tmp_path):
+    """All its cells would be the image."""
+    train(config, tmp_path, options(labelled, size=32, grid=2))
+    assert measures(tmp_path)[15].keys() == {"knn", "linear"}

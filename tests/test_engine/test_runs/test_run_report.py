@@ -89,11 +89,11 @@ def test_runs_are_compared(runs, tmp_path):
 
 def test_resumed_run_replaces_the_iterations_since_its_checkpoint(tmp_path):
     curves = {}
-    for name, rows in (("a", [(1, 9.0), (2, 8.0), (3, 7.0)]), ("b", [(3, 1.0), (4, 2.0)])):
+    for name, rows in (("a", [(1, 9.0), (2, 8.0), (3, 7.0), (4, 6.0)]), ("b", [(3, 1.0), (4, 2.0)])):
         lines = [json.dumps({"loss": x, name: x, "step": n}) for n, x in rows]
         (tmp_path / name).write_text("\n".join(lines) + '\n{"lo')
         _add(curves, tmp_path / name)
-    assert curves == {"loss": {1: 9.0, 2: 8.0, 3: 1.0, 4: 2.0}, "a": {1: 9.0, 2: 8.0}, "b": {3: 1.0, 4: 2.0}}
+    assert curves == {"loss": {1: 9.0, 2: 8.0, 3: 1.0, 4: 2.0}, "a": {1: 9.0, 2: 8.0, 3: 7.0}, "b": {3: 1.0, 4: 2.0}}
 
 
 def test_texts_of_a_run_are_not_markup(runs, tmp_path):
