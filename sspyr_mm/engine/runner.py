@@ -139,6 +139,19 @@ class TrainingRunner(Runner):
         with whole_file(os.path.join(out_dir, filename)) as partial:
             super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Calls the hooks of a stage; a checkpoint to be saved loses the functions in the state of its schedulers.
+
+        ``OneCycleLR`` has one, which its constructor sets: the file would need arbitrary pickle to be read.
+        """
+        if fn_name == "before_save_checkpoint":
+            found = kwargs["checkpoint"].get("param_schedulers", [])
+            for states in found.values() if isinstance(found, dict) else [found]:
+                for state in states:
+                    for name in [name for name, value in state.items() if callable(value)]:
+                        del state[name]
+        super().call_hook(fn_name, **kwargs)
+
     @property
     def _allow_pickle(self) -> bool:
         return bool(self.cfg.get("allow_pickle"))

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -121,22 +122,23 @@ def test_a_killed_rank_is_restarted_and_equals_an_uninterrupted_run(config, work
     assert not [name for name in one if not torch.equal(one[name], two[name])]
 
 
-def test_temporary_files_of_a_killed_run_are_removed_by_the_next(config, work, tmp_path):
-    (tmp_path / "t").mkdir()
+def test_temporary_files_of_a_killed_run_are_removed_by_the_next(config, work):
+    temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: sockets in it have a path of at most 107 bytes
     options = ["--cfg-options", "train_dataloader.num_workers=2", "train_dataloader.persistent_workers=True"]
-    first = start(config, work, *options, ENDLESS, TMPDIR=str(tmp_path / "t"))
+    first = start(config, work, *options, ENDLESS, TMPDIR=str(temporary))
     wait_for_epoch(first, 2)
     workers = children(first.pid)
     first.kill()
     first.wait()
-    assert list((tmp_path / "t").iterdir())
+    assert list(temporary.iterdir())
     wait_until(lambda: not any(map(is_there, workers)), "workers outlive their process")
     first.log.unlink()
-    second = start(config, work, "--resume", *options, ENDLESS, TMPDIR=str(tmp_path / "t"))
+    second = start(config, work, "--resume", *options, ENDLESS, TMPDIR=str(temporary))
     wait_until(lambda: "Epoch(train)" in second.log.read_text(), "no iteration")
     second.send_signal(signal.SIGTERM)
     assert second.wait(PATIENCE) == 130
-    assert not list((tmp_path / "t").iterdir())
+    assert not list(temporary.iterdir())
+    temporary.rmdir()
 
 
 def test_a_stopped_rank_is_named_and_ends_the_run(config, work):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from layouts import Call
 from mmengine.runner.checkpoint import _load_checkpoint
-from small_runs import train
+from small_runs import assert_equal, state, train
 
 from sspyr_mm.tensor_files import read_checkpoint, safe_loading
 
@@ -66,3 +66,24 @@ def test_former_config_text_is_not_executed(config, tmp_path, uninterrupted):
     with safe_loading():
         train(config, tmp_path, {"resume": True, "load_from": str(tmp_path / "x.pth")})
     assert not (tmp_path / "ran").exists()
+
+
+SCHEDULERS = {
+    "OneCycleLR": dict(eta_max=0.01, total_steps=15),
+    "CosineRestartLR": dict(periods=[4, 11], restart_weights=[1, 0.5], eta_min=1e-4),
+    "PolyLR": dict(power=0.9),
+    "ReduceOnPlateauLR": dict(monitor="loss", patience=1, by_epoch=True),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+def test_run_with_a_scheduler_of_mmengine_is_resumed(kind, config, tmp_path):
+    """The state of OneCycleLR holds a function, which is not saved."""
+    options = {"param_scheduler": [{"type": kind, "by_epoch": False, **SCHEDULERS[kind]}]}
+    whole = train(config, tmp_path / "whole", options)
+    path = str(tmp_path / "whole/epoch_1.pth")
+    assert read_checkpoint(path)["param_schedulers"]
+    resumed = train(config, tmp_path / "resumed", {**options, "resume": True, "load_from": path})
+    assert_equal(state(whole), state(resumed))
+    rates = [run.optim_wrapper.get_lr()["lr"] for run in (whole, resumed)]
+    assert rates[0] == rates[1]
