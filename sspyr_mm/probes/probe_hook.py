@@ -197,10 +197,11 @@ class ProbeHook(Hook):
                 continue
             labels = targets.repeat_interleave(cells, dim=0)
             keys, queries = first.flatten(0, 1), second.flatten(0, 1)
-            scores = {"knn": knn_scores(keys, labels, queries, k=self.k)}
+            near = knn_scores(keys, labels, queries, k=self.k)
             with torch.enable_grad():
                 pair = (keys, labels), (queries, expected.repeat_interleave(cells, dim=0))
-                scores["linear"] = linear_probe(*pair, multi_label=multi_label, l2_grid=(_L2,)).scores
+                fitted = linear_probe(*pair, multi_label=multi_label, l2_grid=(_L2,)).scores
+            scores = dict(knn=near, linear=fitted)
             for name, each in scores.items():
                 best = each.unflatten(0, (-1, cells)).amax(1)
                 found[name + suffix] = measure_scores(best, expected, multi_label)

@@ -31,7 +31,7 @@ def measure(rank, world_size, folder):
         epoch=0,
         iter=0,
     )
-    ProbeHook(f"{folder}/train", f"{folder}/test", size=32).before_train(runner)
+    ProbeHook(f"{folder}/train", f"{folder}/test", size=64).before_train(runner)
     return found
 
 
