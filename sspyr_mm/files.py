@@ -9,7 +9,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -57,6 +57,15 @@ def shortened(names: Iterable[object], limit: int = 5) -> str:
     texts = [str(name) for name in names]
     rest = f" and {len(texts) - limit} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + rest
+
+
+def short_names(paths: Sequence[str], *, num_folders: int = 0) -> list[str]:
+    """Returns file names with ``num_folders`` parent folders, or as many more as are needed to distinguish them."""
+    parts = [tuple(os.path.abspath(path).split(os.sep)) for path in paths]
+    depth = 1 + num_folders
+    while len({part[-depth:] for part in parts}) < len(set(parts)):
+        depth += 1
+    return ["/".join(part[-depth:]) for part in parts]
 
 
 def partial_path(target: Path) -> Path:

@@ -1,7 +1,6 @@
 """Networks to evaluate: checkpoints of any known format, and their architecture with random weights."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from sspyr_mm.checkpoints import BackboneCheckpoint, Selection, build_backbone, 
 from sspyr_mm.checkpoints.formats.backbones import build_network, code_digests, custom_modules
 from sspyr_mm.checkpoints.pretraining import quiet_initialisation
 from sspyr_mm.features.extraction import FrozenEncoder
+from sspyr_mm.files import short_names
 from sspyr_mm.tensor_files import safe_loading
 
 
@@ -105,12 +105,3 @@ def random_network(like: BackboneCheckpoint) -> Network:
         like, source="random", state_dict=state, sha256=digest.hexdigest(), key=None, prefix="", notes=()
     )
     return Network("random", checkpoint, None)
-
-
-def short_names(paths: Sequence[str], *, num_folders: int = 0) -> list[str]:
-    """Returns file names with ``num_folders`` parent folders, or as many more as are needed to distinguish them."""
-    parts = [tuple(os.path.abspath(path).split(os.sep)) for path in paths]
-    depth = 1 + num_folders
-    while len({part[-depth:] for part in parts}) < len(set(parts)):
-        depth += 1
-    return ["/".join(part[-depth:]) for part in parts]

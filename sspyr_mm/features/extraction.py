@@ -138,7 +138,7 @@ def _iterate_features(
         CentreCrops(paths, size, encoder.decoding),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=num_workers,
-        worker_init_fn=answer_to_parent_only if num_workers else None,
+        worker_init_fn=answer_to_parent_only,
     )
     encoder = encoder.to(device)
     for images in loader:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -116,14 +115,8 @@ class ProbeHook(Hook):
         self._sets, self._crops = [], []
 
     def _choose(self, part: LabelledImages, name: str) -> LabelledImages:
-        rows = np.random.default_rng(0).permutation(len(part.paths))[: self.max_images]
-        rows.sort()
-        chosen = replace(
-            part,
-            paths=[part.paths[row] for row in rows],
-            targets=part.targets[rows],
-            image_ids=tuple(part.image_ids[row] for row in rows),
-        )
+        rows = sorted(np.random.default_rng(0).permutation(len(part.paths))[: self.max_images].tolist())
+        chosen = part.with_rows(rows)
         if len(rows) < 2:
             raise ValueError(f"ProbeHook.{name} has a single image: give at least 2")
         if not (chosen.targets > 0).any():
@@ -142,7 +135,7 @@ class ProbeHook(Hook):
             mine,
             batch_size=BATCH,
             num_workers=loader.num_workers,
-            worker_init_fn=answer_to_parent_only if loader.num_workers else None,
+            worker_init_fn=answer_to_parent_only,
             generator=torch.Generator(),  # the global one is training's
         )
         return torch.cat([*batches, torch.empty(0, 3, size, size, dtype=torch.uint8)])
@@ -183,7 +176,7 @@ class ProbeHook(Hook):
             metric = "mAP" if self._sets[0].multi_label else "top-1"
             texts = ", ".join(f"{name.replace('_', ' of ')} {value:.1f}" for name, value in found.items())
             runner.logger.info(f"Probe at iteration {runner.iter}: {metric} {texts} ({self._last:.1f} s)")
-        self._spent = self._spent + time.perf_counter() - start
+        self._spent += time.perf_counter() - start
 
     def _classify(self, features: list[Tensor]) -> dict[str, float]:
         """Returns the measures in percent."""

@@ -126,7 +126,7 @@ def measure_atlas(
         _Cells(paths, scales, decoding or {}),
         batch_size=batch_size,
         num_workers=num_workers,
-        worker_init_fn=answer_to_parent_only if num_workers else None,
+        worker_init_fn=answer_to_parent_only,
     )
     found: dict[str, list[tuple[NDArray, ...]]] = {scale.name: [] for scale in scales}
     for batch in loader:

@@ -96,11 +96,9 @@ def write_page(
 
 def check_folder(out: str | os.PathLike[str]) -> None:
     """Raises ValueError if a folder holds a page of another program."""
-    starts = {"index.html": "page/atlas.js", f"{_FOLDER}/data.js": _DATA}
     page, index = Path(out, _FOLDER), Path(out, "index.html")
-    for there, name in ((page, f"{_FOLDER}/data.js"), (index, "index.html")):
-        file = Path(out, name)
-        if there.exists() and not (file.is_file() and starts[name] in file.read_text(errors="replace")[:4000]):
+    for there, file, mark in ((page, page / "data.js", _DATA), (index, index, "page/atlas.js")):
+        if there.exists() and not (file.is_file() and mark in file.read_text(errors="replace")[:4000]):
             raise ValueError(f"{there} exists and is not of an atlas: give another folder")
 
 
@@ -190,7 +188,7 @@ def _draw(
         _Cuts(paths, boxes, decoding),
         batch_size=None,
         num_workers=num_workers,
-        worker_init_fn=answer_to_parent_only if num_workers else None,
+        worker_init_fn=answer_to_parent_only,
     )
     per_sheet = _COLUMNS**2
     files: list[str] = []

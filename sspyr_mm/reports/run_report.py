@@ -14,7 +14,7 @@ from typing import Any
 
 import jinja2
 
-from sspyr_mm.files import read_regular, write_text
+from sspyr_mm.files import read_regular, short_names, write_text
 from sspyr_mm.health import HEALTH_FILE, describe
 
 _SKIPPED = {"epoch", "iter", "step", "time", "data_time", "eta", "memory"}
@@ -53,7 +53,7 @@ def write_report(work_dirs: Sequence[str | os.PathLike[str]], out: str | os.Path
         ValueError: If a folder holds no log of training, or a damaged one.
     """
     folders = [Path(folder) for folder in work_dirs]
-    names = _names(folders)
+    names = short_names([str(folder) for folder in folders])
     runs = [_read(folder, name, Path(out)) for folder, name in zip(folders, names, strict=True)]
     columns = list(dict.fromkeys(fact for run in runs for fact in run.facts))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"), autoescape=True)
@@ -65,15 +65,6 @@ def write_report(work_dirs: Sequence[str | os.PathLike[str]], out: str | os.Path
         differences=[_difference(runs[0], run) for run in runs[1:]],
     )
     write_text(out, page)
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """Returns the shortest ends of the paths that differ."""
-    parts = [folder.absolute().parts for folder in folders]
-    depth = 1
-    while len({part[-depth:] for part in parts}) < len(set(parts)):
-        depth += 1
-    return ["/".join(part[-depth:]) for part in parts]
 
 
 def _read(folder: Path, name: str, out: Path) -> _Run:

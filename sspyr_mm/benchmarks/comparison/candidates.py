@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sspyr_mm.benchmarks.networks import Network, random_network, read_networks, short_names
+from sspyr_mm.benchmarks.networks import Network, random_network, read_networks
 from sspyr_mm.benchmarks.results.result import fingerprint
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights
 from sspyr_mm.datasets.names import repeated
 from sspyr_mm.features.extraction import FrozenEncoder
-from sspyr_mm.files import shortened
+from sspyr_mm.files import short_names, shortened
 from sspyr_mm.tensor_files import read_checkpoint
 
 TIMM = "timm:"

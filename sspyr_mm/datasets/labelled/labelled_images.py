@@ -70,7 +70,10 @@ class LabelledImages:
                 "tools/dataset_converters/make_coco_splits.py JSON --any-images --name NAME --out DIR and set "
                 "train_dataloader.dataset.image_ids"
             )
-        rows = [row for row, image_id in enumerate(self.image_ids) if image_id in wanted]
+        return self.with_rows([row for row, image_id in enumerate(self.image_ids) if image_id in wanted])
+
+    def with_rows(self, rows: Sequence[int]) -> "LabelledImages":
+        """Returns the images of some rows."""
         return replace(
             self,
             paths=[self.paths[row] for row in rows],
