@@ -6,6 +6,7 @@ from sspyr_mm.cli.arguments import (
     add_checkpoint_options,
     add_custom_import,
     add_images_and_out,
+    non_negative_int,
     positive_int,
     reading_options,
 )
@@ -17,6 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_images_and_out(parser)
     parser.add_argument("--rows", type=positive_int, default=8, help="prototypes of the figure (default: %(default)s)")
     parser.add_argument("--columns", type=positive_int, default=8, help="cells of each (default: %(default)s)")
+    parser.add_argument(
+        "--points",
+        type=non_negative_int,
+        default=10_000,
+        help="cells on the map of a scale, at most; 0 for no map (default: %(default)s)",
+    )
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
@@ -32,27 +39,24 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.machine import limit_threads, list_devices
     from sspyr_mm.reports.atlas import measure_atlas
     from sspyr_mm.reports.atlas_files import write_figure, write_table
+    from sspyr_mm.reports.atlas_map import compute_map, require_umap
     from sspyr_mm.reports.atlas_page import check_folder, correlations, write_page
 
     require_pyarrow("atlas")
+    if args.points:
+        require_umap("the map of an atlas", "--points 0")
     check_folder(args.out)
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     limit_threads(args.workers)
-    decoding = training_decoding(cfg, where=args.checkpoint)
-    atlas = measure_atlas(model, paths, decoding=decoding, device=list_devices()[0], num_workers=args.workers)
+    read = {"decoding": training_decoding(cfg, where=args.checkpoint), "num_workers": args.workers}
+    atlas = measure_atlas(model, paths, num_mapped=args.points, device=list_devices()[0], **read)
+    maps = {part.scale: found for part in atlas if (found := compute_map(part)) is not None}
     table = Path(args.out, "atlas.parquet")
-    write_table(table, atlas, paths)
+    write_table(table, atlas, paths, maps, **read)
+    decoding, name = read["decoding"], Path(args.checkpoint).name
     files = write_figure(args.out, atlas, paths, decoding=decoding, num_prototypes=args.rows, num_cells=args.columns)
-    page = write_page(
-        args.out,
-        atlas,
-        paths,
-        correlations(model),
-        title=Path(args.checkpoint).name,
-        decoding=decoding,
-        num_workers=args.workers,
-    )
+    page = write_page(args.out, atlas, paths, correlations(model), title=name, maps=maps, **read)
     for part in atlas:
         used = int((part.usage() > 0).sum())
         print(f"{part.scale}: {used} of {part.num_prototypes} prototypes used by {len(part.prototype)} cells")

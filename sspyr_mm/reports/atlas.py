@@ -1,7 +1,7 @@
 """Atlas of prototypes: the prototype of every cell of every image, and the cells that are nearest to each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ class ScaleAtlas:
     prototype: NDArray  # index of the nearest one
     score: NDArray  # cosine of it
     margin: NDArray  # cosine of it minus that of the second nearest
+    mapped: NDArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (P,) rows whose embeddings are kept
+    embedding: NDArray = field(default_factory=lambda: np.zeros((0, 1), np.float32))  # (P, D) of those, of length 1
 
     def image_of(self, rows: NDArray) -> NDArray:
         """Returns the index of the image of cells."""
@@ -95,16 +97,21 @@ def measure_atlas(
     paths: Sequence[str],
     *,
     decoding: Mapping[str, Any] | None = None,
+    num_mapped: int = 0,
     device: str = "cpu",
     num_workers: int = 0,
     batch_size: int = 32,
 ) -> list[ScaleAtlas]:
     """Assigns the nearest prototype to every cell of every image.
 
+    Embeddings are kept of all cells of some images: a random draw with a fixed seed, of which a scale takes as many as
+    have ``num_mapped`` cells. The images of a finer scale are among those of a coarser one.
+
     Args:
         model: Trained model; it is set to evaluation mode.
         paths: Image files.
         decoding: Options of ``LoadRGBImage`` of the training.
+        num_mapped: Cells per scale whose embeddings are kept, at most (but at least those of one image); 0 for none.
         device: Device.
         num_workers: Processes that decode and cut.
         batch_size: Images per batch.
@@ -128,29 +135,37 @@ def measure_atlas(
         num_workers=num_workers,
         worker_init_fn=answer_to_parent_only,
     )
+    order = np.random.default_rng(0).permutation(len(paths))
+    chosen = {s.name: order[: -(-num_mapped // s.num_patches)] for s in scales}
     found: dict[str, list[tuple[NDArray, ...]]] = {scale.name: [] for scale in scales}
-    for batch in loader:
+    for number, batch in enumerate(loader):
+        images = np.arange(number * batch_size, min((number + 1) * batch_size, len(paths)))
         for scale in scales:
-            found[scale.name].append(_assign(model, scale, *batch[scale.name]))
-    return [
-        ScaleAtlas(
-            scale.name,
-            scale.num_patches,
-            scale.num_prototypes,
-            *(np.concatenate(column) for column in zip(*found[scale.name], strict=True)),
-        )
-        for scale in scales
-    ]
+            keep = np.isin(images, chosen[scale.name]).repeat(scale.num_patches)
+            patches, boxes = batch[scale.name]
+            found[scale.name].append(_assign(model, scale, patches, boxes, keep))
+    atlas = []
+    for scale in scales:
+        box, prototype, score, margin, embedding = map(np.concatenate, zip(*found[scale.name], strict=True))
+        first = np.sort(chosen[scale.name])[:, None] * scale.num_patches
+        rows = (first + np.arange(scale.num_patches)).ravel()
+        about = (scale.name, scale.num_patches, scale.num_prototypes)
+        atlas.append(ScaleAtlas(*about, box, prototype, score, margin, rows, embedding))
+    return atlas
 
 
-def _assign(model: SSPRL, scale: ScaleSpec, patches: Tensor, boxes: Tensor) -> tuple[NDArray, ...]:
-    """Returns boxes, prototypes, scores and margins of a batch of patches (B, M, 3, P, P)."""
+def _assign(
+    model: SSPRL, scale: ScaleSpec, patches: Tensor, boxes: Tensor, keep: NDArray
+) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
+    """Returns boxes, prototypes, scores and margins of a batch of patches (B, M, 3, P, P), and some embeddings."""
     inputs = model.data_preprocessor({"inputs": patches.flatten(0, 1)})["inputs"]
-    scores = model.head.prototypes_of(scale)(model.neck(model.encode(inputs), scale.name)).float()
+    embedding = model.neck(model.encode(inputs), scale.name)
+    scores = model.head.prototypes_of(scale)(embedding).float()
     best, index = scores.topk(min(2, scores.shape[1]), dim=1)
     return (
         boxes.flatten(0, 1).float().numpy(),
         index[:, 0].cpu().numpy().astype(np.int32),
         best[:, 0].cpu().numpy(),
         (best[:, 0] - best[:, -1]).cpu().numpy(),
+        embedding.float().cpu().numpy()[keep],
     )

@@ -12,19 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from mmcv.transforms import Compose
-from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
-from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import output_folder, printable
 from sspyr_mm.models import SSPRL
 from sspyr_mm.reports.atlas import ScaleAtlas
-from sspyr_mm.reports.atlas_files import cut
+from sspyr_mm.reports.atlas_files import cut_images
+from sspyr_mm.reports.atlas_map import ScaleMap
 
 _FOLDER = "page"
 _TILE = 64
@@ -36,10 +32,10 @@ _SIDE, _COLUMNS = 192, 8
 _LINKS = 6
 """Finer prototypes that are shown with one of scale 0."""
 _QUALITY = 85
-_DATA = "window.ATLAS = "
+_GLOBAL = "window.ATLAS"
+_DATA = f"{_GLOBAL} = "
 _ASSETS = Path(__file__).parent / "page"
-
-Box = tuple[float, ...]
+_COPIED = ("atlas.css", "atlas.js", "map.js", "scatterplot.js")
 
 
 def correlations(model: SSPRL) -> dict[str, NDArray]:
@@ -55,6 +51,7 @@ def write_page(
     weights: Mapping[str, NDArray],
     *,
     title: str,
+    maps: Mapping[str, ScaleMap] | None = None,
     decoding: Mapping[str, Any] | None = None,
     num_cells: int = 12,
     num_workers: int = 0,
@@ -67,6 +64,7 @@ def write_page(
         paths: Image files.
         weights: (K_0, K_s) by finer scale, see :func:`correlations`.
         title: Name of the model.
+        maps: By scale, see :func:`sspyr_mm.reports.atlas_map.compute_map`.
         decoding: Options of ``LoadRGBImage`` of the training.
         num_cells: Cells per prototype.
         num_workers: Processes that decode.
@@ -85,7 +83,7 @@ def write_page(
         with tempfile.TemporaryDirectory(dir=out, prefix=f"{_FOLDER}.", suffix=".partial") as temporary:
             new = Path(temporary, _FOLDER)
             new.mkdir()
-            _write_folder(new, atlas, paths, weights, title, decoding or {}, num_cells, num_workers)
+            _write_folder(new, atlas, paths, weights, title, maps or {}, decoding or {}, num_cells, num_workers)
             shutil.copyfile(_ASSETS / "index.html", Path(temporary, "index.html"))
             if (out / _FOLDER).exists():
                 os.replace(out / _FOLDER, Path(temporary, "earlier"))
@@ -108,12 +106,15 @@ def _write_folder(
     paths: Sequence[str],
     weights: Mapping[str, NDArray],
     title: str,
+    maps: Mapping[str, ScaleMap],
     decoding: Mapping[str, Any],
     num_cells: int,
     num_workers: int,
 ) -> None:
     chosen = [_choose(part, num_cells) for part in atlas]
-    wanted = sorted({int(image) for cells in chosen for image in cells[..., 0].ravel() if image >= 0})
+    shown: list[NDArray] = [cells[..., 0].ravel() for cells in chosen]
+    shown += [part.image_of(maps[part.scale].rows) for part in atlas if part.scale in maps]
+    wanted = [int(image) for image in np.unique(np.concatenate(shown)) if image >= 0]
     drawn = _draw(folder, atlas, chosen, paths, wanted, decoding, num_workers)
     place = {image: number for number, image in enumerate(wanted)}
     data = {
@@ -121,6 +122,8 @@ def _write_folder(
         "num_images": len(paths),
         "images": {"names": [printable(paths[image]) for image in wanted], **drawn["images"]},
         "scales": [_describe(part, cells, place, drawn) for part, cells in zip(atlas, chosen, strict=True)],
+        "maps": [part.scale for part in atlas if part.scale in maps],
+        "points": {},  # filled by page/map_*.js when a map is opened
         "links": [
             {"fine": part.scale, "coarse": atlas[0].scale, "weights": _strongest(weights[part.scale], part.usage())}
             for part in atlas
@@ -128,7 +131,11 @@ def _write_folder(
         ],
     }
     (folder / "data.js").write_text(f"{_DATA}{json.dumps(data, separators=(',', ':'))};\n")
-    for asset in ("atlas.css", "atlas.js"):
+    for part in atlas:
+        if part.scale in maps:
+            points = json.dumps(_describe_map(part, maps[part.scale], place, drawn["of"]), separators=(",", ":"))
+            (folder / f"map_{part.scale}.js").write_text(f"{_GLOBAL}.points[{json.dumps(part.scale)}] = {points};\n")
+    for asset in _COPIED:
         shutil.copyfile(_ASSETS / asset, folder / asset)
 
 
@@ -141,27 +148,6 @@ def _choose(part: ScaleAtlas, num_cells: int) -> NDArray:
         cells = part.nearest(int(prototype), num_cells)
         found[row, : len(cells)] = np.stack([part.image_of(cells), cells], axis=1)
     return found
-
-
-class _Cuts(Dataset):
-    """Per image, its reduced copy and its cells."""
-
-    def __init__(self, paths: Sequence[str], boxes: Mapping[int, Sequence[Box]], decoding: Mapping[str, Any]) -> None:
-        init_default_scope("mmpretrain")
-        self.paths, self.boxes, self.images = list(paths), boxes, sorted(boxes)
-        self.load = Compose([dict(type="LoadRGBImage", skip_broken=False, **decoding)])
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[NDArray, list[NDArray], tuple[int, int]]:
-        number = self.images[index]
-        image = self.load({"img_path": self.paths[number]})["img"]
-        tiles = [cut(image, np.asarray(box), _TILE) for box in self.boxes[number]]
-        height, width = image.shape[:2]
-        scale = _SIDE / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), tiles, (width, height)
 
 
 def _draw(
@@ -184,18 +170,13 @@ def _draw(
     }
     shapes = [(len(cells) * _TILE, cells.shape[1] * _TILE, 3) for cells in chosen]
     sheets = [np.memmap(folder / f"{number}.raw", np.uint8, "w+", shape=shape) for number, shape in enumerate(shapes)]
-    loader = DataLoader(
-        _Cuts(paths, boxes, decoding),
-        batch_size=None,
-        num_workers=num_workers,
-        worker_init_fn=answer_to_parent_only,
-    )
+    images = cut_images(paths, boxes, decoding, tile=_TILE, side=_SIDE, num_workers=num_workers)
     per_sheet = _COLUMNS**2
     files: list[str] = []
     sizes: list[tuple[int, int]] = []
     originals: dict[int, tuple[int, ...]] = {}
     page = np.zeros((_COLUMNS * _SIDE, _COLUMNS * _SIDE, 3), np.uint8)
-    for number, (copy, tiles, original) in enumerate(loader):
+    for number, (copy, tiles, original) in enumerate(images):
         image, place = wanted[number], number % per_sheet
         for (scale, row, column), tile in zip(tasks[image], tiles, strict=True):
             sheets[scale][row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE] = np.asarray(tile)
@@ -249,6 +230,22 @@ def _describe(part: ScaleAtlas, cells: NDArray, place: Mapping[int, int], drawn:
         "rows": _ROWS,
         "sheets": drawn["cells"][part.scale],
         "prototypes": prototypes,
+    }
+
+
+def _describe_map(
+    part: ScaleAtlas, points: ScaleMap, place: Mapping[int, int], sizes: Mapping[int, tuple[int, ...]]
+) -> dict[str, Any]:
+    """Returns what the page shows of a map, an entry per point; boxes are shares of the image."""
+    images = part.image_of(points.rows).tolist()
+    boxes = part.box[points.rows] / np.array([sizes[image] * 2 for image in images])
+    return {
+        "x": [round(x, 4) for x in points.place[:, 0].tolist()],
+        "y": [round(y, 4) for y in points.place[:, 1].tolist()],
+        "image": [place[image] for image in images],
+        "box": [round(share, 4) for share in boxes.ravel().tolist()],
+        "prototype": part.prototype[points.rows].tolist(),
+        "score": [round(score, 4) for score in part.score[points.rows].tolist()],
     }
 
 

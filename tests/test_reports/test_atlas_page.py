@@ -4,50 +4,19 @@ import json
 import os
 import re
 import resource
-import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from atlas_of_colours import COLOURS
+from browser_page import colour_at, find, wait_for
 from PIL import Image
 
 from sspyr_mm.reports import atlas_page
 from sspyr_mm.reports.atlas import ScaleAtlas
+from sspyr_mm.reports.atlas_map import ScaleMap
 from sspyr_mm.reports.atlas_page import write_page
-
-COLOURS = ((200, 40, 40), (40, 160, 60), (50, 70, 210), (220, 200, 60))
-
-
-@pytest.fixture(scope="module")
-def atlas_of_colours(tmp_path_factory):
-    """Ten images of 80 x 60 pixels, whose four quarters have colours; a prototype of scale s1 is a colour."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    colours = rng.integers(0, 3, (10, 4))
-    colours[4, 3] = 3
-    paths = []
-    for number, quarters in enumerate(colours):
-        image = np.zeros((60, 80, 3), np.uint8)
-        for cell, colour in enumerate(quarters):
-            y, x = divmod(cell, 2)
-            image[30 * y : 30 * y + 30, 40 * x : 40 * x + 40] = COLOURS[colour]
-        paths.append(str(folder / f"{number}, <b>ü.png"))
-        Image.fromarray(image).save(paths[-1])
-    whole = np.tile([0, 0, 80, 60], (10, 1))
-    quarters = np.tile([[0, 0, 40, 30], [40, 0, 80, 30], [0, 30, 40, 60], [40, 30, 80, 60]], (10, 1))
-    score = np.linspace(0.9, 0.5, 40)
-    first = ScaleAtlas("s0", 1, 3, whole, np.arange(10) % 2, score[:10], score[:10] / 10)
-    second = ScaleAtlas("s1", 4, 6, quarters, colours.ravel(), score, score / 10)
-    weights = np.zeros((3, 6), np.float32)
-    weights[0, [1, 3, 5]], weights[1, 2] = (0.5, 0.25, 0.9), 0.75  # no cell has 5
-    return [first, second], paths, {"s1": weights}, colours
-
-
-@pytest.fixture(scope="module")
-def page(atlas_of_colours, tmp_path_factory):
-    atlas, paths, weights, _ = atlas_of_colours
-    return write_page(tmp_path_factory.mktemp("out"), atlas, paths, weights, title="net <i>.pth", num_cells=5)
 
 
 def data_of(page):
@@ -153,54 +122,6 @@ def test_failure_leaves_the_earlier_page(atlas_of_colours, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["broken.png", "index.html", "lock", "page"]
 
 
-@pytest.fixture(scope="module")
-def open_browser():
-    """Opens the page in headless Chromium."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not (binary and driver):
-        pytest.skip("no Chromium: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    quiet = ("background-networking", "component-update", "sync", "quic", "gpu")
-    for argument in ("--headless=new", "--no-sandbox", "--no-first-run", *(f"--disable-{name}" for name in quiet)):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(open_browser, page):
-    """A new window of the page; the test fails if the console has an error at the end."""
-    open_browser.get("about:blank")
-    open_browser.set_window_size(1000, 800)
-    open_browser.get(page.as_uri())
-    open_browser.get_log("browser")
-    yield open_browser
-    assert [line for line in open_browser.get_log("browser") if line["level"] == "SEVERE"] == []
-
-
-def find(browser, css):
-    return browser.find_elements("css selector", css)
-
-
-def colour_at(browser, element, tmp_path):
-    """Mean colour of the middle of an element, from a screenshot."""
-    file = tmp_path / "shot.png"
-    element.screenshot(str(file))
-    image = np.asarray(Image.open(file).convert("RGB")).astype(int)
-    height, width = image.shape[:2]
-    return image[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3].mean((0, 1))
-
-
-def wait_for(condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(None, 20).until(lambda _: condition())
-
-
 def test_prototypes_of_a_scale_are_shown(browser, atlas_of_colours, tmp_path):
     assert browser.title == "Prototypes of net <i>.pth" == find(browser, "h1")[0].text
     assert find(browser, "#summary")[0].text == "s0: 2 of 3 prototypes used by 10 cells of 10 images"
@@ -287,7 +208,7 @@ def test_phone_width_has_no_horizontal_scrolling(browser):
 
 def test_assets_are_packaged():
     package = Path(atlas_page.__file__).parent / "page"
-    assert {file.name for file in package.iterdir()} == {"index.html", "atlas.css", "atlas.js", "report.html"}
+    assert {file.name for file in package.iterdir()} == {"index.html", "report.html", *atlas_page._COPIED}
 
 
 @pytest.mark.slow  # a minute; prints the figures of docs/atlas.md
@@ -315,8 +236,13 @@ def test_large_atlas_is_bounded_in_memory(tmp_path, open_browser):
         ScaleAtlas("s1", 9, 1500, np.tile(boxes, (len(paths), 1)), rng.integers(0, 1500, len(scores)), scores, scores),
     ]
     weights = {"s1": rng.random((3000, 1500), np.float32)}
+    maps = {}
+    for part in atlas:
+        rows = np.sort(rng.permutation(len(paths))[: 10_000 // part.num_cells])[:, None] * part.num_cells
+        rows = (rows + np.arange(part.num_cells)).ravel()
+        maps[part.scale] = ScaleMap(rows, rng.uniform(-1, 1, (len(rows), 2)).astype(np.float32), rows[:, None])
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    page = write_page(tmp_path / "out", atlas, paths, weights, title="large", num_workers=2)
+    page = write_page(tmp_path / "out", atlas, paths, weights, title="large", maps=maps, num_workers=2)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     size = sum(file.stat().st_size for file in page.parent.rglob("*") if file.is_file()) / 1e6
     took = time.perf_counter() - start
@@ -324,7 +250,13 @@ def test_large_atlas_is_bounded_in_memory(tmp_path, open_browser):
     open_browser.get(page.as_uri())
     wait_for(lambda: "jpg" in find(open_browser, ".cells button")[0].value_of_css_property("background-image"))
     loaded = time.perf_counter() - start
-    print(f"{took:.0f} s, {grown:.0f} MiB more memory, {size:.0f} MB on disk; page interactive after {loaded:.1f} s")
+    start = time.perf_counter()
+    find(open_browser, "#view-map")[0].click()
+    wait_for(lambda: find(open_browser, "#summary")[0].text.startswith("s0: 10000 cells on the map"))
+    drawn = time.perf_counter() - start
+    print(f"{took:.0f} s, {grown:.0f} MiB more memory, {size:.0f} MB on disk")
+    print(f"page interactive after {loaded:.1f} s, map of 10,000 points after {drawn:.1f} s")
+    find(open_browser, "#view-prototypes")[0].click()
     assert len(find(open_browser, "article")) == 50
     open_browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
     wait_for(lambda: len(find(open_browser, "article")) >= 100)

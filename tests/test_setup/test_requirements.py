@@ -11,6 +11,7 @@ from project import ROOT
 # Distribution -> module, where the names differ.
 MODULES = {
     "faiss-cpu": "faiss",
+    "umap-learn": "umap",
     "mkdocs-material": "mkdocs",
     "onedl-mmcv": "mmcv",
     "onedl-mmdetection": "mmdet",

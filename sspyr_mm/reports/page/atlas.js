@@ -34,27 +34,51 @@ function makeTile(tag, scale, row, column) {
   return tile;
 }
 
-function showSource(scale, prototype, column) {
-  const [image, left, top, right, bottom, score, margin] = prototype.cells[column];
-  const { sheets, side, columns, per_sheet: perSheet, sizes, names } = atlas.images;
-  const [width, height] = sizes[image];
+// Makes an element of a size in pixels show a box (shares of the image) of a source image.
+function placeSource(element, image, [left, top, right, bottom], width, height) {
+  const { sheets, side, columns, per_sheet: perSheet, sizes } = atlas.images;
+  const [imageWidth, imageHeight] = sizes[image];
+  const sheet = Math.floor(image / perSheet);
   const place = image % perSheet;
+  const rows = Math.ceil(Math.min(perSheet, sizes.length - perSheet * sheet) / columns);
+  const zoomX = width / ((right - left) * imageWidth);
+  const zoomY = height / ((bottom - top) * imageHeight);
+  const x = side * (place % columns) + left * imageWidth;
+  const y = side * Math.floor(place / columns) + top * imageHeight;
+  Object.assign(element.style, {
+    width: `${width}px`,
+    height: `${height}px`,
+    backgroundSize: `${zoomX * side * columns}px ${zoomY * side * rows}px`,
+    backgroundPosition: `${-zoomX * x}px ${-zoomY * y}px`,
+  });
+  element.dataset.sheet = sheets[sheet];
+}
+
+// A cell is { image, box, prototype, score, margin }; the arrow keys go through the list.
+function showSource(scale, cells, number) {
+  const { image, box, prototype, score, margin } = cells[number];
+  const [left, top, right, bottom] = box;
+  const [width, height] = atlas.images.sizes[image];
   const frame = find("source-image");
   const zoom = Math.min(2, (0.85 * window.innerWidth) / width);
-  const rows = Math.ceil(Math.min(perSheet, sizes.length - perSheet * Math.floor(image / perSheet)) / columns);
-  frame.style.cssText = `width: ${zoom * width}px; height: ${zoom * height}px;
-    background-image: url("${sheets[Math.floor(image / perSheet)]}");
-    background-size: ${zoom * side * columns}px ${zoom * side * rows}px;
-    background-position: ${-zoom * side * (place % columns)}px ${-zoom * side * Math.floor(place / columns)}px`;
+  placeSource(frame, image, [0, 0, 1, 1], zoom * width, zoom * height);
+  frame.style.backgroundImage = `url("${frame.dataset.sheet}")`;
   find("source-box").style.cssText = `left: ${100 * left}%; top: ${100 * top}%;
     width: ${100 * (right - left)}%; height: ${100 * (bottom - top)}%`;
-  find("source-name").textContent = names[image];
-  const lead = scale.num_prototypes > 1 ? `, ${margin} above that of the second nearest` : "";
-  find("source-facts").textContent = `Prototype ${prototype.id} of ${scale.name}: cosine ${score}${lead}`;
+  find("source-name").textContent = atlas.images.names[image];
+  const lead = margin !== undefined && scale.num_prototypes > 1 ? `, ${margin} above that of the second nearest` : "";
+  find("source-facts").textContent = `Prototype ${prototype} of ${scale.name}: cosine ${score}${lead}`;
   const dialog = find("source");
+  const link = find("source-prototype");
+  link.textContent = `Show prototype ${prototype}`;
+  link.href = `#${scale.name}-${prototype}`;
+  link.onclick = () => {
+    dialog.close();
+    if (location.hash === link.hash) follow(); // otherwise the address changes
+  };
   dialog.onkeydown = (event) => {
-    const next = column + { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (next >= 0 && next < prototype.cells.length) showSource(scale, prototype, next);
+    const next = number + { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (next >= 0 && next < cells.length) showSource(scale, cells, next);
   };
   if (!dialog.open) dialog.showModal();
 }
@@ -89,14 +113,20 @@ function makeLinks(scale, prototype) {
 
 function makeCard(scale, prototype, row) {
   const share = prototype.count / scale.num_assigned;
-  const facts = make("small", {}, ` ${percent(share)} of the cells, ${prototype.count}`);
-  const card = make("article", { id: `${scale.name}-${prototype.id}` }, make("h2", {}, `${prototype.id}`, facts));
+  const heading = make("h2", {}, `${prototype.id}`);
+  heading.append(make("small", {}, ` ${percent(share)} of the cells, ${prototype.count}`));
+  if (atlas.maps.includes(scale.name))
+    heading.append(" ", make("a", { href: `#map-${scale.name}-${prototype.id}`, className: "hint" }, "on the map"));
+  const card = make("article", { id: `${scale.name}-${prototype.id}` }, heading);
   const cells = make("div", { className: "cells" });
-  prototype.cells.forEach((cell, column) => {
+  const listed = prototype.cells.map(([image, left, top, right, bottom, score, margin]) => {
+    return { image, box: [left, top, right, bottom], prototype: prototype.id, score, margin };
+  });
+  listed.forEach(({ image }, column) => {
     const tile = makeTile("button", scale, row, column);
-    tile.title = atlas.images.names[cell[0]];
+    tile.title = atlas.images.names[image];
     tile.setAttribute("aria-label", `Cell ${column + 1} of prototype ${prototype.id}: ${tile.title}`);
-    tile.onclick = () => showSource(scale, prototype, column);
+    tile.onclick = () => showSource(scale, listed, column);
     cells.append(tile);
   });
   card.append(cells, ...makeLinks(scale, prototype));
@@ -104,6 +134,7 @@ function makeCard(scale, prototype, row) {
 }
 
 let current = atlas.scales[0];
+let view = "prototypes"; // or "map"
 let rows = []; // [prototype, row of its sheets] to show, in order
 
 // Cards are made as they come near the window: thousands at once would take seconds.
@@ -118,42 +149,56 @@ const bottom = new IntersectionObserver((entries) => entries.some((e) => e.isInt
   rootMargin: "1500px",
 });
 
+const searched = () => find("find").value.trim().toLowerCase();
+const isNumber = (text) => !/\D/.test(text);
+const hasName = (image, text) => atlas.images.names[image].toLowerCase().includes(text);
+
 function matches(prototype, text) {
-  return (
-    !text ||
-    String(prototype.id) === text ||
-    (/\D/.test(text) && prototype.cells.some(([image]) => atlas.images.names[image].toLowerCase().includes(text)))
-  );
+  if (!text) return true;
+  return String(prototype.id) === text || (!isNumber(text) && prototype.cells.some(([image]) => hasName(image, text)));
 }
 
 function show() {
+  for (const tab of find("scales").children) tab.setAttribute("aria-selected", tab.textContent === current.name);
+  for (const name of ["prototypes", "map"]) find(`view-${name}`).setAttribute("aria-pressed", view === name);
+  find("views").hidden = !atlas.maps.length;
+  find("view-map").disabled = !atlas.maps.includes(current.name);
+  find("ordering").hidden = find("prototypes").hidden = view === "map";
+  find("map").hidden = view !== "map";
+  observer.disconnect();
+  find("prototypes").replaceChildren();
+  if (view === "map") {
+    bottom.unobserve(find("bottom"));
+    showMap(current, searched());
+    return;
+  }
   const order = find("order").value;
-  const text = find("find").value.trim().toLowerCase();
+  const text = searched();
   const key = { count: (p) => -p.count, score: (p) => -p.cells[0][5], id: (p) => p.id }[order];
   rows = current.prototypes.map((prototype, row) => [prototype, row]).filter(([p]) => matches(p, text));
   rows.sort(([a], [b]) => key(a) - key(b) || a.id - b.id);
-  observer.disconnect();
-  find("prototypes").replaceChildren();
   makeCards(50);
   const used = current.prototypes.length;
   find("summary").textContent =
     `${current.name}: ${used} of ${current.num_prototypes} prototypes used by ${current.num_assigned} cells of ` +
     `${atlas.num_images} images` + (text ? `; ${rows.length} found` : "");
-  for (const tab of find("scales").children) tab.setAttribute("aria-selected", tab.textContent === current.name);
 }
 
 function choose(scale) {
   current = scale;
+  if (!atlas.maps.includes(scale.name)) view = "prototypes";
   show();
 }
 
-// #s1-12 shows prototype 12 of scale s1.
+// #s1-12 shows prototype 12 of scale s1, #map-s1 the map of s1, and #map-s1-12 the cells of prototype 12 on it.
 function follow() {
-  const [name, id] = location.hash.slice(1).split("-");
+  const [, onMap, name, id] = /^#(map-)?(.*?)(?:-(\d+))?$/.exec(decodeURIComponent(location.hash)) ?? [];
   const scale = atlas.scales.find((one) => one.name === name);
   if (!scale) return;
-  find("find").value = "";
+  find("find").value = onMap && id ? id : "";
+  view = onMap ? "map" : "prototypes";
   choose(scale);
+  if (onMap || !id) return;
   const place = rows.findIndex(([prototype]) => String(prototype.id) === id);
   makeCards(Math.max(0, place + 20 - find("prototypes").childElementCount));
   const card = find(`${name}-${id}`);
@@ -176,8 +221,16 @@ find("scales").onkeydown = (event) => {
   if (step) tabs[(atlas.scales.indexOf(current) + step + tabs.length) % tabs.length].focus();
   if (step) document.activeElement.click();
 };
+for (const name of ["prototypes", "map"]) {
+  find(`view-${name}`).onclick = () => {
+    view = name;
+    show();
+  };
+}
 find("order").onchange = show;
 find("find").oninput = show;
 window.onhashchange = follow;
-show();
-follow();
+window.addEventListener("DOMContentLoaded", () => {
+  show();
+  follow();
+});

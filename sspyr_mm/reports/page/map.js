@@ -1,0 +1,138 @@
+// Map of an atlas: a point per cell, by regl-scatterplot (page/scatterplot.js). Data: window.ATLAS.points[scale].
+"use strict";
+const TILE = 64; // pixels
+const MOST = 300; // tiles of a selection that are shown
+
+let plot; // the scatterplot, made when a map is opened first
+let shownScale; // whose points it has
+let selected = []; // indices of points
+
+const load = (file) =>
+  new Promise((resolve, reject) => {
+    const script = make("script", { src: `page/${file}`, onload: resolve, onerror: () => reject(new Error(file)) });
+    document.head.append(script);
+  });
+
+const cellOf = (points, i) => {
+  const box = points.box.slice(4 * i, 4 * i + 4);
+  return { image: points.image[i], box, prototype: points.prototype[i], score: points.score[i] };
+};
+
+// A colour per prototype; neighbours in number get distant hues.
+const colours = (count) =>
+  Array.from({ length: count }, (_, i) => {
+    const hue = (i * 137.508) % 360;
+    const light = [0.42, 0.55, 0.68][i % 3];
+    const channel = (n) => {
+      const k = (n + hue / 30) % 12;
+      const value = light - 0.65 * Math.min(light, 1 - light) * Math.max(-1, Math.min(k - 3, 9 - k, 1));
+      return Math.round(255 * value).toString(16).padStart(2, "0");
+    };
+    return `#${channel(0)}${channel(8)}${channel(4)}`;
+  });
+
+function report(problem) {
+  find("map-message").textContent = problem;
+  find("map-message").hidden = !problem;
+}
+
+async function showMap(scale, text) {
+  try {
+    if (!atlas.points[scale.name]) await load(`map_${encodeURIComponent(scale.name)}.js`);
+    if (!plot) {
+      if (!window.scatterplot) await load("scatterplot.js");
+      makePlot();
+    }
+  } catch (error) {
+    report(`The map cannot be shown (${error.message}). It needs WebGL and the files of the folder "page".`);
+    return;
+  }
+  if (view !== "map" || scale !== current) return; // another view was opened while the files were loaded
+  const points = atlas.points[scale.name];
+  if (shownScale !== scale) {
+    const ids = scale.prototypes.map(({ id }) => id).sort((a, b) => a - b);
+    const place = new Map(ids.map((id, i) => [id, i]));
+    shownScale = scale;
+    find("map-hover").hidden = true;
+    plot.set({ pointColor: colours(ids.length), pointSize: Math.max(3, Math.min(8, 400 / Math.sqrt(points.x.length))) });
+    await plot.draw({ x: points.x, y: points.y, z: points.prototype.map((id) => place.get(id)) }, { zDataType: "categorical" });
+    await plot.reset();
+  }
+  const found = text
+    ? [...points.x.keys()].filter((i) => {
+        return isNumber(text) ? String(points.prototype[i]) === text : hasName(points.image[i], text);
+      })
+    : [];
+  if (found.length) plot.select(found, { preventEvent: true });
+  else plot.deselect({ preventEvent: true });
+  showCells(found, text);
+}
+
+function makePlot() {
+  const canvas = find("map-canvas");
+  plot = window.scatterplot.default({
+    canvas,
+    colorBy: "z",
+    pointColorActive: "#d6336c",
+    pointColorHover: "#d6336c",
+    pointOutlineWidth: 2,
+    opacityInactiveScale: 0.25,
+    lassoColor: "#d6336c",
+  });
+  window.atlasMap = plot;
+  plot.subscribe("select", ({ points }) => showCells(points));
+  plot.subscribe("deselect", () => showCells([]));
+  plot.subscribe("pointOver", (i) => {
+    const points = atlas.points[shownScale.name];
+    const cell = cellOf(points, i);
+    const tile = make("div", { className: "tile" });
+    placeSource(tile, cell.image, cell.box, TILE, TILE);
+    tile.style.backgroundImage = `url("${tile.dataset.sheet}")`;
+    const [x, y] = plot.getScreenPosition(i);
+    const hover = find("map-hover");
+    hover.replaceChildren(tile, `prototype ${cell.prototype}`);
+    hover.hidden = false;
+    const frame = find("map-frame");
+    hover.style.left = `${Math.min(x + 12, frame.clientWidth - hover.offsetWidth)}px`;
+    hover.style.top = `${Math.min(y + 12, frame.clientHeight - hover.offsetHeight)}px`;
+  });
+  plot.subscribe("pointOut", () => (find("map-hover").hidden = true));
+}
+
+// Shows the cells of a selection; one under the pointer or with the focus is marked on the map.
+function showCells(indices, text = "") {
+  selected = indices;
+  const scale = shownScale;
+  const points = atlas.points[scale.name];
+  const total = points.x.length;
+  const cells = indices.map((i) => cellOf(points, i));
+  find("summary").textContent =
+    `${scale.name}: ${indices.length ? `${indices.length} of ${total}` : total} cells ` +
+    (indices.length ? "selected" : "on the map; near ones have similar embeddings") +
+    (text && !indices.length ? "; 0 found" : "");
+  const tiles = indices.slice(0, MOST).map((i, number) => {
+    const cell = cells[number];
+    const tile = make("button", { className: "tile", title: atlas.images.names[cell.image] });
+    tile.setAttribute("aria-label", `Prototype ${cell.prototype}: ${tile.title}`);
+    placeSource(tile, cell.image, cell.box, TILE, TILE);
+    tile.onclick = () => showSource(scale, cells, number);
+    tile.onmouseenter = tile.onfocus = () => plot.hover(i, { preventEvent: true });
+    observer.observe(tile);
+    return tile;
+  });
+  const more = indices.length - tiles.length;
+  const hint = more > 0 ? `${more} more: select fewer to see them.` : "Select points, or search, to see their cells.";
+  find("map-cells").replaceChildren(...tiles, ...(more > 0 || !tiles.length ? [make("p", { className: "hint" }, hint)] : []));
+}
+
+find("map-lasso").onclick = () => {
+  const isLasso = find("map-lasso").getAttribute("aria-pressed") !== "true";
+  find("map-lasso").setAttribute("aria-pressed", isLasso);
+  plot?.set({ mouseMode: isLasso ? "lasso" : "panZoom" });
+};
+find("map-fit").onclick = () => plot?.reset();
+find("map-clear").onclick = () => {
+  find("find").value = "";
+  plot?.deselect({ preventEvent: true });
+  showCells([]);
+};
