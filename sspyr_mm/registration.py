@@ -9,6 +9,7 @@ import sspyr_mm.datasets
 import sspyr_mm.engine
 import sspyr_mm.evaluation
 import sspyr_mm.models
-import sspyr_mm.probes  # noqa: F401
+import sspyr_mm.probes
+import sspyr_mm.reports.view_sheet_hook  # noqa: F401
 
 register_forks()

@@ -17,5 +17,6 @@ default_hooks = dict(
     accumulation=dict(type="AccumulationHook"),
     interrupt=dict(type="InterruptHook"),
     stall=dict(type="StallHook"),
+    view_sheet=dict(type="ViewSheetHook"),
 )
 randomness = dict(seed=0)

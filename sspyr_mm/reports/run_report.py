@@ -16,6 +16,7 @@ import jinja2
 
 from sspyr_mm.files import read_regular, short_names, write_text
 from sspyr_mm.health import HEALTH_FILE, describe
+from sspyr_mm.reports.view_sheet_hook import VIEWS_FILE
 
 _SKIPPED = {"epoch", "iter", "step", "time", "data_time", "eta", "memory"}
 _REPEATED = re.compile(r"health/(\w+/ratio|step/(lr|images_per_s|data_wait))")
@@ -39,6 +40,7 @@ class _Run:
     environment: dict[str, str]
     health: dict[str, Any] | None
     atlas: str | None
+    views: str | None
     facts: dict[str, str] = field(default_factory=dict)
 
 
@@ -82,7 +84,9 @@ def _read(folder: Path, name: str, out: Path) -> _Run:
     atlas = folder / "atlas/index.html"
     link = Path(os.path.relpath(atlas, out.parent)).as_posix() if atlas.exists() else None
     environment = dict(re.findall(_ENVIRONMENT, log_text[:20000], re.MULTILINE))
-    run = _Run(name, curves, config, environment, _health(folder / HEALTH_FILE), link)
+    sheet = folder / VIEWS_FILE
+    views = _embed(read_regular(sheet, max_bytes=_MAX_BYTES), "jpeg") if sheet.exists() else None
+    run = _Run(name, curves, config, environment, _health(folder / HEALTH_FILE), link, views)
     run.facts = _facts(curves, run.health)
     return run
 
@@ -184,8 +188,13 @@ def _draw(runs: Sequence[_Run]) -> list[tuple[str, str]]:
         with plt.rc_context({"svg.fonttype": "none"}):  # text, not outlines: a tenth of the size
             figure.savefig(buffer, format="svg", metadata={"Date": None})
         plt.close(figure)
-        found.append((panel, f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"))
+        found.append((panel, _embed(buffer.getvalue(), "svg+xml")))
     return found
+
+
+def _embed(image: bytes, kind: str) -> str:
+    """Returns the address of an image inside of the page."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _difference(first: _Run, other: _Run) -> str:

@@ -2,42 +2,17 @@
 
 import os
 import re
-import shutil
 import subprocess
-import time
-from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 
 import commands
 import pytest
+from slurm_node import one_node, wait_until
 
 from sspyr_mm.benchmarks.plan import Plan
 from sspyr_mm.benchmarks.results.result import Result, write_result
 from sspyr_mm.benchmarks.slurm_array import write_slurm_array
 from sspyr_mm.benchmarks.systems import find_table
-
-CONFIG = """
-ClusterName=one
-SlurmctldHost=localhost
-SlurmctldPort={port}
-SlurmdPort={other_port}
-SlurmUser=root
-AuthInfo=socket={folder}/munge.socket
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmdSpoolDir={folder}/spool
-StateSaveLocation={folder}/state
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-NodeName=localhost CPUs=2 State=UNKNOWN
-PartitionName=one Nodes=ALL Default=YES State=UP
-"""
 
 
 def write(folder, network, seed):
@@ -78,37 +53,8 @@ def test_array_has_a_task_per_unfinished_row(tmp_path):
 
 @pytest.fixture
 def slurm(tmp_path_factory):
-    """Runs a Slurm of one node; returns a function that runs one of its commands."""
-    if not shutil.which("slurmctld") or os.geteuid() != 0:
-        pytest.skip("needs Slurm (Debian: slurm-wlm) and root")
-    folder = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "spool"):
-        (folder / name).mkdir()
-    with ExitStack() as stack:
-        port = 20000 + os.getpid() % 10000
-        (folder / "slurm.conf").write_text(CONFIG.format(folder=folder, port=port, other_port=port + 10000))
-        (folder / "munge.key").write_bytes(os.urandom(1024))
-        (folder / "munge.key").chmod(0o400)
-        files = ("socket", "pid-file", "log-file", "seed-file")
-        munge = [f"--key-file={folder}/munge.key", *(f"--{name}={folder}/munge.{name}" for name in files)]
-        env = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
-        for command in (
-            ["munged", "--foreground", "--force", *munge],
-            ["slurmctld", "-D"],
-            ["slurmd", "-D"],
-        ):
-            process = stack.enter_context(subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL))
-            stack.callback(process.terminate)
-            time.sleep(1)
-        yield partial(subprocess.run, env=env, check=True, capture_output=True, text=True)
-
-
-def wait_until(condition):
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.1)
-    raise TimeoutError
+    with one_node(tmp_path_factory.mktemp("slurm")) as run:
+        yield run
 
 
 @pytest.mark.slow

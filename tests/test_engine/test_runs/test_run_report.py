@@ -60,6 +60,8 @@ def test_page_shows_curves_health_and_settings(runs, capsys):
     page = Page(runs / "one/report.html")
     assert list(page.images)[:2] == ["loss by iteration", "ratio by iteration"]
     assert {"deviation by iteration", "rank by iteration", "lr by iteration"} <= page.images.keys()
+    kind, _, content = page.images.pop("Views of one").partition(",")
+    assert kind == "data:image/jpeg;base64" and base64.b64decode(content) == (runs / "one/views.jpg").read_bytes()
     for source in page.images.values():
         kind, _, content = source.partition(",")
         assert kind == "data:image/svg+xml;base64" and b"<svg" in base64.b64decode(content)
