@@ -70,7 +70,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=(PACKAGE, f"{PACKAGE}.*")),
-    package_data={PACKAGE: ["py.typed", "reports/page/*"]},
+    package_data={PACKAGE: ["py.typed", "reports/page/*", "reports/atlas/site/*"]},
     python_requires=">=3.10",
     install_requires=read_requirements("runtime"),
     extras_require={

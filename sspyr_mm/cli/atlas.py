@@ -1,6 +1,7 @@
 """``python -m sspyr_mm atlas``: shows what the prototypes of a checkpoint have learned."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from sspyr_mm.cli.arguments import (
     add_checkpoint_options,
@@ -10,6 +11,9 @@ from sspyr_mm.cli.arguments import (
     positive_int,
     reading_options,
 )
+
+if TYPE_CHECKING:
+    from sspyr_mm.reports.atlas.atlas_server import Locator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10_000,
         help="cells on the map of a scale, at most; 0 for no map (default: %(default)s)",
     )
+    parser.add_argument(
+        "--serve",
+        type=non_negative_int,
+        metavar="PORT",
+        help="then serve the page on this machine, where an image of your own can be dropped on it; 0: any free port",
+    )
     add_checkpoint_options(parser)
     add_custom_import(parser)
 
@@ -37,15 +47,18 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.datasets import UnlabelledImages
     from sspyr_mm.features.export import require_pyarrow
     from sspyr_mm.machine import limit_threads, list_devices
-    from sspyr_mm.reports.atlas import measure_atlas
-    from sspyr_mm.reports.atlas_files import write_figure, write_table
-    from sspyr_mm.reports.atlas_map import compute_map, require_umap
-    from sspyr_mm.reports.atlas_page import check_folder, correlations, write_page
+    from sspyr_mm.reports.atlas.atlas_files import write_figure, write_table
+    from sspyr_mm.reports.atlas.atlas_map import compute_map, require_umap
+    from sspyr_mm.reports.atlas.atlas_page import check_folder, correlations, write_page
+    from sspyr_mm.reports.atlas.atlas_server import Locator, check_port
+    from sspyr_mm.reports.atlas.scale_atlas import measure_atlas
 
     require_pyarrow("atlas")
     if args.points:
         require_umap("the map of an atlas", "--points 0")
     check_folder(args.out)
+    if args.serve:
+        check_port(args.serve)
     cfg, model = load_pretraining(args.checkpoint, **reading_options(args))
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     limit_threads(args.workers)
@@ -61,4 +74,17 @@ def run(args: argparse.Namespace) -> int:
         used = int((part.usage() > 0).sum())
         print(f"{part.scale}: {used} of {part.num_prototypes} prototypes used by {len(part.prototype)} cells")
     print("\n".join(map(str, [table, *files, page])))
+    if args.serve is not None:
+        _serve(args, Locator(model, atlas, decoding))
     return 0
+
+
+def _serve(args: argparse.Namespace, locate: "Locator") -> None:
+    """Serves until Ctrl-C."""
+    from contextlib import suppress
+
+    from sspyr_mm.reports.atlas.atlas_server import make_server
+
+    with make_server(args.out, locate, args.serve) as server, suppress(KeyboardInterrupt):
+        print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C ends)", flush=True)
+        server.serve_forever()

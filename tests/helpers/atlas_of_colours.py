@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from sspyr_mm.reports.atlas import ScaleAtlas
-from sspyr_mm.reports.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
 
 COLOURS = ((200, 40, 40), (40, 160, 60), (50, 70, 210), (220, 200, 60))
 

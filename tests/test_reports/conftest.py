@@ -4,7 +4,7 @@ import pytest
 from atlas_of_colours import make_atlas, make_maps
 from browser_page import start_browser
 
-from sspyr_mm.reports.atlas_page import write_page
+from sspyr_mm.reports.atlas.atlas_page import write_page
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints import load_pretraining
 from sspyr_mm.pyramid import PyramidSpec
-from sspyr_mm.reports.atlas import ScaleAtlas, cut_cells, measure_atlas
-from sspyr_mm.reports.atlas_files import cut, write_figure
+from sspyr_mm.reports.atlas.atlas_files import cut, write_figure
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas, cut_cells, measure_atlas
 
 PYRAMID = PyramidSpec.from_config(
     {

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints import load_pretraining
-from sspyr_mm.reports.atlas import ScaleAtlas, cut_cells, measure_atlas
-from sspyr_mm.reports.atlas_files import write_table
-from sspyr_mm.reports.atlas_map import compute_map
+from sspyr_mm.reports.atlas.atlas_files import write_table
+from sspyr_mm.reports.atlas.atlas_map import compute_map
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas, cut_cells, measure_atlas
 
 
 def part_of(embedding):

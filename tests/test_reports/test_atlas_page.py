@@ -13,10 +13,10 @@ from atlas_of_colours import COLOURS
 from browser_page import colour_at, find, wait_for
 from PIL import Image
 
-from sspyr_mm.reports import atlas_page
-from sspyr_mm.reports.atlas import ScaleAtlas
-from sspyr_mm.reports.atlas_map import ScaleMap
-from sspyr_mm.reports.atlas_page import write_page
+from sspyr_mm.reports.atlas import atlas_page
+from sspyr_mm.reports.atlas.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.atlas_page import write_page
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
 
 
 def data_of(page):
@@ -207,8 +207,8 @@ def test_phone_width_has_no_horizontal_scrolling(browser):
 
 
 def test_assets_are_packaged():
-    package = Path(atlas_page.__file__).parent / "page"
-    assert {file.name for file in package.iterdir()} == {"index.html", "report.html", *atlas_page._COPIED}
+    package = Path(atlas_page.__file__).parent / "site"
+    assert {file.name for file in package.iterdir()} == {"index.html", *atlas_page._COPIED}
 
 
 @pytest.mark.slow  # a minute; prints the figures of docs/atlas.md

@@ -8,16 +8,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmcv.transforms import Compose
-from mmengine.registry import init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import whole_file
-from sspyr_mm.reports.atlas import ScaleAtlas
-from sspyr_mm.reports.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.scale_atlas import ImageReader, ScaleAtlas
 
 _TILE = 96
 """Side of a tile of the figure, in pixels."""
@@ -42,7 +40,7 @@ def write_table(
         path: File.
         atlas: Scales.
         paths: Image files.
-        maps: By scale, see :func:`sspyr_mm.reports.atlas_map.compute_map`; cells that are not on it have nulls.
+        maps: By scale, see :func:`sspyr_mm.reports.atlas.atlas_map.compute_map`; cells that are not on it have nulls.
         decoding: Options of ``LoadRGBImage`` of the training, for the thumbnails of the cells on a map.
         num_workers: Processes that decode.
     """
@@ -133,7 +131,7 @@ def write_figure(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    load = Compose([dict(type="mmpretrain.LoadRGBImage", skip_broken=False, **(decoding or {}))])
+    read = ImageReader(decoding or {})
     size = (len(atlas) * (num_cells + 1.5) * 0.5, (num_prototypes + 0.6) * 0.5)
     figure, axes = plt.subplots(1, len(atlas), figsize=size, squeeze=False, layout="constrained")
     for axis, part in zip(axes[0], atlas, strict=True):
@@ -143,7 +141,7 @@ def write_figure(
         sheet = np.full((len(chosen) * _TILE, num_cells * _TILE, 3), 255, np.uint8)
         for row, prototype in enumerate(chosen):
             for column, cell in enumerate(part.nearest(int(prototype), num_cells)):
-                image = load({"img_path": paths[int(part.image_of(cell))]})["img"]
+                image = read(paths[int(part.image_of(cell))])
                 tile = sheet[row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE]
                 tile[2:-2, 2:-2] = cut(image, part.box[cell], _TILE - 4)
         axis.imshow(sheet)
@@ -201,17 +199,16 @@ class _Cuts(Dataset):
         tile: int,
         side: int,
     ) -> None:
-        init_default_scope("mmpretrain")
         self.paths, self.boxes, self.images = list(paths), boxes, sorted(boxes)
         self.tile, self.side = tile, side
-        self.load = Compose([dict(type="LoadRGBImage", skip_broken=False, **decoding)])
+        self.read = ImageReader(decoding)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[NDArray, list[NDArray], tuple[int, int]]:
         number = self.images[index]
-        image = self.load({"img_path": self.paths[number]})["img"]
+        image = self.read(self.paths[number])
         tiles = [cut(image, np.asarray(box), self.tile) for box in self.boxes[number]]
         height, width = image.shape[:2]
         scale = self.side / max(height, width)

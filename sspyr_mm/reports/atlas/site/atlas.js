@@ -1,4 +1,4 @@
-// Page of an atlas. Data: window.ATLAS, written by sspyr_mm/reports/atlas_page.py.
+// Page of an atlas. Data: window.ATLAS, written by sspyr_mm/reports/atlas/atlas_page.py.
 "use strict";
 const atlas = window.ATLAS;
 const find = (id) => document.getElementById(id);
@@ -7,6 +7,7 @@ const make = (tag, properties, ...children) => {
   element.append(...children);
   return element;
 };
+const TILE = 64; // pixels
 const percent = (share) => `${(100 * share).toFixed(share < 0.001 ? 2 : 1)} %`;
 
 // A tile shows a part of a sheet, which is loaded when the tile comes near the window.
@@ -72,15 +73,31 @@ function showSource(scale, cells, number) {
   const link = find("source-prototype");
   link.textContent = `Show prototype ${prototype}`;
   link.href = `#${scale.name}-${prototype}`;
-  link.onclick = () => {
+  link.onclick = (event) => {
     dialog.close();
-    if (location.hash === link.hash) follow(); // otherwise the address changes
+    followSame(event);
   };
   dialog.onkeydown = (event) => {
     const next = number + { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (next >= 0 && next < cells.length) showSource(scale, cells, next);
   };
   if (!dialog.open) dialog.showModal();
+}
+
+// A click on the address that the page has already does not change it.
+function followSame({ currentTarget }) {
+  if (location.hash === currentTarget.hash) follow();
+}
+
+// Makes the tile of a cell from its source image.
+function makeCellTile(scale, cells, number) {
+  const cell = cells[number];
+  const tile = make("button", { className: "tile", title: atlas.images.names[cell.image] });
+  tile.setAttribute("aria-label", `Prototype ${cell.prototype}: ${tile.title}`);
+  placeSource(tile, cell.image, cell.box, TILE, TILE);
+  tile.onclick = () => showSource(scale, cells, number);
+  observer.observe(tile);
+  return tile;
 }
 
 // Prototypes of scale 0 by finer prototype, and the reverse of `weights`.
@@ -101,9 +118,7 @@ function makeLinks(scale, prototype) {
     const shown = used.filter(([, , row]) => row >= 0).sort((a, b) => b[1] - a[1]);
     for (const [id, weight, row] of shown.slice(0, 12)) {
       const link = make("a", { href: `#${other.name}-${id}` }, makeTile("span", other, row, 0), `${id} (${weight})`);
-      link.onclick = () => {
-        if (location.hash === link.hash) follow(); // otherwise the address changes
-      };
+      link.onclick = followSame;
       line.append(link);
     }
     if (line.childElementCount) found.push(line);
@@ -166,6 +181,7 @@ function show() {
   find("ordering").hidden = find("prototypes").hidden = view === "map";
   find("map").hidden = view !== "map";
   observer.disconnect();
+  showOwn();
   find("prototypes").replaceChildren();
   if (view === "map") {
     bottom.unobserve(find("bottom"));
@@ -231,6 +247,7 @@ find("order").onchange = show;
 find("find").oninput = show;
 window.onhashchange = follow;
 window.addEventListener("DOMContentLoaded", () => {
+  findOwn();
   show();
   follow();
 });

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sspyr_mm.reports.atlas import ScaleAtlas
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
 
 _NUM_NEIGHBOURS = 14
 _LEAST = 5

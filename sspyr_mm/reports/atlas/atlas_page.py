@@ -18,9 +18,9 @@ from PIL import Image
 
 from sspyr_mm.files import output_folder, printable
 from sspyr_mm.models import SSPRL
-from sspyr_mm.reports.atlas import ScaleAtlas
-from sspyr_mm.reports.atlas_files import cut_images
-from sspyr_mm.reports.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.atlas_files import cut_images
+from sspyr_mm.reports.atlas.atlas_map import ScaleMap
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
 
 _FOLDER = "page"
 _TILE = 64
@@ -34,8 +34,8 @@ _LINKS = 6
 _QUALITY = 85
 _GLOBAL = "window.ATLAS"
 _DATA = f"{_GLOBAL} = "
-_ASSETS = Path(__file__).parent / "page"
-_COPIED = ("atlas.css", "atlas.js", "map.js", "scatterplot.js")
+_ASSETS = Path(__file__).parent / "site"
+_COPIED = ("atlas.css", "atlas.js", "map.js", "locate.js", "scatterplot.js")
 
 
 def correlations(model: SSPRL) -> dict[str, NDArray]:
@@ -64,7 +64,7 @@ def write_page(
         paths: Image files.
         weights: (K_0, K_s) by finer scale, see :func:`correlations`.
         title: Name of the model.
-        maps: By scale, see :func:`sspyr_mm.reports.atlas_map.compute_map`.
+        maps: By scale, see :func:`sspyr_mm.reports.atlas.atlas_map.compute_map`.
         decoding: Options of ``LoadRGBImage`` of the training.
         num_cells: Cells per prototype.
         num_workers: Processes that decode.

@@ -1,6 +1,5 @@
 // Map of an atlas: a point per cell, by regl-scatterplot (page/scatterplot.js). Data: window.ATLAS.points[scale].
 "use strict";
-const TILE = 64; // pixels
 const MOST = 300; // tiles of a selection that are shown
 
 let plot; // the scatterplot, made when a map is opened first
@@ -111,13 +110,8 @@ function showCells(indices, text = "") {
     (indices.length ? "selected" : "on the map; near ones have similar embeddings") +
     (text && !indices.length ? "; 0 found" : "");
   const tiles = indices.slice(0, MOST).map((i, number) => {
-    const cell = cells[number];
-    const tile = make("button", { className: "tile", title: atlas.images.names[cell.image] });
-    tile.setAttribute("aria-label", `Prototype ${cell.prototype}: ${tile.title}`);
-    placeSource(tile, cell.image, cell.box, TILE, TILE);
-    tile.onclick = () => showSource(scale, cells, number);
+    const tile = makeCellTile(scale, cells, number);
     tile.onmouseenter = tile.onfocus = () => plot.hover(i, { preventEvent: true });
-    observer.observe(tile);
     return tile;
   });
   const more = indices.length - tiles.length;

@@ -74,19 +74,29 @@ def cut_cells(image: NDArray, scale: ScaleSpec) -> tuple[NDArray, NDArray]:
     return np.stack(patches), corners * [w, h, w, h] + [left, top, left, top]
 
 
+class ImageReader:
+    """Reads images (H, W, 3) uint8 as training does; raises ValueError if a file cannot be decoded."""
+
+    def __init__(self, decoding: Mapping[str, Any]) -> None:
+        init_default_scope("mmpretrain")
+        self.load = Compose([dict(type="LoadRGBImage", skip_broken=False, **decoding)])
+
+    def __call__(self, path: str, content: bytes | None = None) -> NDArray:
+        """Reads a file, or its content if that is given."""
+        return self.load({"img_path": path, **({} if content is None else {"img_bytes": content})})["img"]
+
+
 class _Cells(Dataset):
     """Patches and boxes of all scales, per image."""
 
     def __init__(self, paths: Sequence[str], scales: Sequence[ScaleSpec], decoding: Mapping[str, Any]) -> None:
-        init_default_scope("mmpretrain")
-        self.paths, self.scales = list(paths), scales
-        self.load = Compose([dict(type="LoadRGBImage", skip_broken=False, **decoding)])
+        self.paths, self.scales, self.read = list(paths), scales, ImageReader(decoding)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict[str, tuple[Tensor, Tensor]]:
-        image = self.load({"img_path": self.paths[index]})["img"]
+        image = self.read(self.paths[index])
         cut = {scale.name: cut_cells(image, scale) for scale in self.scales}
         return {name: (torch.from_numpy(p).permute(0, 3, 1, 2), torch.from_numpy(b)) for name, (p, b) in cut.items()}
 
@@ -143,7 +153,8 @@ def measure_atlas(
         for scale in scales:
             keep = np.isin(images, chosen[scale.name]).repeat(scale.num_patches)
             patches, boxes = batch[scale.name]
-            found[scale.name].append(_assign(model, scale, patches, boxes, keep))
+            *assigned, embedding = assign_patches(model, scale, patches.flatten(0, 1))
+            found[scale.name].append((boxes.flatten(0, 1).float().numpy(), *assigned, embedding[keep]))
     atlas = []
     for scale in scales:
         box, prototype, score, margin, embedding = map(np.concatenate, zip(*found[scale.name], strict=True))
@@ -154,18 +165,15 @@ def measure_atlas(
     return atlas
 
 
-def _assign(
-    model: SSPRL, scale: ScaleSpec, patches: Tensor, boxes: Tensor, keep: NDArray
-) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
-    """Returns boxes, prototypes, scores and margins of a batch of patches (B, M, 3, P, P), and some embeddings."""
-    inputs = model.data_preprocessor({"inputs": patches.flatten(0, 1)})["inputs"]
+def assign_patches(model: SSPRL, scale: ScaleSpec, patches: Tensor) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """Returns prototypes, scores, margins and embeddings of patches (N, 3, P, P); see :class:`ScaleAtlas`."""
+    inputs = model.data_preprocessor({"inputs": patches})["inputs"]
     embedding = model.neck(model.encode(inputs), scale.name)
     scores = model.head.prototypes_of(scale)(embedding).float()
     best, index = scores.topk(min(2, scores.shape[1]), dim=1)
     return (
-        boxes.flatten(0, 1).float().numpy(),
         index[:, 0].cpu().numpy().astype(np.int32),
         best[:, 0].cpu().numpy(),
         (best[:, 0] - best[:, -1]).cpu().numpy(),
-        embedding.float().cpu().numpy()[keep],
+        embedding.float().cpu().numpy(),
     )

@@ -1,0 +1,1 @@
+"""Atlas of prototypes: its tables, map, figure and page, and the page's server."""

@@ -1,0 +1,143 @@
+"""Server of an atlas on this machine: its page, and the prototypes and nearest cells of an image that is sent to it."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sspyr_mm.models import SSPRL
+from sspyr_mm.reports.atlas.scale_atlas import ImageReader, ScaleAtlas, assign_patches, cut_cells
+
+_ADDRESS = "127.0.0.1"
+_NUM_NEAREST = 12
+_MAX_BYTES = 64 << 20
+"""Size of an image file that is accepted."""
+
+
+class Locator:
+    """Finds prototypes of the cells of an image, and the cells of a map that are nearest to each.
+
+    Args:
+        model: Trained model, in evaluation mode.
+        atlas: Scales, with embeddings of the cells on their maps.
+        decoding: Options of ``LoadRGBImage`` of the training.
+    """
+
+    def __init__(self, model: SSPRL, atlas: Sequence[ScaleAtlas], decoding: Mapping[str, Any]) -> None:
+        self.model, self.atlas, self.read = model, atlas, ImageReader(decoding)
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def __call__(self, content: bytes) -> dict[str, list[dict[str, Any]]]:
+        """Returns, by scale, a dict per cell: ``box`` as shares of the image, ``prototype``, ``score``, ``nearest``.
+
+        ``nearest`` are positions among ``ScaleAtlas.mapped``, by cosine, best first. Raises ValueError if the content
+        is not an image.
+        """
+        with self._lock:
+            image = self.read("the image", content)
+            found = {}
+            for scale, part in zip(self.model.pyramid.scales, self.atlas, strict=True):
+                patches, boxes = cut_cells(image, scale)
+                height, width = image.shape[:2]
+                inputs = torch.from_numpy(patches).permute(0, 3, 1, 2)
+                prototypes, scores, _, embedding = assign_patches(self.model, scale, inputs)
+                nearest = np.argsort(-(embedding @ part.embedding.T), axis=1, kind="stable")[:, :_NUM_NEAREST]
+                columns = (boxes / [width, height, width, height], prototypes, scores, nearest)
+                found[scale.name] = [
+                    {
+                        "box": [round(float(x), 4) for x in box],
+                        "prototype": int(prototype),
+                        "score": round(float(score), 4),
+                        "nearest": [int(i) for i in near],
+                    }
+                    for box, prototype, score, near in zip(*columns, strict=True)
+                ]
+        return found
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """Files of the page, and ``locate``: GET tells that it is there, POST takes the content of an image file."""
+
+    def __init__(self, *args: Any, locate: Locator, **kwargs: Any) -> None:
+        self.locate = locate
+        super().__init__(*args, **kwargs)
+
+    def _is_own(self) -> bool:
+        """Refuses requests that other pages make a browser send, by their name of the host or their origin."""
+        port = self.server.server_port  # type: ignore[attr-defined]
+        hosts = {f"{name}:{port}" for name in (_ADDRESS, "localhost")}
+        origin = self.headers.get("Origin")
+        if self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts):
+            return True
+        self.send_error(HTTPStatus.FORBIDDEN, "Open the address that the command prints")
+        return False
+
+    def do_GET(self) -> None:
+        if not self._is_own():
+            return
+        folder = Path(self.directory)
+        file = Path(self.translate_path(self.path))  # without `..` and escapes
+        if self.path == "/locate":
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+        elif file in (folder, folder / "index.html") or folder / "page" in file.parents:
+            super().do_GET()
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
+
+    do_HEAD = do_GET
+
+    def list_directory(self, path: Any) -> None:
+        self.send_error(HTTPStatus.NOT_FOUND)
+
+    def do_POST(self) -> None:
+        self.close_connection = True  # a refused body is not read
+        if not self._is_own():
+            return
+        if self.path != "/locate":
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        size = self.headers.get("Content-Length", "")
+        if not size.isdecimal() or not 0 < int(size) <= _MAX_BYTES:
+            message = f"Send an image file of at most {_MAX_BYTES >> 20} MiB"
+            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": message})
+            return
+        try:
+            self._answer(HTTPStatus.OK, self.locate(self.rfile.read(int(size))))
+        except ValueError as error:
+            self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
+
+    def _answer(self, status: HTTPStatus, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Logs nothing: requests are the user's own clicks."""
+
+
+def check_port(port: int) -> None:
+    """Raises ValueError if a port cannot be used on this machine."""
+    try:
+        with socket.create_server((_ADDRESS, port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--serve {port}: the port cannot be used ({error}); 0 chooses a free one") from error
+
+
+def make_server(out: str | os.PathLike[str], locate: Locator, port: int) -> ThreadingHTTPServer:
+    """Returns a server of ``OUT`` on this machine alone; port 0 chooses a free one."""
+    return ThreadingHTTPServer((_ADDRESS, port), partial(_Handler, locate=locate, directory=os.path.abspath(out)))
