@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import flop_registry
 
-from sspyr_mm.models import SSPRL
+from sspyr_mm.models import SSPRL, FeatureQueue
 from sspyr_mm.models.selfsup import ViewModel
 
 
@@ -108,7 +108,10 @@ class _Flops(TorchDispatchMode):
 
 @contextmanager
 def _fake(model: ViewModel, batch_size: int) -> Iterator[dict[str, Tensor]]:
-    """Replaces a model's tensors by fake ones; yields patches of that kind."""
+    """Replaces a model's tensors by fake ones; yields patches of that kind. Queues are full: fakes have no count."""
+    for module in model.modules():
+        if isinstance(module, FeatureQueue):
+            module.set_extra_state(torch.tensor(module.length))
     with FakeTensorMode() as fake:
         for module in model.modules():
             for tensors in (module._parameters, module._buffers):
