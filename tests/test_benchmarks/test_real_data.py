@@ -24,15 +24,16 @@ def test_protocol_on_real_images(real_data, torchvision_file, tmp_path, protocol
     data = ["--coco", str(real_data / "coco_mini")]
     if protocol == "linear":
         data += ["--voc", str(real_data / "voc_mini")]
-    quick = ["--size", "48", "--epochs", "2", "--random", "--work-dir", str(tmp_path)]
+    with_random = protocol != "semi10"  # it trains with many pairs of learning rates
+    quick = ["--size", "48", "--epochs", "2", "--work-dir", str(tmp_path), *(["--random"] if with_random else [])]
     assert main(["evaluate", torchvision_file, "--protocol", protocol, *data, *quick]) == 0
     results = [json.loads(path.read_text()) for path in tmp_path.glob("result-*.json")]
     counts = {r["data"]: r["counts"] for r in results}
     assert counts["coco17"] == {"train": 165, "test": 70, "classes": 80}
     if protocol == "linear":
         assert counts["voc07"] == {"train": 171, "test": 114, "classes": 20}
-    assert {r["network"] for r in results} == {"resnet18.pth", "random"}
-    assert {r["checkpoint"]["format"] for r in results} == {"torchvision", "random"}
+    assert {r["network"] for r in results} == {"resnet18.pth", *(["random"] if with_random else [])}
+    assert {r["checkpoint"]["format"] for r in results} == {"torchvision", *(["random"] if with_random else [])}
     for result in results:
         assert 0 < result["value"] < 60 and not result["as_published"]
         assert set(result["further"]) >= {"mAP_voc11", "CF1", "OF1", "AP_per_class"}

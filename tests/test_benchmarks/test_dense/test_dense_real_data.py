@@ -96,7 +96,7 @@ def test_fcn_overfits_eight_images(few_masks, narrow_file, tmp_path):
         *["--voc-masks", few_masks, "--size", 96, "--iterations", 200, "--batch-size", 8],
         *["--cfg-options", *NARROW_FCN, f"val_evaluator.output_dir={written}"],
     )
-    assert result["value"] > 50
+    assert result["value"] > 30  # predicting the background alone has 10.9
     curve = losses(tmp_path)
     assert curve[-1] < 0.5 * curve[0]
     files = sorted(written.glob("*.png"))
