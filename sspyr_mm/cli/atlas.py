@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--serve",
         type=non_negative_int,
         metavar="PORT",
-        help="then serve the page on this machine, where an image of your own can be dropped on it; 0: any free port",
+        help="serve the page on this machine afterwards, to look up your own images; 0: any free port",
     )
     add_checkpoint_options(parser)
     add_custom_import(parser)
@@ -63,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     limit_threads(args.workers)
     read = {"decoding": training_decoding(cfg, where=args.checkpoint), "num_workers": args.workers}
+    print(f"assigning prototypes to {len(paths)} images", flush=True)
     atlas = measure_atlas(model, paths, num_mapped=args.points, device=list_devices()[0], **read)
+    print("drawing maps, figure and page", flush=True)
     maps = {part.scale: found for part in atlas if (found := compute_map(part)) is not None}
     table = Path(args.out, "atlas.parquet")
     write_table(table, atlas, paths, maps, **read)

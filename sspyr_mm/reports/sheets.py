@@ -21,12 +21,14 @@ _TRUTH = "_truth.jpg"
 def write_image(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Writes an image (height, width, 3) uint8 RGB atomically; its folder is created.
 
-    Raises ValueError if OpenCV does not know the format, which the file extension sets.
+    Raises ValueError if OpenCV does not know the format, which the file extension sets, or the image is too large.
     """
     try:
-        _, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        done, encoded = cv2.imencode(Path(path).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     except cv2.error as error:
         raise ValueError(f"{path}: images can't be written in this format; end the name with .png or .jpg") from error
+    if not done:
+        raise ValueError(f"{path}: an image of {image.shape[1]} x {image.shape[0]} px is too large for this format")
     with whole_file(path) as partial:
         partial.write_bytes(encoded.tobytes())
 
@@ -37,9 +39,15 @@ def draw_contact_sheet(augment: PyramidAugment, inputs: Mapping[str, torch.Tenso
     The frame of a patch has the colour of its cell, so that patch m of V and patch m of V' can be compared. ``inputs``
     is a collated batch; see :class:`PyramidAugment`. The sheet is (height, width, 3) uint8 RGB.
     """
-    patches = augment({"inputs": dict(inputs)})["inputs"]
+    return draw_views(augment, inputs, augment({"inputs": dict(inputs)})["inputs"], len(inputs["seed"]))
+
+
+def draw_views(
+    augment: PyramidAugment, inputs: Mapping[str, torch.Tensor], patches: Mapping[str, torch.Tensor], num_images: int
+) -> np.ndarray:
+    """Draws the sheet of the first images of a batch whose patches are known; see :func:`draw_contact_sheet`."""
     rows = []
-    for image in range(len(inputs["seed"])):
+    for image in range(min(num_images, len(inputs["seed"]))):
         tiles = []
         for group in augment.views.groups:
             regions = inputs[group.name][image].cpu().numpy()

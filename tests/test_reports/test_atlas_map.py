@@ -158,7 +158,8 @@ def drag_around(browser, corner):
 def test_lasso_selects_the_cells_inside(map_of, atlas_of_colours, tmp_path):
     browser = map_of()
     _, paths, _, colours = atlas_of_colours
-    assert find(browser, "#summary")[0].text == "s1: 36 cells on the map; near ones have similar embeddings"
+    hint = "coloured by prototype; cells close together have similar embeddings"
+    assert find(browser, "#summary")[0].text == f"s1: 36 cells on the map, {hint}"
     find(browser, "#map-lasso")[0].click()
     drag_around(browser, (1, 1))
     expected = np.flatnonzero(colours.ravel()[:36] == 1)
@@ -192,7 +193,7 @@ def test_pointer_on_a_point_shows_its_cell_and_the_reverse(map_of, atlas_of_colo
     assert find(browser, "#source-name")[0].text == atlas_of_colours[1][4]
     assert find(browser, "#source-facts")[0].text.startswith("Prototype 3 of s1: cosine 0.7051")
     find(browser, "#source-prototype")[0].click()
-    assert find(browser, "#s1-3.marked") and find(browser, "#view-prototypes[aria-pressed=true]")
+    wait_for(lambda: find(browser, "#s1-3.marked") and find(browser, "#view-prototypes[aria-pressed=true]"))
 
 
 def test_search_selects_on_the_map(map_of, atlas_of_colours):
@@ -230,3 +231,39 @@ def test_missing_file_of_the_map_is_reported(browser, page):
     finally:
         hidden.rename(points)
         browser.get_log("browser")  # has the missing file
+
+
+def test_last_search_is_shown_while_maps_are_drawn(browser, page, atlas_of_colours):
+    """Searches and scales change faster than maps are drawn."""
+    browser.get("about:blank")
+    browser.get(page.as_uri() + "#map-s1")
+    browser.execute_script(
+        """const field = document.getElementById("find");
+        for (const text of ["png", "4, <b>ü", "3"]) {
+          field.value = text;
+          field.dispatchEvent(new Event("input"));
+          document.getElementById("view-prototypes").click();
+          document.getElementById("view-map").click();
+        }"""
+    )
+    wait_for(lambda: find(browser, "#summary")[0].text == "s1: 1 of 36 cells selected")
+    assert len(find(browser, "#map-cells button")) == 1
+    assert browser.execute_script("return document.querySelectorAll('script[src*=scatterplot]').length") == 1
+
+
+def test_clear_without_a_map_does_nothing(browser, page):
+    points = page.parent / "page/map_s1.js"
+    hidden = points.rename(points.with_suffix(".away"))
+    try:
+        browser.get("about:blank")
+        browser.get(page.as_uri() + "#map-s1")
+        wait_for(lambda: find(browser, "#map-message")[0].is_displayed())
+        browser.get_log("browser")  # has the missing file
+        find(browser, "#map-clear")[0].click()
+        assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+    finally:
+        hidden.rename(points)
+    find(browser, "#view-prototypes")[0].click()
+    find(browser, "#view-map")[0].click()
+    wait_for(lambda: find(browser, "#summary")[0].text.startswith("s1: 36 cells on the map"))
+    assert not find(browser, "#map-message")[0].is_displayed()

@@ -130,7 +130,8 @@ def test_prototypes_of_a_scale_are_shown(browser, atlas_of_colours, tmp_path):
     counts = np.bincount(colours.ravel(), minlength=6)
     order = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
     assert [card.get_attribute("id") for card in find(browser, "article")] == [f"s1-{p}" for p in order]
-    share = f"{100 * counts[order[0]] / 40:.1f} % of the cells, {counts[order[0]]}"
+    share = f"{counts[order[0]]} cells, {100 * counts[order[0]] / 40:.1f} %"
+    assert find(browser, "#scale-hint")[0].text == "s1: 2 x 2 cells per image."
     assert share in find(browser, "article h2")[0].text
     for prototype in (order[0], 3):
         tiles = find(browser, f"#s1-{prototype} .cells button")
@@ -165,11 +166,11 @@ def test_click_on_a_cell_marks_it_in_its_image(browser, atlas_of_colours, tmp_pa
 
 def test_links_lead_to_prototypes_of_the_other_scale(browser):
     links = find(browser, "#s0-0 .links a")
-    assert [link.text for link in links] == ["1 (0.5)", "3 (0.25)", "0 (0)", "2 (0)"]  # 4 and 5 have no cells
+    assert [link.text for link in links] == ["1 (0.5)", "3 (0.25)"]  # 5 has no cells
     links[1].click()
     assert browser.current_url.endswith("#s1-3") and find(browser, "[aria-selected=true]")[0].text == "s1"
     assert "marked" in find(browser, "#s1-3")[0].get_attribute("class")
-    assert find(browser, "#s1-3 .links")[0].text.startswith("part of s0:")
+    assert find(browser, "#s1-3 .links")[0].text.startswith("part of s0 (weight):")
     find(browser, "[role=tab]")[0].click()
     find(browser, "#s0-0 .links a")[1].click()  # the address is the same
     assert find(browser, "[aria-selected=true]")[0].text == "s1" and find(browser, "#s1-3.marked")

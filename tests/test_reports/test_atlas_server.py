@@ -5,6 +5,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -74,19 +76,20 @@ def test_image_of_the_atlas_is_located_where_it_is(served):
             assert cosine[-1] == pytest.approx(np.sort(part.embedding @ part.embedding[row])[-len(cosine)], abs=1e-5)
 
 
-@pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n"])
+@pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n", b""])
 def test_other_content_is_refused(content, served):
     status, answer = send(served[0], content)
-    assert status == 400 and "error" in json.loads(answer)
+    assert status == 400 and json.loads(answer) == {"error": "The file cannot be read as an image"}
 
 
-def test_size_is_limited(served):
+@pytest.mark.parametrize(("size", "status"), [(str(1 << 40), 413), ("1" * 5000, 413), ("-1", 411), ("many", 411)])
+def test_size_is_limited(size, status, served):
     connection = http.client.HTTPConnection(served[0].removeprefix("http://"))
     connection.putrequest("POST", "/locate")
-    connection.putheader("Content-Length", str(1 << 40))
+    connection.putheader("Content-Length", size)
     connection.endheaders()
     answer = connection.getresponse()
-    assert answer.status == 413 and "at most 64 MiB" in json.load(answer)["error"]
+    assert answer.status == status and ("larger than 64 MiB" in json.load(answer)["error"]) == (status == 413)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +103,34 @@ def test_requests_of_other_pages_are_refused(headers, served):
 
 @pytest.mark.parametrize(
     "path",
-    ["/secret.txt", "/page/", "/page/../secret.txt", "/page/%2e%2e/secret.txt", "/page//etc/passwd", "//etc/passwd"],
+    [
+        *("/secret.txt", "/page/", "/page/%00", "/page/../secret.txt", "/page/%2e%2e/secret.txt"),
+        *("/page//etc/passwd", "//etc/passwd"),
+    ],
 )
 def test_only_the_page_is_served(path, served):
     connection = http.client.HTTPConnection(served[0].removeprefix("http://"))
     connection.request("GET", path)
     answer = connection.getresponse()
     assert answer.status == 404 and b"secret" not in answer.read()
+
+
+def test_tunnel_and_head(served):
+    """The port of a tunnel is another one; HEAD has no body."""
+    request = urllib.request.Request(served[0] + "/page/data.js", headers={"Host": "localhost:9000"}, method="HEAD")
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200 and int(answer.headers["Content-Length"]) > 0 and answer.read() == b""
+
+
+def test_client_that_goes_away_prints_nothing(served, capfd):
+    connection = http.client.HTTPConnection(served[0].removeprefix("http://"))
+    connection.putrequest("POST", "/locate")
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders()
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+    connection.close()
+    assert send(served[0], b"x")[0] == 400
+    assert capfd.readouterr().err == ""
 
 
 def test_chosen_image_is_shown_with_its_nearest_cells(served, open_browser):
@@ -145,7 +169,8 @@ def test_broken_image_is_reported_on_the_page(served, open_browser, tmp_path):
     open_browser.get(served[0] + "/")
     wait_for(lambda: find(open_browser, "#own-file")[0].is_displayed())
     find(open_browser, "#own-file")[0].send_keys(str(tmp_path / "broken.png"))
-    wait_for(lambda: "the image" in find(open_browser, "#own-name")[0].text)
+    message = "broken.png: The file cannot be read as an image"
+    wait_for(lambda: find(open_browser, "#own-name")[0].text == message)
     assert not find(open_browser, "#own-image")[0].is_displayed()
     open_browser.get_log("browser")  # has the status 400
 

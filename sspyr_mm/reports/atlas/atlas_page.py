@@ -32,6 +32,8 @@ _SIDE, _COLUMNS = 192, 8
 _LINKS = 6
 """Finer prototypes that are shown with one of scale 0."""
 _QUALITY = 85
+_INSET = 0.95
+"""Share of the map's frame that points take: those at the edge are shown whole."""
 _GLOBAL = "window.ATLAS"
 _DATA = f"{_GLOBAL} = "
 _ASSETS = Path(__file__).parent / "site"
@@ -240,8 +242,8 @@ def _describe_map(
     images = part.image_of(points.rows).tolist()
     boxes = part.box[points.rows] / np.array([sizes[image] * 2 for image in images])
     return {
-        "x": [round(x, 4) for x in points.place[:, 0].tolist()],
-        "y": [round(y, 4) for y in points.place[:, 1].tolist()],
+        "x": [round(_INSET * x, 4) for x in points.place[:, 0].tolist()],
+        "y": [round(_INSET * y, 4) for y in points.place[:, 1].tolist()],
         "image": [place[image] for image in images],
         "box": [round(share, 4) for share in boxes.ravel().tolist()],
         "prototype": part.prototype[points.rows].tolist(),

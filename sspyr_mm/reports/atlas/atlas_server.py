@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -44,7 +45,10 @@ class Locator:
         is not an image.
         """
         with self._lock:
-            image = self.read("the image", content)
+            try:
+                image = self.read("the file", content)
+            except ValueError as error:
+                raise ValueError("The file cannot be read as an image") from error
             found = {}
             for scale, part in zip(self.model.pyramid.scales, self.atlas, strict=True):
                 patches, boxes = cut_cells(image, scale)
@@ -68,34 +72,38 @@ class Locator:
 class _Handler(SimpleHTTPRequestHandler):
     """Files of the page, and ``locate``: GET tells that it is there, POST takes the content of an image file."""
 
+    timeout = 60  # seconds without a byte of a request
+
     def __init__(self, *args: Any, locate: Locator, **kwargs: Any) -> None:
         self.locate = locate
         super().__init__(*args, **kwargs)
 
     def _is_own(self) -> bool:
-        """Refuses requests that other pages make a browser send, by their name of the host or their origin."""
-        port = self.server.server_port  # type: ignore[attr-defined]
-        hosts = {f"{name}:{port}" for name in (_ADDRESS, "localhost")}
-        origin = self.headers.get("Origin")
-        if self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts):
+        """Refuses requests that other pages make a browser send, by their name of the host or their origin.
+
+        Any port is accepted: that of a tunnel is another one.
+        """
+        host = self.headers.get("Host", "").lower()
+        own = host.partition(":")[0] in (_ADDRESS, "localhost")
+        if own and self.headers.get("Origin", f"http://{host}").lower() == f"http://{host}":
             return True
         self.send_error(HTTPStatus.FORBIDDEN, "Open the address that the command prints")
         return False
 
-    def do_GET(self) -> None:
+    def send_head(self) -> Any:
+        """Opens a file of the page; for GET and HEAD."""
         if not self._is_own():
-            return
+            return None
         folder = Path(self.directory)
         file = Path(self.translate_path(self.path))  # without `..` and escapes
         if self.path == "/locate":
             self.send_response(HTTPStatus.NO_CONTENT)
             self.end_headers()
-        elif file in (folder, folder / "index.html") or folder / "page" in file.parents:
-            super().do_GET()
+        elif "\0" not in str(file) and (file in (folder, folder / "index.html") or folder / "page" in file.parents):
+            return super().send_head()
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
-
-    do_HEAD = do_GET
+        return None
 
     def list_directory(self, path: Any) -> None:
         self.send_error(HTTPStatus.NOT_FOUND)
@@ -108,8 +116,11 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         size = self.headers.get("Content-Length", "")
-        if not size.isdecimal() or not 0 < int(size) <= _MAX_BYTES:
-            message = f"Send an image file of at most {_MAX_BYTES >> 20} MiB"
+        if not size.isdecimal():
+            self._answer(HTTPStatus.LENGTH_REQUIRED, {"error": "The request has no Content-Length"})
+            return
+        if len(size) > 15 or int(size) > _MAX_BYTES:
+            message = f"The file is larger than {_MAX_BYTES >> 20} MiB"
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": message})
             return
         try:
@@ -138,6 +149,13 @@ def check_port(port: int) -> None:
         raise ValueError(f"--serve {port}: the port cannot be used ({error}); 0 chooses a free one") from error
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Reports errors but those of a client that went away."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 def make_server(out: str | os.PathLike[str], locate: Locator, port: int) -> ThreadingHTTPServer:
     """Returns a server of ``OUT`` on this machine alone; port 0 chooses a free one."""
-    return ThreadingHTTPServer((_ADDRESS, port), partial(_Handler, locate=locate, directory=os.path.abspath(out)))
+    return _Server((_ADDRESS, port), partial(_Handler, locate=locate, directory=os.path.abspath(out)))

@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 from small_runs import BATCH, train
 
-from sspyr_mm.reports.sheets import draw_contact_sheet
+from sspyr_mm.reports.sheets import draw_views
 from sspyr_mm.reports.view_sheet_hook import ViewSheetHook
 
 
@@ -27,23 +27,12 @@ class KeepFirstStep(Hook):
         self.handle.remove()
 
 
-class Drawn:
-    """Stands for the preprocessor: gives the patches of the step."""
-
-    def __init__(self, preprocessor, patches):
-        self.views, self.mean, self.std, self.patches = preprocessor.views, preprocessor.mean, preprocessor.std, patches
-
-    def __call__(self, _):
-        return {"inputs": self.patches}
-
-
 def test_sheet_shows_the_patches_of_the_first_step_and_changes_no_weight(config_of_a_method, tmp_path):
     options = {"default_hooks.view_sheet.num_images": 2, "custom_hooks": [dict(type="KeepFirstStep")]}
     runner = train(config_of_a_method, tmp_path / "with", options)
     (kept,) = (hook for hook in runner.hooks if isinstance(hook, KeepFirstStep))
     assert len(kept.regions["seed"]) == BATCH
-    first = {name: values[:2] for name, values in kept.regions.items()}
-    expected = draw_contact_sheet(Drawn(runner.model.data_preprocessor, kept.patches), first)
+    expected = draw_views(runner.model.data_preprocessor, kept.regions, kept.patches, 2)
     sheet = cv2.imread(str(tmp_path / "with/views.jpg"))[..., ::-1]
     assert sheet.shape == expected.shape
     assert abs(sheet.astype(int) - expected.astype(int)).mean() < 4  # JPEG

@@ -113,8 +113,8 @@ function makeLinks(scale, prototype) {
     if (!toFine && scale.name !== fine) continue;
     const other = atlas.scales.find(({ name }) => name === (toFine ? fine : coarse));
     const pairs = (toFine ? weights : reverse)[prototype.id] ?? [];
-    const line = make("div", { className: "links" }, toFine ? `composed of ${fine}:` : `part of ${coarse}:`);
-    const used = pairs.map(([id, weight]) => [id, weight, other.prototypes.findIndex((one) => one.id === id)]);
+    const line = make("div", { className: "links" }, toFine ? `composed of ${fine} (weight):` : `part of ${coarse} (weight):`);
+    const used = pairs.filter(([, weight]) => weight > 0).map(([id, weight]) => [id, weight, other.prototypes.findIndex((one) => one.id === id)]);
     const shown = used.filter(([, , row]) => row >= 0).sort((a, b) => b[1] - a[1]);
     for (const [id, weight, row] of shown.slice(0, 12)) {
       const link = make("a", { href: `#${other.name}-${id}` }, makeTile("span", other, row, 0), `${id} (${weight})`);
@@ -129,7 +129,7 @@ function makeLinks(scale, prototype) {
 function makeCard(scale, prototype, row) {
   const share = prototype.count / scale.num_assigned;
   const heading = make("h2", {}, `${prototype.id}`);
-  heading.append(make("small", {}, ` ${percent(share)} of the cells, ${prototype.count}`));
+  heading.append(make("small", {}, ` ${prototype.count} cells, ${percent(share)}`));
   if (atlas.maps.includes(scale.name))
     heading.append(" ", make("a", { href: `#map-${scale.name}-${prototype.id}`, className: "hint" }, "on the map"));
   const card = make("article", { id: `${scale.name}-${prototype.id}` }, heading);
@@ -165,12 +165,15 @@ const bottom = new IntersectionObserver((entries) => entries.some((e) => e.isInt
 });
 
 const searched = () => find("find").value.trim().toLowerCase();
-const isNumber = (text) => !/\D/.test(text);
-const hasName = (image, text) => atlas.images.names[image].toLowerCase().includes(text);
+// Text of digits alone is the number of a prototype, or the whole name of a file without its ending.
+function hasName(image, text) {
+  const name = atlas.images.names[image].toLowerCase();
+  return /\D/.test(text) ? name.includes(text) : name.replace(/.*[/\\]/, "").replace(/\.[^.]*$/, "") === text;
+}
 
 function matches(prototype, text) {
   if (!text) return true;
-  return String(prototype.id) === text || (!isNumber(text) && prototype.cells.some(([image]) => hasName(image, text)));
+  return String(prototype.id) === text || prototype.cells.some(([image]) => hasName(image, text));
 }
 
 function show() {
@@ -180,6 +183,9 @@ function show() {
   find("view-map").disabled = !atlas.maps.includes(current.name);
   find("ordering").hidden = find("prototypes").hidden = view === "map";
   find("map").hidden = view !== "map";
+  const side = Math.round(Math.sqrt(current.num_assigned / atlas.num_images));
+  find("scale-hint").textContent =
+    `${current.name}: ${side > 1 ? `${side} x ${side} cells per image` : "a cell is a whole image"}.`;
   observer.disconnect();
   showOwn();
   find("prototypes").replaceChildren();

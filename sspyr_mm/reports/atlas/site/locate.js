@@ -25,7 +25,7 @@ async function sendOwn(file) {
   try {
     const answer = await fetch("locate", { method: "POST", body: file });
     const found = await answer.json();
-    own = answer.ok ? { url: URL.createObjectURL(file), name: file.name, scales: found } : { error: found.error };
+    own = answer.ok ? { url: URL.createObjectURL(file), name: file.name, scales: found } : { error: `${file.name}: ${found.error}` };
   } catch (error) {
     own = { error: `the server does not answer (${error.message}); start the command again` };
   }
@@ -42,15 +42,15 @@ function showOwn() {
   if (!own.scales) return;
   const scale = current;
   const points = atlas.points[scale.name];
-  const boxes = own.scales[scale.name].map(({ box: [left, top, right, bottom] }) => {
-    const frame = make("div", { className: "own-box" });
+  const boxes = own.scales[scale.name].map(({ box: [left, top, right, bottom] }, number) => {
+    const frame = make("div", { className: "own-box" }, `${number + 1}`);
     frame.style.cssText = `left: ${100 * left}%; top: ${100 * top}%; width: ${100 * (right - left)}%; height: ${100 * (bottom - top)}%`;
     return frame;
   });
   find("own-image").replaceChildren(make("img", { src: own.url, alt: own.name }), ...boxes);
   own.scales[scale.name].forEach(({ prototype, score, nearest }, number) => {
     const facts = make("span", {}, `cell ${number + 1}: `);
-    facts.append(make("a", { href: `#${scale.name}-${prototype}`, onclick: followSame }, `prototype ${prototype}`), ` (${score})`);
+    facts.append(make("a", { href: `#${scale.name}-${prototype}`, onclick: followSame }, `prototype ${prototype}`), ` (cosine ${score})`);
     const cells = points ? nearest.map((i) => cellOf(points, i)) : [];
     const row = make("div", { className: "links" }, facts, ...cells.map((_, i) => makeCellTile(scale, cells, i)));
     row.onmouseenter = () => boxes[number].classList.add("marked");

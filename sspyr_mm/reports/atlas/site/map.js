@@ -4,7 +4,6 @@ const MOST = 300; // tiles of a selection that are shown
 
 let plot; // the scatterplot, made when a map is opened first
 let shownScale; // whose points it has
-let selected = []; // indices of points
 
 const load = (file) =>
   new Promise((resolve, reject) => {
@@ -35,36 +34,47 @@ function report(problem) {
   find("map-message").hidden = !problem;
 }
 
-async function showMap(scale, text) {
+let drawn = Promise.resolve(); // maps are drawn one after another
+function showMap(scale, text) {
+  drawn = drawn.then(() => drawMap(scale, text));
+}
+
+async function drawMap(scale, text) {
+  const isLeft = () => view !== "map" || scale !== current || text !== searched(); // for a view that is drawn next
+  if (isLeft()) return;
   try {
     if (!atlas.points[scale.name]) await load(`map_${encodeURIComponent(scale.name)}.js`);
-    if (!plot) {
-      if (!window.scatterplot) await load("scatterplot.js");
-      makePlot();
-    }
+    if (!window.scatterplot) await load("scatterplot.js");
+    if (!plot) makePlot();
+    if (shownScale !== scale) await drawPoints(scale);
+    report("");
   } catch (error) {
+    shownScale = undefined;
+    find("summary").textContent = scale.name;
+    find("map-cells").replaceChildren();
     report(`The map cannot be shown (${error.message}). It needs WebGL and the files of the folder "page".`);
     return;
   }
-  if (view !== "map" || scale !== current) return; // another view was opened while the files were loaded
+  if (isLeft()) return;
   const points = atlas.points[scale.name];
-  if (shownScale !== scale) {
-    const ids = scale.prototypes.map(({ id }) => id).sort((a, b) => a - b);
-    const place = new Map(ids.map((id, i) => [id, i]));
-    shownScale = scale;
-    find("map-hover").hidden = true;
-    plot.set({ pointColor: colours(ids.length), pointSize: Math.max(3, Math.min(8, 400 / Math.sqrt(points.x.length))) });
-    await plot.draw({ x: points.x, y: points.y, z: points.prototype.map((id) => place.get(id)) }, { zDataType: "categorical" });
-    await plot.reset();
-  }
   const found = text
-    ? [...points.x.keys()].filter((i) => {
-        return isNumber(text) ? String(points.prototype[i]) === text : hasName(points.image[i], text);
-      })
+    ? [...points.x.keys()].filter((i) => String(points.prototype[i]) === text || hasName(points.image[i], text))
     : [];
   if (found.length) plot.select(found, { preventEvent: true });
   else plot.deselect({ preventEvent: true });
   showCells(found, text);
+}
+
+async function drawPoints(scale) {
+  shownScale = undefined;
+  find("map-hover").hidden = true;
+  const points = atlas.points[scale.name];
+  const ids = scale.prototypes.map(({ id }) => id).sort((a, b) => a - b);
+  const place = new Map(ids.map((id, i) => [id, i]));
+  plot.set({ pointColor: colours(ids.length), pointSize: Math.max(3, Math.min(8, 400 / Math.sqrt(points.x.length))) });
+  await plot.draw({ x: points.x, y: points.y, z: points.prototype.map((id) => place.get(id)) }, { zDataType: "categorical" });
+  await plot.reset();
+  shownScale = scale;
 }
 
 function makePlot() {
@@ -82,6 +92,7 @@ function makePlot() {
   plot.subscribe("select", ({ points }) => showCells(points));
   plot.subscribe("deselect", () => showCells([]));
   plot.subscribe("pointOver", (i) => {
+    if (!shownScale) return;
     const points = atlas.points[shownScale.name];
     const cell = cellOf(points, i);
     const tile = make("div", { className: "tile" });
@@ -100,14 +111,14 @@ function makePlot() {
 
 // Shows the cells of a selection; one under the pointer or with the focus is marked on the map.
 function showCells(indices, text = "") {
-  selected = indices;
   const scale = shownScale;
+  if (!scale) return;
   const points = atlas.points[scale.name];
   const total = points.x.length;
   const cells = indices.map((i) => cellOf(points, i));
   find("summary").textContent =
     `${scale.name}: ${indices.length ? `${indices.length} of ${total}` : total} cells ` +
-    (indices.length ? "selected" : "on the map; near ones have similar embeddings") +
+    (indices.length ? "selected" : "on the map, coloured by prototype; cells close together have similar embeddings") +
     (text && !indices.length ? "; 0 found" : "");
   const tiles = indices.slice(0, MOST).map((i, number) => {
     const tile = makeCellTile(scale, cells, number);
@@ -115,13 +126,14 @@ function showCells(indices, text = "") {
     return tile;
   });
   const more = indices.length - tiles.length;
-  const hint = more > 0 ? `${more} more: select fewer to see them.` : "Select points, or search, to see their cells.";
+  const hint = more > 0 ? `${more} more: select fewer points to see them all.` : "Select points, or search, to see their cells.";
   find("map-cells").replaceChildren(...tiles, ...(more > 0 || !tiles.length ? [make("p", { className: "hint" }, hint)] : []));
 }
 
 find("map-lasso").onclick = () => {
   const isLasso = find("map-lasso").getAttribute("aria-pressed") !== "true";
   find("map-lasso").setAttribute("aria-pressed", isLasso);
+  find("map-hint").textContent = isLasso ? "drag around points, scroll to zoom" : "drag to move, scroll to zoom";
   plot?.set({ mouseMode: isLasso ? "lasso" : "panZoom" });
 };
 find("map-fit").onclick = () => plot?.reset();
