@@ -24,7 +24,7 @@ _KINDS = {
     "Augmentation": "models/data_preprocessors",
     "Layers": "models/layers",
     "Data": "datasets",
-    "Training": "engine probes",
+    "Training": "engine probes reports",
     "Metrics": "evaluation",
 }
 _PYTHON = """
