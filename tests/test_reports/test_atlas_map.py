@@ -2,7 +2,10 @@
 
 import importlib.util
 import io
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from atlas_of_colours import COLOURS, make_maps
 from browser_page import colour_at, find, wait_for
 from PIL import Image
 from pretrained_files import NARROW, pretrain
+from project import ROOT
 from torch.nn import functional as F
 
 from sspyr_mm.__main__ import main
@@ -25,6 +29,27 @@ def part_of(embedding):
     zeros = np.zeros(count)
     rows = np.arange(0, count, 2)
     return ScaleAtlas("s0", 1, 1, np.zeros((count, 4)), zeros.astype(int), zeros, zeros, rows, embedding)
+
+
+def test_threads_of_torch_stay_and_workers_can_be_forked():
+    """In a process of its own: libraries start their threads once."""
+    code = """
+import multiprocessing, os
+import numpy as np, torch
+from test_atlas_map import part_of
+from sspyr_mm.reports.atlas.atlas_map import compute_map
+
+torch.set_num_threads(1)
+compute_map(part_of(np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)))
+x = torch.rand(200, 200)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    pool.map(torch.linalg.norm, [x, x])
+print("threads", torch.get_num_threads())
+"""
+    paths = [str(ROOT), *(str(ROOT / "tests" / name) for name in ("helpers", "test_reports"))]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "threads 1\n", done.stderr
 
 
 def test_clusters_stay_together_and_neighbours_are_exact():

@@ -1,6 +1,7 @@
 """Map of an atlas: cells of a scale in two dimensions, where near ones have similar embeddings."""
 
 import importlib.util
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ def compute_map(part: ScaleAtlas) -> ScaleMap | None:
     vectors = np.array(part.embedding, np.float32, order="C")  # a copy: it is normalised in place
     if len(vectors) < _LEAST:
         return None
+    # numba's layer of OpenMP changes the number of torch's threads, and forked workers of the process would hang.
+    os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     from umap import UMAP
 
     faiss.normalize_L2(vectors)
