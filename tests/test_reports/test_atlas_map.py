@@ -31,27 +31,6 @@ def part_of(embedding):
     return ScaleAtlas("s0", 1, 1, np.zeros((count, 4)), zeros.astype(int), zeros, zeros, rows, embedding)
 
 
-def test_threads_of_torch_stay_and_workers_can_be_forked():
-    """In a process of its own: libraries start their threads once."""
-    code = """
-import multiprocessing, os
-import numpy as np, torch
-from test_atlas_map import part_of
-from sspyr_mm.reports.atlas.atlas_map import compute_map
-
-torch.set_num_threads(1)
-compute_map(part_of(np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)))
-x = torch.rand(200, 200)
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    pool.map(torch.linalg.norm, [x, x])
-print("threads", torch.get_num_threads())
-"""
-    paths = [str(ROOT), *(str(ROOT / "tests" / name) for name in ("helpers", "test_reports"))]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
-    assert done.stdout == "threads 1\n", done.stderr
-
-
 def test_clusters_stay_together_and_neighbours_are_exact():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, 90)
@@ -142,6 +121,23 @@ def test_command_writes_the_map(network, atlas_of_colours, tmp_path):
     assert re.match(r'window\.ATLAS\.points\["s0"\] = \{"x":\[(-?[\d.]+,){8}-?[\d.]+\]', text)
     assert main([*line, "--points", "0"]) == 0
     assert not list(tmp_path.glob("page/map_*"))
+
+
+def test_threads_of_torch_stay(network, atlas_of_colours, tmp_path):
+    """In a process of its own: libraries start their threads once."""
+    code = """
+import sys
+import torch
+from sspyr_mm.__main__ import main
+torch.set_num_threads(1)
+assert main(sys.argv[1:]) == 0
+print("threads", torch.get_num_threads())
+"""
+    images = atlas_of_colours[1][0].rpartition("/")[0]
+    line = ["atlas", str(network[0]), "--images", images, "-o", str(tmp_path), "--workers", "0", "--points", "9"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code, *line], env=env, capture_output=True, text=True, timeout=300)
+    assert done.stdout.endswith("\nthreads 1\n"), done.stderr
 
 
 def test_missing_library_is_reported(network, tmp_path, monkeypatch, capsys):

@@ -156,7 +156,7 @@ def test_chosen_image_is_shown_with_its_nearest_cells(served, open_browser):
     assert find(open_browser, "#source-name")[0].text == paths[atlas[1].image_of(atlas[1].mapped[nearest])]
     find(open_browser, "dialog form button")[0].click()
     rows[0].find_elements("css selector", "a")[0].click()
-    assert find(open_browser, f"#s1-{prototype}.marked")
+    wait_for(lambda: find(open_browser, f"#s1-{prototype}.marked"))
     open_browser.execute_script("window.scrollTo(0, 0)")
     find(open_browser, "#own-close")[0].click()
     assert not find(open_browser, "#own")[0].is_displayed()
