@@ -3,8 +3,16 @@
 import pytest
 from atlas_of_colours import make_atlas, make_maps
 from browser_page import start_browser
+from pretrained_files import NARROW, pretrain
 
 from sspyr_mm.reports.atlas.atlas_page import write_page
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "c.pth"
+    pretrain(path, NARROW, 64)
+    return path
 
 
 @pytest.fixture(scope="module")

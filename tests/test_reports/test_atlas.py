@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pretrained_files import NARROW, pretrain
 from torch.nn import functional as F
 
 from sspyr_mm.__main__ import main
@@ -30,13 +29,6 @@ def images(tmp_path_factory):
         pixels = rng.integers(0, 256, (5, 6, 3), np.uint8)
         Image.fromarray(pixels).resize(size).save(folder / f"{number:02}.png")
     return folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("checkpoint") / "c.pth"
-    pretrain(path, NARROW, 64)
-    return path
 
 
 def test_patches_are_in_the_middle_of_their_cells_and_boxes_say_where():

@@ -12,7 +12,6 @@ import pytest
 from atlas_of_colours import COLOURS, make_maps
 from browser_page import colour_at, find, wait_for
 from PIL import Image
-from pretrained_files import NARROW, pretrain
 from project import ROOT
 from torch.nn import functional as F
 
@@ -66,10 +65,8 @@ def test_equal_embeddings_have_finite_places():
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory, atlas_of_colours):
-    path = tmp_path_factory.mktemp("checkpoint") / "c.pth"
-    pretrain(path, NARROW, 64)
-    return path, load_pretraining(str(path))[1]
+def network(checkpoint):
+    return checkpoint, load_pretraining(str(checkpoint))[1]
 
 
 def test_kept_embeddings_are_those_of_the_plain_network(network, atlas_of_colours):

@@ -16,7 +16,6 @@ import urllib.request
 import numpy as np
 import pytest
 from browser_page import find, wait_for
-from pretrained_files import NARROW, pretrain
 from project import ROOT
 
 from sspyr_mm.__main__ import main
@@ -25,13 +24,6 @@ from sspyr_mm.reports.atlas.atlas_map import compute_map
 from sspyr_mm.reports.atlas.atlas_page import correlations, write_page
 from sspyr_mm.reports.atlas.atlas_server import Locator, make_server
 from sspyr_mm.reports.atlas.scale_atlas import measure_atlas
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("checkpoint") / "c.pth"
-    pretrain(path, NARROW, 64)
-    return path
 
 
 @pytest.fixture(scope="module")

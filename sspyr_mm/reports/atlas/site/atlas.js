@@ -10,12 +10,14 @@ const make = (tag, properties, ...children) => {
 const TILE = 64; // pixels
 const percent = (share) => `${(100 * share).toFixed(share < 0.001 ? 2 : 1)} %`;
 
+const loadSheet = (element) => (element.style.backgroundImage = `url("${element.dataset.sheet}")`);
+
 // A tile shows a part of a sheet, which is loaded when the tile comes near the window.
 const observer = new IntersectionObserver(
   (entries) => {
     for (const { isIntersecting, target } of entries) {
       if (isIntersecting) {
-        target.style.backgroundImage = `url("${target.dataset.sheet}")`;
+        loadSheet(target);
         observer.unobserve(target);
       }
     }
@@ -63,7 +65,7 @@ function showSource(scale, cells, number) {
   const frame = find("source-image");
   const zoom = Math.min(2, (0.85 * window.innerWidth) / width);
   placeSource(frame, image, [0, 0, 1, 1], zoom * width, zoom * height);
-  frame.style.backgroundImage = `url("${frame.dataset.sheet}")`;
+  loadSheet(frame);
   find("source-box").style.cssText = `left: ${100 * left}%; top: ${100 * top}%;
     width: ${100 * (right - left)}%; height: ${100 * (bottom - top)}%`;
   find("source-name").textContent = atlas.images.names[image];

@@ -29,7 +29,7 @@ async function sendOwn(file) {
   } catch (error) {
     own = { error: `the server does not answer (${error.message}); start the command again` };
   }
-  if (own.scales) await Promise.all(atlas.maps.map((name) => atlas.points[name] ?? load(`map_${encodeURIComponent(name)}.js`)));
+  if (own.scales) await Promise.all(atlas.maps.map(loadPoints));
   showOwn();
 }
 

@@ -11,6 +11,8 @@ const load = (file) =>
     document.head.append(script);
   });
 
+const loadPoints = (name) => atlas.points[name] ?? load(`map_${encodeURIComponent(name)}.js`);
+
 const cellOf = (points, i) => {
   const box = points.box.slice(4 * i, 4 * i + 4);
   return { image: points.image[i], box, prototype: points.prototype[i], score: points.score[i] };
@@ -43,7 +45,7 @@ async function drawMap(scale, text) {
   const isLeft = () => view !== "map" || scale !== current || text !== searched(); // for a view that is drawn next
   if (isLeft()) return;
   try {
-    if (!atlas.points[scale.name]) await load(`map_${encodeURIComponent(scale.name)}.js`);
+    await loadPoints(scale.name);
     if (!window.scatterplot) await load("scatterplot.js");
     if (!plot) makePlot();
     if (shownScale !== scale) await drawPoints(scale);
@@ -78,9 +80,8 @@ async function drawPoints(scale) {
 }
 
 function makePlot() {
-  const canvas = find("map-canvas");
   plot = window.scatterplot.default({
-    canvas,
+    canvas: find("map-canvas"),
     colorBy: "z",
     pointColorActive: "#d6336c",
     pointColorHover: "#d6336c",
@@ -97,7 +98,7 @@ function makePlot() {
     const cell = cellOf(points, i);
     const tile = make("div", { className: "tile" });
     placeSource(tile, cell.image, cell.box, TILE, TILE);
-    tile.style.backgroundImage = `url("${tile.dataset.sheet}")`;
+    loadSheet(tile);
     const [x, y] = plot.getScreenPosition(i);
     const hover = find("map-hover");
     hover.replaceChildren(tile, `prototype ${cell.prototype}`);
