@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: pages that are outside of docs/, their links, and the reference of all settings."""
+"""Hooks of MkDocs: pages that are outside of docs/, their links, the model zoo, and the reference of all settings."""
 
 import posixpath
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File
+from mmengine.fileio import load
 
 ROOT = Path(__file__).parents[1]
 _OUTSIDE = (
@@ -43,12 +44,31 @@ Functions that programs and notebooks call. Classes that configs name: [settings
 ::: sspyr_mm.probes.knn_scores
 ::: sspyr_mm.reports.measure_health
 """
+_ZOO = """
+# Model zoo
+
+Every recipe, by method. No weights have been published, and no full-size recipe has been run. Results are those that
+were measured here, with 95 % intervals; [tables at mini size](reproduction/README.md) has the commands.
+
+The table is made from the metafiles of `configs/`. mmpretrain finds the recipes by name:
+
+```python
+from pathlib import Path
+
+import sspyr_mm
+from mmpretrain.apis import ModelHub, get_model
+
+root = Path(sspyr_mm.__file__).parent / ".mim"
+ModelHub.register_model_index(root / "model-index.yml", config_prefix=root)
+model = get_model("ssprl_r50_coco_200e")
+```
+"""
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Adds the pages that are not in docs/."""
     pages = {_address(name): (ROOT / name).read_text() for name in _OUTSIDE}
-    pages |= {"reference/settings.md": _settings(), "reference/python.md": _PYTHON}
+    pages |= {"model_zoo.md": _model_zoo(), "reference/settings.md": _settings(), "reference/python.md": _PYTHON}
     for address, text in pages.items():
         files.append(File.generated(config, address, content=text))
     return files
@@ -80,6 +100,31 @@ def on_page_content(html: str, **_: Any) -> str:
 def _address(name: str) -> str:
     """Returns the address on the site of a file of the repository."""
     return "index.md" if name == "README.md" else name.removeprefix("docs/")
+
+
+def _model_zoo() -> str:
+    """Returns the page of all recipes and of their measured results."""
+    parts = [_ZOO]
+    for file in load(ROOT / "model-index.yml")["Import"]:
+        found = load(ROOT / file)
+        (method,) = found["Collections"]
+        paper, readme = method["Paper"], method["README"]
+        parts.append(
+            f"## {method['Name']}\n\n[{paper['Title']}]({paper['URL']}). Settings: [{readme}]({readme}).\n\n"
+            "| recipe | backbone | images | epochs | images per step | parameters |\n" + "|---" * 6 + "|"
+        )
+        for model in found["Models"]:
+            about = model["Metadata"]
+            names = ("Architecture", "Training Data", "Epochs", "Batch Size")
+            cells = [f"`{model['Name']}`", *(str(about[name]) for name in names), f"{about['Parameters'] / 1e6:.1f} M"]
+            parts[-1] += f"\n| {' | '.join(cells)} |"
+        parts += [
+            f"Measured, `{model['Name']}`, {one['Task']}, {one['Dataset']}: "
+            f"{one['Metrics']['mAP']} ± {one['Metrics']['95 % interval']} mAP."
+            for model in found["Models"]
+            for one in model.get("Results", [])
+        ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _settings() -> str:
