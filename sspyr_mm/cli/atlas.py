@@ -28,11 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10_000,
         help="cells on the map of a scale, at most; 0 for no map (default: %(default)s)",
     )
-    parser.add_argument(
+    after = parser.add_mutually_exclusive_group()
+    after.add_argument(
         "--serve",
         type=non_negative_int,
         metavar="PORT",
         help="serve the page on this machine afterwards, to look up your own images; 0: any free port",
+    )
+    after.add_argument(
+        "--open",
+        choices=("embedding-atlas", "tensorboard"),
+        help="show the maps in another program afterwards",
     )
     add_checkpoint_options(parser)
     add_custom_import(parser)
@@ -52,8 +58,13 @@ def run(args: argparse.Namespace) -> int:
     from sspyr_mm.reports.atlas.atlas_page import check_folder, correlations, write_page
     from sspyr_mm.reports.atlas.atlas_server import Locator, check_port
     from sspyr_mm.reports.atlas.scale_atlas import measure_atlas
+    from sspyr_mm.reports.atlas.viewers import VIEWERS, show
 
     require_pyarrow("atlas")
+    if args.open:
+        if not args.points:
+            raise ValueError(f"--open {args.open} shows maps, and --points 0 omits them: give a larger number")
+        VIEWERS[args.open].check()
     if args.points:
         require_umap("the map of an atlas", "--points 0")
     check_folder(args.out)
@@ -78,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(map(str, [table, *files, page])))
     if args.serve is not None:
         _serve(args, Locator(model, atlas, decoding))
-    return 0
+    if args.open and not maps:
+        raise ValueError(f"--open {args.open} shows maps, and no scale has enough cells for one: give more images")
+    return show(VIEWERS[args.open].write(args.out, atlas, maps)) if args.open else 0
 
 
 def _serve(args: argparse.Namespace, locate: "Locator") -> None:

@@ -214,6 +214,79 @@ def test_pointer_on_a_point_shows_its_cell_and_the_reverse(map_of, atlas_of_colo
     wait_for(lambda: find(browser, "#s1-3.marked") and find(browser, "#view-prototypes[aria-pressed=true]"))
 
 
+def touch(browser, kind, *places):
+    points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+    browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+def test_fingers_select_move_and_zoom(map_of, atlas_of_colours):
+    browser = map_of()
+    (canvas,) = find(browser, "#map-canvas")
+    left, top, width, height = browser.execute_script(
+        "const box = arguments[0].getBoundingClientRect(); return [box.left, box.top, box.width, box.height]", canvas
+    )
+
+    def place_of(row):
+        x, y = browser.execute_script(f"return window.atlasMap.getScreenPosition({row})")
+        return left + x, top + y
+
+    place = place_of(19)
+    touch(browser, "touchStart", place)
+    touch(browser, "touchEnd")
+    wait_for(lambda: find(browser, "#summary")[0].text == "s1: 1 of 36 cells selected")
+    assert find(browser, "#map-hover")[0].text == "prototype 3"
+
+    touch(browser, "touchStart", place)
+    touch(browser, "touchMove", (place[0] + 40, place[1] + 30))
+    touch(browser, "touchEnd")
+    wait_for(lambda: np.allclose(place_of(19), (place[0] + 40, place[1] + 30), atol=3))
+
+    span = np.subtract(place_of(19), place_of(0))
+    x, y = left + width / 2, top + height / 2
+    touch(browser, "touchStart", (x - 20, y), (x + 20, y))
+    for half in (30, 40, 50, 60):
+        touch(browser, "touchMove", (x - half, y), (x + half, y))
+    touch(browser, "touchEnd")
+    wait_for(lambda: (np.abs(np.subtract(place_of(19), place_of(0))) > 1.2 * np.abs(span)).all())
+
+    find(browser, "#map-fit")[0].click()
+    find(browser, "#map-lasso")[0].click()
+    half = min(width, height) / 2
+    corners = [
+        (0.1, 0.1),
+        (0.5, 0.1),
+        (0.9, 0.1),
+        (0.9, 0.5),
+        (0.9, 0.9),
+        (0.5, 0.9),
+        (0.1, 0.9),
+        (0.1, 0.5),
+        (0.1, 0.2),
+    ]
+    wait_for(lambda: np.allclose(place_of(19), place, atol=3))
+    for number, (right, up) in enumerate(corners):
+        touch(browser, "touchMove" if number else "touchStart", (x + half * right, y - half * up))
+    touch(browser, "touchEnd")
+    expected = int((atlas_of_colours[3].ravel()[:36] == 1).sum())
+    wait_for(lambda: find(browser, "#summary")[0].text == f"s1: {expected} of 36 cells selected")
+
+
+def test_legend_has_the_colours_of_the_points_and_selects(map_of, atlas_of_colours, tmp_path):
+    browser = map_of()
+    entries = find(browser, "#map-legend button")
+    count = np.bincount(atlas_of_colours[3].ravel())
+    assert [entry.text for entry in entries] == [str(p) for p in np.argsort(-count, kind="stable") if count[p]]
+    entry = next(entry for entry in entries if entry.text == "3")
+    (mark,) = entry.find_elements("css selector", ".mark")
+    shown = browser.execute_script("return getComputedStyle(arguments[0]).backgroundColor", mark)
+    palette = browser.execute_script("return window.atlasMap.get('pointColor')")
+    expected = np.round(255 * np.array(palette[3][:3])).astype(int)
+    assert [int(x) for x in re.findall(r"\d+", shown)] == expected.tolist()
+    entry.click()
+    wait_for(lambda: find(browser, "#summary")[0].text == "s1: 1 of 36 cells selected")
+
+
 def test_search_selects_on_the_map(map_of, atlas_of_colours):
     browser = map_of()
     find(browser, "#find")[0].send_keys("4, <B>Ü")

@@ -24,8 +24,9 @@ MODULES = {
 }
 PACKAGE = ("runtime", "mminstall", "torch", "streaming", "compare", "features")
 OPTIONAL = {"lightly", "wandb"}  # compared with if it is installed; a back end of the log
-# moto's server imports flask, nbclient starts ipykernel; the others are plugins of pytest.
-NOT_IMPORTED = {"flask", "flask-cors", "ipykernel", "pytest-timeout", "pytest-xdist"}
+# moto's server imports flask, nbclient starts ipykernel, torch.utils imports tensorboard; the others are plugins of
+# pytest.
+NOT_IMPORTED = {"flask", "flask-cors", "ipykernel", "pytest-timeout", "pytest-xdist", "tensorboard"}
 
 
 def declared(*names):

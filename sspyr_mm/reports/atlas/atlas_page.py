@@ -252,7 +252,10 @@ def _describe_map(
 
 
 def _strongest(weights: NDArray, usage: NDArray) -> list[list[tuple[int, float]]]:
-    """Returns the used finer prototypes with the largest weights for each prototype of scale 0, and the weights."""
+    """Returns the used finer prototypes with the largest positive weights for each prototype of scale 0."""
     used = np.flatnonzero(usage)
     order = used[np.argsort(-weights[:, used], axis=1, kind="stable")[:, :_LINKS]]
-    return [[(int(j), round(float(row[j]), 3)) for j in best] for row, best in zip(weights, order, strict=True)]
+    return [
+        [(int(j), round(float(row[j]), 3)) for j in best if row[j] > 0]
+        for row, best in zip(weights, order, strict=True)
+    ]

@@ -116,8 +116,8 @@ function makeLinks(scale, prototype) {
     const other = atlas.scales.find(({ name }) => name === (toFine ? fine : coarse));
     const pairs = (toFine ? weights : reverse)[prototype.id] ?? [];
     const line = make("div", { className: "links" }, toFine ? `composed of ${fine} (weight):` : `part of ${coarse} (weight):`);
-    const used = pairs.filter(([, weight]) => weight > 0).map(([id, weight]) => [id, weight, other.prototypes.findIndex((one) => one.id === id)]);
-    const shown = used.filter(([, , row]) => row >= 0).sort((a, b) => b[1] - a[1]);
+    const rowed = pairs.map(([id, weight]) => [id, weight, other.prototypes.findIndex((one) => one.id === id)]);
+    const shown = rowed.filter(([, , row]) => row >= 0).sort((a, b) => b[1] - a[1]);
     for (const [id, weight, row] of shown.slice(0, 12)) {
       const link = make("a", { href: `#${other.name}-${id}` }, makeTile("span", other, row, 0), `${id} (${weight})`);
       link.onclick = followSame;

@@ -1,6 +1,7 @@
 // Map of an atlas: a point per cell, by regl-scatterplot (page/scatterplot.js). Data: window.ATLAS.points[scale].
 "use strict";
 const MOST = 300; // tiles of a selection that are shown
+const IN_LEGEND = 12; // prototypes
 
 let plot; // the scatterplot, made when a map is opened first
 let shownScale; // whose points it has
@@ -73,13 +74,71 @@ async function drawPoints(scale) {
   const points = atlas.points[scale.name];
   const ids = scale.prototypes.map(({ id }) => id).sort((a, b) => a - b);
   const place = new Map(ids.map((id, i) => [id, i]));
-  plot.set({ pointColor: colours(ids.length), pointSize: Math.max(3, Math.min(8, 400 / Math.sqrt(points.x.length))) });
+  const palette = colours(ids.length);
+  find("map-legend").replaceChildren(...scale.prototypes.slice(0, IN_LEGEND).map(({ id }) => makeEntry(id, palette[place.get(id)])));
+  plot.set({ pointColor: palette, pointSize: Math.max(3, Math.min(8, 400 / Math.sqrt(points.x.length))) });
   await plot.draw({ x: points.x, y: points.y, z: points.prototype.map((id) => place.get(id)) }, { zDataType: "categorical" });
   await plot.reset();
   shownScale = scale;
 }
 
+// An entry of the legend selects the cells of its prototype.
+function makeEntry(id, colour) {
+  const mark = make("span", { className: "mark" });
+  mark.style.background = colour;
+  const entry = make("button", {}, mark, `${id}`);
+  entry.onclick = () => {
+    find("find").value = id;
+    show();
+  };
+  return entry;
+}
+
+// The scatterplot listens to the mouse alone: one finger acts as its button, and two fingers as its wheel.
+function actAsMouse(canvas) {
+  let start, last; // places of the finger
+  let pressing; // animation frame after which the button is pressed
+  let spread; // distance of two fingers, until all are lifted
+  const send = (type, { clientX, clientY }, deltaY) => {
+    const properties = { bubbles: true, cancelable: true, clientX, clientY, buttons: type === "mousedown" ? 1 : 0, deltaY };
+    canvas.dispatchEvent(new (type === "wheel" ? WheelEvent : MouseEvent)(type, properties));
+  };
+  const onOne = (type, finger) => {
+    last = finger;
+    if (type === "touchstart") {
+      start = finger;
+      send("mouseenter", finger);
+      send("mousemove", finger);
+      // The scatterplot moves by the way since its last frame, which must not be that from an earlier touch.
+      pressing = requestAnimationFrame(() => (pressing = requestAnimationFrame(() => send("mousedown", last))));
+    } else if (type === "touchmove") {
+      send("mousemove", finger);
+    } else {
+      cancelAnimationFrame(pressing);
+      send("mouseup", finger);
+      const isTap = type === "touchend" && Math.hypot(finger.clientX - start.clientX, finger.clientY - start.clientY) < 8;
+      if (isTap) ["mousedown", "mouseup", "click"].forEach((one) => send(one, finger)); // a slow tap is a click as well
+    }
+  };
+  const onTwo = ([a, b]) => {
+    const middle = { clientX: (a.clientX + b.clientX) / 2, clientY: (a.clientY + b.clientY) / 2 };
+    const now = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    cancelAnimationFrame(pressing);
+    send(spread ? "mousemove" : "mouseup", middle);
+    if (spread) send("wheel", middle, 2 * (spread - now));
+    spread = now;
+  };
+  const onTouch = (event) => {
+    event.preventDefault();
+    if (event.touches.length > 1) onTwo(event.touches);
+    else if (!spread) onOne(event.type, event.changedTouches[0]);
+    if (!event.touches.length) spread = undefined;
+  };
+  for (const type of ["touchstart", "touchmove", "touchend", "touchcancel"]) canvas.addEventListener(type, onTouch, { passive: false });
+}
+
 function makePlot() {
+  actAsMouse(find("map-canvas"));
   plot = window.scatterplot.default({
     canvas: find("map-canvas"),
     colorBy: "z",
