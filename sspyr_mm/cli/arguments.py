@@ -66,9 +66,9 @@ def json_object(text: str) -> dict:
     return found
 
 
-def add_images_and_out(parser: argparse.ArgumentParser) -> None:
+def add_images_and_out(parser: argparse.ArgumentParser, *, needs_images: bool = True, note: str = "") -> None:
     """Declares the options of commands that read images without labels and write files on them."""
-    parser.add_argument("--images", required=True, help="images: folder, list file or COCO json")
+    parser.add_argument("--images", required=needs_images, help=f"images: folder, list file or COCO json{note}")
     parser.add_argument("-o", "--out", required=True, metavar="DIR", help="output folder")
     help_text = "processes that decode, per device (default: %(default)s)"
     parser.add_argument("--workers", type=non_negative_int, default=2, help=help_text)

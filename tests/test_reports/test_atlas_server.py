@@ -22,7 +22,7 @@ from sspyr_mm.__main__ import main
 from sspyr_mm.checkpoints import load_pretraining
 from sspyr_mm.reports.atlas.atlas_map import compute_map
 from sspyr_mm.reports.atlas.atlas_page import correlations, write_page
-from sspyr_mm.reports.atlas.atlas_server import Locator, make_server
+from sspyr_mm.reports.atlas.atlas_server import Locator, make_server, save_embeddings
 from sspyr_mm.reports.atlas.scale_atlas import measure_atlas
 
 
@@ -36,7 +36,7 @@ def served(checkpoint, atlas_of_colours, tmp_path_factory):
     out = tmp_path_factory.mktemp("served")
     (out / "secret.txt").write_text("secret")
     write_page(out, atlas, paths, correlations(model), title="net", maps=maps)
-    with make_server(out, Locator(model, atlas, {}), 0) as server:
+    with make_server(out, Locator(model, {part.scale: part.embedding for part in atlas}, {}), 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", atlas, paths
         server.shutdown()
@@ -171,21 +171,39 @@ def test_page_from_the_disk_has_no_choice_of_an_image(browser):
     assert not find(browser, "#own-choice")[0].is_displayed()
 
 
-def test_command_serves_until_it_is_interrupted(checkpoint, atlas_of_colours, tmp_path):
-    images = atlas_of_colours[1][0].rpartition("/")[0]
-    line = ["atlas", checkpoint, "--images", images, "-o", tmp_path, "--workers", 0, "--points", 0, "--serve", 0]
-    command = [sys.executable, "-m", "sspyr_mm", *map(str, line)]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    try:
-        lines = (re.match(r"(http://127\.0\.0\.1:\d+)/ ", text) for text in process.stdout)
-        address = next(line[1] for line in lines if line)
-        assert urllib.request.urlopen(address + "/").read() == (tmp_path / "index.html").read_bytes()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
+def test_command_serves_a_new_and_an_existing_atlas_until_it_is_interrupted(checkpoint, atlas_of_colours, tmp_path):
+    path = atlas_of_colours[1][4]
+    answers = []
+    for new in ("--images", path.rpartition("/")[0], "--points", 20), ():
+        line = ["atlas", checkpoint, *new, "-o", tmp_path, "--workers", 0, "--serve", 0]
+        command = [sys.executable, "-m", "sspyr_mm", *map(str, line)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        try:
+            lines = (re.match(r"(http://127\.0\.0\.1:\d+)/ ", text) for text in process.stdout)
+            address = next(line[1] for line in lines if line)
+            assert urllib.request.urlopen(address + "/").read() == (tmp_path / "index.html").read_bytes()
+            with open(path, "rb") as file:
+                answers.append(send(address, file.read()))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+    assert answers[0][0] == 200 and answers[0] == answers[1]
+
+
+def test_atlas_of_another_network_is_not_served(checkpoint, served, tmp_path, capsys):
+    line = ["atlas", str(checkpoint), "-o", str(tmp_path), "--serve", "0"]
+    assert main(line) == 2
+    assert "has no atlas that can be served" in capsys.readouterr().err
+    (tmp_path / "page").mkdir()
+    save_embeddings(tmp_path, served[1], "another")
+    (tmp_path / "page/data.js").write_text("window.ATLAS = {};")
+    assert main(line) == 2
+    assert "of another checkpoint or selection" in capsys.readouterr().err
+    assert main(line[:-2]) == 2
+    assert "--images is missing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("port", ["99999", "used"])

@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -14,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from sspyr_mm.files import whole_file
 from sspyr_mm.models import SSPRL
 from sspyr_mm.reports.atlas.scale_atlas import ImageReader, ScaleAtlas, assign_patches, cut_cells
 
@@ -22,6 +25,36 @@ _ADDRESS = "127.0.0.1"
 _NUM_NEAREST = 12
 _MAX_BYTES = 64 << 20
 """Size of an image file that is accepted."""
+_EMBEDDINGS = "page/embeddings.npz"
+
+
+def save_embeddings(out: str | os.PathLike[str], atlas: Sequence[ScaleAtlas], source: str) -> None:
+    """Saves the embeddings of the cells on the maps next to the page, which removes them when it is replaced.
+
+    Args:
+        out: Folder of the atlas.
+        atlas: Scales.
+        source: Text that identifies the network.
+    """
+    arrays: dict[str, Any] = {"source": np.array(source), **{part.scale: part.embedding for part in atlas}}
+    with whole_file(Path(out, _EMBEDDINGS)) as partial, open(partial, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def load_embeddings(out: str | os.PathLike[str], source: str) -> dict[str, NDArray]:
+    """Returns what :func:`save_embeddings` saved, by scale; raises ValueError if it is missing or of another one."""
+    path = Path(out, _EMBEDDINGS)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = dict(file)
+        of = str(found.pop("source"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{out} has no atlas that can be served ({error}): give --images to make one") from error
+    if of != source:
+        raise ValueError(
+            f"{out} has the atlas of another checkpoint or selection: give its own, or --images to make one"
+        )
+    return found
 
 
 class Locator:
@@ -29,19 +62,19 @@ class Locator:
 
     Args:
         model: Trained model, in evaluation mode.
-        atlas: Scales, with embeddings of the cells on their maps.
+        embeddings: Those of the cells on the maps, (P, D) by scale.
         decoding: Options of ``LoadRGBImage`` of the training.
     """
 
-    def __init__(self, model: SSPRL, atlas: Sequence[ScaleAtlas], decoding: Mapping[str, Any]) -> None:
-        self.model, self.atlas, self.read = model, atlas, ImageReader(decoding)
+    def __init__(self, model: SSPRL, embeddings: Mapping[str, NDArray], decoding: Mapping[str, Any]) -> None:
+        self.model, self.embeddings, self.read = model, embeddings, ImageReader(decoding)
         self._lock = threading.Lock()
 
     @torch.inference_mode()
     def __call__(self, content: bytes) -> dict[str, list[dict[str, Any]]]:
         """Returns, by scale, a dict per cell: ``box`` as shares of the image, ``prototype``, ``score``, ``nearest``.
 
-        ``nearest`` are positions among ``ScaleAtlas.mapped``, by cosine, best first. Raises ValueError if the content
+        ``nearest`` are rows of ``embeddings``, by cosine, best first. Raises ValueError if the content
         is not an image.
         """
         with self._lock:
@@ -50,12 +83,14 @@ class Locator:
             except ValueError as error:
                 raise ValueError("The file cannot be read as an image") from error
             found = {}
-            for scale, part in zip(self.model.pyramid.scales, self.atlas, strict=True):
+            for scale in self.model.pyramid.scales:
                 patches, boxes = cut_cells(image, scale)
                 height, width = image.shape[:2]
                 inputs = torch.from_numpy(patches).permute(0, 3, 1, 2)
                 prototypes, scores, _, embedding = assign_patches(self.model, scale, inputs)
-                nearest = np.argsort(-(embedding @ part.embedding.T), axis=1, kind="stable")[:, :_NUM_NEAREST]
+                nearest = np.argsort(-(embedding @ self.embeddings[scale.name].T), axis=1, kind="stable")[
+                    :, :_NUM_NEAREST
+                ]
                 columns = (boxes / [width, height, width, height], prototypes, scores, nearest)
                 found[scale.name] = [
                     {
