@@ -75,7 +75,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Turns links between files of the repository into links between pages; those to sources become plain text."""
+    """Turns links between files of the repository into links between pages."""
     address = page.file.src_uri
     names = {_address(name): name for name in _OUTSIDE}
     folder = posixpath.dirname(names.get(address, f"docs/{address}"))

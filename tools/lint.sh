@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks format, lint, types, spelling and shell scripts, for run_tests.sh and pre-commit; changes nothing.
+# Checks format, lint, types, spelling, shell scripts and the Dockerfile, for run_tests.sh and pre-commit; changes nothing.
 # PYTHON chooses the interpreter (default: python), whose environment has the tools of requirements/lint.txt.
 set -euo pipefail
 
@@ -9,4 +9,6 @@ python=${PYTHON:-python}
 "$python" -m ruff check .
 "$python" -m mypy sspyr_mm
 "$python" -m codespell_lib
-"$(dirname "$(command -v "$python")")/shellcheck" .ci/run tools/*.sh tools/*/*.sh
+programs=$(dirname "$(command -v "$python")")
+"$programs/shellcheck" .ci/run tools/*.sh tools/*/*.sh
+"$programs/hadolint" docker/Dockerfile
