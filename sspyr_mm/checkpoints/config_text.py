@@ -8,7 +8,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-_REGISTERED = re.compile(r"[A-Za-z]\w*|(mm\w+|sspyr_mm)\.[A-Z]\w*")
+_SCOPES = ("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg", "sspyr_mm")
+"""Packages of registries; mmengine imports the package of a scope that it does not know yet."""
+_REGISTERED = re.compile(rf"([A-Za-z]\w*|({'|'.join(_SCOPES)})\.[A-Z]\w*)")
 """Name in a registry, with or without a scope."""
 _MAX_LENGTH = 500_000
 """Characters: our configs have 5,000, those with the names of a thousand classes 100,000."""
@@ -70,9 +72,14 @@ def _assignments(statements: list[ast.stmt]) -> dict[str, Any]:
 
 
 def check_types(config: Any) -> None:
-    """Raises ValueError for a ``type`` that a registry would import and call, such as ``os.system``."""
+    """Raises ValueError for a ``type`` or ``_scope_`` that a registry would import, such as ``os.system``."""
     if isinstance(config, dict):
-        name = config.get("type")
+        name, scope = config.get("type"), config.get("_scope_", _SCOPES[0])
+        if scope not in _SCOPES:
+            raise ValueError(
+                f"The config inside the checkpoint asks for the package {scope!r} (_scope_), which is not one of "
+                f"{', '.join(_SCOPES)}; nothing was imported"
+            )
         if isinstance(name, str) and not _REGISTERED.fullmatch(name):
             raise ValueError(
                 f"The config inside the checkpoint asks for type={name!r}, which is not a registered name such as "

@@ -11,7 +11,12 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.config_text import parse_config
-from sspyr_mm.checkpoints.formats.backbones import check_offline, plain_config, without_initialisation
+from sspyr_mm.checkpoints.formats.backbones import (
+    check_offline,
+    check_scopes,
+    plain_config,
+    without_initialisation,
+)
 from sspyr_mm.checkpoints.formats.locate import check_ema, full_prefix
 from sspyr_mm.checkpoints.formats.weights import Selection, find_weights, under
 from sspyr_mm.models import ViewModel, pretraining_models
@@ -55,6 +60,7 @@ def load_pretraining(
     weights = find_weights(checkpoint, path, select)
     check_ema(weights, weights.choice.averaged)
     cfg = parse_config(text)
+    check_scopes(cfg.get("model"))
     parts = plain_config(cfg.get("model", {}))
     check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
     cfg.model = without_initialisation(cfg.get("model", {}))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from contextlib import suppress
 
 import pytest
 import torch
@@ -60,3 +61,54 @@ def test_no_file_that_a_config_names_is_loaded(where, form, tmp_path):
     except ValueError as error:
         assert "which may download data" in str(error)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("where", ["", "backbone.", "neck.", "head.", "head.assigner.", "backbone.norm_cfg."])
+@pytest.mark.parametrize(
+    ("key", "value"), [("_scope_", "evil_package"), ("type", "mmevil.Network"), ("type", "evil_package.Network")]
+)
+def test_no_package_that_a_config_names_is_imported(where, key, value, tmp_path, monkeypatch):
+    """mmengine imports the package of an unknown scope, also from the current folder."""
+    for name in ("evil_package", "mmevil"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"import os; os.mkdir({str(tmp_path / 'ran')!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.model.backbone.norm_cfg = {"type": "BN"}
+    cfg.model.head.setdefault("assigner", {"type": "SinkhornAssigner"})
+    cfg.merge_from_dict({f"model.{where}{key}": value})
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=value):
+        load_pretraining(tmp_path / "x.pth")
+    with suppress(ValueError):  # it builds the backbone alone
+        read_backbone(tmp_path / "x.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("scope", ["mmdet", "mmseg"])
+def test_network_of_another_registry_is_not_built(scope, tmp_path):
+    """BertModel of mmdet downloads its weights."""
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.model.backbone = {"type": "BertModel", "_scope_": scope, "name": "attacker/repo"}
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="may download data"):
+        load_pretraining(tmp_path / "x.pth")
+
+
+def test_config_that_inherits_from_the_installed_package_is_read(tmp_path):
+    """mmengine notes the scope of an inherited config in each of its dicts."""
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    for part in (cfg.model, cfg.model.backbone, cfg.model.neck, cfg.model.head):
+        part["_scope_"] = "sspyr_mm"
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    load_pretraining(tmp_path / "x.pth")
+    read_backbone(tmp_path / "x.pth")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.model import revert_sync_batchnorm
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 import sspyr_mm.registration  # noqa: F401
@@ -26,6 +26,8 @@ _OFFLINE = (
     *("mmpretrain.models.backbones.", "mmpretrain.models.utils.", "sspyr_mm.models."),
 )
 """Modules whose classes download nothing."""
+_SCOPES = ("mmengine", "mmpretrain", "sspyr_mm")
+"""Registries by which a network is built; names are checked in that of mmpretrain, which the others share."""
 _STACK = (
     *("torch", "torchvision", "timm", "transformers"),
     *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg", "sspyr_mm"),
@@ -34,8 +36,11 @@ _STACK = (
 
 
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a backbone's config without initialisation and freezing, with BN in place of SyncBN and GroupedBN."""
-    cfg = {key: value for key, value in backbone.items() if key not in _TRAINING_ONLY}
+    """Returns a backbone's config without initialisation and freezing, with BN in place of SyncBN and GroupedBN.
+
+    It is one for mmpretrain: the scope of another package that inherited it is dropped.
+    """
+    cfg = {key: value for key, value in backbone.items() if key not in (*_TRAINING_ONLY, "_scope_")}
     if isinstance(cfg.get("type"), str):
         cfg["type"] = cfg["type"].removeprefix("mmpretrain.")
     norm = cfg.get("norm_cfg")
@@ -58,6 +63,7 @@ def check_offline(config: Mapping[str, Any]) -> None:
     that the user has imported.
     """
     check_types(dict(config))
+    check_scopes(config)
     for name, found in _types(config):
         known = found is None or _is_custom(found) or found.__module__.startswith(_OFFLINE)
         is_function = found is not None and not inspect.isclass(found)
@@ -67,6 +73,20 @@ def check_offline(config: Mapping[str, Any]) -> None:
                 "mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv, "
                 "and classes of your own modules imported by --custom-import MODULE"
             )
+
+
+def check_scopes(config: Any) -> None:
+    """Raises ValueError if a dict at any depth is to be built by a registry that :func:`check_offline` does not see."""
+    if isinstance(config, Mapping):
+        if (scope := config.get("_scope_", _SCOPES[0])) not in _SCOPES:
+            raise ValueError(
+                f"The config inside the checkpoint builds its network by the registry of {scope!r} (_scope_), which "
+                f"may download data: only {', '.join(_SCOPES)} are supported"
+            )
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for one in config:
+            check_scopes(one)
 
 
 def custom_modules(config: Mapping[str, Any]) -> list[str]:
@@ -92,7 +112,7 @@ def _types(config: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(name, str):
             found = None
             with suppress(ImportError, RuntimeError):
-                found = MODELS.get(name)
+                found = MODELS.get(name) or TASK_UTILS.get(name)
             yield name, found
         for value in config.values():
             yield from _types(value)
