@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 
 from sspyr_mm.engine.config import dicts_of_type
 from sspyr_mm.engine.saving.checkpoint_hook import KeepingCheckpointHook, UnwritableError
-from sspyr_mm.engine.saving.run_checkpoints import is_local, newest_whole, set_aside
+from sspyr_mm.engine.saving.run_checkpoints import is_local, name_patterns, newest_whole, set_aside
 from sspyr_mm.files import FolderInUseError, folder_lock, remove_partial, whole_file
 from sspyr_mm.tensor_files import safe_loading
 
@@ -120,7 +121,8 @@ class TrainingRunner(Runner):
         if not is_main_process():
             return
         after = -1 if from_elsewhere or not self._resume else self.iter
-        for folder in set_aside(self._folders(), after=after, keep=self._load_from, allow_pickle=self._allow_pickle):
+        options: dict[str, Any] = {"names": self._names(), "allow_pickle": self._allow_pickle}
+        for folder in set_aside(self._folders(), after=after, keep=self._load_from, **options):
             self.logger.warning(
                 f"The checkpoints of an earlier run, which would mix with those of this one, are now in {folder}. To "
                 f"continue that run instead: --resume {folder}/CHECKPOINT --work-dir OTHER"
@@ -159,11 +161,18 @@ class TrainingRunner(Runner):
     def _folders(self) -> list[str]:
         """Returns the folders on the disk in which the run saves checkpoints, the work dir first."""
         folders = [self.work_dir]
-        for hook in self.hooks:
-            given = getattr(hook, "out_dir", None) if isinstance(hook, CheckpointHook) else None
+        for hook in self._saving():
+            given = hook.out_dir
             if given and is_local(given) and os.path.abspath(given) != self.work_dir:
                 folders.append(os.path.join(given, os.path.basename(self.work_dir)))
         return folders
+
+    def _saving(self) -> list[CheckpointHook]:
+        return [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]
+
+    def _names(self) -> list[str]:
+        """Returns regular expressions for the names that the config gives to checkpoints."""
+        return [name for hook in self._saving() if hook.filename_tmpl for name in name_patterns(hook.filename_tmpl)]
 
     def _lock(self, patience: float) -> None:
         self._left_by = self._held.enter_context(folder_lock(self.work_dir, _LOCK, patience=patience)).left_by
@@ -182,7 +191,12 @@ class TrainingRunner(Runner):
         if self._left_by:
             self.logger.warning(f"The last run in {self.work_dir} ({self._left_by}) was killed")
         for folder in self._folders():
-            remove_partial(Path(folder), "*.pth.*.partial", "trial.*.partial")
+            remove_partial(Path(folder), "*.pth.*.partial", "trial.*.partial", *self._partial_names())
+
+    def _partial_names(self) -> list[str]:
+        """Returns patterns of files whose writing was interrupted, of checkpoints whose names the config gives."""
+        given = [hook.filename_tmpl for hook in self._saving() if hook.filename_tmpl]
+        return [re.sub(r"({.*?}|\*)+", "*", f"*{template}.*.partial") for template in given]
 
     def _release(self) -> None:
         self._held.close()
@@ -198,7 +212,13 @@ class TrainingRunner(Runner):
         found: list[Any] = [None, None]
         if is_main_process():
             try:
-                newest, warnings = newest_whole(self._folders(), allow_pickle=self._allow_pickle)
+                is_remote = any(not is_local(hook.out_dir or "") for hook in self._saving())
+                options: dict[str, Any] = {
+                    "names": self._names(),
+                    "is_remote": is_remote,
+                    "allow_pickle": self._allow_pickle,
+                }
+                newest, warnings = newest_whole(self._folders(), **options)
                 for warning in warnings:
                     self.logger.warning(warning)
                 found = [newest, None]

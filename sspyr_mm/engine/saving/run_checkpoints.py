@@ -12,7 +12,9 @@ from sspyr_mm.tensor_files import check_whole, peek_checkpoint
 
 POINTER = "last_checkpoint"
 """File in which mmengine notes the path of the last checkpoint."""
-_NAMES = re.compile(r"((epoch|iter)_\d+|best_.*|interrupted)\.pth")
+_USUAL = (r"((epoch|iter)_\d+|best_.*|interrupted)\.pth",)
+_NUMBER = re.compile(r"\\\{.*?\\\}")
+"""Number in the template of a file name, after ``re.escape``."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,28 @@ def is_local(folder: str | os.PathLike[str]) -> bool:
     return "://" not in os.fspath(folder)
 
 
+def name_patterns(template: str) -> tuple[str, str]:
+    """Returns regular expressions for the names of checkpoints and of the best ones by a template: ``ckpt_{}.pt``."""
+    name = _NUMBER.sub(r"\\d+", re.escape(template))
+    return name, f"best_.*{name}"
+
+
 def run_checkpoints(
-    folder: str | os.PathLike[str], *, allow_pickle: bool = False
+    folder: str | os.PathLike[str], *, names: Sequence[str] = (), allow_pickle: bool = False
 ) -> tuple[list[RunCheckpoint], dict[Path, str]]:
     """Returns the checkpoints of training in a folder, newest first, and the files that cannot be read with the reason.
 
-    Files of other kinds and names, such as exported backbones, are ignored.
+    Files of other kinds and names, such as exported backbones, are ignored. ``names`` are regular expressions for names
+    other than mmengine's usual ones; the file that ``last_checkpoint`` names is considered as well.
     """
     found, damaged = [], {}
-    for path in sorted(path for path in Path(folder).resolve().glob("*.pth") if path.is_file()):
+    own = re.compile("|".join([*_USUAL, *names, re.escape(os.path.basename(_pointer(folder)) or "/")]))
+    files = (path for path in Path(folder).resolve().iterdir() if path.suffix == ".pth" or own.fullmatch(path.name))
+    for path in sorted(path for path in files if path.is_file()):
         try:
             held = peek_checkpoint(path, allow_pickle=allow_pickle)
         except (OSError, ValueError) as error:
-            if _NAMES.fullmatch(path.name):
+            if own.fullmatch(path.name):
                 damaged[path] = str(error)
             continue
         iteration = (held.get("meta") or {}).get("iter")
@@ -51,23 +62,29 @@ def run_checkpoints(
 
 
 def newest_whole(
-    folders: Sequence[str | os.PathLike[str]], *, allow_pickle: bool = False
+    folders: Sequence[str | os.PathLike[str]],
+    *,
+    names: Sequence[str] = (),
+    is_remote: bool = False,
+    allow_pickle: bool = False,
 ) -> tuple[str | None, list[str]]:
     """Returns the checkpoint to resume from, or None, and warnings to log.
 
     Args:
         folders: Work dir, and folders on the disk in which the run also saves checkpoints. The work dir's
-            ``last_checkpoint`` counts only if it names an object store: it may be missing, empty or name a folder that
-            was moved or copied.
+            ``last_checkpoint`` counts only with ``is_remote``: it may be missing, empty or name a folder that was moved
+            or copied.
+        names: See :func:`run_checkpoints`.
+        is_remote: Whether the run saves checkpoints in an object store.
         allow_pickle: See :func:`read_checkpoint`.
 
     Raises:
         ValueError: If every checkpoint is damaged: training must not silently begin anew.
     """
     pointer = _pointer(folders[0])
-    if pointer and not is_local(pointer):
+    if is_remote and pointer and not is_local(pointer):
         return pointer, []
-    found, damaged = _in_all(folders, allow_pickle)
+    found, damaged = _in_all(folders, names, allow_pickle)
     warnings = []
     for one in (one for one in found if one.resumable):
         try:
@@ -82,7 +99,7 @@ def newest_whole(
             f"--resume: {folders[0]} has no checkpoint that can be read: {shortened(damaged.values(), 3)}. Restore one "
             "from a copy, or remove these files to begin anew"
         )
-    if earlier := sorted(Path(folders[0]).glob("earlier_*/*.pth")):
+    if earlier := sorted(path for path in Path(folders[0]).glob("earlier_*/*") if path.is_file()):
         warnings.append(
             f"{folders[0]} has no checkpoint to resume from: training begins anew. To continue an earlier run instead: "
             f"--resume {shortened(earlier, 3)}"
@@ -93,7 +110,12 @@ def newest_whole(
 
 
 def set_aside(
-    folders: Sequence[str | os.PathLike[str]], *, after: int, keep: str | None = None, allow_pickle: bool = False
+    folders: Sequence[str | os.PathLike[str]],
+    *,
+    after: int,
+    names: Sequence[str] = (),
+    keep: str | None = None,
+    allow_pickle: bool = False,
 ) -> list[Path]:
     """Moves the checkpoints that follow an iteration to a new folder next to them, and returns the new folders.
 
@@ -102,12 +124,13 @@ def set_aside(
     Args:
         folders: As of :func:`newest_whole`.
         after: Iteration; damaged files are moved if it is 0 or less.
+        names: See :func:`run_checkpoints`.
         keep: Path of a file that stays.
         allow_pickle: See :func:`read_checkpoint`.
     """
     targets = []
-    for folder in folders:
-        found, damaged = run_checkpoints(folder, allow_pickle=allow_pickle)
+    for folder in filter(os.path.isdir, folders):
+        found, damaged = run_checkpoints(folder, names=names, allow_pickle=allow_pickle)
         later = [one.path for one in found if one.iteration > after] + ([] if after > 0 else list(damaged))
         later = [path for path in later if keep is None or path != Path(keep).resolve()]
         if not later:
@@ -124,12 +147,12 @@ def set_aside(
 
 
 def _in_all(
-    folders: Sequence[str | os.PathLike[str]], allow_pickle: bool
+    folders: Sequence[str | os.PathLike[str]], names: Sequence[str], allow_pickle: bool
 ) -> tuple[list[RunCheckpoint], dict[Path, str]]:
     found: list[RunCheckpoint] = []
     damaged: dict[Path, str] = {}
-    for folder in folders:
-        some, faults = run_checkpoints(folder, allow_pickle=allow_pickle)
+    for folder in filter(os.path.isdir, folders):
+        some, faults = run_checkpoints(folder, names=names, allow_pickle=allow_pickle)
         found += some
         damaged |= faults
     return sorted(found, key=lambda one: one.iteration, reverse=True), damaged

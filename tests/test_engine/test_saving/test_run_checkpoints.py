@@ -1,5 +1,6 @@
 """The checkpoint that a run is resumed from, and the checkpoints of earlier runs."""
 
+import os
 import random
 import re
 import shutil
@@ -56,11 +57,70 @@ def test_a_run_never_begins_anew_where_all_checkpoints_are_damaged(work):
 
 
 def test_a_run_begins_where_no_checkpoint_is(tmp_path):
-    assert newest_whole([tmp_path]) == (None, [])
+    assert newest_whole([tmp_path / "missing", tmp_path]) == (None, [])
     (tmp_path / "last_checkpoint").write_text(f"{tmp_path}/epoch_9.pth")
     torch.save({"state_dict": {}}, tmp_path / "backbone.pth")
     newest, (warning,) = newest_whole([tmp_path])
     assert newest is None and "epoch_9.pth, which does not exist: training begins anew" in warning
+
+
+@pytest.mark.parametrize("template", ["ckpt_{}.pth", "epoch_{:03d}.pt", "{}"])
+def test_checkpoints_of_other_names_are_found_reported_and_set_aside(template, config, tmp_path, log):
+    options = {"default_hooks.checkpoint.filename_tmpl": template, "train_cfg.max_epochs": 2}
+    names = [template.format(number) for number in (1, 2)]
+    train(config, tmp_path, options)
+    assert all((tmp_path / name).is_file() for name in names)
+    truncate(tmp_path / names[1])
+    partial = tmp_path / f"{names[1]}.x.partial"
+    partial.touch()
+    log.clear()
+    runner = train(config, tmp_path, {**options, "resume": True})
+    assert any(m.startswith(f"{tmp_path}/{names[1]} ") and "passed over" in m for m in warnings_of(log))
+    assert runner.iter == 2 * ITERS and not list(tmp_path.glob("earlier_*"))
+    for name in names:
+        truncate(tmp_path / name)
+    content = (tmp_path / names[0]).read_bytes()
+    with pytest.raises(ValueError, match="has no checkpoint that can be read"):
+        train(config, tmp_path, {**options, "resume": True})
+    train(config, tmp_path, options)  # a new run keeps the damaged files as well
+    assert sorted(path.name for path in (tmp_path / "earlier_1").iterdir()) == names
+    assert (tmp_path / "earlier_1" / names[0]).read_bytes() == content
+
+
+def test_checkpoint_of_a_name_that_is_no_longer_given_is_found(config, tmp_path, log):
+    train(config, tmp_path, {"default_hooks.checkpoint.filename_tmpl": "epoch_{}.pt", "train_cfg.max_epochs": 1})
+    assert newest_whole([tmp_path])[0] == f"{tmp_path}/epoch_1.pt"  # by last_checkpoint
+    truncate(tmp_path / "epoch_1.pt")
+    with pytest.raises(ValueError, match="has no checkpoint that can be read"):
+        newest_whole([tmp_path])
+
+
+@pytest.mark.parametrize("pointer", ["http://127.0.0.1:9/epoch_3.pth", "xyz://garbage"])
+def test_an_address_counts_only_for_a_run_that_saves_in_an_object_store(work, pointer):
+    (work / "last_checkpoint").write_text(pointer)
+    assert newest_whole([work]) == (str(work / "epoch_3.pth"), [])
+    assert newest_whole([work], is_remote=True) == (pointer, [])
+
+
+class Call:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("name", ["epoch_9.pth", "other.pth"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_run_that_resumes_by_itself_executes_nothing_in_any_file(work, name, legacy, config, tmp_path, log):
+    content = torch.load(work / "epoch_3.pth", weights_only=False)
+    content["x"] = Call(tmp_path / "ran")
+    content["meta"]["iter"] += 100
+    torch.save(content, work / name, _use_new_zipfile_serialization=not legacy)
+    runner = train(config, work, {"resume": True})
+    assert runner.iter == 3 * ITERS and not (tmp_path / "ran").exists()
 
 
 def test_the_best_checkpoint_is_not_resumed(work):
