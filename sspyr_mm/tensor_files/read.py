@@ -15,7 +15,14 @@ from sspyr_mm.tensor_files.allowed import only_allowed_globals, restore_log
 from sspyr_mm.tensor_files.array_pickle import Restorer, read_arrays
 from sspyr_mm.tensor_files.foreign_files import file_kind, zip_kind
 from sspyr_mm.tensor_files.safetensors_files import check_safetensors, is_safetensors, read_safetensors
-from sspyr_mm.tensor_files.whole import check_pickle, check_records, open_archive, survey_archive, survey_stream
+from sspyr_mm.tensor_files.whole import (
+    check_list,
+    check_pickle,
+    check_records,
+    open_archive,
+    survey_archive,
+    survey_stream,
+)
 
 FilePath = str | os.PathLike[str]
 
@@ -64,6 +71,7 @@ def peek_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
         try:
             with _opened(path) as file:
                 if archive := _identified(file, str(path), file.read(_HEAD)):
+                    check_list(archive, os.path.getsize(path))
                     with only_allowed_globals(survey_archive(archive)):
                         content = _torch_load(path, map_location="cpu", mmap=True, weights_only=True)
                     if isinstance(content, dict):

@@ -26,6 +26,14 @@ _FOLDER = 0x10
 _BLOCK = 1 << 20
 _END = struct.Struct("<4s4H2LH")
 """End of a zip archive: signature, disk, disk, records of the disk, records, size and offset of the list, comment."""
+_END64 = struct.Struct("<4sQ2H2L4Q")
+"""The same in 64 bits: signature, size, versions, disks, records of the disk, records, size and offset of the list."""
+_LOCATOR = struct.Struct("<4sLQL")
+"""Place of the end in 64 bits: signature, disk, offset, disks."""
+_HASHED = (1 << 61) - 1
+"""Python's hash of an integer is its remainder by this number."""
+_MAX_LARGE = 5_000
+"""Integers of that size, such as seeds: a dict of as many with equal hashes takes a second to build."""
 
 
 def open_archive(file: BinaryIO) -> zipfile.ZipFile:
@@ -35,22 +43,31 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
     end = file.read()
     if len(end) < _END.size or not end.startswith(b"PK\x05\x06") or end[-2:] != b"\0\0":
         raise zipfile.BadZipFile("a truncated zip archive, as after an interrupted copy")
-    count = _END.unpack(end)[4]
-    if count == 0xFFFF:  # more are counted in 64 bits, in front of the end
-        file.seek(max(0, length - _END.size - 76))
-        count = int.from_bytes(file.read(40)[32:], "little")
+    count, size, offset = _END.unpack(end)[4:7]
+    follows = length - _END.size  # end of the list of records
+    file.seek(max(0, follows - _END64.size - _LOCATOR.size))
+    end64 = file.read(_END64.size + _LOCATOR.size)
+    if end64[-_LOCATOR.size :].startswith(b"PK\x06\x07"):  # the same in 64 bits, in front of the end
+        follows -= len(end64)
+        count, size, offset = _END64.unpack(end64[: -_LOCATOR.size])[7:]
+        place = _LOCATOR.unpack(end64[-_LOCATOR.size :])[2]
+        if place != follows or not end64.startswith(b"PK\x06\x06"):
+            raise zipfile.BadZipFile("a zip archive with two lists of records")
     if count > _MAX_RECORDS:
         raise zipfile.BadZipFile(f"it has {count:,} records, more than {_MAX_RECORDS:,}")
+    # Python looks for the list in front of the end, and torch at its offset.
+    if offset + size != follows:
+        raise zipfile.BadZipFile("a zip archive whose list of records is not in front of its end")
     try:
         return zipfile.ZipFile(file)
     except (OSError, ValueError, NotImplementedError, struct.error) as error:
         raise zipfile.BadZipFile(f"a damaged zip archive: {error}") from error
 
 
-def check_records(archive: zipfile.ZipFile, length: int) -> None:
-    """Reads all records of an archive in a file of ``length`` bytes, and compares their checksums.
+def check_list(archive: zipfile.ZipFile, length: int) -> None:
+    """Raises BadZipFile if the list of records in a file of ``length`` bytes is not one that ``torch.save`` writes.
 
-    Raises BadZipFile with the name of a damaged record, or if records are compressed or larger than the file.
+    Records that are compressed, larger than the file, or of equal names are refused.
     """
     records = archive.infolist()
     for one in records:
@@ -62,7 +79,15 @@ def check_records(archive: zipfile.ZipFile, length: int) -> None:
         raise zipfile.BadZipFile("its records are larger than the file")
     if len({one.filename for one in records}) < len(records):
         raise zipfile.BadZipFile("two records have the same name")
-    for one in records:
+
+
+def check_records(archive: zipfile.ZipFile, length: int) -> None:
+    """Reads all records of an archive in a file of ``length`` bytes, and compares their checksums.
+
+    Raises BadZipFile with the name of a damaged record, or as :func:`check_list`.
+    """
+    check_list(archive, length)
+    for one in archive.infolist():
         try:
             with archive.open(one) as record:
                 while record.read(_BLOCK):
@@ -102,12 +127,15 @@ def survey_stream(file: BinaryIO) -> set[str]:
 
 def check_pickle(file: BinaryIO) -> None:
     """Raises UnpicklingError if a pickle has more instructions than any real file, or an invalid one."""
-    start = file.tell()
+    start, num_large = file.tell(), 0
     argument: Any
     for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
         # Python reserves memory for all places up to that of a PUT.
         if count > _MAX_STEPS or (instruction.name.endswith("PUT") and argument > _MAX_STEPS):
             raise pickle.UnpicklingError(f"its pickle has more than {_MAX_STEPS:,} instructions")
+        num_large += isinstance(argument, int) and abs(argument) >= _HASHED
+        if num_large > _MAX_LARGE:
+            raise pickle.UnpicklingError(f"its pickle has more than {_MAX_LARGE:,} integers of 61 bits or more")
     file.seek(start)
 
 

@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from sspyr_mm.checkpoints import read_backbone
-from sspyr_mm.tensor_files import read_checkpoint
+from sspyr_mm.tensor_files import peek_checkpoint, read_checkpoint
 
 MEMORY = 400 << 20  # bytes of address space above the imports'
 
@@ -154,7 +154,59 @@ def outside_of_the_file(path):
     safetensors(path, {"a": {"dtype": "F32", "shape": [1 << 30], "data_offsets": [0, 1 << 32]}})
 
 
+def two_lists(path):
+    """torch reads a list of records at the stated offset, Python the one in front of the end."""
+    packed(path, {**records({"a": torch.ones(2)}), "archive/data/0": bytes(8 << 20)}, zipfile.ZIP_DEFLATED)
+    first = path.read_bytes()
+    packed(path, records({"a": torch.ones(2)}))
+    second = path.read_bytes()
+    end = struct.unpack("<4s4H2LH", second[-22:])
+    assert end[5] == struct.unpack("<4s4H2LH", first[-22:])[5]  # sizes of the lists
+    listed = first[:-22]
+    offset = struct.unpack("<4s4H2LH", first[-22:])[6]
+    path.write_bytes(listed + second[:-22] + struct.pack("<4s4H2LH", *end[:6], offset, 0))
+
+
+def two_lists_of_64_bits(path):
+    packed(path, records({"a": torch.ones(2)}))
+    content = path.read_bytes()
+    end = struct.unpack("<4s4H2LH", content[-22:])
+    end64 = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, end[3], end[4], end[5], end[6] - 1)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(content) - 22, 1)
+    path.write_bytes(content[:-22] + end64 + locator + content[-22:])
+
+
+def equal_names(path):
+    parts = records({"a": torch.ones(2)})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in [*parts.items(), ("archive/data/0", b"12345678")]:
+            archive.writestr(name, data)
+
+
+def overlapping_records(path):
+    """Every record is the same one of the file."""
+    packed(path, {**records({"a": torch.ones(2)}), **{f"archive/data/{i}": bytes(100_000) for i in range(1, 9)}})
+    content = bytearray(path.read_bytes())
+    size, offset = struct.unpack("<4s4H2LH", content[-22:])[5:7]
+    kept = content[:offset].index(b"archive/data/2") - 30
+    listed = content[offset : offset + size]
+    content[kept:offset] = b""
+    content[-22:] = struct.pack("<4s4H2LH", *struct.unpack("<4s4H2LH", content[-22:])[:6], kept, 0)
+    assert bytes(listed) in bytes(content)
+    path.write_bytes(content)
+
+
+def equal_hashes(path):
+    """Each key of a dict is compared with all before it."""
+    with_pickle(path, pickle.dumps({"a": {k * ((1 << 61) - 1): 0 for k in range(1, 10_000)}}, protocol=2))
+
+
 HOSTILE = [
+    two_lists,
+    two_lists_of_64_bits,
+    equal_names,
+    overlapping_records,
+    equal_hashes,
     deflated,
     deflated_pickle,
     marks,
@@ -196,6 +248,11 @@ for path in sys.argv[2:]:
 
 
 REASONS = {
+    "two_lists": "list of records is not in front of its end",
+    "two_lists_of_64_bits": "list of records is not in front of its end",
+    "equal_names": "two records have the same name",
+    "overlapping_records": "its records are larger than the file",
+    "equal_hashes": "more than 5,000 integers of 61 bits or more",
     "deflated": "record 'archive/data.pkl' is compressed",
     "deflated_pickle": "record 'archive/data.pkl' is compressed",
     "marks": "more than 4,000,000 instructions",
@@ -226,8 +283,9 @@ COSTLY = (marks, empty_dicts, tiny_tensors, marks_in_a_pickle, one_array_many_ti
 @pytest.mark.parametrize("write", [one for one in HOSTILE if one not in COSTLY])
 def test_hostile_file_is_refused(write, tmp_path):
     write(tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=REASONS[write.__name__]):
-        read_backbone(tmp_path / "x.pth")
+    for read in (read_backbone, peek_checkpoint):
+        with pytest.raises(ValueError, match=REASONS[write.__name__]):
+            read(tmp_path / "x.pth")
 
 
 @pytest.mark.slow
