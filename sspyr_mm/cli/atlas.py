@@ -75,11 +75,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace) -> str:
     """Returns a text that identifies the network: a checksum of its file, and the selection of its weights."""
-    import hashlib
-    import mmap
+    from sspyr_mm.tensor_files import file_sha256
 
-    with open(args.checkpoint, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return f"{hashlib.sha256(content).hexdigest()} {args.key} {args.prefix} {args.ema}"
+    return f"{file_sha256(args.checkpoint)} {args.key} {args.prefix} {args.ema}"
 
 
 def _write(args: argparse.Namespace, model: "SSPRL", decoding: dict[str, Any]) -> list[str] | None:

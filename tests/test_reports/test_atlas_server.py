@@ -36,6 +36,9 @@ def served(checkpoint, atlas_of_colours, tmp_path_factory):
     out = tmp_path_factory.mktemp("served")
     (out / "secret.txt").write_text("secret")
     write_page(out, atlas, paths, correlations(model), title="net", maps=maps)
+    (out / "page/link.txt").symlink_to(out / "secret.txt")
+    (out / "page/folder").symlink_to("/etc")
+    os.mkfifo(out / "page/pipe")
     with make_server(out, Locator(model, {part.scale: part.embedding for part in atlas}, {}), 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", atlas, paths
@@ -97,7 +100,7 @@ def test_requests_of_other_pages_are_refused(headers, served):
     "path",
     [
         *("/secret.txt", "/page/", "/page/%00", "/page/../secret.txt", "/page/%2e%2e/secret.txt"),
-        *("/page//etc/passwd", "//etc/passwd"),
+        *("/page//etc/passwd", "//etc/passwd", "/page/link.txt", "/page/folder/hostname", "/page/pipe"),
     ],
 )
 def test_only_the_page_is_served(path, served):
@@ -202,6 +205,10 @@ def test_atlas_of_another_network_is_not_served(checkpoint, served, tmp_path, ca
     (tmp_path / "page/data.js").write_text("window.ATLAS = {};")
     assert main(line) == 2
     assert "of another checkpoint or selection" in capsys.readouterr().err
+    for damage in (b"", b"no file", (tmp_path / "page/embeddings.pth").read_bytes()[:-1000]):
+        (tmp_path / "page/embeddings.pth").write_bytes(damage)
+        assert main(line) == 2
+        assert "has no atlas that can be served" in capsys.readouterr().err
     assert main(line[:-2]) == 2
     assert "--images is missing" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import re
 import struct
@@ -12,10 +13,11 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from mmengine.fileio import load
 from mmengine.logging import HistoryBuffer
 
 from sspyr_mm.checkpoints import read_backbone
-from sspyr_mm.tensor_files import peek_checkpoint, read_checkpoint
+from sspyr_mm.tensor_files import peek_checkpoint, read_checkpoint, safe_loading
 
 MEMORY = 400 << 20  # bytes of address space above the imports'
 
@@ -298,6 +300,18 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
     for path, line in zip(paths, lines, strict=True):
         assert line.startswith(f"{path} ") and "UNEXPECTED" not in line, line
         assert re.search(REASONS[path.stem], line), line
+
+
+def test_mmengine_reads_no_pickle(tmp_path):
+    class Call:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    for name in ("x.pkl", "x.pickle"):
+        (tmp_path / name).write_bytes(pickle.dumps(Call()))
+        with safe_loading(), pytest.raises(ValueError, match="is a pickle, which can run any code"):
+            load(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_large_real_files_are_read(tmp_path):

@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import threading
-import zipfile
 from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 from sspyr_mm.files import whole_file
 from sspyr_mm.models import SSPRL
 from sspyr_mm.reports.atlas.scale_atlas import ImageReader, ScaleAtlas, assign_patches, cut_cells
+from sspyr_mm.tensor_files import read_checkpoint
 
 _ADDRESS = "127.0.0.1"
 _NUM_NEAREST = 12
 _MAX_BYTES = 64 << 20
 """Size of an image file that is accepted."""
-_EMBEDDINGS = "page/embeddings.npz"
+_EMBEDDINGS = "page/embeddings.pth"
 
 
 def save_embeddings(out: str | os.PathLike[str], atlas: Sequence[ScaleAtlas], source: str) -> None:
@@ -36,25 +36,21 @@ def save_embeddings(out: str | os.PathLike[str], atlas: Sequence[ScaleAtlas], so
         atlas: Scales.
         source: Text that identifies the network.
     """
-    arrays: dict[str, Any] = {"source": np.array(source), **{part.scale: part.embedding for part in atlas}}
-    with whole_file(Path(out, _EMBEDDINGS)) as partial, open(partial, "wb") as file:
-        np.savez(file, **arrays)
+    with whole_file(Path(out, _EMBEDDINGS)) as partial:
+        torch.save({"source": source, **{part.scale: torch.from_numpy(part.embedding) for part in atlas}}, partial)
 
 
 def load_embeddings(out: str | os.PathLike[str], source: str) -> dict[str, NDArray]:
     """Returns what :func:`save_embeddings` saved, by scale; raises ValueError if it is missing or of another one."""
-    path = Path(out, _EMBEDDINGS)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = dict(file)
-        of = str(found.pop("source"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = read_checkpoint(Path(out, _EMBEDDINGS))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{out} has no atlas that can be served ({error}): give --images to make one") from error
-    if of != source:
+    if found.pop("source", None) != source:
         raise ValueError(
             f"{out} has the atlas of another checkpoint or selection: give its own, or --images to make one"
         )
-    return found
+    return {scale: value.numpy() for scale, value in found.items()}
 
 
 class Locator:
@@ -129,12 +125,14 @@ class _Handler(SimpleHTTPRequestHandler):
         """Opens a file of the page; for GET and HEAD."""
         if not self._is_own():
             return None
-        folder = Path(self.directory)
-        file = Path(self.translate_path(self.path))  # without `..` and escapes
+        folder = Path(self.directory).resolve()
+        # Without `..` and escapes; a link out of the folder, or a pipe in it, is not a file of the page.
+        file = Path(self.translate_path(self.path))
+        file = file if "\0" in str(file) else file.resolve()
         if self.path == "/locate":
             self.send_response(HTTPStatus.NO_CONTENT)
             self.end_headers()
-        elif "\0" not in str(file) and (file in (folder, folder / "index.html") or folder / "page" in file.parents):
+        elif file == folder or (_is_of_page(file, folder) and file.is_file()):
             return super().send_head()
         else:
             self.send_error(HTTPStatus.NOT_FOUND)
@@ -173,6 +171,10 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Logs nothing: requests are the user's own clicks."""
+
+
+def _is_of_page(file: Path, folder: Path) -> bool:
+    return "\0" not in str(file) and (file == folder / "index.html" or folder / "page" in file.parents)
 
 
 def check_port(port: int) -> None:
