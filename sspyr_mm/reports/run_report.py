@@ -25,6 +25,8 @@ _ENVIRONMENT = r"^    (Python|PyTorch|TorchVision|OpenCV|MMEngine|GPU [\d,]+|CUD
 _FIRST = ("loss", "ratio", "probe")
 """Curves at the top of the page."""
 _MAX_BYTES = 1 << 30
+_MOST_STEPS = 1 << 53
+"""Iterations that a plot can show."""
 
 Curve = dict[int, float]
 """Value by iteration."""
@@ -102,8 +104,11 @@ def _add(curves: dict[str, Curve], log: Path) -> None:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            rows.append((int(row["step"]), row))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if abs(step := int(row["step"])) >= _MOST_STEPS:
+                raise ValueError(f"step {step:.3g}")
+            found = {name: float(value) for name, value in row.items() if isinstance(value, (int, float))}
+            rows.append((step, found))
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             if number == len(lines):  # a killed run
                 break
             raise ValueError(f"{log}, line {number} is damaged ({error}): remove the line") from error
@@ -113,7 +118,7 @@ def _add(curves: dict[str, Curve], log: Path) -> None:
             del curve[step]
     for step, row in rows:
         for name, value in row.items():
-            if name not in _SKIPPED and isinstance(value, (int, float)):
+            if name not in _SKIPPED:
                 curves.setdefault(name, {})[step] = value
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sspyr_mm.compat import find_distribution
-from sspyr_mm.files import write_json
+from sspyr_mm.files import read_regular, write_json
 
 _VERSIONED = (*("torch", "torchvision", "numpy", "pycocotools"), *("mmengine", "mmcv", "mmpretrain", "mmdet", "mmseg"))
 
@@ -23,6 +23,7 @@ _TYPES = {
 }
 """Types of the fields in a file, compared by ``type() is``: a bool is also an int."""
 _PREDICTIONS = "predictions"  # entry of `further` that is the folder of drawn predictions
+_MAX_BYTES = 64 << 20  # size of a file that is read
 _HIGHEST = 100 + 1e-6  # highest percentage: a mean of values of 100 may exceed 100 by a rounding error
 
 
@@ -88,15 +89,17 @@ def write_result(result: Result, path: str | os.PathLike) -> None:
 def read_result(path: str | os.PathLike) -> Result:
     """Reads a file written by :func:`write_result`; raises ValueError if it does not hold a result."""
     try:
-        content = json.loads(Path(path).read_text())
+        content = json.loads(read_regular(path, max_bytes=_MAX_BYTES))
         if isinstance(content, dict) and isinstance(further := content.get("beside"), dict):  # names until version 0.2
             del content["beside"]
             content["further"] = {{"pictures": "predictions"}.get(key, key): value for key, value in further.items()}
         result = Result(**content)
         _check(result)
         return result
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a result of `evaluate`: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
 
 
 def _check(result: Result) -> None:

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import os
 import re
 from dataclasses import replace
 
@@ -76,6 +77,14 @@ def test_result_with_an_invalid_field_is_rejected(tmp_path, change, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         read_result(path)
     assert str(error.value).startswith(f"{path} is not a result of `evaluate`: ")
+
+
+def test_hostile_file_is_rejected(tmp_path):
+    (tmp_path / "result-1.json").write_text("[" * 100_000)
+    os.mkfifo(tmp_path / "result-2.json")
+    for number, message in ((1, "is not a result of `evaluate`"), (2, "cannot be read: a pipe")):
+        with pytest.raises(ValueError, match=message):
+            read_result(tmp_path / f"result-{number}.json")
 
 
 def test_bounds_of_the_value_are_accepted(tmp_path):

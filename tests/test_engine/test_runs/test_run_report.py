@@ -114,7 +114,13 @@ def test_texts_of_a_run_are_not_markup(runs, tmp_path):
         (lambda run: shutil.rmtree(next(run.glob("*/vis_data"))), "holds no log of training"),
         (lambda run: (run / "health.json").write_text("[1]"), r"health\.json is damaged \(.*\): remove it"),
         (lambda run: (run / "health.json").write_text("[" * 100_000), r"health\.json is damaged"),
-        (lambda run: _prepend(next(run.glob("*/vis_data/scalars.json"))), r"scalars\.json, line 1 is damaged"),
+        *(
+            (lambda run, line=line: _prepend(next(run.glob("*/vis_data/scalars.json")), line), "line 1 is damaged")
+            for line in (
+                *("[]", '{"step": 1e400, "loss": 1}', '{"step": 1e300, "loss": 1}'),
+                '{"step": 1, "loss": 1' + "0" * 400 + "}",
+            )
+        ),
     ],
 )
 def test_damaged_run_is_reported(damage, message, runs, tmp_path, capsys):
@@ -124,8 +130,8 @@ def test_damaged_run_is_reported(damage, message, runs, tmp_path, capsys):
     assert re.search(message, capsys.readouterr().err) and not (tmp_path / "out.html").exists()
 
 
-def _prepend(log):
-    log.write_text("[]\n" + log.read_text())
+def _prepend(log, line):
+    log.write_text(f"{line}\n{log.read_text()}")
 
 
 def test_missing_folder_is_reported(tmp_path, capsys):
