@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.checkpoints.bounded import BoundedNetwork
 from sspyr_mm.checkpoints.config_text import parse_config
 from sspyr_mm.checkpoints.formats.backbones import (
     check_offline,
@@ -69,8 +70,9 @@ def load_pretraining(
         loss = head.get("cross_scale_loss") or {}
         head["cross_scale_loss"] = {**loss, "loss_weight": head.pop("cross_weight")}
     try:
-        model = build_model(cfg)
-    except TypeError as error:
+        with BoundedNetwork(weights.tensors.values()):
+            model = build_model(cfg)
+    except (TypeError, RuntimeError) as error:
         raise ValueError(f"{path}: the config inside does not match this version of sspyr_mm: {error}") from error
     try:
         model.load_state_dict(under(full_prefix(weights), weights.tensors))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 from contextlib import suppress
 
 import pytest
@@ -112,3 +113,43 @@ def test_config_that_inherits_from_the_installed_package_is_read(tmp_path):
     torch.save(content, tmp_path / "x.pth")
     load_pretraining(tmp_path / "x.pth")
     read_backbone(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.pyramid.s0.num_prototypes": 100_000_000},
+        {"model.pyramid.s0.queue_length": 1_000_000_000},
+        {"model.backbone.base_channels": 4096},
+        {"model.neck.hid_channels": 100_000},
+        {
+            "model.backbone": {
+                "_delete_": True,
+                "type": "ConvNeXt",
+                "arch": {"depths": [1] * 4, "channels": [20_000] * 4},
+            }
+        },
+        {
+            "model.backbone": {
+                "_delete_": True,
+                "type": "ConvNeXt",
+                "arch": {"depths": [50_000] * 4, "channels": [1] * 4},
+            }
+        },
+    ],
+    ids=lambda options: f"{options}"[:40],
+)
+def test_network_that_is_larger_than_its_file_is_not_built(options, tmp_path):
+    pretrain(tmp_path / "x.pth", NARROW, 64)
+    content = torch.load(tmp_path / "x.pth")
+    cfg = Config.fromstring(content["meta"]["cfg"], ".py")
+    cfg.merge_from_dict(options)
+    content["meta"]["cfg"] = cfg.pretty_text
+    torch.save(content, tmp_path / "x.pth")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="much larger than the tensors of the file"):
+        load_pretraining(tmp_path / "x.pth")
+    if "model.backbone" in next(iter(options)):
+        with pytest.raises(ValueError, match="much larger than the tensors of the file"):
+            read_backbone(tmp_path / "x.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
