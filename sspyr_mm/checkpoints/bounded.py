@@ -25,7 +25,7 @@ class BoundedNetwork(TorchFunctionMode):
     def __init__(self, tensors: Iterable[Any]) -> None:
         super().__init__()
         counts = [one.numel() for one in tensors if isinstance(one, Tensor)]
-        self.numbers = 2 * sum(counts) + _FREE_NUMBERS
+        self.numbers = 16 * sum(counts) + _FREE_NUMBERS
         self.tensors = 10 * len(counts) + _FREE_TENSORS
 
     def __torch_function__(
