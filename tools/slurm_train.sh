@@ -4,6 +4,7 @@
 # GPUS (all processes, default 8), GPUS_PER_NODE (8), CPUS_PER_TASK (10: a loader's 8 workers and two),
 # SRUN_ARGS (further options of srun), PYTHON (interpreter, default: python).
 # Two minutes before the time limit, Slurm sends SIGTERM; training saves a checkpoint and exits, and --resume continues it.
+# A script of sbatch needs the line `#SBATCH --signal=TERM@120` for that.
 set -euo pipefail
 
 if [[ $# -lt 4 ]]; then

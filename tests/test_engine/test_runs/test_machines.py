@@ -71,3 +71,17 @@ bash tools/slurm_train.sh one ssprl {config} {work} --resume {" ".join(OPTIONS)}
         wait_until(lambda: not slurm(["squeue", "--noheader"]).stdout)
     assert "resumed epoch" in log.read_text(), log.read_text()[-3000:]
     assert_equal(work, expected)
+
+
+def test_job_saves_a_checkpoint_before_its_time_limit(config, tmp_path):
+    """In a script of sbatch the limit is that of the job: srun's own --signal has no effect."""
+    work, script = tmp_path / "work", tmp_path / "job.sh"
+    script.write_text(f"""#!/bin/bash
+#SBATCH --ntasks=2 --cpus-per-task=1 --time=3 --signal=TERM@60 --output={tmp_path}/log.txt
+export CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 PYTHON={sys.executable}
+export GPUS=2 GPUS_PER_NODE=2 CPUS_PER_TASK=1 SRUN_ARGS="--gres=none"
+bash tools/slurm_train.sh one ssprl {config} {work} --cfg-options train_cfg.max_epochs=100000
+""")
+    with one_node(tmp_path) as slurm:
+        slurm(["sbatch", script], cwd=ROOT)
+        wait_until(lambda: (work / "interrupted.pth").exists())
