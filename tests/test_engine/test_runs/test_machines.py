@@ -84,4 +84,5 @@ bash tools/slurm_train.sh one ssprl {config} {work} --cfg-options train_cfg.max_
 """)
     with one_node(tmp_path) as slurm:
         slurm(["sbatch", script], cwd=ROOT)
-        wait_until(lambda: (work / "interrupted.pth").exists())
+        wait_until(lambda: not slurm(["squeue", "--noheader"]).stdout)
+    assert (work / "interrupted.pth").exists()
