@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import tokenize
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -71,14 +72,14 @@ def _assignments(statements: list[ast.stmt]) -> dict[str, Any]:
     return values
 
 
-def check_types(config: Any) -> None:
-    """Raises ValueError for a ``type`` or ``_scope_`` that a registry would import, such as ``os.system``."""
+def check_types(config: Any, scopes: Sequence[str] = _SCOPES) -> None:
+    """Raises ValueError for a ``type`` that a registry would import, such as ``os.system``, or another ``_scope_``."""
     if isinstance(config, dict):
-        name, scope = config.get("type"), config.get("_scope_", _SCOPES[0])
-        if scope not in _SCOPES:
+        name, scope = config.get("type"), config.get("_scope_", scopes[0])
+        if scope not in scopes:
             raise ValueError(
-                f"The config inside the checkpoint asks for the package {scope!r} (_scope_), which is not one of "
-                f"{', '.join(_SCOPES)}; nothing was imported"
+                f"The config inside the checkpoint asks for the package {scope!r} (_scope_), which may download data "
+                f"and is not one of {', '.join(scopes)}; nothing was imported"
             )
         if isinstance(name, str) and not _REGISTERED.fullmatch(name):
             raise ValueError(
@@ -88,7 +89,7 @@ def check_types(config: Any) -> None:
         config = tuple(config.values())
     if isinstance(config, (list, tuple)):
         for value in config:
-            check_types(value)
+            check_types(value, scopes)
 
 
 def _literal(node: ast.expr) -> Any:

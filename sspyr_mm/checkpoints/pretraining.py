@@ -11,10 +11,10 @@ from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
 from sspyr_mm.checkpoints.bounded import BoundedNetwork
-from sspyr_mm.checkpoints.config_text import parse_config
+from sspyr_mm.checkpoints.config_text import check_types, parse_config
 from sspyr_mm.checkpoints.formats.backbones import (
+    NETWORK_SCOPES,
     check_offline,
-    check_scopes,
     plain_config,
     without_initialisation,
 )
@@ -61,7 +61,7 @@ def load_pretraining(
     weights = find_weights(checkpoint, path, select)
     check_ema(weights, weights.choice.averaged)
     cfg = parse_config(text)
-    check_scopes(cfg.get("model"))
+    check_types(cfg.get("model"), NETWORK_SCOPES)
     parts = plain_config(cfg.get("model", {}))
     check_offline({**parts, "backbone": plain_config(parts.get("backbone", {}))})
     cfg.model = without_initialisation(cfg.get("model", {}))

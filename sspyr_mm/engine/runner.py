@@ -172,7 +172,10 @@ class TrainingRunner(Runner):
 
     def _names(self) -> list[str]:
         """Returns regular expressions for the names that the config gives to checkpoints."""
-        return [name for hook in self._saving() if hook.filename_tmpl for name in name_patterns(hook.filename_tmpl)]
+        return [name for template in self._templates() for name in name_patterns(template)]
+
+    def _templates(self) -> list[str]:
+        return [hook.filename_tmpl for hook in self._saving() if hook.filename_tmpl]
 
     def _lock(self, patience: float) -> None:
         self._left_by = self._held.enter_context(folder_lock(self.work_dir, _LOCK, patience=patience)).left_by
@@ -195,8 +198,7 @@ class TrainingRunner(Runner):
 
     def _partial_names(self) -> list[str]:
         """Returns patterns of files whose writing was interrupted, of checkpoints whose names the config gives."""
-        given = [hook.filename_tmpl for hook in self._saving() if hook.filename_tmpl]
-        return [re.sub(r"({.*?}|\*)+", "*", f"*{template}.*.partial") for template in given]
+        return [re.sub(r"({.*?}|\*)+", "*", f"*{template}.*.partial") for template in self._templates()]
 
     def _release(self) -> None:
         self._held.close()

@@ -26,7 +26,7 @@ _OFFLINE = (
     *("mmpretrain.models.backbones.", "mmpretrain.models.utils.", "sspyr_mm.models."),
 )
 """Modules whose classes download nothing."""
-_SCOPES = ("mmengine", "mmpretrain", "sspyr_mm")
+NETWORK_SCOPES = ("mmengine", "mmpretrain", "sspyr_mm")
 """Registries by which a network is built; names are checked in that of mmpretrain, which the others share."""
 _STACK = (
     *("torch", "torchvision", "timm", "transformers"),
@@ -62,8 +62,7 @@ def check_offline(config: Mapping[str, Any]) -> None:
     Allowed are mmpretrain's own backbones, this package's modules, the layers of torch and mmcv, and other modules
     that the user has imported.
     """
-    check_types(dict(config))
-    check_scopes(config)
+    check_types(dict(config), NETWORK_SCOPES)
     for name, found in _types(config):
         known = found is None or _is_custom(found) or found.__module__.startswith(_OFFLINE)
         is_function = found is not None and not inspect.isclass(found)
@@ -73,20 +72,6 @@ def check_offline(config: Mapping[str, Any]) -> None:
                 "mmpretrain's backbones without TIMMBackbone are built, from layers of torch and mmcv, "
                 "and classes of your own modules imported by --custom-import MODULE"
             )
-
-
-def check_scopes(config: Any) -> None:
-    """Raises ValueError if a dict at any depth is to be built by a registry that :func:`check_offline` does not see."""
-    if isinstance(config, Mapping):
-        if (scope := config.get("_scope_", _SCOPES[0])) not in _SCOPES:
-            raise ValueError(
-                f"The config inside the checkpoint builds its network by the registry of {scope!r} (_scope_), which "
-                f"may download data: only {', '.join(_SCOPES)} are supported"
-            )
-        config = list(config.values())
-    if isinstance(config, (list, tuple)):
-        for one in config:
-            check_scopes(one)
 
 
 def custom_modules(config: Mapping[str, Any]) -> list[str]:
