@@ -3,8 +3,9 @@
 import numpy as np
 from PIL import Image
 
-from sspyr_mm.reports.atlas.atlas_map import ScaleMap
-from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
+from sspyr_mm.checkpoints import load_pretraining
+from sspyr_mm.reports.atlas.atlas_map import ScaleMap, compute_map
+from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas, measure_atlas
 
 COLOURS = ((200, 40, 40), (40, 160, 60), (50, 70, 210), (220, 200, 60))
 
@@ -39,3 +40,10 @@ def make_maps(colours):
     place = corners[colours.ravel()[rows]] + np.random.default_rng(0).uniform(-0.1, 0.1, (36, 2))
     neighbours = (rows[:, None] + [1, 2]) % 36
     return {"s1": ScaleMap(rows, place.astype(np.float32), neighbours)}
+
+
+def measure_maps(checkpoint, paths, num_mapped):
+    """Returns a network, its atlas of images, and the maps of ``num_mapped`` cells."""
+    _, model = load_pretraining(str(checkpoint))
+    atlas = measure_atlas(model, paths, num_mapped=num_mapped)
+    return model, atlas, {part.scale: compute_map(part) for part in atlas}

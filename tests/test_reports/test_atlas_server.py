@@ -15,24 +15,20 @@ import urllib.request
 
 import numpy as np
 import pytest
+from atlas_of_colours import measure_maps
 from browser_page import find, wait_for
 from project import ROOT
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.checkpoints import load_pretraining
-from sspyr_mm.reports.atlas.atlas_map import compute_map
 from sspyr_mm.reports.atlas.atlas_page import correlations, write_page
 from sspyr_mm.reports.atlas.atlas_server import Locator, make_server, save_embeddings
-from sspyr_mm.reports.atlas.scale_atlas import measure_atlas
 
 
 @pytest.fixture(scope="module")
 def served(checkpoint, atlas_of_colours, tmp_path_factory):
     """Address, atlas, and images of a running server."""
-    _, model = load_pretraining(str(checkpoint))
     _, paths, _, _ = atlas_of_colours
-    atlas = measure_atlas(model, paths, num_mapped=100)
-    maps = {part.scale: compute_map(part) for part in atlas}
+    model, atlas, maps = measure_maps(checkpoint, paths, 100)
     out = tmp_path_factory.mktemp("served")
     (out / "secret.txt").write_text("secret")
     write_page(out, atlas, paths, correlations(model), title="net", maps=maps)

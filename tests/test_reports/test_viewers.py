@@ -13,24 +13,20 @@ import urllib.request
 
 import numpy as np
 import pytest
+from atlas_of_colours import measure_maps
 from project import ROOT
 from pyarrow import parquet
 
 from sspyr_mm.__main__ import main
-from sspyr_mm.checkpoints import load_pretraining
 from sspyr_mm.reports.atlas.atlas_files import write_table
-from sspyr_mm.reports.atlas.atlas_map import compute_map
-from sspyr_mm.reports.atlas.scale_atlas import measure_atlas
 from sspyr_mm.reports.atlas.viewers import VIEWERS
 
 
 @pytest.fixture(scope="module")
 def atlas(checkpoint, atlas_of_colours, tmp_path_factory):
     """Folder with a table, scales, and maps of a part of their cells."""
-    _, model = load_pretraining(str(checkpoint))
     _, paths, _, _ = atlas_of_colours
-    found = measure_atlas(model, paths, num_mapped=30)
-    maps = {part.scale: compute_map(part) for part in found}
+    _, found, maps = measure_maps(checkpoint, paths, 30)
     out = tmp_path_factory.mktemp("atlas")
     write_table(out / "atlas.parquet", found, paths, maps)
     return out, found, maps
