@@ -23,6 +23,6 @@ fi
 
 options=()
 if [[ $workers -gt 1 ]] && "$python" -c 'import xdist' 2>/dev/null; then
-    options+=(-n "$workers" --dist loadfile)
+    options+=(-n "$workers" --dist loadfile --no-loadscope-reorder)  # long files are not left for the end
 fi
 exec "$python" -m pytest ${options[@]+"${options[@]}"} "$@"

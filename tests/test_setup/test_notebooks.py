@@ -24,7 +24,7 @@ def test_notebooks_run(tmp_path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_WORK", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     text, num_images = execute("pretrain_and_look.ipynb")
-    assert "300 images" in text and "s1: " in text and "prototypes used by 200 cells" in text and num_images == 3
+    assert "200 images" in text and "s1: " in text and "prototypes used by 100 cells" in text and num_images == 3
     text, num_images = execute("transfer.ipynb")
     assert "the same features: True" in text and "pre-trained: " in text and num_images == 1
 
