@@ -17,7 +17,7 @@ from mmengine.fileio import load
 from mmengine.logging import HistoryBuffer
 
 from sspyr_mm.checkpoints import read_backbone
-from sspyr_mm.tensor_files import peek_checkpoint, read_checkpoint, safe_loading
+from sspyr_mm.tensor_files import peek_checkpoint, read_checkpoint, safe_loading, whole
 
 MEMORY = 400 << 20  # bytes of address space above the imports'
 
@@ -300,6 +300,14 @@ def test_hostile_files_are_refused_in_little_memory(tmp_path):
     for path, line in zip(paths, lines, strict=True):
         assert line.startswith(f"{path} ") and "UNEXPECTED" not in line, line
         assert re.search(REASONS[path.stem], line), line
+
+
+def test_size_of_the_pickle_is_limited(tmp_path, monkeypatch):
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / "x.pth")
+    monkeypatch.setattr(whole, "_MAX_PICKLE", 64)
+    for read in (read_backbone, peek_checkpoint):
+        with pytest.raises(ValueError, match="its pickle has more than 64 bytes"):
+            read(tmp_path / "x.pth")
 
 
 def test_mmengine_reads_no_pickle(tmp_path):
