@@ -8,11 +8,25 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 if sys.platform != "win32":
     import fcntl
+
+
+_T = TypeVar("_T")
+
+
+def with_progress(items: Iterable[_T], total: int) -> Iterator[_T]:
+    """Yields items; if stderr is a terminal, a progress bar there shows how many of ``total`` are done."""
+    if not sys.stderr.isatty():
+        return iter(items)
+    from mmengine.utils import track_iter_progress  # imports torch, which doctor must not require
+
+    return track_iter_progress((items, total), file=sys.stderr)
 
 
 def num_cores() -> int:

@@ -1,7 +1,8 @@
-"""Temporary files of processes."""
+"""Temporary files of processes, and progress on a terminal."""
 
 import multiprocessing
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def test_folders_of_processes_that_have_ended_are_removed(base):
     tempfile.tempdir = str(base)
     machine.use_own_temporary_folder()
     assert not left.exists() and new.exists() and own.exists() and Path(tempfile.gettempdir()) != own
+
+
+def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+    assert list(machine.with_progress("ab", 2)) == ["a", "b"] and capsys.readouterr().err == ""
+    shown, terminal = os.openpty()
+    with open(terminal, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        assert list(machine.with_progress("ab", 2)) == ["a", "b"]
+    assert b"2/2" in os.read(shown, 10_000)

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.registry import init_default_scope
-from mmengine.utils import track_iter_progress
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,6 +27,7 @@ import sspyr_mm.datasets  # noqa: F401  # registers the transforms
 from sspyr_mm import __version__
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
+from sspyr_mm.machine import with_progress
 from sspyr_mm.models.layers import last_output, pool, pool_cells
 
 BATCH = 64  # images per forward pass
@@ -285,8 +285,7 @@ def _extract_share(
     shards = shards[rank :: len(devices)]
     batches = [batch for shard in shards for batch in _chunks(shard.rows, BATCH)]
     features = extract(batches, devices[rank])
-    if rank == 0 and sys.stderr.isatty():  # with several devices, the progress of the first one
-        features = track_iter_progress((features, len(batches)), file=sys.stderr)
-    features = iter(features)
+    # with several devices, the progress of the first one
+    features = with_progress(features, len(batches)) if rank == 0 else iter(features)
     for shard in shards:
         shard.save(torch.cat([next(features) for _ in _chunks(shard.rows, BATCH)]).numpy())

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sspyr_mm.datasets.transforms.cropping import largest_crop, resize
 from sspyr_mm.datasets.workers import answer_to_parent_only
+from sspyr_mm.machine import with_progress
 from sspyr_mm.models import SSPRL
 from sspyr_mm.pyramid import ScaleSpec
 
@@ -148,7 +149,7 @@ def measure_atlas(
     order = np.random.default_rng(0).permutation(len(paths))
     chosen = {s.name: order[: -(-num_mapped // s.num_patches)] for s in scales}
     found: dict[str, list[tuple[NDArray, ...]]] = {scale.name: [] for scale in scales}
-    for number, batch in enumerate(loader):
+    for number, batch in enumerate(with_progress(loader, len(loader))):
         images = np.arange(number * batch_size, min((number + 1) * batch_size, len(paths)))
         for scale in scales:
             keep = np.isin(images, chosen[scale.name]).repeat(scale.num_patches)
