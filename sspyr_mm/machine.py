@@ -1,4 +1,4 @@
-"""Cores, threads and temporary files of this process, and its end."""
+"""Cores, threads, limits and temporary files of this process, its progress on a terminal, and its end."""
 
 import atexit
 import os
@@ -9,9 +9,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 if sys.platform != "win32":
     import fcntl
@@ -27,6 +27,41 @@ def with_progress(items: Iterable[_T], total: int) -> Iterator[_T]:
     from mmengine.utils import track_iter_progress  # imports torch, which doctor must not require
 
     return track_iter_progress((items, total), file=sys.stderr)
+
+
+@contextmanager
+def limited(*, num_bytes: int, seconds: float) -> Iterator[None]:
+    """Limits what the block may add to the memory of this process, and its time on the CPU.
+
+    More memory is a MemoryError of Python or a RuntimeError of torch, more time a ValueError. 8 GB, or half of the
+    machine's memory, are free in addition. The time is limited in the main thread only, and both on Linux only.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    import resource
+
+    page = resource.getpagesize()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * page
+    free = min(8 << 30, os.sysconf("SC_PHYS_PAGES") * page // 2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    bounds = [used + num_bytes + free, *(one for one in (soft, hard) if one != resource.RLIM_INFINITY)]
+    in_main = threading.current_thread() is threading.main_thread()
+
+    def stop(number: int, frame: Any) -> None:
+        raise ValueError(f"it takes more than {seconds:.0f} s on the CPU")
+
+    before = signal.signal(signal.SIGVTALRM, stop) if in_main else None
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
+        if in_main:
+            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        yield
+    finally:
+        if in_main:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def num_cores() -> int:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from torch import nn
 
-from sspyr_mm.checkpoints.bounded import BoundedNetwork
+from sspyr_mm.checkpoints.bounded import bounded_network
 from sspyr_mm.checkpoints.formats.backbones import build_network, complete
 from sspyr_mm.checkpoints.formats.locate import BackboneCheckpoint, locate
 from sspyr_mm.checkpoints.formats.targets import TARGETS, check_target
@@ -37,7 +37,7 @@ def read_backbone(path: FilePath, *, allow_pickle: bool = False, select: Selecti
 def completed(found: BackboneCheckpoint, weights: Weights) -> BackboneCheckpoint:
     """Completes the output of :func:`locate`; raises ValueError if tensors are missing or wrong."""
     what = f"{weights.path}, read as {found.source} with the backbone {describe(found.backbone)},"
-    with BoundedNetwork(found.state_dict.values()):
+    with bounded_network(found.state_dict.values()):
         network = build_network(found.backbone)
     return replace(
         found,

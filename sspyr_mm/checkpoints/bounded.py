@@ -1,19 +1,26 @@
-"""Bound on networks that a config inside a checkpoint asks for."""
+"""Bounds on networks that a config inside a checkpoint asks for."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from sspyr_mm.checkpoints.formats.resnet import stored_numbers
+from sspyr_mm.machine import limited
+
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _FREE_NUMBERS, _FREE_TENSORS = 10_000_000, 2_000
 """What a network may have in addition, such as tables of positions."""
+_FREE_SECONDS, _NUMBERS_PER_SECOND = 20.0, 10_000_000
+"""Time of the CPU to build a network; random weights take about a second for 100 million numbers."""
 
 
-class BoundedNetwork(TorchFunctionMode):
+@contextmanager
+def bounded_network(tensors: Iterable[Any]) -> Iterator[None]:
     """Context in which a network is built whose tensors are those of a file; one that is much larger is a ValueError.
 
     Without it, a file of a few kilobytes could ask for any amount of memory or time.
@@ -21,12 +28,19 @@ class BoundedNetwork(TorchFunctionMode):
     Args:
         tensors: Tensors of the file.
     """
+    given = [one for one in tensors if isinstance(one, Tensor)]
+    numbers = 16 * stored_numbers(given) + _FREE_NUMBERS
+    seconds = _FREE_SECONDS + numbers / _NUMBERS_PER_SECOND
+    with _BoundedTensors(numbers, 10 * len(given) + _FREE_TENSORS), limited(num_bytes=8 * numbers, seconds=seconds):
+        yield
 
-    def __init__(self, tensors: Iterable[Any]) -> None:
+
+class _BoundedTensors(TorchFunctionMode):
+    """Counts the tensors that are made, and their numbers."""
+
+    def __init__(self, numbers: int, tensors: int) -> None:
         super().__init__()
-        counts = [one.numel() for one in tensors if isinstance(one, Tensor)]
-        self.numbers = 16 * sum(counts) + _FREE_NUMBERS
-        self.tensors = 10 * len(counts) + _FREE_TENSORS
+        self.numbers, self.tensors = numbers, tensors
 
     def __torch_function__(
         self, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

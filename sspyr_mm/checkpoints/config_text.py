@@ -4,7 +4,7 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -15,6 +15,8 @@ _REGISTERED = re.compile(rf"([A-Za-z]\w*|({'|'.join(_SCOPES)})\.[A-Z]\w*)")
 """Name in a registry, with or without a scope."""
 _MAX_LENGTH = 500_000
 """Characters: our configs have 5,000, those with the names of a thousand classes 100,000."""
+_MAX_VALUES, _MAX_INTEGER, _MAX_NESTING = 10_000, 1 << 20, 50
+"""Values in the config of a network, its integers, such as a number of prototypes, and levels of nested dicts."""
 _MAX_EXPRESSION = 50
 """Names, numbers, operators and brackets between two separators, such as ``dict(dict(``."""
 
@@ -90,6 +92,32 @@ def check_types(config: Any, scopes: Sequence[str] = _SCOPES) -> None:
     if isinstance(config, (list, tuple)):
         for value in config:
             check_types(value, scopes)
+
+
+def check_plain(config: Any) -> None:
+    """Raises ValueError unless the config of a network is a small tree of names and numbers.
+
+    It may come from a file as values, which can be classes, contain one another, or be any number.
+    """
+    count, parts = 0, [(config, 0)]
+    while parts:
+        (value, depth), count = parts.pop(), count + 1
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            if not isinstance(value.get("type", ""), str):
+                raise _not_plain(f"type={value['type']!r:.80}, which is not a name")
+            parts += [(one, depth + 1) for one in value.values()]
+        elif isinstance(value, (list, tuple)):
+            parts += [(one, depth + 1) for one in value]
+        elif isinstance(value, int) and abs(value) > _MAX_INTEGER:
+            raise _not_plain(f"an integer beyond {_MAX_INTEGER:,}")
+        elif not isinstance(value, (str, int, float)) and value is not None:
+            raise _not_plain(f"a {type(value).__name__}, or a dict whose keys are not names")
+        if depth > _MAX_NESTING or count + len(parts) > _MAX_VALUES:
+            raise _not_plain(f"more than {_MAX_VALUES:,} values or {_MAX_NESTING} levels")
+
+
+def _not_plain(what: str) -> ValueError:
+    return ValueError(f"The config of the network inside the checkpoint has {what}; nothing was built")
 
 
 def _literal(node: ast.expr) -> Any:

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.checkpoints.bounded import BoundedNetwork
+from sspyr_mm.checkpoints.bounded import bounded_network
 from sspyr_mm.checkpoints.config_text import check_types, parse_config
 from sspyr_mm.checkpoints.formats.backbones import (
     NETWORK_SCOPES,
@@ -70,9 +70,9 @@ def load_pretraining(
         loss = head.get("cross_scale_loss") or {}
         head["cross_scale_loss"] = {**loss, "loss_weight": head.pop("cross_weight")}
     try:
-        with BoundedNetwork(weights.tensors.values()):
+        with bounded_network(weights.tensors.values()):
             model = build_model(cfg)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{path}: the config inside does not match this version of sspyr_mm: {error}") from error
     try:
         model.load_state_dict(under(full_prefix(weights), weights.tensors))

@@ -8,11 +8,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-_NUMBERS = re.compile(r"[<>=|]?(?:[?bBhHiIlLqQefdg]|b1|[iu][1248]|f[248])")
-"""Kinds of numeric dtypes: a pickled dtype of numpy can turn bytes into pointers."""
-_TEXT = re.compile(r"[<>=]?U\d{1,6}")
+from sspyr_mm.tensor_files.survey import checked_shape
+
+_PLAIN = re.compile(r"[<>=|]?(?:[?bBhHiIlLqQefdgFD]|b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,6})")
+"""Dtypes of numbers and texts: a pickled dtype of numpy can turn bytes into pointers."""
 _MAX_NESTING = 100
 """Levels of nested dicts, lists and tuples; optimizers and message hubs have at most ten."""
+_MAX_VALUES = 4_000_000
+"""Values in dicts, lists and tuples, where those that share a part count it each time."""
 
 
 def read_arrays(file: BinaryIO) -> Any:
@@ -83,8 +86,8 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _bytes(content: bytes | str | int = b"", *_: Any) -> bytearray:
-    """Replaces ``bytearray``, which reserves memory if it is given a number."""
+def empty_or_bytes(content: bytes | str | int = b"", *_: Any) -> bytearray:
+    """Replaces ``bytearray`` and ``bytes``, which reserve memory if they are given a number."""
     if isinstance(content, int):
         raise pickle.UnpicklingError("its pickle asks for memory without content")
     return bytearray(content.encode("latin1") if isinstance(content, str) else content)
@@ -100,20 +103,24 @@ for _core in ("numpy.core", "numpy._core"):
 _KNOWN = {
     **ARRAY_GLOBALS,
     "collections.OrderedDict": OrderedDict,
-    "builtins.bytearray": _bytes,
+    "builtins.bytearray": empty_or_bytes,
+    "builtins.bytes": empty_or_bytes,
     "_codecs.encode": _encode,
 }
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _KNOWN:
-            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
-        return _KNOWN[f"{module}.{name}"]
+        full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # the name in Python 2 and protocol 2
+        if full not in _KNOWN:
+            raise pickle.UnpicklingError(f"GLOBAL {full}")
+        return _KNOWN[full]
 
 
 class Restorer:
     """Puts numpy arrays in place of their stand-ins, in all parts of one file.
+
+    Whoever walks through the result meets a limited number of values, and no dict, list or tuple inside of itself.
 
     Args:
         size: Bytes of the file. Arrays that share bytes of the file become separate ones, which together are not
@@ -121,31 +128,37 @@ class Restorer:
     """
 
     def __init__(self, size: int) -> None:
-        self.left = size
-        self.done: dict[int, tuple[Any, Any]] = {}  # by id; keeps the originals alive
+        self.left, self.values = size, 0
+        # By id: the original, which keeps its id, its replacement, and the number of values in it.
+        self.done: dict[int, tuple[Any, Any, int]] = {}
+        self.outer: set[int] = set()  # ids of the values around the present one
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         """Returns a value with arrays; dicts and lists are changed in place.
 
-        Raises ValueError if an array is not one of numbers, values are nested too deeply, or arrays are larger than the
-        file.
+        Raises ValueError if an array has other contents than numbers and texts, values are nested too deeply, in
+        themselves or too many, or arrays are larger than the file.
         """
-        if not isinstance(value, (dict, list, tuple, _Array)):
-            return value
-        if id(value) in self.done:
-            return self.done[id(value)][1]
-        if depth > _MAX_NESTING:
-            raise ValueError(f"values are nested in more than {_MAX_NESTING} levels")
+        is_container = isinstance(value, (dict, list, tuple, _Array))
+        new, count = self.done[id(value)][1:] if is_container and id(value) in self.done else (value, 1)
+        self.values += count
+        if self.values > _MAX_VALUES:
+            raise ValueError(f"it has more than {_MAX_VALUES:,} values, if shared ones are counted each time")
+        if not is_container or id(value) in self.done:
+            return new
+        if depth > _MAX_NESTING or id(value) in self.outer:
+            raise ValueError(f"values are nested in more than {_MAX_NESTING} levels, or in themselves")
+        before = self.values - 1
+        self.outer.add(id(value))
         if isinstance(value, (dict, list)):
-            self.done[id(value)] = value, value  # before its content, which may contain it
             self._restore_items(value, depth + 1)
-            return value
-        if isinstance(value, _Array):
+        elif isinstance(value, _Array):
             new = self._array(value, depth)
         else:
             parts = [self(one, depth + 1) for one in value]
             new = value if all(a is b for a, b in zip(parts, value, strict=True)) else tuple(parts)
-        self.done[id(value)] = value, new
+        self.outer.remove(id(value))
+        self.done[id(value)] = value, new, self.values - before
         return new
 
     def _restore_items(self, value: dict | list, depth: int) -> None:
@@ -158,16 +171,16 @@ class Restorer:
                 value[key] = new
 
     def _array(self, stand_in: _Array, depth: int) -> Any:
-        shape, dtype, data, order = stand_in.content
-        kind = str(dtype)
+        size, dtype, data, order = stand_in.content
+        shape, kind = checked_shape(size), str(dtype)
         if kind in ("O", "O8") and isinstance(data, list):  # objects, each read like the others of the file
             flat: np.ndarray = np.empty(len(data), object)
             flat[:] = self(data, depth + 1)
-        elif _NUMBERS.fullmatch(kind) or (stand_in.is_scalar and _TEXT.fullmatch(kind)):
+        elif _PLAIN.fullmatch(kind):
             data = data.encode("latin1") if isinstance(data, str) else data  # from Python 2
-            flat = np.frombuffer(data, np.dtype(kind))
+            flat = np.frombuffer(data, np.dtype(kind)) if len(data) else np.empty(0, np.dtype(kind))
         else:
-            raise ValueError(f"an array has the dtype {kind!r}, which is not numeric")
+            raise ValueError(f"an array has the dtype {kind[:40]!r}: only numbers and texts are read")
         if flat.size != math.prod(shape):
             raise ValueError(f"an array of shape {shape} has {flat.size} numbers")
         self.left -= flat.nbytes

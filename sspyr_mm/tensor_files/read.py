@@ -15,14 +15,8 @@ from sspyr_mm.tensor_files.allowed import only_allowed_globals, restore_log
 from sspyr_mm.tensor_files.array_pickle import Restorer, read_arrays
 from sspyr_mm.tensor_files.foreign_files import file_kind, zip_kind
 from sspyr_mm.tensor_files.safetensors_files import check_safetensors, is_safetensors, read_safetensors
-from sspyr_mm.tensor_files.whole import (
-    check_list,
-    check_pickle,
-    check_records,
-    open_archive,
-    survey_archive,
-    survey_stream,
-)
+from sspyr_mm.tensor_files.survey import survey_archive, survey_pickle, survey_stream
+from sspyr_mm.tensor_files.whole import check_list, check_records, open_archive
 
 FilePath = str | os.PathLike[str]
 
@@ -34,7 +28,7 @@ _HEAD = 512
 
 _DAMAGE = (
     *(RuntimeError, AssertionError, EOFError, LookupError, OSError, AttributeError, ImportError),
-    *(TypeError, ValueError, MemoryError, RecursionError, zipfile.BadZipFile, struct.error),
+    *(TypeError, ValueError, OverflowError, MemoryError, RecursionError, zipfile.BadZipFile, struct.error),
 )
 """Errors that readers raise for damaged files."""
 
@@ -71,11 +65,12 @@ def peek_checkpoint(path: FilePath, *, allow_pickle: bool = False) -> dict[str, 
         try:
             with _opened(path) as file:
                 if archive := _identified(file, str(path), file.read(_HEAD)):
-                    check_list(archive, os.path.getsize(path))
+                    size = os.path.getsize(path)
+                    check_list(archive, size)
                     with only_allowed_globals(survey_archive(archive)):
                         content = _torch_load(path, map_location="cpu", mmap=True, weights_only=True)
                     if isinstance(content, dict):
-                        return content
+                        return _cleaned(content, True, size)
         except (pickle.UnpicklingError, *_DAMAGE):
             pass  # read_checkpoint reads it, or reports it
     return read_checkpoint(path, allow_pickle=allow_pickle, keep_log=True)
@@ -126,7 +121,7 @@ def load_tensors(
         elif allow_pickle:
             content = pickle.load(file, encoding="latin1")
         else:
-            check_pickle(file)
+            survey_pickle(file)
             content = read_arrays(file)
         return _cleaned(content, keep_log, file.seek(0, os.SEEK_END))
     except pickle.UnpicklingError as error:
@@ -214,6 +209,12 @@ def _refusal(name: str, error: str) -> str:
         return (
             f"{name} needs arbitrary pickle ({wanted}), which can run any code on this machine: it was refused, and "
             "nothing was executed. If you trust its source, read it with --allow-pickle (allow_pickle=True)"
+        )
+    if "Unsupported operand" in error:
+        return (
+            f"{name} was saved with another pickle protocol than 2, the only one that torch reads without arbitrary "
+            "pickle: save it again without pickle_protocol or, if you trust its source, read it with --allow-pickle "
+            "(allow_pickle=True)"
         )
     return _damaged(name, error)
 

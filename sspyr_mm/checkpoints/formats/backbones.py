@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS, TASK_UTILS
 from torch import Tensor, nn
 
 import sspyr_mm.registration  # noqa: F401
-from sspyr_mm.checkpoints.config_text import check_types
+from sspyr_mm.checkpoints.config_text import check_plain, check_types
 from sspyr_mm.files import shortened
 from sspyr_mm.models.state_check import compare_states
 
@@ -38,8 +38,10 @@ _STACK = (
 def plain_config(backbone: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a backbone's config without initialisation and freezing, with BN in place of SyncBN and GroupedBN.
 
-    It is one for mmpretrain: the scope of another package that inherited it is dropped.
+    It is one for mmpretrain: the scope of another package that inherited it is dropped. Raises ValueError as
+    :func:`check_plain`.
     """
+    check_plain(backbone)
     cfg = {key: value for key, value in backbone.items() if key not in (*_TRAINING_ONLY, "_scope_")}
     if isinstance(cfg.get("type"), str):
         cfg["type"] = cfg["type"].removeprefix("mmpretrain.")
@@ -62,6 +64,7 @@ def check_offline(config: Mapping[str, Any]) -> None:
     Allowed are mmpretrain's own backbones, this package's modules, the layers of torch and mmcv, and other modules
     that the user has imported.
     """
+    check_plain(config)
     check_types(dict(config), NETWORK_SCOPES)
     for name, found in _types(config):
         known = found is None or _is_custom(found) or found.__module__.startswith(_OFFLINE)
@@ -136,7 +139,11 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
         f"of {len(wanted)} missing": missing,
         "unexpected": unexpected,
         "of another shape": [f"{name} {given}, expected {ours}" for name, given, ours in sizes],
-        "with NaN or infinity": [name for name in wanted if name in state and not state[name].isfinite().all()],
+        "with NaN or infinity": [
+            name
+            for name, tensor in wanted.items()
+            if name in state and state[name].shape == tensor.shape and not state[name].isfinite().all()
+        ],
     }
     lines = [f"{len(names)} tensors {text}: {shortened(names, 3)}" for text, names in faults.items() if names]
     if lines:

@@ -6,9 +6,10 @@ Names of mmpretrain's ``ResNet`` are canonical: torchvision's, except that a dee
 import inspect
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import torch
 from mmpretrain.models import ResNet
 from torch import Tensor
 
@@ -97,7 +98,7 @@ def infer_config(state: State) -> dict[str, Any]:
     deep_stem = "stem.0.conv.weight" in state
     # A file can state any shape without data, and networks that the data can't fill must not be built. The smallest
     # one, ResNet-18, has 2,700 numbers per squared width.
-    bound = max(64, math.isqrt(sum(tensor.numel() for tensor in state.values()) // 2000))
+    bound = max(64, math.isqrt(stored_numbers(state.values()) // 2000))
     found = {
         "stem_channels": _width(state, bound, "stem.2.conv.weight" if deep_stem else "conv1.weight"),
         "base_channels": _width(state, bound, "layer1.0.conv1.weight"),
@@ -110,6 +111,16 @@ def infer_config(state: State) -> dict[str, Any]:
         "depth": min(distances, key=lambda depth: distances[depth]),
         **{key: value for key, value in found.items() if value != defaults[key].default},
     }
+
+
+def stored_numbers(tensors: Iterable[Tensor]) -> int:
+    """Returns how many numbers tensors have in memory: those that several share, or that one repeats, count once."""
+    storages = {}
+    for tensor in tensors:
+        if tensor.layout == torch.strided and not tensor.is_meta:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes() // tensor.element_size()
+    return sum(storages.values())
 
 
 def _num_blocks(state: State, layer: str) -> int:

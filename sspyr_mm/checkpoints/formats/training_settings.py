@@ -25,14 +25,14 @@ def read_decoding(options: Any, *, where: str) -> dict[str, Any]:
     """
     options = {} if options is None else options
     if not isinstance(options, Mapping):
-        raise ValueError(f"{where}: options of LoadRGBImage must be a dict, got {options!r}")
+        raise ValueError(f"{where}: options of LoadRGBImage must be a dict, got {options!r:.80}")
     decoding: dict[str, Any] = {}
     for key, count in (("value_range", 2), ("background", 3)):
         if (value := options.get(key)) is None:
             continue
         numbers = isinstance(value, (list, tuple)) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
         if not numbers or len(value) != count:
-            raise ValueError(f"{where}: {key} must be {count} numbers, got {value!r}")
+            raise ValueError(f"{where}: {key} must be {count} numbers, got {value!r:.80}")
         decoding[key] = tuple(value)
     return decoding
 
@@ -109,7 +109,7 @@ def triple(value: Any, *, where: str) -> Triple:
     try:
         red, green, blue = (float(number) for number in value)
     except (TypeError, ValueError):
-        raise ValueError(f"{where}: mean and std must be three numbers each, got {value!r}") from None
+        raise ValueError(f"{where}: mean and std must be three numbers each, got {value!r:.80}") from None
     return red, green, blue
 
 

@@ -1,0 +1,299 @@
+"""Survey of a pickle before it is read: its length, classes and tensors; nothing in it is executed."""
+
+import io
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
+
+import torch
+
+_MAX_STEPS = 2_000_000
+"""Instructions of all pickles of a file: an optimizer of 5,000 tensors takes about 0.5 million. Reading takes
+microseconds each."""
+_MAX_PICKLE = 1 << 30
+"""Bytes of a pickle without its tensors: a message hub of a million iterations and ten values a step takes 0.3 GB."""
+_MAX_EXPANDED = 1 << 26
+"""Numbers of tensors beyond those stored, as ``torch.Tensor.expand`` makes; other tensors have as many as stored."""
+_MAX_DIMENSIONS = 64
+_MAX_NAMES = 1_000
+"""Different classes and functions in a pickle; a checkpoint names about ten."""
+_HASHED = (1 << 61) - 1
+"""Python's hash of an integer is its remainder by this number."""
+_MAX_RARE = 5_000
+"""Keys of dicts whose hashes a file can choose: a dict of as many with equal hashes takes a second to build."""
+_MAX_KEY = 64
+"""Items of a tuple that is a key, with those of nested tuples."""
+_LATIN = ("latin1", "latin-1", "iso-8859-1")
+
+
+def survey_archive(archive: zipfile.ZipFile) -> set[str]:
+    """Returns the names of the classes and functions in an archive of ``torch.save``, without using any of them.
+
+    Raises UnpicklingError if its pickle is too large, or contradicts the records.
+    """
+    sizes = {one.filename: one.file_size for one in archive.infolist()}
+    root = archive.namelist()[0].partition("/")[0]
+    if sizes.get(f"{root}/data.pkl", 0) > _MAX_PICKLE:
+        raise pickle.UnpicklingError(f"its pickle has more than {_MAX_PICKLE:,} bytes")
+    bounds = _Bounds()
+    storages = _Survey(io.BytesIO(archive.read(f"{root}/data.pkl")), bounds).storages
+    for key, size in storages.items():
+        if size > sizes.get(f"{root}/data/{key}", -1):
+            raise pickle.UnpicklingError(f"tensor {key} is larger than its record")
+    return bounds.names
+
+
+def survey_stream(file: BinaryIO) -> set[str]:
+    """Like :func:`survey_archive` for a file of ``torch.save`` before 1.6: five pickles, then the tensors."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    bounds = _Bounds()
+    for _ in range(5):  # a number, a version, the machine, the content, and the order of the tensors
+        if sum(_Survey(file, bounds).storages.values()) > length:
+            raise pickle.UnpicklingError("its tensors are larger than the file")
+    return bounds.names
+
+
+def survey_pickle(file: BinaryIO) -> None:
+    """Raises UnpicklingError if a pickle at the position of a file has more than real ones, or is invalid."""
+    start = file.tell()
+    _Survey(file, _Bounds())
+    file.seek(start)
+
+
+class _Bounds:
+    """What the pickles of one file may still have."""
+
+    def __init__(self) -> None:
+        self.steps, self.rare, self.expanded = _MAX_STEPS, _MAX_RARE, _MAX_EXPANDED
+        self.names: set[str] = set()
+
+    def check_key(self, key: Any) -> None:
+        """Raises UnpicklingError for a key of a dict, or member of a set, that takes long to hash or to compare."""
+        if isinstance(key, (str, bytes, float, bool)) or key is None or (type(key) is int and abs(key) < _HASHED):
+            return
+        self.rare -= 1
+        if self.rare < 0:
+            raise pickle.UnpicklingError(f"its dicts have more than {_MAX_RARE:,} keys other than names and numbers")
+        parts, count = [key], 0
+        while parts:
+            one, count = parts.pop(), count + 1
+            if isinstance(one, tuple):
+                parts += one
+            if len(parts) + count > _MAX_KEY or (isinstance(one, int) and one.bit_length() > 1_024):
+                raise pickle.UnpicklingError(f"a key of a dict has more than {_MAX_KEY} items or 1,024 bits")
+
+    def check_expanded(self, numbers: int, stored: int, shape: object) -> None:
+        """Raises UnpicklingError if tensors have many more numbers than are stored."""
+        self.expanded -= max(0, numbers - stored)
+        if self.expanded < 0:
+            raise pickle.UnpicklingError(f"a tensor of shape {shape} has {stored} numbers")
+
+
+def checked_shape(size: Any) -> tuple[int, ...]:
+    """Returns the shape of a tensor in a file; raises UnpicklingError if it is not one."""
+    if isinstance(size, int):
+        size = (size,)
+    if not isinstance(size, (tuple, list)) or len(size) > _MAX_DIMENSIONS:
+        raise pickle.UnpicklingError(f"a shape is no tuple of at most {_MAX_DIMENSIONS} numbers")
+    if not all(type(one) is int and 0 <= one < 1 << 63 for one in size):
+        raise pickle.UnpicklingError("a shape has a dimension that is no number of 0 to 2^63 - 1")
+    return tuple(size)
+
+
+def _count(shape: Iterable[int]) -> int:
+    count = 1
+    for one in shape:
+        count *= one
+    return count
+
+
+class _Counted(dict):
+    """Functions of a pickle's instructions; counts how often they are used."""
+
+    def __init__(self, functions: dict[int, Callable], bounds: _Bounds) -> None:
+        super().__init__(functions)
+        self.bounds = bounds
+
+    def __getitem__(self, code: int) -> Callable:
+        self.bounds.steps -= 1
+        if self.bounds.steps < 0:
+            raise pickle.UnpicklingError(f"its pickle has more than {_MAX_STEPS:,} instructions")
+        return super().__getitem__(code)
+
+
+class _Stub:
+    """Replaces every class and function: accepts what a pickle does to it, and does nothing."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __call__(self, *_: Any) -> "_Stub":
+        return self
+
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+    def append(self, value: Any) -> None:
+        """Ignores an item of a list."""
+
+    def extend(self, values: Any) -> None:
+        """Ignores items of a list."""
+
+    def update(self, values: Any) -> None:
+        """Ignores items of a set."""
+
+
+class _Storage:
+    """Replaces the numbers of tensors."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+def _bytes(*given: Any) -> bytes:
+    if given and isinstance(given[0], int):
+        raise pickle.UnpicklingError("its pickle asks for memory without content")
+    return b""
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    if encoding not in _LATIN:
+        raise pickle.UnpicklingError(f"bytes are encoded by {encoding[:40]!r}, not by latin1")
+    return text.encode("latin1")
+
+
+class _TensorStub(_Stub):
+    """Replaces classes of tensors and storages, which are built empty or, by torch < 0.2, from a storage."""
+
+    def __init__(self, *given: Any) -> None:
+        if not all(isinstance(one, (_Stub, _Storage)) for one in given):
+            raise pickle.UnpicklingError("its pickle asks for memory without content")
+
+    def __setstate__(self, state: Any) -> None:
+        storage, _, size, *_ = state
+        shape = checked_shape(size)
+        stored = storage.count if isinstance(storage, _Storage) else 0
+        if _count(shape) > stored:  # torch would enlarge the storage
+            raise pickle.UnpicklingError(f"a tensor of shape {shape} has {stored} numbers")
+
+
+class _Survey(pickle._Unpickler):
+    """Collects the names in a pickle and the sizes of its storages, without building anything.
+
+    It is Python's own unpickler in Python, whose instructions can be replaced one by one.
+    """
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: BinaryIO, bounds: _Bounds) -> None:
+        super().__init__(file, encoding="latin1")
+        self.bounds = bounds
+        self.dispatch = _Counted(type(self).dispatch, bounds)
+        self.classes: dict[str, Any] = {}
+        self.storages: dict[str, int] = {}  # bytes by key
+        self.functions: dict[str, Callable] = {
+            "torch._tensor._rebuild_from_type_v2": lambda function, kind, given, state: function(*given),
+            "torch._utils._rebuild_qtensor": self._tensor,
+            "torch.Size": lambda given=(): tuple(given),
+            "builtins.bytearray": _bytes,
+            "builtins.bytes": _bytes,
+            "builtins.complex": complex,
+            "_codecs.encode": _encode,
+            "builtins.set": self._members,
+            "builtins.frozenset": self._members,
+            "collections.Counter": self._members,
+            "collections.OrderedDict": self._pairs,
+        }
+        for version in ("", "_v2", "_v3"):
+            self.functions[f"torch._utils._rebuild_tensor{version}"] = self._tensor
+        self.load()
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # the name in Python 2 and protocol 2
+        self.bounds.names.add(full)
+        if len(self.bounds.names) > _MAX_NAMES:
+            raise pickle.UnpicklingError(f"its pickle names more than {_MAX_NAMES:,} classes")
+        if full in self.functions:
+            return self.functions[full]
+        if full not in self.classes:
+            reserves = module.startswith("torch") and name.endswith(("Tensor", "Storage"))
+            self.classes[full] = type("_Named", (_TensorStub if reserves else _Stub,), {"full_name": full})
+        return self.classes[full]
+
+    def persistent_load(self, pid: Any) -> Any:
+        if not isinstance(pid, tuple) or len(pid) < 5 or type(pid[4]) is not int or type(pid[2]) is not str:
+            raise pickle.UnpicklingError("a tensor has no storage")
+        key, count = pid[2], pid[4]
+        stored: Any = getattr(torch, str(getattr(pid[1], "full_name", "")).rpartition(".")[2], None)
+        dtype = getattr(stored, "_dtype", None)  # `dtype` warns that storages with a type are deprecated
+        itemsize = dtype.itemsize if isinstance(dtype, torch.dtype) else 1
+        if count < 0:
+            raise pickle.UnpicklingError(f"tensor {key} has {count} numbers")
+        self.storages[key] = max(self.storages.get(key, 0), count * itemsize)
+        return _Storage(count)
+
+    def _tensor(self, storage: Any, offset: Any, size: Any, *_: Any) -> _Stub:
+        """Replaces the functions that build tensors; torch itself checks that a tensor lies inside of its storage."""
+        shape = checked_shape(size)
+        self.bounds.check_expanded(_count(shape), storage.count if isinstance(storage, _Storage) else 0, shape)
+        return _Stub()
+
+    def _members(self, content: Any = (), *_: Any) -> _Stub:
+        """Replaces sets that are built from their members."""
+        for one in content if isinstance(content, (list, tuple)) else ():
+            self.bounds.check_key(one)
+        return _Stub()
+
+    def _pairs(self, content: Any = (), *_: Any) -> _Stub:
+        """Replaces dicts that are built from pairs, as by Python 2."""
+        for one in content if isinstance(content, (list, tuple)) else ():
+            self.bounds.check_key(one[0] if isinstance(one, (list, tuple)) and one else None)
+        return _Stub()
+
+    def load_key(self) -> None:
+        self.bounds.check_key(self.stack[-2])
+        super().load_setitem()
+
+    def load_keys(self) -> None:
+        for key in self.stack[::2]:  # those since the last mark
+            self.bounds.check_key(key)
+        super().load_setitems()
+
+    def load_whole_dict(self) -> None:
+        for key in self.stack[::2]:
+            self.bounds.check_key(key)
+        super().load_dict()
+
+    def load_members(self) -> None:
+        for one in self.stack:
+            self.bounds.check_key(one)
+        super().load_additems()
+
+    def load_whole_frozenset(self) -> None:
+        for one in self.stack:
+            self.bounds.check_key(one)
+        super().load_frozenset()
+
+    def load_far_put(self) -> None:
+        place = int.from_bytes(self.read(4), "little")
+        if place > _MAX_STEPS:  # Python reserves memory for all places up to it
+            raise pickle.UnpicklingError(f"its pickle has more than {_MAX_STEPS:,} instructions")
+        self.memo[place] = self.stack[-1]
+
+    def load_text_put(self) -> None:
+        raise pickle.UnpicklingError("it was written by pickle protocol 0, which torch and numpy do not use")
+
+
+for _code, _function in {
+    pickle.SETITEM: _Survey.load_key,
+    pickle.SETITEMS: _Survey.load_keys,
+    pickle.DICT: _Survey.load_whole_dict,
+    pickle.ADDITEMS: _Survey.load_members,
+    pickle.FROZENSET: _Survey.load_whole_frozenset,
+    pickle.LONG_BINPUT: _Survey.load_far_put,
+    pickle.PUT: _Survey.load_text_put,
+}.items():
+    _Survey.dispatch[_code[0]] = _function
