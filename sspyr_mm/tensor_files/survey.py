@@ -180,13 +180,14 @@ class _TensorStub(_Stub):
             raise pickle.UnpicklingError(f"a tensor of shape {shape} has {stored} numbers")
 
 
-class _Survey(pickle._Unpickler):
-    """Collects the names in a pickle and the sizes of its storages, without building anything.
+_PythonUnpickler: Any = pickle._Unpickler
+"""Python's unpickler in Python, whose instructions can be replaced one by one."""
 
-    It is Python's own unpickler in Python, whose instructions can be replaced one by one.
-    """
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+class _Survey(_PythonUnpickler):
+    """Collects the names in a pickle and the sizes of its storages, without building anything."""
+
+    dispatch = dict(_PythonUnpickler.dispatch)
 
     def __init__(self, file: BinaryIO, bounds: _Bounds) -> None:
         super().__init__(file, encoding="latin1")
