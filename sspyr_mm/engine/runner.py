@@ -47,6 +47,9 @@ class TrainingRunner(Runner):
     """
 
     _has_loaded: bool
+    _resumed_from: str | None = None
+    # Once weights or state are loaded: the iteration, and the folders, which the hooks that save change later.
+    _begins: tuple[int, list[str]] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._held = contextlib.ExitStack()
@@ -112,21 +115,21 @@ class TrainingRunner(Runner):
                 self.resume(newest)
             self._has_loaded = True
         super().load_or_resume()
-        from_elsewhere = bool(self._load_from) and not any(
-            Path(self._load_from).resolve().parent == Path(folder).resolve() for folder in self._folders()
+        folders = self._folders()
+        is_here = bool(self._load_from) and any(
+            Path(self._load_from).resolve().parent == Path(folder).resolve() for folder in folders
         )
-        if self._resume and from_elsewhere:  # the numbers of that folder's files
+        if self._resume and self._load_from and not is_here:  # the numbers of that folder's files
             self.message_hub.runtime_info.pop("keep_ckpt_ids", None)
-        barrier()  # other ranks may still read
-        if not is_main_process():
-            return
-        after = -1 if from_elsewhere or not self._resume else self.iter
-        options: dict[str, Any] = {"names": self._names(), "allow_pickle": self._allow_pickle}
-        for folder in set_aside(self._folders(), after=after, keep=self._load_from, **options):
-            self.logger.warning(
-                f"The checkpoints of an earlier run, which would mix with those of this one, are now in {folder}. To "
-                f"continue that run instead: --resume {folder}/CHECKPOINT --work-dir OTHER"
-            )
+        self._begins = self.iter if self._resume and (is_here or not self._load_from) else -1, folders
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Resumes training from a checkpoint; raises ValueError if it has no state of training."""
+        self._resumed_from = filename
+        try:
+            super().resume(filename, *args, **kwargs)
+        finally:
+            self._resumed_from = None
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Saves a checkpoint; a file of that name on the disk is replaced only when the new one is complete.
@@ -142,9 +145,10 @@ class TrainingRunner(Runner):
             super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Calls the hooks of a stage; a checkpoint to be saved loses the functions in the state of its schedulers.
+        """Calls the hooks of a stage, and does what has to be done in front of them or after them.
 
-        ``OneCycleLR`` has one, which its constructor sets: the file would need arbitrary pickle to be read.
+        A checkpoint to be saved loses the functions in the state of its schedulers. ``OneCycleLR`` has one, which its
+        constructor sets: the file would need arbitrary pickle to be read.
         """
         if fn_name == "before_save_checkpoint":
             found = kwargs["checkpoint"].get("param_schedulers", [])
@@ -152,7 +156,27 @@ class TrainingRunner(Runner):
                 for state in states:
                     for name in [name for name, value in state.items() if callable(value)]:
                         del state[name]
+        if fn_name == "after_load_checkpoint" and self._resumed_from is not None:
+            _check_resumable(kwargs["checkpoint"], self._resumed_from)
         super().call_hook(fn_name, **kwargs)
+        if fn_name == "before_train":  # nothing refuses the run from here on
+            self._set_earlier_aside()
+
+    def _set_earlier_aside(self) -> None:
+        """Moves the checkpoints of an earlier run that follow the iteration at which this one begins. Collective."""
+        if self._begins is None:
+            return
+        (after, folders), self._begins = self._begins, None
+        barrier()  # other ranks may still read
+        if not is_main_process():
+            return
+        keep = self._load_from if self._resume else None  # weights are loaded: their file is one of an earlier run
+        options: dict[str, Any] = {"names": self._names(), "allow_pickle": self._allow_pickle}
+        for folder in set_aside(folders, after=after, keep=keep, **options):
+            self.logger.warning(
+                f"The checkpoints of an earlier run, which would mix with those of this one, are now in {folder}. To "
+                f"continue that run instead: --resume {folder}/CHECKPOINT --work-dir OTHER"
+            )
 
     @property
     def _allow_pickle(self) -> bool:
@@ -182,15 +206,20 @@ class TrainingRunner(Runner):
         self._is_locked = True
 
     def _claim(self) -> None:
-        """Locks the work dir for training, and removes what a killed run left there."""
-        if not self._is_locked:
-            try:
+        """Locks the folders of checkpoints for training, and removes what a killed run left there."""
+        folder = self.work_dir
+        try:
+            if not self._is_locked:
                 self._lock(_PATIENCE)
-            except FolderInUseError as error:
-                raise ValueError(
-                    f"Another run ({error}) trains in {self.work_dir}: wait for it, stop it, or give another --work-dir"
-                ) from error
-            self.dump_config()
+                self.dump_config()
+            for folder in self._folders()[1:]:  # two work dirs of the same name may share one
+                with contextlib.suppress(OSError):  # one that cannot be written is reported before the first step
+                    os.makedirs(folder, exist_ok=True)
+                    self._held.enter_context(folder_lock(folder, _LOCK, patience=_PATIENCE))
+        except FolderInUseError as error:
+            raise ValueError(
+                f"Another run ({error}) trains in {folder}: wait for it, stop it, or give another --work-dir"
+            ) from error
         if self._left_by:
             self.logger.warning(f"The last run in {self.work_dir} ({self._left_by}) was killed")
         for folder in self._folders():
@@ -232,3 +261,19 @@ class TrainingRunner(Runner):
         if found[0] is None:
             self.logger.info(f"{self.work_dir} has no checkpoint to resume from: training begins")
         return found[0]
+
+
+def _check_resumable(checkpoint: dict[str, Any], path: str) -> None:
+    """Raises ValueError for a checkpoint that holds weights only, or another state than that of training."""
+    meta = checkpoint.get("meta")
+    counts = [meta.get(key) for key in ("epoch", "iter")] if isinstance(meta, dict) else []
+    parts = [checkpoint.get(key) for key in ("message_hub", "state_dict", "optimizer")]
+    if (
+        not counts
+        or not all(type(one) is int and one >= 0 for one in counts)
+        or not all(isinstance(part, dict) for part in parts)
+    ):
+        raise ValueError(
+            f"{path} cannot be resumed: it has no state of training (optimizer, message_hub, and epoch and iter in "
+            "meta). To begin a run with its weights: --cfg-options load_from=FILE, without --resume"
+        )

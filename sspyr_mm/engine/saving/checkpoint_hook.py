@@ -37,15 +37,26 @@ class KeepingCheckpointHook(CheckpointHook):
         **kwargs: Arguments of mmengine's ``CheckpointHook``.
 
     Raises:
+        ValueError: If ``filename_tmpl`` has a folder, or begins like the best checkpoint by a metric.
         UnwritableError: Before training if the folder cannot be written or is full, and later with ``stop_on_error``.
     """
 
     def __init__(self, *args: Any, stop_on_error: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stop_on_error = stop_on_error
+        name = self.filename_tmpl
+        if name and (name.startswith("best_") or os.path.basename(name) != name or "/" in name):
+            raise ValueError(
+                f"filename_tmpl must be a file name without a folder, and must not begin with best_, as the best "
+                f"checkpoint by a metric does; got {name!r}. out_dir sets the folder"
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Tests the folder."""
+        infos = runner.message_hub.runtime_info
+        if "keep_ckpt_ids" in infos:  # from a file: they become names of files to remove
+            given = infos["keep_ckpt_ids"]
+            infos["keep_ckpt_ids"] = [i for i in given if type(i) is int] if isinstance(given, list) else []
         super().before_train(runner)
         if not is_local(self.out_dir):
             return
@@ -57,9 +68,11 @@ class KeepingCheckpointHook(CheckpointHook):
         if is_main_process():
             _try_to_write(Path(self.out_dir), _smallest_size(runner))
 
-    def _here(self, path: str) -> str | None:
-        here = os.path.join(self.out_dir, os.path.basename(path))
-        return here if os.path.isfile(here) else None
+    def _here(self, path: Any) -> str | None:
+        """Returns the path of a best checkpoint in this folder, or None: the next one replaces it."""
+        name = os.path.basename(path) if isinstance(path, str) else ""
+        here = os.path.join(self.out_dir, name)
+        return here if name.startswith("best_") and os.path.isfile(here) else None
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         with self._kept_until_whole(runner):

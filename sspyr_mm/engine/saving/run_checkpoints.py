@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,17 @@ from sspyr_mm.tensor_files import check_whole, peek_checkpoint
 
 POINTER = "last_checkpoint"
 """File in which mmengine notes the path of the last checkpoint."""
-_USUAL = (r"((epoch|iter)_\d+|best_.*|interrupted)\.pth",)
+_USUAL = (r"((best_.*)?(epoch|iter)_\d+|interrupted)\.pth",)
 _NUMBER = re.compile(r"\\\{.*?\\\}")
 """Number in the template of a file name, after ``re.escape``."""
 
 
 @dataclass(frozen=True)
 class RunCheckpoint:
-    """A file that mmengine's Runner has saved."""
+    """A file that mmengine's Runner has saved, or one of the same name."""
 
     path: Path
-    iteration: int
+    iteration: int  # the largest number for files without a state of training, which follow any other
     resumable: bool  # the best by a metric is not
 
 
@@ -42,7 +43,7 @@ def run_checkpoints(
 ) -> tuple[list[RunCheckpoint], dict[Path, str]]:
     """Returns the checkpoints of training in a folder, newest first, and the files that cannot be read with the reason.
 
-    Files of other kinds and names, such as exported backbones, are ignored. ``names`` are regular expressions for names
+    Files of other kinds, such as exported backbones, are ignored unless they have the name of a checkpoint. ``names`` are regular expressions for names
     other than mmengine's usual ones; the file that ``last_checkpoint`` names is considered as well.
     """
     found, damaged = [], {}
@@ -55,9 +56,12 @@ def run_checkpoints(
             if own.fullmatch(path.name):
                 damaged[path] = str(error)
             continue
-        iteration = (held.get("meta") or {}).get("iter")
+        meta = held.get("meta")
+        iteration = meta.get("iter") if isinstance(meta, dict) else None
         if "message_hub" in held and isinstance(iteration, int):
             found.append(RunCheckpoint(path, iteration, not path.name.startswith("best_")))
+        elif own.fullmatch(path.name):  # of another program, under a name that this run may give to its own
+            found.append(RunCheckpoint(path, sys.maxsize, resumable=False))
     return sorted(found, key=lambda one: (one.iteration, one.path.stat().st_mtime), reverse=True), damaged
 
 
