@@ -43,8 +43,9 @@ def run_checkpoints(
 ) -> tuple[list[RunCheckpoint], dict[Path, str]]:
     """Returns the checkpoints of training in a folder, newest first, and the files that cannot be read with the reason.
 
-    Files of other kinds, such as exported backbones, are ignored unless they have the name of a checkpoint. ``names`` are regular expressions for names
-    other than mmengine's usual ones; the file that ``last_checkpoint`` names is considered as well.
+    Files of other kinds, such as exported backbones, are ignored unless they have the name of a checkpoint. ``names``
+    are regular expressions for names other than mmengine's usual ones; the file that ``last_checkpoint`` names is
+    considered as well.
     """
     found, damaged = [], {}
     own = re.compile("|".join([*_USUAL, *names, re.escape(os.path.basename(_pointer(folder)) or "/")]))
