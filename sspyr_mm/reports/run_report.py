@@ -3,6 +3,7 @@
 import base64
 import difflib
 import io
+import itertools
 import json
 import os
 import re
@@ -25,8 +26,8 @@ _ENVIRONMENT = r"^    (Python|PyTorch|TorchVision|OpenCV|MMEngine|GPU [\d,]+|CUD
 _FIRST = ("loss", "ratio", "probe")
 """Curves at the top of the page."""
 _MAX_BYTES = 1 << 30
-_MOST_STEPS = 1 << 53
-"""Iterations that a plot can show."""
+_MOST_STEPS, _MOST_VALUE, _MOST_PLOTS = 1 << 53, 1e100, 100
+"""Iterations and values that a plot can show, and plots of a page, which take a tenth of a second each."""
 
 Curve = dict[int, float]
 """Value by iteration."""
@@ -59,13 +60,15 @@ def write_report(work_dirs: Sequence[str | os.PathLike[str]], out: str | os.Path
     folders = [Path(folder) for folder in work_dirs]
     names = short_names([str(folder) for folder in folders])
     runs = [_read(folder, name, Path(out)) for folder, name in zip(folders, names, strict=True)]
+    panels = _panels(runs)
     columns = list(dict.fromkeys(fact for run in runs for fact in run.facts))
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"), autoescape=True)
     page = environment.get_template("report.html").render(
         title=names[0] if len(runs) == 1 else f"{len(runs)} runs",
         runs=runs,
         columns=columns,
-        curves=_draw(runs),
+        curves=_draw(dict(itertools.islice(panels.items(), _MOST_PLOTS)), names),
+        omitted=list(panels)[_MOST_PLOTS:],
         differences=[_difference(runs[0], run) for run in runs[1:]],
     )
     write_text(out, page)
@@ -129,9 +132,16 @@ def _health(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(_text(path))
         lines = [
-            {"name": name, "verdict": line["verdict"], "measures": describe(line["measures"]), "advice": line["advice"]}
+            {
+                "name": name,
+                "verdict": str(line["verdict"]),
+                "measures": describe(line["measures"]),
+                "advice": line["advice"],
+            }
             for name, line in found["lines"].items()
         ]
+        if not lines:
+            raise ValueError("it has no line")
         return {"iteration": found["iteration"], "lines": lines}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove it") from error
@@ -160,41 +170,49 @@ def _panel(name: str) -> str:
     return next((kind for kind in _FIRST if name.startswith(kind) or f"_{kind}_" in name), name)
 
 
-def _draw(runs: Sequence[_Run]) -> list[tuple[str, str]]:
+def _panels(runs: Sequence[_Run]) -> dict[str, list[tuple[int, str, Curve]]]:
+    """Returns the curves of each plot, with the number of their run, the most interesting plots first."""
+    panels: dict[str, list[tuple[int, str, Curve]]] = {}
+    for number, run in enumerate(runs):
+        for name, curve in run.curves.items():
+            if curve and not _REPEATED.fullmatch(name):
+                panels.setdefault(_panel(name), []).append((number, name, curve))
+    order = sorted(panels, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name))
+    return {name: panels[name] for name in order}
+
+
+def _draw(panels: Mapping[str, list[tuple[int, str, Curve]]], names: Sequence[str]) -> list[tuple[str, str]]:
     """Draws a plot per measure, with all runs and groups in it: name and address of the image."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    panels: dict[str, list[tuple[int, str, Curve]]] = {}
-    for number, run in enumerate(runs):
-        for name, curve in run.curves.items():
-            if curve and not _REPEATED.fullmatch(name):
-                panels.setdefault(_panel(name), []).append((number, name, curve))
-    found = []
-    for panel in sorted(panels, key=lambda name: (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)):
-        figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
-        lines = list(dict.fromkeys(name for _, name, _ in panels[panel]))
-        for number, name, curve in panels[panel]:
-            steps = sorted(curve)
-            colour, style = (number, lines.index(name)) if len(runs) > 1 else (lines.index(name), 0)
-            label = f"{runs[number].name} {name}" if len(runs) > 1 else name
-            style_name = ("-", "--", ":", "-.")[style % 4]
-            marker = "o" if len(steps) == 1 else None
-            values = [curve[step] for step in steps]
-            axis.plot(steps, values, style_name, color=f"C{colour % 10}", label=label, lw=1.2, marker=marker)
-        axis.set_title(panel, fontsize=9)
-        axis.set_xlabel("iteration", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
-        buffer = io.BytesIO()
-        with plt.rc_context({"svg.fonttype": "none"}):  # text, not outlines: a tenth of the size
-            figure.savefig(buffer, format="svg", metadata={"Date": None})
-        plt.close(figure)
-        found.append((panel, _embed(buffer.getvalue(), "svg+xml")))
-    return found
+    # SVGs with text, not outlines: a tenth of the size. Names are no formulas.
+    with plt.rc_context({"svg.fonttype": "none", "text.parse_math": False}):
+        return [(panel, _plot(plt, panel, curves[:_MOST_PLOTS], names)) for panel, curves in panels.items()]
+
+
+def _plot(plt: Any, panel: str, curves: Sequence[tuple[int, str, Curve]], names: Sequence[str]) -> str:
+    figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+    lines = list(dict.fromkeys(name for _, name, _ in curves))
+    for number, name, curve in curves:
+        steps = sorted(step for step, value in curve.items() if not abs(value) > _MOST_VALUE)
+        colour, style = (number, lines.index(name)) if len(names) > 1 else (lines.index(name), 0)
+        label = f"{names[number]} {name}" if len(names) > 1 else name
+        style_name = ("-", "--", ":", "-.")[style % 4]
+        marker = "o" if len(steps) == 1 else None
+        values = [curve[step] for step in steps]
+        axis.plot(steps, values, style_name, color=f"C{colour % 10}", label=label, lw=1.2, marker=marker)
+    axis.set_title(panel, fontsize=9)
+    axis.set_xlabel("iteration", fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=6)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return _embed(buffer.getvalue(), "svg+xml")
 
 
 def _embed(image: bytes, kind: str) -> str:

@@ -146,7 +146,7 @@ def _note(group: Sequence[Result], seeds: Sequence[int], *, name_labels: bool, n
     parts = [
         f"{name} {mean(one.further[name] for one in group):.1f}"
         for name in _ALSO_SHOWN.get(result.protocol, ())
-        if all(name in one.further for one in group)
+        if all(isinstance(one.further.get(name), (int, float)) for one in group)  # None: not a number
     ]
     parts += [
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}",

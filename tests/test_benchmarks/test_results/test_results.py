@@ -69,6 +69,11 @@ def test_results_of_version_0_2_are_read(tmp_path):
         ({"settings": {"changed": 5}}, "changed must be of type dict, got 5"),
         ({"further": {"AP_per_class": [1.0]}}, "AP_per_class must be of type dict, got [1.0]"),
         ({"versions": []}, "versions must be of type dict, got []"),
+        ({"versions": {"sspyr_mm": [1]}}, "sspyr_mm must be of type str, got [1]"),
+        ({"checkpoint": {"sha256": [1]}}, "sha256 must be of type str, got [1]"),
+        ({"checkpoint": {"sha256": "a", "identity": [1]}}, "identity must be of type str, got [1]"),
+        ({"further": {"train_images": "x"}}, "train_images must be of type int, got 'x'"),
+        ({"further": {"predictions": 5}}, "predictions must be of type str, got 5"),
     ],
 )
 def test_result_with_an_invalid_field_is_rejected(tmp_path, change, message):
@@ -173,6 +178,13 @@ def test_note_shows_the_number_of_averaged_classes():
     shown["dog"] = 5.0
     (row,) = make_rows([result(further={"AP_per_class": shown}, counts=counts)], published=False)
     assert "classes" not in row.note
+
+
+def test_note_shows_another_metric_unless_it_is_not_a_number():
+    for value, shown in ((30.0, True), (None, False)):
+        masks = result(protocol="mask_rcnn_coco", metric="segm_mAP", further={"bbox_mAP": value})
+        (row,) = make_rows([masks], published=False)
+        assert ("bbox_mAP 30.0" in row.note) is shown
 
 
 def test_note_shows_the_number_of_training_images_used():

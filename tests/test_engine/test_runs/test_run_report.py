@@ -108,12 +108,28 @@ def test_texts_of_a_run_are_not_markup(runs, tmp_path):
     assert "<script" not in text and "<b>" not in text and "&lt;script&gt;alert(1)" in text
 
 
+def test_unusual_names_and_values_are_drawn(tmp_path):
+    log = tmp_path / "run/20260101_000000/vis_data/scalars.json"
+    log.parent.mkdir(parents=True)
+    rows = [
+        {"step": step, "a $\\frac$": 1.0, "far": value, **{f"m{i}": 1.0 for i in range(150)}}
+        for step, value in [(1, 2.0), (2, 1e308), (3, -1e308)]
+    ]
+    log.write_text("\n".join(map(json.dumps, rows)))
+    write_report([tmp_path / "run"], tmp_path / "out.html")
+    text = (tmp_path / "out.html").read_text()
+    assert text.count("<img") == 100 and "52 more measures are not drawn" in text
+    (address,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)" alt="far', text)
+    assert ">far</text>" in base64.b64decode(address).decode()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda run: shutil.rmtree(next(run.glob("*/vis_data"))), "holds no log of training"),
         (lambda run: (run / "health.json").write_text("[1]"), r"health\.json is damaged \(.*\): remove it"),
         (lambda run: (run / "health.json").write_text("[" * 100_000), r"health\.json is damaged"),
+        (lambda run: (run / "health.json").write_text('{"iteration": 1, "lines": {}}'), r"damaged \(it has no line"),
         *(
             (lambda run, line=line: _prepend(next(run.glob("*/vis_data/scalars.json")), line), "line 1 is damaged")
             for line in (
