@@ -112,14 +112,15 @@ def _check(result: Result) -> None:
     for name, count in result.counts.items():
         if type(count) is not int or count < 0:
             raise ValueError(f"counts: {name} must be an integer >= 0, got {count!r}")
-    for place, name, kinds in (
+    inner: tuple[tuple[Mapping[str, Any], str, Any], ...] = (
         (result.settings, "changed", dict),
         (result.further, "AP_per_class", dict),
         (result.further, "train_images", int),
         (result.further, _PREDICTIONS, str),
         *((result.checkpoint, name, (str, type(None))) for name in ("sha256", "identity", "place")),
         *((result.versions, name, str) for name in result.versions),
-    ):
+    )
+    for place, name, kinds in inner:
         if name in place and not isinstance(place[name], kinds):
             wanted = kinds.__name__ if isinstance(kinds, type) else "str"
             raise TypeError(f"{name} must be of type {wanted}, got {place[name]!r:.80}")
