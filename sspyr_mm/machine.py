@@ -34,9 +34,9 @@ def limited(*, num_bytes: int, seconds: float) -> Iterator[None]:
     """Limits what the block may add to the memory of this process, and its time on the CPU.
 
     More memory is a MemoryError of Python or a RuntimeError of torch, more time a ValueError. 8 GB, or half of the
-    machine's memory, are free in addition. The time is limited in the main thread only, and both on Linux only.
+    machine's memory, are free in addition. There are limits in the main thread and on Linux only.
     """
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or threading.current_thread() is not threading.main_thread():
         yield
         return
     import resource
@@ -46,21 +46,18 @@ def limited(*, num_bytes: int, seconds: float) -> Iterator[None]:
     free = min(8 << 30, os.sysconf("SC_PHYS_PAGES") * page // 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     bounds = [used + num_bytes + free, *(one for one in (soft, hard) if one != resource.RLIM_INFINITY)]
-    in_main = threading.current_thread() is threading.main_thread()
 
     def stop(number: int, frame: Any) -> None:
         raise ValueError(f"it takes more than {seconds:.0f} s on the CPU")
 
-    before = signal.signal(signal.SIGVTALRM, stop) if in_main else None
+    before = signal.signal(signal.SIGVTALRM, stop)
     try:
         resource.setrlimit(resource.RLIMIT_AS, (min(bounds), hard))
-        if in_main:
-            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
         yield
     finally:
-        if in_main:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 

@@ -1,12 +1,14 @@
-"""Temporary files of processes, and progress on a terminal."""
+"""Temporary files and limits of processes, and progress on a terminal."""
 
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from sspyr_mm import machine
 
@@ -51,3 +53,19 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
         monkeypatch.setattr(sys, "stderr", stderr)
         assert list(machine.with_progress("ab", 2)) == ["a", "b"]
     assert b"2/2" in os.read(shown, 10_000)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there are limits on Linux only")
+def test_memory_and_time_of_a_block_are_limited():
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(ValueError, match="more than 0 s on the CPU"), machine.limited(num_bytes=0, seconds=0.1):
+        while True:
+            pass
+    for reserve in (bytearray, torch.empty):  # neither touches the memory
+        with pytest.raises((MemoryError, RuntimeError)), machine.limited(num_bytes=0, seconds=60):
+            reserve(9 << 30)
+        reserve(9 << 30)
+    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
