@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -59,13 +60,15 @@ def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys):
 def test_memory_and_time_of_a_block_are_limited():
     import resource
 
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = min(8 << 30, total // 2) + (1 << 30)
     before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)
     with pytest.raises(ValueError, match="more than 0 s on the CPU"), machine.limited(num_bytes=0, seconds=0.1):
         while True:
             pass
-    for reserve in (bytearray, torch.empty):  # neither touches the memory
+    for reserve, dtype in ((np.empty, np.uint8), (torch.empty, torch.uint8)):  # neither touches the memory
         with pytest.raises((MemoryError, RuntimeError)), machine.limited(num_bytes=0, seconds=60):
-            reserve(9 << 30)
-        reserve(9 << 30)
+            reserve(size, dtype=dtype)
+        reserve(size, dtype=dtype)
     assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
