@@ -5,6 +5,7 @@ import pickle
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import mmengine.fileio as fileio
@@ -26,6 +27,8 @@ from sspyr_mm.files import printable
 _NUM_SAMPLED = 16
 _ALARMING = 0.25
 """Share of sampled images without content above which they are reported."""
+_ENLARGED = 2
+"""Enlargement of whole images to the largest region above which it is reported; crops are enlarged more."""
 
 
 @DATASETS.register_module()
@@ -203,27 +206,38 @@ class UnlabelledImages(BaseDataset):
         return next((step for step in self.pipeline.transforms if isinstance(step, LoadRGBImage)), None)
 
 
-def data_notices(dataset: Any) -> list[str]:
-    """Returns lines about skipped files, missing images, and images that are constant or nearly black.
+def data_notices(dataset: Any, region: int = 0) -> list[str]:
+    """Returns lines about skipped files, missing images, and images that are constant, nearly black or small.
 
     Only :class:`UnlabelledImages`, of which a sample is loaded, and :class:`StreamedImages` have notices.
+
+    Args:
+        dataset: Data set of training.
+        region: Side in pixels of the largest region that the views crop.
     """
     notices = list(dataset.notices) if isinstance(dataset, (UnlabelledImages, StreamedImages)) else []
     load = dataset._loader if isinstance(dataset, UnlabelledImages) else None
     if load is None:
         return notices
-    found, tried = [], 0
+    found: list[str] = []
+    sides: list[int] = []
     for index in range(0, len(dataset), max(1, len(dataset) // _NUM_SAMPLED)):
         path = dataset.get_data_info(index)["img_path"]
         image = load.peek(path)
         if image is not None:
-            tried += 1
+            sides.append(min(image.shape[:2]))
             found += [f"{printable(path)} is {kind}"] if (kind := flatness(image)) else []
-    if len(found) > _ALARMING * tried:
+    if len(found) > _ALARMING * len(sides):
         notices.append(
-            f"{len(found)} of {tried} sampled images are constant or nearly black, such as {found[0]}: training learns "
-            "nothing from them. Check the files; if they have more than 8 bits per channel, set value_range=(LOW, "
-            "HIGH) of LoadRGBImage in train_dataloader.dataset.pipeline"
+            f"{len(found)} of {len(sides)} sampled images are constant or nearly black, such as {found[0]}: training "
+            "learns nothing from them. Check the files; if they have more than 8 bits per channel, set "
+            "value_range=(LOW, HIGH) of LoadRGBImage in train_dataloader.dataset.pipeline"
+        )
+    if sides and _ENLARGED * (side := median(sides)) < region:
+        notices.append(
+            f"The sampled images are {side:.0f} px on their shorter side (median), and the largest regions {region} "
+            f"px: crops are enlarged more than {_ENLARGED} times, and show no detail. Use larger images, or the "
+            "regions and patches of a config for small images (configs/*/*_small*.py)"
         )
     return notices
 

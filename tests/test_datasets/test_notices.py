@@ -35,6 +35,16 @@ def test_a_folder_of_black_images_is_reported(tmp_path):
     assert "value_range=(LOW, HIGH)" in flat
 
 
+@pytest.mark.parametrize(("region", "reported"), [(16, False), (17, True), (224, True)])
+def test_images_far_smaller_than_the_regions_are_reported(region, reported, tmp_path):
+    write_images(tmp_path, 5, flat=0)
+    cv2.imwrite(str(tmp_path / "large.png"), np.random.default_rng(0).integers(0, 256, (400, 300, 3), np.uint8))
+    notices = data_notices(UnlabelledImages(tmp_path, pipeline=[LoadRGBImage()]), region)
+    assert [n.startswith("The sampled images are 8 px on their shorter side (median)") for n in notices] == [
+        True
+    ] * reported
+
+
 def test_value_range_of_the_transform_is_used(tmp_path):
     for i in range(4):
         values = np.random.default_rng(i).integers(0, 900, (8, 9), np.uint16)

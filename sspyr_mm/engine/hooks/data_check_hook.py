@@ -19,7 +19,7 @@ _RUN = "ssprl_run"
 
 @HOOKS.register_module()
 class DataCheckHook(Hook):
-    """Rejects a run without a full batch; reports unused files and images without content.
+    """Rejects a run without a full batch; reports unused files, and images without content or detail.
 
     It also reports prototypes, queues and batch sizes that do not match the data, and a warm-up as long as the run.
     Each message names the setting to change.
@@ -32,8 +32,10 @@ class DataCheckHook(Hook):
         loader = runner.train_dataloader
         check_full_batch(loader)
         num_images, batch = count_images(loader), loader.batch_size * get_world_size()
-        messages = data_notices(loader.dataset) if get_rank() == 0 else []
-        messages += model_of(runner).size_messages(num_images)
+        model = model_of(runner)
+        region = max(group.region for group in model.views.groups)
+        messages = data_notices(loader.dataset, region) if get_rank() == 0 else []
+        messages += model.size_messages(num_images)
         for message in messages:
             runner.logger.warning(message)
         check_batch(runner)
