@@ -32,7 +32,7 @@ class DataCheckHook(Hook):
         loader = runner.train_dataloader
         check_full_batch(loader)
         num_images, batch = count_images(loader), loader.batch_size * get_world_size()
-        model = model_of(runner)
+        model: Any = model_of(runner)
         region = max(group.region for group in model.views.groups)
         messages = data_notices(loader.dataset, region) if get_rank() == 0 else []
         messages += model.size_messages(num_images)
