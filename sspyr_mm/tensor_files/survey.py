@@ -162,7 +162,7 @@ def _bytes(*given: Any) -> bytes:
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in _LATIN:
         raise pickle.UnpicklingError(f"bytes are encoded by {encoding[:40]!r}, not by latin1")
-    return text.encode("latin1")
+    return b""
 
 
 class _TensorStub(_Stub):
