@@ -118,8 +118,8 @@ def test_config_that_inherits_from_the_installed_package_is_read(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"model.pyramid.s0.num_prototypes": 100_000_000},
-        {"model.pyramid.s0.queue_length": 1_000_000_000},
+        {"model.pyramid.s0.num_prototypes": 1_000_000},
+        {"model.pyramid.s0.queue_length": 1_000_000},
         {"model.backbone.base_channels": 4096},
         {"model.neck.hid_channels": 100_000},
         {
