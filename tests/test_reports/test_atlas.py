@@ -86,7 +86,7 @@ def test_nearest_cells_are_the_best_of_different_images():
 def test_command_writes_table_and_figure(checkpoint, images, tmp_path, capsys):
     parquet = pytest.importorskip("pyarrow.parquet")
     line = ["atlas", str(checkpoint), "--images", str(images), "-o", str(tmp_path / "out"), "--workers", "0"]
-    assert main([*line, "--rows", "3", "--columns", "4"]) == 0
+    assert main([*line, "--rows", "3", "--columns", "4", "--points", "0"]) == 0
     shown = capsys.readouterr().out
     _, model = load_pretraining(str(checkpoint))
     paths = sorted(map(str, images.iterdir()))

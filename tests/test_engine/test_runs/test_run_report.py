@@ -10,6 +10,7 @@ import pytest
 from small_runs import train
 
 from sspyr_mm.__main__ import main
+from sspyr_mm.reports import run_report
 from sspyr_mm.reports.run_report import _add, write_report
 
 HEALTH = {"default_hooks.health": {"type": "HealthHook", "interval": 1, "patience": 2, "table_interval": 5}}
@@ -108,17 +109,18 @@ def test_texts_of_a_run_are_not_markup(runs, tmp_path):
     assert "<script" not in text and "<b>" not in text and "&lt;script&gt;alert(1)" in text
 
 
-def test_unusual_names_and_values_are_drawn(tmp_path):
+def test_unusual_names_and_values_are_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_report, "_MOST_PLOTS", 5)
     log = tmp_path / "run/20260101_000000/vis_data/scalars.json"
     log.parent.mkdir(parents=True)
     rows = [
-        {"step": step, "a $\\frac$": 1.0, "far": value, **{f"m{i}": 1.0 for i in range(150)}}
+        {"step": step, "a $\\frac$": 1.0, "far": value, **{f"m{i}": 1.0 for i in range(10)}}
         for step, value in [(1, 2.0), (2, 1e308), (3, -1e308)]
     ]
     log.write_text("\n".join(map(json.dumps, rows)))
     write_report([tmp_path / "run"], tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text()
-    assert text.count("<img") == 100 and "52 more measures are not drawn" in text
+    assert text.count("<img") == 5 and "7 more measures are not drawn" in text
     (address,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)" alt="far', text)
     assert ">far</text>" in base64.b64decode(address).decode()
 
