@@ -189,7 +189,7 @@ class TrainingRunner(Runner):
             given = hook.out_dir
             if given and is_local(given) and os.path.abspath(given) != self.work_dir:
                 folders.append(os.path.join(given, os.path.basename(self.work_dir)))
-        return folders
+        return list(dict.fromkeys(map(os.path.abspath, folders)))
 
     def _saving(self) -> list[CheckpointHook]:
         return [hook for hook in self.hooks if isinstance(hook, CheckpointHook)]

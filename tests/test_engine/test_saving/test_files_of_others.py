@@ -116,11 +116,13 @@ def test_names_in_a_checkpoint_remove_no_file(config, work, tmp_path, log):
 
 def test_work_dirs_of_one_name_do_not_share_a_folder_of_checkpoints(config, tmp_path, log, monkeypatch):
     monkeypatch.setattr(runner_module, "_PATIENCE", 0)
-    options = {"default_hooks.checkpoint.out_dir": str(tmp_path / "out"), "train_cfg.max_epochs": 1}
+    out = str(tmp_path / "out")
+    options = {"default_hooks.checkpoint.out_dir": out, "train_cfg.max_epochs": 1}
+    options["custom_hooks"] = [dict(type="CheckpointHook", out_dir=out, filename_tmpl="b{}.pth")]  # shares it
 
     def begin_another(runner):
         with pytest.raises(ValueError, match=rf"process {os.getpid()} on .* trains in {tmp_path}/out/run: wait for it"):
             train(config, tmp_path / "b/run", options)
 
     train(config, tmp_path / "a/run", options, before_train_epoch=begin_another)
-    assert list(contents(tmp_path / "out/run")) == ["epoch_1.pth"]
+    assert sorted(contents(tmp_path / "out/run")) == ["b1.pth", "epoch_1.pth"]
