@@ -130,8 +130,8 @@ def build_network(backbone: Mapping[str, Any]) -> nn.Module:
 def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> dict[str, Tensor]:
     """Returns a network's tensors in its order, contiguous, without shared memory; missing batch counters become 0.
 
-    Raises ValueError if tensors are missing, unexpected, of another shape, or contain NaN or infinity; the message
-    begins with ``what``, the file and its detected format.
+    Raises ValueError if tensors are missing, unexpected, of another shape, or contain NaN, infinity or complex numbers;
+    the message begins with ``what``, the file and its detected format.
     """
     wanted = network.state_dict()
     missing, unexpected, sizes = compare_states(state, wanted)
@@ -142,8 +142,9 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
         "with NaN or infinity": [
             name
             for name, tensor in wanted.items()
-            if name in state and state[name].shape == tensor.shape and not state[name].isfinite().all()
+            if name in state and state[name].shape == tensor.shape and not _is_finite(state[name])
         ],
+        "of complex numbers": [name for name in wanted if name in state and state[name].is_complex()],
     }
     lines = [f"{len(names)} tensors {text}: {shortened(names, 3)}" for text, names in faults.items() if names]
     if lines:
@@ -152,6 +153,12 @@ def complete(state: Mapping[str, Tensor], network: nn.Module, *, what: str) -> d
         name: state[name].clone().contiguous() if name in state else tensor.new_zeros(())
         for name, tensor in wanted.items()
     }
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_floating_point() and tensor.itemsize == 1:  # torch has no isfinite for them
+        tensor = tensor.float()
+    return bool(tensor.isfinite().all())
 
 
 def require_defaults(backbone: Mapping[str, Any], cls: type[nn.Module], target: str, handled: Iterable[str]) -> None:

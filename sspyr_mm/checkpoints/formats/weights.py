@@ -232,8 +232,10 @@ def _alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 def _tensors(state: Mapping[str, Any], where: str) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
-        if isinstance(value, Tensor) and (value.layout != torch.strided or value.is_meta or value.is_quantized):
-            raise ValueError(f"{where}: {name} is a sparse, quantised or empty tensor: save its dense values")
+        if isinstance(value, Tensor) and (
+            value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested
+        ):
+            raise ValueError(f"{where}: {name} is a sparse, quantised, nested or empty tensor: save its dense values")
         try:
             tensors[name] = value.detach() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
         except TypeError as error:

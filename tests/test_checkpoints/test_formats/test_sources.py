@@ -156,6 +156,16 @@ def test_unknown_names_list_the_formats(tmp_path):
             lambda s: s["module.encoder_q.bn1.running_var"][:1].fill_(torch.inf),
             "1 tensors with NaN or infinity: bn1.running_var$",
         ),
+        (
+            lambda s: s.update({"module.encoder_q.bn1.bias": torch.ones(64, dtype=torch.complex64)}),
+            "1 tensors of complex numbers: bn1.bias$",
+        ),
+        (
+            lambda s: s.update(
+                {"module.encoder_q.bn1.bias": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}
+            ),
+            "bn1.bias is a sparse, quantised, nested or empty tensor",
+        ),
     ],
 )
 def test_incomplete_backbones_are_rejected(change, message, backbone50, tmp_path):
@@ -163,6 +173,13 @@ def test_incomplete_backbones_are_rejected(change, message, backbone50, tmp_path
     change(content["state_dict"])
     with pytest.raises(ValueError, match=message):
         read(content, tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float16, torch.bfloat16])
+def test_weights_of_few_bits_are_read(dtype, small, tmp_path):
+    state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in small.items()}
+    found = read(state, tmp_path / "x.pth").state_dict["conv1.weight"]
+    assert torch.equal(found.float(), small["conv1.weight"].to(dtype).float())
 
 
 def test_key_encoder_is_not_used_as_backbone(backbone50, tmp_path):
