@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from mmengine.logging import HistoryBuffer
 
-from sspyr_mm.tensor_files.array_pickle import ARRAY_GLOBALS, Restorer, empty_or_bytes
+from sspyr_mm.tensor_files.array_pickle import ARRAY_GLOBALS, Restorer, plain_bytes
 
 _HISTORY = "mmengine.logging.history_buffer.HistoryBuffer"
 _DROPPED = ("mmengine.logging.", "numpy.", "builtins.getattr")
@@ -54,8 +54,7 @@ def only_allowed_globals(names: set[str]) -> Iterator[None]:
     """
     allowed: dict[str, Any] = {name: Inert for name in _SETTINGS}
     allowed.update((name, Inert) for name in names if name.startswith(_DROPPED))
-    # Protocol 2 writes an empty `bytes` as a call.
-    allowed.update({**ARRAY_GLOBALS, "builtins.bytes": empty_or_bytes, _HISTORY: _History})
+    allowed.update({**ARRAY_GLOBALS, "builtins.bytes": plain_bytes, _HISTORY: _History})
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in allowed.items()])

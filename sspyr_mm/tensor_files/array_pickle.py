@@ -86,11 +86,16 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def empty_or_bytes(content: bytes | str | int = b"", *_: Any) -> bytearray:
-    """Replaces ``bytearray`` and ``bytes``, which reserve memory if they are given a number."""
+def _bytearray(content: bytes | str | int = b"", *_: Any) -> bytearray:
+    """Replaces ``bytearray``, which reserves memory if it is given a number."""
     if isinstance(content, int):
         raise pickle.UnpicklingError("its pickle asks for memory without content")
     return bytearray(content.encode("latin1") if isinstance(content, str) else content)
+
+
+def plain_bytes(*given: Any) -> bytes:
+    """Replaces ``bytes``, with which protocol 2 writes empty ones, like ``bytearray``."""
+    return bytes(_bytearray(*given))
 
 
 ARRAY_GLOBALS: dict[str, Any] = {"numpy.ndarray": _Array, "numpy.dtype": _DType}
@@ -103,8 +108,8 @@ for _core in ("numpy.core", "numpy._core"):
 _KNOWN = {
     **ARRAY_GLOBALS,
     "collections.OrderedDict": OrderedDict,
-    "builtins.bytearray": empty_or_bytes,
-    "builtins.bytes": empty_or_bytes,
+    "builtins.bytearray": _bytearray,
+    "builtins.bytes": plain_bytes,
     "_codecs.encode": _encode,
 }
 

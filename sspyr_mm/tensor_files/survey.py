@@ -97,9 +97,9 @@ def checked_shape(size: Any) -> tuple[int, ...]:
     if isinstance(size, int):
         size = (size,)
     if not isinstance(size, (tuple, list)) or len(size) > _MAX_DIMENSIONS:
-        raise pickle.UnpicklingError(f"a shape is no tuple of at most {_MAX_DIMENSIONS} numbers")
+        raise pickle.UnpicklingError(f"a shape is not a tuple of at most {_MAX_DIMENSIONS} numbers")
     if not all(type(one) is int and 0 <= one < 1 << 63 for one in size):
-        raise pickle.UnpicklingError("a shape has a dimension that is no number of 0 to 2^63 - 1")
+        raise pickle.UnpicklingError("a shape has a dimension that is not a number from 0 to 2^63 - 1")
     return tuple(size)
 
 
