@@ -187,7 +187,7 @@ class TrainingRunner(Runner):
         folders = [self.work_dir]
         for hook in self._saving():
             given = hook.out_dir
-            if given and is_local(given) and os.path.abspath(given) != self.work_dir:
+            if given and is_local(given) and given != self.work_dir:  # as mmengine compares them
                 folders.append(os.path.join(given, os.path.basename(self.work_dir)))
         return list(dict.fromkeys(map(os.path.abspath, folders)))
 
@@ -267,13 +267,13 @@ def _check_resumable(checkpoint: dict[str, Any], path: str) -> None:
     """Raises ValueError for a checkpoint that holds weights only, or another state than that of training."""
     meta = checkpoint.get("meta")
     counts = [meta.get(key) for key in ("epoch", "iter")] if isinstance(meta, dict) else []
-    parts = [checkpoint.get(key) for key in ("message_hub", "state_dict", "optimizer")]
+    parts = [checkpoint.get(key) for key in ("message_hub", "state_dict")]
     if (
         not counts
         or not all(type(one) is int and one >= 0 for one in counts)
         or not all(isinstance(part, dict) for part in parts)
     ):
         raise ValueError(
-            f"{path} cannot be resumed: it has no state of training (optimizer, message_hub, and epoch and iter in "
-            "meta). To begin a run with its weights: --cfg-options load_from=FILE, without --resume"
+            f"{path} cannot be resumed: it has no state of training (message_hub, and epoch and iter in meta)"
+            ". To begin a run with its weights: --cfg-options load_from=FILE, without --resume"
         )

@@ -1,4 +1,4 @@
-"""The only classes and functions that a checkpoint may name, for all commands and for training."""
+"""What a checkpoint may name and hold, for all commands and for training."""
 
 import pickle
 from collections.abc import Iterator
@@ -16,6 +16,22 @@ _DROPPED = ("mmengine.logging.", "numpy.", "builtins.getattr")
 
 _MAX_CONTAINERS = 100_000
 """Dicts, lists and tuples in one entry of a message hub, which holds numbers, names and small lists."""
+
+MAX_STEPS = 2_000_000
+"""Instructions of all pickles of a file: an optimizer of 5,000 tensors takes about 0.5 million. Reading takes
+microseconds each."""
+_MAX_EXPANDED = 1 << 26
+"""Numbers of tensors beyond those stored, as ``torch.Tensor.expand`` makes; other tensors have as many as stored."""
+MAX_NAMES = 1_000
+"""Different classes and functions in a pickle; a checkpoint names about ten."""
+_HASHED = (1 << 61) - 1
+"""Python's hash of an integer is its remainder by this number."""
+_MAX_RARE = 5_000
+"""Keys of dicts whose hashes a file can choose: a dict of as many with equal hashes takes a second to build."""
+_MAX_KEY = 64
+"""Items of a tuple that is a key, with those of nested tuples."""
+_MAX_COPIED = 1 << 30
+"""Bytes that calls make of texts: as many as a pickle has at most, each of which is used once."""
 
 _SETTINGS = (
     "argparse.Namespace",
@@ -85,3 +101,46 @@ def _is_plain(value: Any, seen: set[int]) -> bool:
         parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         return len(seen) < _MAX_CONTAINERS and all(_is_plain(one, seen) for one in parts)
     return not isinstance(value, (Inert, _History, type))
+
+
+class Bounds:
+    """What the pickles of one file may still have."""
+
+    def __init__(self) -> None:
+        self.steps, self.rare, self.expanded, self.copied = MAX_STEPS, _MAX_RARE, _MAX_EXPANDED, _MAX_COPIED
+        self.names: set[str] = set()
+
+    def check_key(self, key: Any) -> None:
+        """Raises UnpicklingError for a key of a dict, or member of a set, that takes long to hash or to compare."""
+        if isinstance(key, (str, bytes, float, bool)) or key is None or (type(key) is int and abs(key) < _HASHED):
+            return
+        self.rare -= 1
+        if self.rare < 0:
+            raise pickle.UnpicklingError(f"its dicts have more than {_MAX_RARE:,} keys other than names and numbers")
+        parts, count = [key], 0
+        while parts:
+            one, count = parts.pop(), count + 1
+            if isinstance(one, tuple):
+                parts += one
+            if len(parts) + count > _MAX_KEY or (isinstance(one, int) and one.bit_length() > 1_024):
+                raise pickle.UnpicklingError(f"a key of a dict has more than {_MAX_KEY} items or 1,024 bits")
+
+    def count_items(self, content: Any) -> list | tuple:
+        """Returns the items of a list or tuple of which a call makes a copy; raises UnpicklingError for too many."""
+        items = content if isinstance(content, (list, tuple)) else ()
+        self.steps -= len(items)
+        if self.steps < 0:
+            raise pickle.UnpicklingError(f"its pickle has more than {MAX_STEPS:,} instructions")
+        return items
+
+    def count_bytes(self, content: Any) -> None:
+        """Raises UnpicklingError if calls copy more bytes than a pickle has."""
+        self.copied -= len(content) if isinstance(content, (str, bytes, bytearray, list, tuple)) else 0
+        if self.copied < 0:
+            raise pickle.UnpicklingError(f"its pickle copies more than {_MAX_COPIED:,} bytes")
+
+    def check_expanded(self, numbers: int, stored: int, shape: object) -> None:
+        """Raises UnpicklingError if tensors have many more numbers than are stored."""
+        self.expanded -= max(0, numbers - stored)
+        if self.expanded < 0:
+            raise pickle.UnpicklingError(f"a tensor of shape {shape} has {stored} numbers")

@@ -8,10 +8,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from sspyr_mm.tensor_files.survey import checked_shape
-
 _PLAIN = re.compile(r"[<>=|]?(?:[?bBhHiIlLqQefdgFD]|b1|[iu][1248]|f[248]|c8|c16|[US]\d{1,6})")
 """Dtypes of numbers and texts: a pickled dtype of numpy can turn bytes into pointers."""
+_MAX_DIMENSIONS = 64
 _MAX_NESTING = 100
 """Levels of nested dicts, lists and tuples; optimizers and message hubs have at most ten."""
 _MAX_VALUES = 4_000_000
@@ -46,13 +45,20 @@ class _DType:
     """Replaces numpy's dtype while a file is read."""
 
     def __init__(self, name: Any = "", *_: Any) -> None:
-        self.order, self.name = "", str(name)
+        self.order, self.name = "", _kind(name)
 
     def __setstate__(self, state: Any) -> None:
-        self.order = state[1]  # version, byte order, fields of structured types only
+        self.order = _kind(state[1])  # version, byte order, fields of structured types only
 
     def __str__(self) -> str:
         return f"{self.order}{self.name}" if self.order != "|" else self.name
+
+
+def _kind(dtype: Any) -> str:
+    """Returns a dtype of a file as text; raises UnpicklingError for other objects, whose text may be endless."""
+    if not isinstance(dtype, (str, _DType)):
+        raise pickle.UnpicklingError(f"a dtype is a {type(dtype).__name__}")
+    return str(dtype)
 
 
 class _Array:
@@ -122,6 +128,17 @@ class _ArrayUnpickler(pickle.Unpickler):
         return _KNOWN[full]
 
 
+def checked_shape(size: Any) -> tuple[int, ...]:
+    """Returns the shape of a tensor in a file; raises UnpicklingError if it is not one."""
+    if isinstance(size, int):
+        size = (size,)
+    if not isinstance(size, (tuple, list)) or len(size) > _MAX_DIMENSIONS:
+        raise pickle.UnpicklingError(f"a shape is not a tuple of at most {_MAX_DIMENSIONS} numbers")
+    if not all(type(one) is int and 0 <= one < 1 << 63 for one in size):
+        raise pickle.UnpicklingError("a shape has a dimension that is not a number from 0 to 2^63 - 1")
+    return tuple(size)
+
+
 class Restorer:
     """Puts numpy arrays in place of their stand-ins, in all parts of one file.
 
@@ -177,7 +194,7 @@ class Restorer:
 
     def _array(self, stand_in: _Array, depth: int) -> Any:
         size, dtype, data, order = stand_in.content
-        shape, kind = checked_shape(size), str(dtype)
+        shape, kind = checked_shape(size), _kind(dtype)
         if kind in ("O", "O8") and isinstance(data, list):  # objects, each read like the others of the file
             flat: np.ndarray = np.empty(len(data), object)
             flat[:] = self(data, depth + 1)

@@ -3,28 +3,18 @@
 import io
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
 
 import torch
 
-_MAX_STEPS = 2_000_000
-"""Instructions of all pickles of a file: an optimizer of 5,000 tensors takes about 0.5 million. Reading takes
-microseconds each."""
+from sspyr_mm.tensor_files.allowed import MAX_NAMES, MAX_STEPS, Bounds
+from sspyr_mm.tensor_files.array_pickle import checked_shape
+
 _MAX_PICKLE = 1 << 30
 """Bytes of a pickle without its tensors: a message hub of a million iterations and ten values a step takes 0.3 GB."""
-_MAX_EXPANDED = 1 << 26
-"""Numbers of tensors beyond those stored, as ``torch.Tensor.expand`` makes; other tensors have as many as stored."""
-_MAX_DIMENSIONS = 64
-_MAX_NAMES = 1_000
-"""Different classes and functions in a pickle; a checkpoint names about ten."""
-_HASHED = (1 << 61) - 1
-"""Python's hash of an integer is its remainder by this number."""
-_MAX_RARE = 5_000
-"""Keys of dicts whose hashes a file can choose: a dict of as many with equal hashes takes a second to build."""
-_MAX_KEY = 64
-"""Items of a tuple that is a key, with those of nested tuples."""
 _LATIN = ("latin1", "latin-1", "iso-8859-1")
 
 
@@ -37,7 +27,7 @@ def survey_archive(archive: zipfile.ZipFile) -> set[str]:
     root = archive.namelist()[0].partition("/")[0]
     if sizes.get(f"{root}/data.pkl", 0) > _MAX_PICKLE:
         raise pickle.UnpicklingError(f"its pickle has more than {_MAX_PICKLE:,} bytes")
-    bounds = _Bounds()
+    bounds = Bounds()
     storages = _Survey(io.BytesIO(archive.read(f"{root}/data.pkl")), bounds).storages
     for key, size in storages.items():
         if size > sizes.get(f"{root}/data/{key}", -1):
@@ -49,7 +39,7 @@ def survey_stream(file: BinaryIO) -> set[str]:
     """Like :func:`survey_archive` for a file of ``torch.save`` before 1.6: five pickles, then the tensors."""
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
-    bounds = _Bounds()
+    bounds = Bounds()
     for _ in range(5):  # a number, a version, the machine, the content, and the order of the tensors
         if sum(_Survey(file, bounds).storages.values()) > length:
             raise pickle.UnpicklingError("its tensors are larger than the file")
@@ -59,48 +49,8 @@ def survey_stream(file: BinaryIO) -> set[str]:
 def survey_pickle(file: BinaryIO) -> None:
     """Raises UnpicklingError if a pickle at the position of a file has more than real ones, or is invalid."""
     start = file.tell()
-    _Survey(file, _Bounds())
+    _Survey(file, Bounds())
     file.seek(start)
-
-
-class _Bounds:
-    """What the pickles of one file may still have."""
-
-    def __init__(self) -> None:
-        self.steps, self.rare, self.expanded = _MAX_STEPS, _MAX_RARE, _MAX_EXPANDED
-        self.names: set[str] = set()
-
-    def check_key(self, key: Any) -> None:
-        """Raises UnpicklingError for a key of a dict, or member of a set, that takes long to hash or to compare."""
-        if isinstance(key, (str, bytes, float, bool)) or key is None or (type(key) is int and abs(key) < _HASHED):
-            return
-        self.rare -= 1
-        if self.rare < 0:
-            raise pickle.UnpicklingError(f"its dicts have more than {_MAX_RARE:,} keys other than names and numbers")
-        parts, count = [key], 0
-        while parts:
-            one, count = parts.pop(), count + 1
-            if isinstance(one, tuple):
-                parts += one
-            if len(parts) + count > _MAX_KEY or (isinstance(one, int) and one.bit_length() > 1_024):
-                raise pickle.UnpicklingError(f"a key of a dict has more than {_MAX_KEY} items or 1,024 bits")
-
-    def check_expanded(self, numbers: int, stored: int, shape: object) -> None:
-        """Raises UnpicklingError if tensors have many more numbers than are stored."""
-        self.expanded -= max(0, numbers - stored)
-        if self.expanded < 0:
-            raise pickle.UnpicklingError(f"a tensor of shape {shape} has {stored} numbers")
-
-
-def checked_shape(size: Any) -> tuple[int, ...]:
-    """Returns the shape of a tensor in a file; raises UnpicklingError if it is not one."""
-    if isinstance(size, int):
-        size = (size,)
-    if not isinstance(size, (tuple, list)) or len(size) > _MAX_DIMENSIONS:
-        raise pickle.UnpicklingError(f"a shape is not a tuple of at most {_MAX_DIMENSIONS} numbers")
-    if not all(type(one) is int and 0 <= one < 1 << 63 for one in size):
-        raise pickle.UnpicklingError("a shape has a dimension that is not a number from 0 to 2^63 - 1")
-    return tuple(size)
 
 
 def _count(shape: Iterable[int]) -> int:
@@ -113,14 +63,14 @@ def _count(shape: Iterable[int]) -> int:
 class _Counted(dict):
     """Functions of a pickle's instructions; counts how often they are used."""
 
-    def __init__(self, functions: dict[int, Callable], bounds: _Bounds) -> None:
+    def __init__(self, functions: dict[int, Callable], bounds: Bounds) -> None:
         super().__init__(functions)
         self.bounds = bounds
 
     def __getitem__(self, code: int) -> Callable:
         self.bounds.steps -= 1
         if self.bounds.steps < 0:
-            raise pickle.UnpicklingError(f"its pickle has more than {_MAX_STEPS:,} instructions")
+            raise pickle.UnpicklingError(f"its pickle has more than {MAX_STEPS:,} instructions")
         return super().__getitem__(code)
 
 
@@ -153,16 +103,8 @@ class _Storage:
         self.count = count
 
 
-def _bytes(*given: Any) -> bytes:
-    if given and isinstance(given[0], int):
-        raise pickle.UnpicklingError("its pickle asks for memory without content")
-    return b""
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    if encoding not in _LATIN:
-        raise pickle.UnpicklingError(f"bytes are encoded by {encoding[:40]!r}, not by latin1")
-    return b""
+def _of_another_device(*_: Any) -> None:
+    raise pickle.UnpicklingError("a tensor is of a device that is neither a CPU nor a GPU: save it from the CPU")
 
 
 class _TensorStub(_Stub):
@@ -189,7 +131,7 @@ class _Survey(_PythonUnpickler):
 
     dispatch = dict(_PythonUnpickler.dispatch)
 
-    def __init__(self, file: BinaryIO, bounds: _Bounds) -> None:
+    def __init__(self, file: BinaryIO, bounds: Bounds) -> None:
         super().__init__(file, encoding="latin1")
         self.bounds = bounds
         self.dispatch = _Counted(type(self).dispatch, bounds)
@@ -198,11 +140,13 @@ class _Survey(_PythonUnpickler):
         self.functions: dict[str, Callable] = {
             "torch._tensor._rebuild_from_type_v2": lambda function, kind, given, state: function(*given),
             "torch._utils._rebuild_qtensor": self._tensor,
-            "torch.Size": lambda given=(): tuple(given),
-            "builtins.bytearray": _bytes,
-            "builtins.bytes": _bytes,
+            "torch._utils._rebuild_device_tensor_from_cpu_tensor": _of_another_device,
+            "torch._utils._rebuild_device_tensor_from_numpy": _of_another_device,
+            "torch.Size": lambda given=(): checked_shape(given),
+            "builtins.bytearray": self._bytes,
+            "builtins.bytes": self._bytes,
             "builtins.complex": complex,
-            "_codecs.encode": _encode,
+            "_codecs.encode": self._encode,
             "builtins.set": self._members,
             "builtins.frozenset": self._members,
             "collections.Counter": self._members,
@@ -215,8 +159,8 @@ class _Survey(_PythonUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # the name in Python 2 and protocol 2
         self.bounds.names.add(full)
-        if len(self.bounds.names) > _MAX_NAMES:
-            raise pickle.UnpicklingError(f"its pickle names more than {_MAX_NAMES:,} classes")
+        if len(self.bounds.names) > MAX_NAMES:
+            raise pickle.UnpicklingError(f"its pickle names more than {MAX_NAMES:,} classes")
         if full in self.functions:
             return self.functions[full]
         if full not in self.classes:
@@ -225,6 +169,8 @@ class _Survey(_PythonUnpickler):
         return self.classes[full]
 
     def persistent_load(self, pid: Any) -> Any:
+        if isinstance(pid, tuple) and len(pid) > 1 and isinstance(pid[0], str) and pid[0] == "module":
+            raise pickle.UnpicklingError(f"GLOBAL {getattr(pid[1], 'full_name', 'module')}")  # a class, with its code
         if not isinstance(pid, tuple) or len(pid) < 5 or type(pid[4]) is not int or type(pid[2]) is not str:
             raise pickle.UnpicklingError("a tensor has no storage")
         key, count = pid[2], pid[4]
@@ -242,15 +188,27 @@ class _Survey(_PythonUnpickler):
         self.bounds.check_expanded(_count(shape), storage.count if isinstance(storage, _Storage) else 0, shape)
         return _Stub()
 
+    def _bytes(self, *given: Any) -> bytes:
+        if given and isinstance(given[0], int):
+            raise pickle.UnpicklingError("its pickle asks for memory without content")
+        self.bounds.count_bytes(given[0] if given else b"")
+        return b""
+
+    def _encode(self, text: Any, encoding: Any = "latin1") -> bytes:
+        if encoding not in _LATIN:
+            raise pickle.UnpicklingError("bytes are not encoded by latin1")
+        self.bounds.count_bytes(text)
+        return b""
+
     def _members(self, content: Any = (), *_: Any) -> _Stub:
         """Replaces sets that are built from their members."""
-        for one in content if isinstance(content, (list, tuple)) else ():
+        for one in self.bounds.count_items(content):
             self.bounds.check_key(one)
         return _Stub()
 
     def _pairs(self, content: Any = (), *_: Any) -> _Stub:
         """Replaces dicts that are built from pairs, as by Python 2."""
-        for one in content if isinstance(content, (list, tuple)) else ():
+        for one in self.bounds.count_items(content):
             self.bounds.check_key(one[0] if isinstance(one, (list, tuple)) and one else None)
         return _Stub()
 
@@ -278,10 +236,16 @@ class _Survey(_PythonUnpickler):
             self.bounds.check_key(one)
         super().load_frozenset()
 
+    def load_long_bytearray(self) -> None:
+        size = int.from_bytes(self.read(8), "little")
+        if len(self.read(min(size, sys.maxsize))) != size:  # Python reserves the memory first
+            raise pickle.UnpicklingError("its pickle asks for memory without content")
+        self.append(b"")
+
     def load_far_put(self) -> None:
         place = int.from_bytes(self.read(4), "little")
-        if place > _MAX_STEPS:  # Python reserves memory for all places up to it
-            raise pickle.UnpicklingError(f"its pickle has more than {_MAX_STEPS:,} instructions")
+        if place > MAX_STEPS:  # Python reserves memory for all places up to it
+            raise pickle.UnpicklingError(f"its pickle has more than {MAX_STEPS:,} instructions")
         self.memo[place] = self.stack[-1]
 
     def load_text_put(self) -> None:
@@ -296,5 +260,6 @@ for _code, _function in {
     pickle.FROZENSET: _Survey.load_whole_frozenset,
     pickle.LONG_BINPUT: _Survey.load_far_put,
     pickle.PUT: _Survey.load_text_put,
+    pickle.BYTEARRAY8: _Survey.load_long_bytearray,
 }.items():
     _Survey.dispatch[_code[0]] = _function

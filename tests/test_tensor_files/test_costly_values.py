@@ -113,7 +113,7 @@ FILES = {
         value(named("numpy.ndarray", b"(\x8a\xff" + b"\x7f" * 255 + b"q\0" + b"h\0" * 1_000 + b"t")),
         "not a tuple of at most 64 numbers",
     ),
-    "slow encoding": (value(named("_codecs.encode", b"U\x01a", b"U\x05rot13")), "encoded by 'rot13', not by latin1"),
+    "slow encoding": (value(named("_codecs.encode", b"U\x01a", b"U\x05rot13")), "not encoded by latin1"),
     "bytes of a class": (
         value(named("torch._tensor._rebuild_from_type_v2", b"c__builtin__\nbytearray\nN", LARGE + b"\x85N")),
         "asks for memory without content",
@@ -122,6 +122,34 @@ FILES = {
     "quantised tensor": (
         value(named("torch._utils._rebuild_qtensor", STORAGE, b"K\0" + LARGE + b"\x85K\x01\x85", b"NNN")),
         "a tensor of shape",
+    ),
+    "list as an encoding": (
+        value(b"c_codecs\nencode\n(U\x01a" + shared(tuple) + b"tR"),
+        "not encoded by latin1",
+    ),
+    "list as a dtype": (value(named("numpy.dtype", shared(list))), "a dtype is a list|or it is damaged. Copy"),
+    "list as a dtype of an array": (
+        value(named("numpy.ndarray", b")", shared(list), b"U\x01a")),
+        "a dtype is a list|or it is damaged. Copy",
+    ),
+    "long bytearray": (b"\x80\x05\x96" + (6 << 30).to_bytes(8, "little") + b"x.", "without content"),
+    "many copies of a set": (
+        value(b"](c__builtin__\nset\n](" + b"K\0" * 100_000 + b"e\x85q\0R" + b"c__builtin__\nset\nh\0R" * 100 + b"e"),
+        "more than 2,000,000 instructions",
+    ),
+    "many copies of a text": (
+        value(
+            b"](c_codecs\nencode\nX\0\0\x10\0"
+            + b"a" * (1 << 20)
+            + b"U\x06latin1\x86q\0R"
+            + b"c_codecs\nencode\nh\0R" * 1_100
+            + b"e"
+        ),
+        "copies more than 1,073,741,824 bytes",
+    ),
+    "tensor of another device": (
+        value(named("torch._utils._rebuild_device_tensor_from_cpu_tensor", b"NNN\x89")),
+        "neither a CPU nor a GPU",
     ),
     "far memo": (b"\x80\x02}r\xff\xff\xff\xff.", "more than 2,000,000 instructions"),
     "text memo": (b"\x80\x02}p4000000000\n.", "pickle protocol 0"),

@@ -67,7 +67,6 @@ CHANGES = {
     "weights only": lambda checkpoint: [checkpoint.pop(key) for key in list(checkpoint) if key != "state_dict"],
     "no meta": without("meta"),
     "empty meta": lambda checkpoint: checkpoint["meta"].clear(),
-    "no optimizer": without("optimizer"),
     "no log": without("message_hub"),
     "text as a number": lambda checkpoint: checkpoint["meta"].update(iter="x"),
     "list as meta": lambda checkpoint: checkpoint.update(meta=[1]),
