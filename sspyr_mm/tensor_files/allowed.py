@@ -125,12 +125,16 @@ class Bounds:
             if len(parts) + count > _MAX_KEY or (isinstance(one, int) and one.bit_length() > 1_024):
                 raise pickle.UnpicklingError(f"a key of a dict has more than {_MAX_KEY} items or 1,024 bits")
 
+    def count_steps(self, count: int) -> None:
+        """Raises UnpicklingError if the pickles have more instructions than real ones."""
+        self.steps -= count
+        if self.steps < 0:
+            raise pickle.UnpicklingError(f"its pickle has more than {MAX_STEPS:,} instructions")
+
     def count_items(self, content: Any) -> list | tuple:
         """Returns the items of a list or tuple of which a call makes a copy; raises UnpicklingError for too many."""
         items = content if isinstance(content, (list, tuple)) else ()
-        self.steps -= len(items)
-        if self.steps < 0:
-            raise pickle.UnpicklingError(f"its pickle has more than {MAX_STEPS:,} instructions")
+        self.count_steps(len(items))
         return items
 
     def count_bytes(self, content: Any) -> None:

@@ -120,9 +120,14 @@ _KNOWN = {
 }
 
 
+def full_name(module: str, name: str) -> str:
+    """Returns the name of a class or function in a pickle as Python 3 has it."""
+    return f"{'builtins' if module == '__builtin__' else module}.{name}"  # as in Python 2 and protocol 2
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # the name in Python 2 and protocol 2
+        full = full_name(module, name)
         if full not in _KNOWN:
             raise pickle.UnpicklingError(f"GLOBAL {full}")
         return _KNOWN[full]

@@ -1,17 +1,18 @@
 """Survey of a pickle before it is read: its length, classes and tensors; nothing in it is executed."""
 
 import io
+import math
 import os
 import pickle
 import sys
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import torch
 
 from sspyr_mm.tensor_files.allowed import MAX_NAMES, MAX_STEPS, Bounds
-from sspyr_mm.tensor_files.array_pickle import checked_shape
+from sspyr_mm.tensor_files.array_pickle import checked_shape, full_name
 
 _MAX_PICKLE = 1 << 30
 """Bytes of a pickle without its tensors: a message hub of a million iterations and ten values a step takes 0.3 GB."""
@@ -53,13 +54,6 @@ def survey_pickle(file: BinaryIO) -> None:
     file.seek(start)
 
 
-def _count(shape: Iterable[int]) -> int:
-    count = 1
-    for one in shape:
-        count *= one
-    return count
-
-
 class _Counted(dict):
     """Functions of a pickle's instructions; counts how often they are used."""
 
@@ -68,9 +62,7 @@ class _Counted(dict):
         self.bounds = bounds
 
     def __getitem__(self, code: int) -> Callable:
-        self.bounds.steps -= 1
-        if self.bounds.steps < 0:
-            raise pickle.UnpicklingError(f"its pickle has more than {MAX_STEPS:,} instructions")
+        self.bounds.count_steps(1)
         return super().__getitem__(code)
 
 
@@ -118,7 +110,7 @@ class _TensorStub(_Stub):
         storage, _, size, *_ = state
         shape = checked_shape(size)
         stored = storage.count if isinstance(storage, _Storage) else 0
-        if _count(shape) > stored:  # torch would enlarge the storage
+        if math.prod(shape) > stored:  # torch would enlarge the storage
             raise pickle.UnpicklingError(f"a tensor of shape {shape} has {stored} numbers")
 
 
@@ -157,7 +149,7 @@ class _Survey(_PythonUnpickler):
         self.load()
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{'builtins' if module == '__builtin__' else module}.{name}"  # the name in Python 2 and protocol 2
+        full = full_name(module, name)
         self.bounds.names.add(full)
         if len(self.bounds.names) > MAX_NAMES:
             raise pickle.UnpicklingError(f"its pickle names more than {MAX_NAMES:,} classes")
@@ -185,7 +177,7 @@ class _Survey(_PythonUnpickler):
     def _tensor(self, storage: Any, offset: Any, size: Any, *_: Any) -> _Stub:
         """Replaces the functions that build tensors; torch itself checks that a tensor lies inside of its storage."""
         shape = checked_shape(size)
-        self.bounds.check_expanded(_count(shape), storage.count if isinstance(storage, _Storage) else 0, shape)
+        self.bounds.check_expanded(math.prod(shape), storage.count if isinstance(storage, _Storage) else 0, shape)
         return _Stub()
 
     def _bytes(self, *given: Any) -> bytes:
@@ -216,26 +208,6 @@ class _Survey(_PythonUnpickler):
         self.bounds.check_key(self.stack[-2])
         super().load_setitem()
 
-    def load_keys(self) -> None:
-        for key in self.stack[::2]:  # those since the last mark
-            self.bounds.check_key(key)
-        super().load_setitems()
-
-    def load_whole_dict(self) -> None:
-        for key in self.stack[::2]:
-            self.bounds.check_key(key)
-        super().load_dict()
-
-    def load_members(self) -> None:
-        for one in self.stack:
-            self.bounds.check_key(one)
-        super().load_additems()
-
-    def load_whole_frozenset(self) -> None:
-        for one in self.stack:
-            self.bounds.check_key(one)
-        super().load_frozenset()
-
     def load_long_bytearray(self) -> None:
         size = int.from_bytes(self.read(8), "little")
         if len(self.read(min(size, sys.maxsize))) != size:  # Python reserves the memory first
@@ -252,12 +224,23 @@ class _Survey(_PythonUnpickler):
         raise pickle.UnpicklingError("it was written by pickle protocol 0, which torch and numpy do not use")
 
 
+def _checking(load: Callable, step: int) -> Callable:
+    """Returns an instruction that checks every ``step``-th item since the last mark, a key, before it uses them."""
+
+    def checking(survey: _Survey) -> None:
+        for key in survey.stack[::step]:
+            survey.bounds.check_key(key)
+        load(survey)
+
+    return checking
+
+
 for _code, _function in {
     pickle.SETITEM: _Survey.load_key,
-    pickle.SETITEMS: _Survey.load_keys,
-    pickle.DICT: _Survey.load_whole_dict,
-    pickle.ADDITEMS: _Survey.load_members,
-    pickle.FROZENSET: _Survey.load_whole_frozenset,
+    pickle.SETITEMS: _checking(_PythonUnpickler.load_setitems, 2),
+    pickle.DICT: _checking(_PythonUnpickler.load_dict, 2),
+    pickle.ADDITEMS: _checking(_PythonUnpickler.load_additems, 1),
+    pickle.FROZENSET: _checking(_PythonUnpickler.load_frozenset, 1),
     pickle.LONG_BINPUT: _Survey.load_far_put,
     pickle.PUT: _Survey.load_text_put,
     pickle.BYTEARRAY8: _Survey.load_long_bytearray,
