@@ -244,3 +244,9 @@ def test_repeated_numbers_allow_no_larger_network(tmp_path):
     torch.save({"state_dict": state, "meta": meta}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="much larger than the tensors of the file"):
         read_backbone(tmp_path / "x.pth")
+
+
+def test_a_whole_module_of_old_torch_needs_arbitrary_pickle(tmp_path):
+    torch.save(torch.nn.Linear(2, 1), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"x.pth needs arbitrary pickle \(torch.nn.modules.linear.Linear\)"):
+        read_checkpoint(tmp_path / "x.pth")
