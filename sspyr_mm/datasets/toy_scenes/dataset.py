@@ -119,6 +119,9 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)  # a spawned process starts with OpenCV's default
     # Terminals send Ctrl-C to all processes; the main process handles it and ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The pool ends its workers by SIGTERM. A handler in Python, inherited from the main process, would not run in one
+    # that has just begun to wait for a lock.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _draw_one(index: int, *, root: Path, split: str, seed: int, size: tuple[int, int]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 
 from sspyr_mm.__main__ import main
 from sspyr_mm.datasets.toy_scenes import CLASSES, KINDS, VOID, Scene, draw_scene, generate, parse_size, scene
+from sspyr_mm.datasets.toy_scenes.dataset import _draw_all
 from sspyr_mm.datasets.toy_scenes.writers import bounding_box, polygons
 
 PARAMETERS = dict(num_train=40, num_val=8, size=(96, 112), seed=3)
@@ -212,6 +213,19 @@ def test_ctrl_c_ends_all_processes_with_one_message(tmp_path: Path) -> None:
     assert err.endswith("toy-scenes: interrupted; run the same command again\n")
     assert "Traceback" not in err and "KeyboardInterrupt" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def handler_of_sigterm(index: int) -> signal.Handlers:
+    return signal.getsignal(signal.SIGTERM)
+
+
+def test_workers_end_at_once_when_the_pool_ends_them() -> None:
+    """The handler of the commands would not run in a worker that has just begun to wait for a lock."""
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        assert list(_draw_all(handler_of_sigterm, 2, 2)) == [signal.SIG_DFL] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_finished_folder_is_left_unchanged(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
