@@ -53,7 +53,8 @@ def build_backbone(checkpoint: BackboneCheckpoint) -> nn.Module:
 
     Its batch norm is plain. It outputs a tuple of one feature map, that of the last stage.
     """
-    network = build_network(checkpoint.backbone)
+    with bounded_network(checkpoint.state_dict.values()):
+        network = build_network(checkpoint.backbone)
     network.load_state_dict(checkpoint.state_dict, strict=True)
     if indices := getattr(network, "out_indices", None):
         network.out_indices = type(indices)([max(indices)])

@@ -6,24 +6,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sspyr_mm.checkpoints.formats.resnet import stored_numbers
 from sspyr_mm.machine import limited
 
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_INITIALISERS = {
+    *(getattr(Tensor, name) for name in ("uniform_", "normal_")),
+    *(getattr(nn.init, f"{kind}{name}_") for kind in ("", "kaiming_", "xavier_") for name in ("uniform", "normal")),
+}
 _FREE_NUMBERS, _FREE_TENSORS = 10_000_000, 2_000
 """What a network may have in addition, such as tables of positions."""
 _FREE_SECONDS, _NUMBERS_PER_SECOND = 20.0, 10_000_000
-"""Time of the CPU to build a network; random weights take about a second for 100 million numbers."""
+"""Time of the CPU to build a network."""
 
 
 @contextmanager
 def bounded_network(tensors: Iterable[Any]) -> Iterator[None]:
     """Context in which a network is built whose tensors are those of a file; one that is much larger is a ValueError.
 
-    Without it, a file of a few kilobytes could ask for any amount of memory or time.
+    Without it, a file of a few kilobytes could ask for any amount of memory or time. Parameters are not given random
+    values, which those of the file replace.
 
     Args:
         tensors: Tensors of the file.
@@ -36,7 +41,7 @@ def bounded_network(tensors: Iterable[Any]) -> Iterator[None]:
 
 
 class _BoundedTensors(TorchFunctionMode):
-    """Counts the tensors that are made, and their numbers."""
+    """Counts the tensors that are made, and their numbers; leaves random parameters uninitialised."""
 
     def __init__(self, numbers: int, tensors: int) -> None:
         super().__init__()
@@ -46,6 +51,10 @@ class _BoundedTensors(TorchFunctionMode):
         self, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _INITIALISERS:
+            tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
         if func in _MAKERS:
             given = kwargs.get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
             self.numbers -= math.prod(n for n in given if isinstance(n, int))
