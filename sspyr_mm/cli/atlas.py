@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     after.add_argument(
         "--open",
-        choices=("embedding-atlas", "tensorboard"),
+        choices=("embedding-atlas", "fiftyone", "tensorboard"),
         help="show the maps in another program afterwards",
     )
     add_checkpoint_options(parser)

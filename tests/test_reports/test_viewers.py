@@ -13,7 +13,8 @@ import urllib.request
 
 import numpy as np
 import pytest
-from atlas_of_colours import measure_maps
+from atlas_of_colours import COLOURS, make_maps, measure_maps
+from PIL import Image
 from project import ROOT
 from pyarrow import parquet
 
@@ -65,6 +66,79 @@ def test_table_of_embedding_atlas_has_the_cells_of_the_maps_and_their_neighbours
             assert np.allclose(near["distances"], np.sort(1 - similar)[: len(near["ids"])], atol=1e-5)
             assert row["thumbnail"]["bytes"].startswith(b"\xff\xd8")  # JPEG
         start += len(found)
+
+
+@pytest.fixture(scope="module")
+def file_of_fiftyone(atlas_of_colours, tmp_path_factory):
+    """File of the map of scale s1, on which cell 3 of image 4 has prototype 3 alone."""
+    scales, paths, _, colours = atlas_of_colours
+    out = tmp_path_factory.mktemp("fiftyone")
+    maps = make_maps(colours)
+    write_table(out / "atlas.parquet", scales, paths, maps)
+    return VIEWERS["fiftyone"].write(out, scales, maps)[-1], maps["s1"]
+
+
+def check_cells(images, points, atlas_of_colours):
+    """``images`` are cells by file, each of box (left, top, right, bottom) and prototype."""
+    _, paths, _, colours = atlas_of_colours
+    assert list(images) == paths[:9]
+    for path, row in zip(paths[:9], colours[:9], strict=True):
+        assert [prototype for _, prototype in images[path]] == row.tolist()
+        image = Image.open(path)
+        for box, prototype in images[path]:
+            left, top, right, bottom = np.rint(box).astype(int).tolist()
+            assert image.getpixel((left, top)) == image.getpixel((right - 1, bottom - 1)) == COLOURS[prototype]
+    assert np.allclose(points, make_maps(colours)["s1"].place, atol=1e-6)
+
+
+def test_file_of_fiftyone_has_the_cells_of_the_map_by_image(file_of_fiftyone, atlas_of_colours):
+    with open(file_of_fiftyone[0]) as file:
+        images = json.load(file)["images"]
+    assert all(list(scales) == ["s1"] for scales in images.values())  # s0 has no map
+    cells = {path: [(cell["box"], cell["prototype"]) for cell in scales["s1"]] for path, scales in images.items()}
+    check_cells(cells, [cell["place"] for scales in images.values() for cell in scales["s1"]], atlas_of_colours)
+    assert images[atlas_of_colours[1][4]]["s1"][3]["score"] == pytest.approx(0.9 - 0.4 * 19 / 39)
+
+
+def test_missing_image_is_reported(atlas_of_colours, tmp_path):
+    scales, paths, _, colours = atlas_of_colours
+    write_table(tmp_path / "atlas.parquet", scales, paths, make_maps(colours))
+    table = parquet.read_table(tmp_path / "atlas.parquet")
+    names = ["/no/such.png" if name == paths[0] else name for name in table["image"].to_pylist()]
+    parquet.write_table(table.set_column(0, "image", [names]), tmp_path / "atlas.parquet")
+    with pytest.raises(ValueError, match=r"needs image files, and /no/such\.png"):
+        VIEWERS["fiftyone"].write(tmp_path, scales, {})
+    assert not (tmp_path / "fiftyone.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VIEWERS["fiftyone"].is_installed(), reason="FiftyOne is not installed")
+def test_fiftyone_has_the_cells_and_the_map(file_of_fiftyone, atlas_of_colours):
+    """In the environment of FiftyOne, with its database."""
+    code = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from fiftyone_app import make_dataset
+with open(sys.argv[2]) as file:
+    dataset = make_dataset("test of sspyr_mm", json.load(file)["images"])
+cells = {one.filepath: [(cell.bounding_box, cell.label) for cell in one.s1.detections] for one in dataset}
+result = dataset.load_brain_results("map_s1")
+ids = [cell.id for one in dataset for cell in one.s1.detections]
+place = dict(zip(result.label_ids, result.points.tolist()))
+json.dump([cells, [place[one] for one in ids]], open(sys.argv[3], "w"))
+dataset.delete()
+"""
+    file, _ = file_of_fiftyone
+    python, script, _ = VIEWERS["fiftyone"].write(os.path.dirname(file), *atlas_of_colours[:1], {})
+    out = os.path.join(os.path.dirname(file), "found.json")
+    subprocess.run([python, "-c", code, os.path.dirname(script), file, out], check=True, timeout=400)
+    with open(out) as found:
+        cells, points = json.load(found)
+    cells = {
+        path: [([80 * x, 60 * y, 80 * (x + w), 60 * (y + h)], int(label)) for (x, y, w, h), label in found]
+        for path, found in cells.items()
+    }
+    check_cells(cells, points, atlas_of_colours)
 
 
 def test_tensorboard_shows_the_embeddings(atlas):
@@ -127,6 +201,10 @@ def test_option_names_every_program(capsys):
             marks=pytest.mark.skipif(
                 shutil.which("embedding-atlas") is None, reason="embedding-atlas is not installed"
             ),
+        ),
+        pytest.param(
+            "fiftyone",
+            marks=pytest.mark.skipif(not VIEWERS["fiftyone"].is_installed(), reason="FiftyOne is not installed"),
         ),
         "tensorboard",
     ],

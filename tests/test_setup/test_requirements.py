@@ -23,7 +23,8 @@ MODULES = {
     "scikit-learn": "sklearn",
 }
 PACKAGE = ("runtime", "mminstall", "torch", "streaming", "compare", "features")
-OPTIONAL = {"lightly", "wandb"}  # compared with if it is installed; a back end of the log
+# Compared with if it is installed; a back end of the log; in an environment of its own.
+OPTIONAL = {"lightly", "wandb", "fiftyone"}
 # moto's server imports flask, nbclient starts ipykernel, torch.utils imports tensorboard; the others are plugins of
 # pytest.
 NOT_IMPORTED = {"flask", "flask-cors", "ipykernel", "pytest-timeout", "pytest-xdist", "tensorboard"}

@@ -1,7 +1,8 @@
-"""Maps of an atlas in other programs: Embedding Atlas, and the projector of TensorBoard."""
+"""Maps of an atlas in other programs: Embedding Atlas, FiftyOne, and the projector of TensorBoard."""
 
 import importlib.util
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -79,6 +80,42 @@ def _write_embedding_atlas(
     return ["embedding-atlas", str(path), *(word for name, column in given.items() for word in (f"--{name}", column))]
 
 
+def _write_fiftyone(
+    out: str | os.PathLike[str], atlas: Sequence[ScaleAtlas], maps: Mapping[str, ScaleMap]
+) -> list[str]:
+    """Writes the cells of the maps by image, for ``fiftyone_app.py``."""
+    from pyarrow import parquet
+
+    corners = ("left", "top", "right", "bottom")
+    table = parquet.read_table(
+        Path(out, "atlas.parquet"), columns=["image", "scale", *corners, "prototype", "score", "x", "y"]
+    )
+    images: dict[str, dict[str, list[dict[str, object]]]] = {}
+    for row in table.filter(table["x"].is_valid()).to_pylist():
+        if not os.path.isfile(row["image"]):
+            raise ValueError(f"--open fiftyone needs image files, and {row['image']} is none that it can open")
+        cell = {
+            "box": [row[name] for name in corners],
+            "prototype": row["prototype"],
+            "score": row["score"],
+            "place": [row["x"], row["y"]],
+        }
+        images.setdefault(os.path.abspath(row["image"]), {}).setdefault(row["scale"], []).append(cell)
+    path = Path(out, "fiftyone.json")
+    with whole_file(path) as partial:
+        Path(partial).write_text(json.dumps({"name": f"atlas {path.parent.resolve()}", "images": images}))
+    return [str(_python_of_fiftyone()), str(Path(__file__).with_name("fiftyone_app.py")), str(path)]
+
+
+def _python_of_fiftyone() -> Path | None:
+    """Returns the Python of the environment that has FiftyOne: this one, or that of the program on PATH."""
+    if importlib.util.find_spec("fiftyone") is not None:
+        return Path(sys.executable)
+    program = shutil.which("fiftyone")
+    python = Path(program).resolve().with_name("python") if program else None
+    return python if python and python.exists() else None
+
+
 def _write_tensorboard(
     out: str | os.PathLike[str], atlas: Sequence[ScaleAtlas], maps: Mapping[str, ScaleMap]
 ) -> list[str]:
@@ -117,6 +154,11 @@ VIEWERS = {
         _write_embedding_atlas,
         lambda: shutil.which("embedding-atlas") is not None,
         "pipx install embedding-atlas (in an environment of its own)",
+    ),
+    "fiftyone": Viewer(
+        _write_fiftyone,
+        lambda: _python_of_fiftyone() is not None,
+        "pipx install fiftyone (in an environment of its own)",
     ),
     "tensorboard": Viewer(
         _write_tensorboard,
