@@ -18,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # yapf takes seconds to format the config of a run, which mmengine writes and logs several times.
 yapf_api.FormatCode = lambda text, **_: (text, False)
+os.fsync = lambda file: None  # a test waits for a disk a tenth of a second per checkpoint
 pytest.register_assert_rewrite("backbone_checks", "commands", "small_head", "small_runs")  # helpers with assertions
 
 

@@ -36,16 +36,16 @@ def bounded_network(tensors: Iterable[Any]) -> Iterator[None]:
     given = [one for one in tensors if isinstance(one, Tensor)]
     numbers = 16 * stored_numbers(given) + _FREE_NUMBERS
     seconds = _FREE_SECONDS + numbers / _NUMBERS_PER_SECOND
-    with _BoundedTensors(numbers, 10 * len(given) + _FREE_TENSORS), limited(num_bytes=8 * numbers, seconds=seconds):
+    with (
+        UnfilledParameters(),
+        _BoundedTensors(numbers, 10 * len(given) + _FREE_TENSORS),
+        limited(num_bytes=8 * numbers, seconds=seconds),
+    ):
         yield
 
 
-class _BoundedTensors(TorchFunctionMode):
-    """Counts the tensors that are made, and their numbers; leaves random parameters uninitialised."""
-
-    def __init__(self, numbers: int, tensors: int) -> None:
-        super().__init__()
-        self.numbers, self.tensors = numbers, tensors
+class UnfilledParameters(TorchFunctionMode):
+    """Context in which parameters that would get random values are left uninitialised, which takes no time."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -55,6 +55,20 @@ class _BoundedTensors(TorchFunctionMode):
             tensor = kwargs["tensor"] if "tensor" in kwargs else args[0]
             if isinstance(tensor, nn.Parameter):
                 return tensor
+        return func(*args, **kwargs)
+
+
+class _BoundedTensors(TorchFunctionMode):
+    """Counts the tensors that are made, and their numbers."""
+
+    def __init__(self, numbers: int, tensors: int) -> None:
+        super().__init__()
+        self.numbers, self.tensors = numbers, tensors
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
         if func in _MAKERS:
             given = kwargs.get("size", args[0] if args and isinstance(args[0], (tuple, list)) else args)
             self.numbers -= math.prod(n for n in given if isinstance(n, int))

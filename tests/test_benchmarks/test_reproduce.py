@@ -22,6 +22,7 @@ from sspyr_mm.benchmarks.reproduce import _options, _text, build_table, plan_ste
 from sspyr_mm.benchmarks.results.paper_table import plot, to_csv, to_markdown
 from sspyr_mm.benchmarks.results.result import Result, write_result
 from sspyr_mm.benchmarks.systems import TABLES, find_table, training_slug
+from sspyr_mm.checkpoints.bounded import UnfilledParameters
 from sspyr_mm.engine.options import merge_options
 
 DATA = dict.fromkeys(("images", "imagenet", "coco", "voc", "voc_masks"), ".")
@@ -46,7 +47,8 @@ def test_config_of_every_system_accepts_its_options_and_builds(table, name, scal
     cfg = Config.fromfile(plan.config(system))
     merge_options(cfg, _options(plan, system))
     init_default_scope("mmpretrain")
-    MODELS.build(cfg.model)
+    with UnfilledParameters():
+        MODELS.build(cfg.model)
     assert plan.table.published(system) > 40
 
 

@@ -12,6 +12,7 @@ from project import ROOT
 from small_recipes import SMALL_BACKBONE, small_run
 
 import sspyr_mm.registration  # noqa: F401
+from sspyr_mm.checkpoints.bounded import UnfilledParameters
 from sspyr_mm.engine.cpu import prepare_config
 from sspyr_mm.pyramid import PyramidSpec
 
@@ -93,7 +94,8 @@ def test_trains_two_iterations_at_reduced_size(path, photographs, tmp_path):
 def test_model_builds_at_full_size(path):
     cfg = Config.fromfile(path)
     init_default_scope("mmpretrain")
-    model = MODELS.build(cfg.model)
+    with UnfilledParameters():
+        model = MODELS.build(cfg.model)
     assert [s.num_prototypes for s in model.pyramid.scales] == prototypes(path.stem)
     dumped = Config.fromstring(cfg.pretty_text, ".py")
     assert PyramidSpec.from_config(dumped.model.pyramid) == model.pyramid

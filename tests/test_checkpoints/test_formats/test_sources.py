@@ -37,6 +37,13 @@ def test_resnet50_is_found_in_every_layout(name, backbone50, tmp_path):
     assert checkpoint.std == pytest.approx(std)
 
 
+def test_no_random_weights_are_drawn_for_those_of_a_file(small, tmp_path):
+    before = torch.get_rng_state()
+    network = build_backbone(read(small, tmp_path / "x.pth"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_identical(network.state_dict(), small)
+
+
 def test_every_format_has_a_test():
     tested = {name.split("/")[0] for name in layouts.LAYOUTS} | {"torchvision", "timm", "detectron2", "sequential"}
     assert tested == {row.name for row in FORMATS}
