@@ -111,3 +111,5 @@ fi
 echo "== 4/4 export"
 "$python" -m sspyr_mm export "$checkpoint" "$work/backbone.pth"
 "$python" tools/browse_views.py "$config" --data-root "$data" --out "$work/views.png"
+printf 'To see what its prototypes have learned: %q -m sspyr_mm atlas %q --images %q -o %q\n' \
+    "$python" "$checkpoint" "$data" "$work/atlas"

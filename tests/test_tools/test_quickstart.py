@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -131,4 +132,7 @@ def test_on_own_images(tmp_path):
     assert "no labels, so no probe" in done.stdout
     (work,) = tmp_path.glob("mine-*")
     assert (work / "backbone.pth").is_file()
+    line = done.stdout.splitlines()[-1].removeprefix("To see what its prototypes have learned: ")
+    subprocess.run(shlex.split(line), cwd=ROOT, check=True, timeout=550)
+    assert (work / "atlas/index.html").is_file()
     assert {p.suffix for p in (tmp_path / "mine").rglob("*") if p.is_file()} == {".png"}
