@@ -21,6 +21,10 @@ python=${PYTHON:-python}
 nnodes=${NNODES:-1}
 node_rank=${NODE_RANK:-0}
 
+if ! "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
+    echo "dist_train.sh: $python has no torch: activate the environment (source .venv/bin/activate) or set PYTHON" >&2
+    exit 2
+fi
 if [[ $nnodes -gt 1 && -z ${MASTER_ADDR:-} ]]; then
     echo "dist_train.sh: NNODES=$nnodes needs MASTER_ADDR, the address of the machine with NODE_RANK=0" >&2
     exit 2

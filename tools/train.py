@@ -13,11 +13,19 @@ import sys
 import traceback
 import warnings
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 if by_default := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports, which take seconds, without a traceback
+
+if find_spec("mmengine") is None:
+    print(
+        f"train: {sys.executable} has no mmengine: activate the environment (source .venv/bin/activate)",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_rank

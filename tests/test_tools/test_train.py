@@ -198,6 +198,23 @@ def test_interrupt_during_the_imports_leaves_no_traceback(tmp_path):
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["{python}", "tools/train.py", CONFIG], "has no mmengine"),
+        (["bash", "tools/dist_train.sh", CONFIG, "2"], "has no torch"),
+    ],
+)
+def test_python_outside_of_the_environment_is_reported(command, message, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')  # without its packages
+    python.chmod(0o755)
+    line = [str(part).format(python=python) for part in command]
+    done = subprocess.run(line, cwd=ROOT, env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert message in done.stderr and "source .venv/bin/activate" in done.stderr
+
+
 def test_unread_setting_is_reported(tmp_path):
     result = train(tmp_path, "--cfg-options", "epochs=7", *SMALL)
     last = result.stderr.strip().splitlines()[-1]
