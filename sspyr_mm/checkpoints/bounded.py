@@ -14,7 +14,8 @@ from sspyr_mm.machine import limited
 
 _MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _INITIALISERS = {
-    *(getattr(Tensor, name) for name in ("uniform_", "normal_")),
+    Tensor.uniform_,
+    Tensor.normal_,
     *(getattr(nn.init, f"{kind}{name}_") for kind in ("", "kaiming_", "xavier_") for name in ("uniform", "normal")),
 }
 _FREE_NUMBERS, _FREE_TENSORS = 10_000_000, 2_000

@@ -274,6 +274,6 @@ def _check_resumable(checkpoint: dict[str, Any], path: str) -> None:
         or not all(isinstance(part, dict) for part in parts)
     ):
         raise ValueError(
-            f"{path} cannot be resumed: it has no state of training (message_hub, and epoch and iter in meta)"
-            ". To begin a run with its weights: --cfg-options load_from=FILE, without --resume"
+            f"{path} cannot be resumed: it has no state of training (message_hub, and epoch and iter in meta). "
+            "To begin a run with its weights: --cfg-options load_from=FILE, without --resume"
         )

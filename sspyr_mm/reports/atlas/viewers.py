@@ -92,15 +92,16 @@ def _write_fiftyone(
     )
     images: dict[str, dict[str, list[dict[str, object]]]] = {}
     for row in table.filter(table["x"].is_valid()).to_pylist():
-        if not os.path.isfile(row["image"]):
-            raise ValueError(f"--open fiftyone needs image files, and {row['image']} is none that it can open")
+        image = os.path.abspath(row["image"])
+        if image not in images and not os.path.isfile(image):
+            raise ValueError(f"--open fiftyone needs image files, and {image} is not a file")
         cell = {
             "box": [row[name] for name in corners],
             "prototype": row["prototype"],
             "score": row["score"],
             "place": [row["x"], row["y"]],
         }
-        images.setdefault(os.path.abspath(row["image"]), {}).setdefault(row["scale"], []).append(cell)
+        images.setdefault(image, {}).setdefault(row["scale"], []).append(cell)
     path = Path(out, "fiftyone.json")
     with whole_file(path) as partial:
         Path(partial).write_text(json.dumps({"name": f"atlas {path.parent.resolve()}", "images": images}))
