@@ -1,7 +1,7 @@
 """An atlas whose images, prototypes and places on the map are known."""
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sspyr_mm.checkpoints import load_pretraining
 from sspyr_mm.reports.atlas.atlas_map import ScaleMap, compute_map
@@ -11,7 +11,10 @@ COLOURS = ((200, 40, 40), (40, 160, 60), (50, 70, 210), (220, 200, 60))
 
 
 def make_atlas(folder):
-    """Ten images of 80 x 60 pixels, whose four quarters have colours; a prototype of scale s1 is a colour."""
+    """Ten images of 80 x 60 pixels, whose four quarters have colours; a prototype of scale s1 is a colour.
+
+    Image 7 is stored turned, with an EXIF orientation.
+    """
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 3, (10, 4))
     colours[4, 3] = 3
@@ -22,7 +25,12 @@ def make_atlas(folder):
             y, x = divmod(cell, 2)
             image[30 * y : 30 * y + 30, 40 * x : 40 * x + 40] = COLOURS[colour]
         paths.append(str(folder / f"{number}, <b>ü.png"))
-        Image.fromarray(image).save(paths[-1])
+        stored = Image.fromarray(image)
+        exif = stored.getexif()
+        if number == 7:
+            stored = stored.transpose(Image.Transpose.ROTATE_90)
+            exif[ExifTags.Base.Orientation] = 6
+        stored.save(paths[-1], exif=exif)
     whole = np.tile([0, 0, 80, 60], (10, 1))
     quarters = np.tile([[0, 0, 40, 30], [40, 0, 80, 30], [0, 30, 40, 60], [40, 30, 80, 60]], (10, 1))
     score = np.linspace(0.9, 0.5, 40)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from atlas_of_colours import COLOURS, make_maps
 from browser_page import colour_at, find, wait_for
-from PIL import Image
+from PIL import Image, ImageOps
 from project import ROOT
 from torch.nn import functional as F
 
@@ -78,7 +78,12 @@ def test_kept_embeddings_are_those_of_the_plain_network(network, atlas_of_colour
         images = part.image_of(part.mapped)
         mapped_images.append(set(images.tolist()))
         assert len(part.mapped) == -(-6 // scale.num_patches) * scale.num_patches
-        patches = np.concatenate([cut_cells(np.asarray(Image.open(paths[i])), scale)[0] for i in sorted(set(images))])
+        patches = np.concatenate(
+            [
+                cut_cells(np.asarray(ImageOps.exif_transpose(Image.open(paths[i]))), scale)[0]
+                for i in sorted(set(images))
+            ]
+        )
         inputs = model.data_preprocessor({"inputs": F.pad(_tensor(patches), (0, 0))})["inputs"]
         expected = F.normalize(model.neck(model.encode(inputs), scale.name), dim=1).detach().numpy()
         assert np.allclose(part.embedding, expected, atol=1e-5)
@@ -187,6 +192,17 @@ def test_lasso_selects_the_cells_inside(map_of, atlas_of_colours, tmp_path):
     wait_for(lambda: abs(colour_at(browser, tiles[-1], tmp_path) - COLOURS[1]).max() < 15)
     find(browser, "#map-clear")[0].click()
     assert find(browser, "#map-cells button") == []
+
+
+def test_selected_cells_are_ordered_by_prototype_and_cosine(map_of, atlas_of_colours):
+    browser = map_of()
+    scales, paths, _, colours = atlas_of_colours
+    find(browser, "#find")[0].send_keys("<b>ü")
+    wait_for(lambda: find(browser, "#summary")[0].text == "s1: 36 of 36 cells selected")
+    shown = [tile.get_attribute("title") for tile in find(browser, "#map-cells button")]
+    prototype = colours.ravel()[:36]
+    expected = np.lexsort((-scales[1].score[:36], prototype, -np.bincount(prototype)[prototype]))
+    assert shown == [paths[row // 4] for row in expected] != sorted(shown)
 
 
 def test_pointer_on_a_point_shows_its_cell_and_the_reverse(map_of, atlas_of_colours, tmp_path):

@@ -14,7 +14,7 @@ import urllib.request
 import numpy as np
 import pytest
 from atlas_of_colours import COLOURS, make_maps, measure_maps
-from PIL import Image
+from PIL import Image, ImageOps
 from project import ROOT
 from pyarrow import parquet
 
@@ -84,7 +84,7 @@ def check_cells(images, points, atlas_of_colours):
     assert list(images) == paths[:9]
     for path, row in zip(paths[:9], colours[:9], strict=True):
         assert [prototype for _, prototype in images[path]] == row.tolist()
-        image = Image.open(path)
+        image = ImageOps.exif_transpose(Image.open(path))
         for box, prototype in images[path]:
             left, top, right, bottom = np.rint(box).astype(int).tolist()
             assert image.getpixel((left, top)) == image.getpixel((right - 1, bottom - 1)) == COLOURS[prototype]
@@ -219,7 +219,7 @@ def test_command_opens_the_program(name, checkpoint, atlas_of_colours, tmp_path)
             [*command, "--open", name], stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
     try:
-        for _ in range(1200):
+        for _ in range(3000):
             if found := re.search(r"http://[\w.]+:\d+", log.read_text()):
                 break
             assert process.poll() is None, log.read_text()

@@ -12,6 +12,7 @@ from typing import Any
 import fiftyone
 import fiftyone.brain as brain
 import numpy as np
+from PIL import ExifTags, Image
 
 
 def make_dataset(name: str, images: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> fiftyone.Dataset:
@@ -26,7 +27,8 @@ def make_dataset(name: str, images: Mapping[str, Mapping[str, list[dict[str, Any
     dataset.add_samples([fiftyone.Sample(filepath=path) for path in images])
     dataset.compute_metadata()
     for sample, scales in zip(dataset.iter_samples(autosave=True), images.values(), strict=True):
-        size = [sample.metadata.width, sample.metadata.height]
+        size = _displayed_size(sample.filepath)
+        sample.metadata.width, sample.metadata.height = size  # FiftyOne reads the orientation of JPEG files alone
         for scale, cells in scales.items():
             sample[scale] = fiftyone.Detections(detections=[_detection(cell, size) for cell in cells])
     for scale in dict.fromkeys(scale for scales in images.values() for scale in scales):
@@ -35,7 +37,14 @@ def make_dataset(name: str, images: Mapping[str, Mapping[str, list[dict[str, Any
     return dataset
 
 
-def _detection(cell: Mapping[str, Any], size: list[int]) -> fiftyone.Detection:
+def _displayed_size(path: str) -> tuple[int, int]:
+    """Returns width and height after the EXIF orientation."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return image.size[::-1] if turned else image.size
+
+
+def _detection(cell: Mapping[str, Any], size: tuple[int, int]) -> fiftyone.Detection:
     left, top, right, bottom = (value / size[i % 2] for i, value in enumerate(cell["box"]))
     box = [left, top, right - left, bottom - top]
     return fiftyone.Detection(label=str(cell["prototype"]), bounding_box=box, confidence=cell["score"])

@@ -169,11 +169,21 @@ function makePlot() {
   plot.subscribe("pointOut", () => (find("map-hover").hidden = true));
 }
 
+// Cells of the most frequent prototype of a selection first; of one prototype by their cosine.
+function sortCells(indices, { prototype, score }) {
+  const counts = new Map();
+  for (const i of indices) counts.set(prototype[i], (counts.get(prototype[i]) ?? 0) + 1);
+  const order = (a, b) =>
+    counts.get(prototype[b]) - counts.get(prototype[a]) || prototype[a] - prototype[b] || score[b] - score[a];
+  return [...indices].sort(order);
+}
+
 // Shows the cells of a selection; one under the pointer or with the focus is marked on the map.
-function showCells(indices, text = "") {
+function showCells(selected, text = "") {
   const scale = shownScale;
   if (!scale) return;
   const points = atlas.points[scale.name];
+  const indices = sortCells(selected, points);
   const total = points.x.length;
   const cells = indices.map((i) => cellOf(points, i));
   find("summary").textContent =
