@@ -34,6 +34,7 @@ def make_atlas(folder):
     whole = np.tile([0, 0, 80, 60], (10, 1))
     quarters = np.tile([[0, 0, 40, 30], [40, 0, 80, 30], [0, 30, 40, 60], [40, 30, 80, 60]], (10, 1))
     score = np.linspace(0.9, 0.5, 40)
+    score[[0, 35]] = score[[35, 0]]  # the order of cosines is not that of files
     first = ScaleAtlas("s0", 1, 3, whole, np.arange(10) % 2, score[:10], score[:10] / 10)
     second = ScaleAtlas("s1", 4, 6, quarters, colours.ravel(), score, score / 10)
     weights = np.zeros((3, 6), np.float32)

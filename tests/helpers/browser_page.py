@@ -27,6 +27,19 @@ def find(browser, css):
     return browser.find_elements("css selector", css)
 
 
+def click_in_article(browser, css):
+    """Clicks when the page stands still: it lays out an article only when the article comes into view."""
+
+    def stands_still():
+        (element, *_) = find(browser, css)
+        browser.execute_script("arguments[0].scrollIntoView({ block: 'center' })", element)  # not under the header
+        place = element.rect
+        browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+        return element if element.rect == place else None
+
+    wait_for(stands_still).click()
+
+
 def colour_at(browser, element, tmp_path):
     """Mean colour of the middle of an element, from a screenshot."""
     file = tmp_path / "shot.png"

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from atlas_of_colours import COLOURS, make_maps
-from browser_page import colour_at, find, wait_for
+from browser_page import click_in_article, colour_at, find, wait_for
 from PIL import Image, ImageOps
 from project import ROOT
 from torch.nn import functional as F
@@ -323,7 +323,7 @@ def test_views_change_by_buttons_and_scales_without_a_map_have_none(browser):
     find(browser, "[role=tab]")[0].click()
     assert find(browser, "article") and not find(browser, "#map")[0].is_displayed()
     find(browser, "[role=tab]")[1].click()
-    find(browser, "#s1-3 h2 a")[0].click()
+    click_in_article(browser, "#s1-3 h2 a")
     wait_for(lambda: find(browser, "#summary")[0].text == "s1: 1 of 36 cells selected")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from atlas_of_colours import COLOURS
-from browser_page import colour_at, find, wait_for
+from browser_page import click_in_article, colour_at, find, wait_for
 from PIL import Image
 
 from sspyr_mm.reports.atlas import atlas_page
@@ -145,7 +145,7 @@ def test_click_on_a_cell_marks_it_in_its_image(browser, atlas_of_colours, tmp_pa
 
     _, paths, _, _ = atlas_of_colours
     find(browser, "[role=tab]")[1].click()
-    find(browser, "#s1-3 .cells button")[0].click()
+    click_in_article(browser, "#s1-3 .cells button")
     assert find(browser, "dialog[open]") and find(browser, "#source-name")[0].text == paths[4]
     assert "Prototype 3 of s1: cosine 0.7051, 0.0705 above" in find(browser, "#source-facts")[0].text
     box, image = find(browser, "#source-box")[0].rect, find(browser, "#source-image")[0].rect
@@ -155,8 +155,7 @@ def test_click_on_a_cell_marks_it_in_its_image(browser, atlas_of_colours, tmp_pa
     wait_for(lambda: abs(colour_at(browser, find(browser, "#source-box")[0], tmp_path) - COLOURS[3]).max() < 15)
     find(browser, "dialog form button")[0].click()
     assert not find(browser, "dialog[open]")
-    first = find(browser, "article .cells button")[0]
-    first.click()
+    click_in_article(browser, "article .cells button")
     before = find(browser, "#source-name")[0].text
     browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
     assert find(browser, "#source-name")[0].text != before
@@ -167,12 +166,12 @@ def test_click_on_a_cell_marks_it_in_its_image(browser, atlas_of_colours, tmp_pa
 def test_links_lead_to_prototypes_of_the_other_scale(browser):
     links = find(browser, "#s0-0 .links a")
     assert [link.text for link in links] == ["1 (0.5)", "3 (0.25)"]  # 5 has no cells
-    links[1].click()
+    click_in_article(browser, "#s0-0 .links a:nth-of-type(2)")
     wait_for(lambda: find(browser, "#s1-3.marked"))  # the event of a new address comes after the click
     assert browser.current_url.endswith("#s1-3") and find(browser, "[aria-selected=true]")[0].text == "s1"
     assert find(browser, "#s1-3 .links")[0].text.startswith("part of s0 (weight):")
     find(browser, "[role=tab]")[0].click()
-    find(browser, "#s0-0 .links a")[1].click()  # the address is the same
+    click_in_article(browser, "#s0-0 .links a:nth-of-type(2)")  # the address is the same
     assert find(browser, "[aria-selected=true]")[0].text == "s1" and find(browser, "#s1-3.marked")
 
 
