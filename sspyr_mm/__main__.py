@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -66,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ImportError, ValueError, OSError) as error:  # wrong input: the message names the remedy
         # The message of a data loader worker's error contains a traceback.
         message = getattr(error, "summary", error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            message = f"{message}: free disk space, and run the same command again"
         print(f"{parser.prog} {command}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # what is complete is kept, the rest removed

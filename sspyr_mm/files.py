@@ -6,8 +6,10 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -189,9 +191,13 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Creates the output folder of a command, and keeps other commands out of it.
 
     Raises:
-        ValueError: If another command writes to it.
+        ValueError: If it cannot be written to, or another command writes to it.
     """
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        open(os.path.join(folder, "lock"), "a").close()
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be written to ({error.strerror}): give another one") from error
     try:
         with folder_lock(folder):
             yield
@@ -199,6 +205,27 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
         raise ValueError(
             f"Another command ({error}) writes to {folder}: wait for it, stop it, or give another folder"
         ) from error
+
+
+@contextmanager
+def new_files(folder: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields an empty folder; what is written to it replaces the entries of ``folder`` when the block ends.
+
+    If the block fails, ``folder`` stays as it was. Raises ValueError as :func:`output_folder`.
+    """
+    with output_folder(folder):
+        for left in Path(folder).glob("new.*.partial"):  # of a killed command
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="new.", suffix=".partial") as temporary:
+            new, earlier = Path(temporary, "new"), Path(temporary, "earlier")
+            new.mkdir()
+            earlier.mkdir()
+            yield new
+            for entry in sorted(new.iterdir()):
+                target = Path(folder, entry.name)
+                if target.is_dir():
+                    os.replace(target, earlier / entry.name)
+                os.replace(entry, target)
 
 
 def _lock(file: IO[str]) -> bool:

@@ -84,6 +84,7 @@ def _write(args: argparse.Namespace, model: "SSPRL", decoding: dict[str, Any]) -
     """Writes all files, and returns the command of ``--open``."""
     from sspyr_mm.datasets import UnlabelledImages
     from sspyr_mm.features.export import require_pyarrow
+    from sspyr_mm.files import new_files
     from sspyr_mm.machine import list_devices
     from sspyr_mm.reports.atlas.atlas_files import write_figure, write_table
     from sspyr_mm.reports.atlas.atlas_map import compute_map, require_umap
@@ -97,20 +98,21 @@ def _write(args: argparse.Namespace, model: "SSPRL", decoding: dict[str, Any]) -
         require_umap("the map of an atlas", "--points 0")
     paths = UnlabelledImages(args.images, lazy_init=True).list_images()
     read: dict[str, Any] = {"decoding": decoding, "num_workers": args.workers}
-    print(f"assigning prototypes to {len(paths)} images", flush=True)
-    atlas = measure_atlas(model, paths, num_mapped=args.points, device=list_devices()[0], **read)
-    print("drawing maps, figure and page", flush=True)
-    maps = {part.scale: found for part in atlas if (found := compute_map(part)) is not None}
-    table = Path(args.out, "atlas.parquet")
-    write_table(table, atlas, paths, maps, **read)
-    files = write_figure(args.out, atlas, paths, decoding=decoding, num_prototypes=args.rows, num_cells=args.columns)
-    title = Path(args.checkpoint).name
-    page = write_page(args.out, atlas, paths, correlations(model), title=title, maps=maps, **read)
-    save_embeddings(args.out, atlas, _source(args))
+    title = "/".join(Path(args.checkpoint).absolute().parts[-2:])  # file names are equal in all runs
+    with new_files(args.out) as new:
+        print(f"assigning prototypes to {len(paths)} images", flush=True)
+        atlas = measure_atlas(model, paths, num_mapped=args.points, device=list_devices()[0], **read)
+        print("drawing maps, figure and page", flush=True)
+        maps = {part.scale: found for part in atlas if (found := compute_map(part)) is not None}
+        write_table(new / "atlas.parquet", atlas, paths, maps, **read)
+        files = write_figure(new, atlas, paths, decoding=decoding, num_prototypes=args.rows, num_cells=args.columns)
+        page = write_page(new, atlas, paths, correlations(model), title=title, maps=maps, **read)
+        save_embeddings(new, atlas, _source(args))
     for part in atlas:
         used = int((part.usage() > 0).sum())
         print(f"{part.scale}: {used} of {part.num_prototypes} prototypes used by {len(part.prototype)} cells")
-    print("\n".join(map(str, [table, *files, page])))
+    for name in ("atlas.parquet", *(file.name for file in files), page.name):
+        print(Path(args.out, name))
     if args.open and not maps:
         raise ValueError(f"--open {args.open} shows maps, and no scale has enough cells for one: give more images")
     return VIEWERS[args.open].write(args.out, atlas, maps) if args.open else None

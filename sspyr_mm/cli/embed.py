@@ -1,6 +1,7 @@
 """``python -m sspyr_mm embed``: writes the features of images, and of cells in them."""
 
 import argparse
+import os
 
 from sspyr_mm.cli.arguments import (
     add_checkpoint_options,
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         size=args.size or network.checkpoint.patch or DEFAULT_SIZE,
         formats=args.format,
-        source={"checkpoint": args.checkpoint},
+        source={"checkpoint": os.path.abspath(args.checkpoint)},
         devices=list_devices(),
         num_workers=args.workers,
     )

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from sspyr_mm.benchmarks.networks import random_network, read_networks
-    from sspyr_mm.datasets.labelled import match_classes, read_labelled
+    from sspyr_mm.datasets.labelled import match_classes, read_labelled, shared_images, warn_of_shared_images
     from sspyr_mm.features import extract_features
     from sspyr_mm.machine import limit_threads, num_cores
     from sspyr_mm.probes import linear_probe
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     train = read_labelled(args.train, split=args.train_split)
     val = read_labelled(args.val, split=args.val_split)
     val = match_classes(train, val, ("--train", "--val"))
+    warn_of_shared_images(shared_images(train.paths, val.paths), len(val.paths), ("--train", "--val"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     num_workers = num_cores() // 2
     limit_threads(num_workers)

@@ -150,8 +150,8 @@ class UnlabelledImages(BaseDataset):
             return finder.find(root / self.img_prefix)
         if not os.path.exists(root):
             raise FileNotFoundError(
-                f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json, "
-                "in a folder that this user may read (tools/train.py --data-root PATH)"
+                f"data_root {printable(root)} does not exist: give an existing folder, list file or COCO json, in a "
+                "folder that this user may read (--data-root of tools/train.py, --images of other commands)."
             )
         suffix = root.suffix.lower() if os.path.isfile(root) else ""  # a pipe may never end
         if suffix == ".json":

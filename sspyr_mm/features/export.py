@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from sspyr_mm.features.extraction import FeatureCache, FrozenEncoder, check_read, file_states
-from sspyr_mm.files import output_folder, whole_file, write_json
+from sspyr_mm.files import output_folder, remove_partial, whole_file, write_json
 
 ABOUT = "about.json"
 """File that describes the features of a folder."""
@@ -72,6 +72,7 @@ def write_features(
     about |= {"num_images": len(paths), "files": file_states(paths).hex()}
     with output_folder(out):
         files = [out / file for name in formats for file in _files(name, encoder.grid)]
+        remove_partial(out, *(f"{file.name}.*.partial" for file in (*files, out / ABOUT)))
         if not (_check_folder(out, about, files) and all(file.exists() for file in files)):
             cache = FeatureCache(
                 encoder, paths, size=size, cache_dir=out / _PARTS, devices=devices, num_workers=num_workers
@@ -106,7 +107,7 @@ def require_pyarrow(what: str, instead: str = "") -> None:
     """Raises ImportError if pyarrow is missing; ``what`` needs it."""
     if importlib.util.find_spec("pyarrow") is None:
         otherwise = f", or choose {instead}" if instead else ""
-        raise ImportError(f"{what} needs pyarrow: pip install 'sspyr_mm[features]'{otherwise}")
+        raise ImportError(f"{what} needs pyarrow: pip install '.[features]'{otherwise}")
 
 
 def _files(name: str, grid: int) -> list[str]:
@@ -128,8 +129,8 @@ def _check_folder(out: Path, about: Mapping[str, Any], files: Sequence[Path]) ->
     earlier = read_about(out)
     if different := [name for name in _ABOUT if name != "checkpoint" and earlier[name] != about[name]]:
         raise ValueError(
-            f"{out} holds features of {earlier['num_images']} images by {earlier['checkpoint']}, of which "
-            f"{', '.join(different)} differ: give another folder, or remove it"
+            f"{out} holds features of {earlier['num_images']} images by {earlier['checkpoint']}, with another "
+            f"{', '.join(different)}: give another folder, or remove it"
         )
     return True
 
@@ -157,9 +158,12 @@ def _write_paths(out: Path, paths: Sequence[str]) -> None:
 
 
 def read_paths(out: str | os.PathLike[str]) -> list[str]:
-    """Reads the path of every row of the arrays."""
-    with _open_csv(Path(out, PATHS), "r") as file:
-        return [row[1] for row in csv.reader(file)][1:]
+    """Reads the path of every row of the arrays; raises ValueError if the file is missing or damaged."""
+    try:
+        with _open_csv(Path(out, PATHS), "r") as file:
+            return [row[1] for row in csv.reader(file)][1:]
+    except (OSError, IndexError, csv.Error) as error:
+        raise ValueError(f"{Path(out, PATHS)} is missing or damaged ({error}): run the same embed again") from error
 
 
 def _open_csv(path: Path, mode: str) -> IO[str]:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import sspyr_mm.datasets  # noqa: F401  # registers the transforms
 from sspyr_mm import __version__
+from sspyr_mm.datasets.transforms.decoding import UnreadableImageError
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.files import remove_left_over, shortened, whole_file, write_json
 from sspyr_mm.machine import with_progress
@@ -78,7 +79,7 @@ class FrozenEncoder(nn.Module):
         """Returns the last stage averaged over space or tokens, float32, of (N, 3, H, W) uint8 RGB images.
 
         The result is (N, C), or (N, (1 + grid * grid) * C) with cells, row by row from the top left. Raises ValueError
-        if cells are wanted of a backbone without maps.
+        if cells are wanted of a backbone without maps, or more cells than its last map has.
         """
         feats = self.backbone((images.float() - self.mean) / self.std)
         if not self.grid:
@@ -88,6 +89,12 @@ class FrozenEncoder(nn.Module):
             raise ValueError(
                 f"Cells need a backbone that returns maps (N, C, H, W), {type(self.backbone).__name__} returns "
                 f"{tuple(maps.shape)}: omit --grid"
+            )
+        if (side := min(maps.shape[2:])) < self.grid:
+            pixels = images.shape[-1]
+            raise ValueError(
+                f"A grid of {self.grid} x {self.grid} cells needs as large a last map, and that of {pixels} pixels is "
+                f"{side} x {side}: use --grid {side}, or --size {self.grid * pixels // side}"
             )
         return torch.cat([pool(feats).float(), pool_cells(maps, self.grid).flatten(1)], dim=1)
 
@@ -200,10 +207,10 @@ def file_states(paths: Sequence[str]) -> bytes:
 
 
 class FeatureCache:
-    """Shards of the features of N image files, in a folder per key.
+    """Shards of the features of N image files, in a folder per encoder and transforms.
 
-    The key covers the encoder, the transforms, and path, size and modification time of every file. Several devices
-    compute in one process each; ``num_workers`` processes per device decode.
+    The name of a shard covers path, size and modification time of its files. Several devices compute in one process
+    each; ``num_workers`` processes per device decode.
     """
 
     def __init__(
@@ -222,21 +229,19 @@ class FeatureCache:
             "mean": encoder.mean.flatten().tolist(),
             "std": encoder.std.flatten().tolist(),
             "pipeline": centre_crop_pipeline(size, encoder.decoding),
-            "num_images": len(paths),
-            "files": file_states(paths).hex(),
-            **({"grid": encoder.grid} if encoder.grid else {}),
+            "grid": encoder.grid,
         }
-        self.folder = (
-            Path(cache_dir) / hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:32]
-        )
+        key = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+        self.folder = Path(cache_dir) / key.hexdigest()[:32]
         write_json(self.folder / "about.json", description)
         parts = _chunks(range(len(paths)), SHARD)
-        self.shards = [Shard(self.folder / f"{number:06}.npy", rows) for number, rows in enumerate(parts)]
+        names = [f"{i:06}_{file_states(paths[r.start : r.stop]).hex()[:32]}.npy" for i, r in enumerate(parts)]
+        self.shards = [Shard(self.folder / name, rows) for name, rows in zip(names, parts, strict=True)]
         self._extract = partial(_iterate_features, encoder.cpu(), paths, size, num_workers)
         self._devices = devices
 
     def compute(self, missing: Sequence[Shard]) -> None:
-        """Extracts shards; raises ValueError if an image can't be decoded."""
+        """Extracts shards; raises ValueError at the end if images can't be decoded, and keeps the other shards."""
         if missing:
             devices = self._devices[: len(missing)]
             _run_processes(partial(_extract_share, self._extract, missing, devices), len(devices))
@@ -260,11 +265,8 @@ def cached_features(encoder: FrozenEncoder, paths: Sequence[str], **settings: An
 
 def check_read(lost: Sequence[Shard]) -> None:
     """Raises OSError if there are shards that could not be read back."""
-    if lost:
-        raise OSError(
-            f"{shortened(shard.file for shard in lost)} can't be read back just after writing: check the disk, or keep "
-            "the features on another one"
-        )
+    if files := shortened(shard.file for shard in lost):
+        raise OSError(f"{files} can't be read back just after writing: check the disk, or keep them on another one")
 
 
 def _run_processes(function: Callable[[int], None], count: int) -> None:
@@ -282,10 +284,17 @@ def _extract_share(
     extract: Callable[[list[range], str], Any], shards: Sequence[Shard], devices: Sequence[str], rank: int
 ) -> None:
     """Writes every ``len(devices)``-th of the shards."""
-    shards = shards[rank :: len(devices)]
-    batches = [batch for shard in shards for batch in _chunks(shard.rows, BATCH)]
-    features = extract(batches, devices[rank])
-    # with several devices, the progress of the first one
-    features = with_progress(features, len(batches)) if rank == 0 else iter(features)
-    for shard in shards:
-        shard.save(torch.cat([next(features) for _ in _chunks(shard.rows, BATCH)]).numpy())
+    missing, broken = list(shards[rank :: len(devices)]), []
+    while missing:
+        batches = [batch for shard in missing for batch in _chunks(shard.rows, BATCH)]
+        features = extract(batches, devices[rank])
+        # with several devices, the progress of the first one
+        features = with_progress(features, len(batches)) if rank == 0 else iter(features)
+        try:
+            while missing:
+                shard = missing.pop(0)
+                shard.save(torch.cat([next(features) for _ in _chunks(shard.rows, BATCH)]).numpy())
+        except UnreadableImageError as error:
+            broken.append(error.summary)
+    if broken:
+        raise UnreadableImageError("; ".join(broken))

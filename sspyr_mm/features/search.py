@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sspyr_mm.features.export import read_about, read_paths
+from sspyr_mm.features.export import PATHS, read_about, read_paths
 from sspyr_mm.features.extraction import FrozenEncoder, extract_features
 
 _CHUNK = 65536
@@ -35,12 +35,15 @@ def search(
 
     Raises:
         ImportError: If FAISS is missing.
-        ValueError: If the folder holds no such features, or the cell is outside of the grid.
+        FileNotFoundError: If the image does not exist.
+        ValueError: If the folder holds no such features or damaged ones, or the cell is outside of the grid.
     """
     if importlib.util.find_spec("faiss") is None:
-        raise ImportError("search needs FAISS: pip install 'sspyr_mm[features]'")
+        raise ImportError("search needs FAISS: pip install '.[features]'")
     import faiss
 
+    if not os.path.isfile(image):
+        raise FileNotFoundError(f"{image} does not exist or is not a file: give an image")
     about = read_about(folder)
     grid = about["grid"]
     if cell is not None and not grid:
@@ -50,7 +53,13 @@ def search(
     file = Path(folder, "images.npy" if cell is None else "cells.npy")
     if not file.exists():
         raise ValueError(f"{file} does not exist: run `python -m sspyr_mm embed` with --format npy")
-    rows = np.load(file, mmap_mode="r")
+    paths = read_paths(folder)
+    try:
+        rows = np.load(file, mmap_mode="r")
+        if not len(rows) == len(paths) == about["num_images"]:
+            raise ValueError(f"{len(rows)} and {len(paths)} rows, not {about['num_images']}")
+    except ValueError as error:
+        raise ValueError(f"{file} or {PATHS} is damaged ({error}): remove it, and run the same embed again") from error
     rows = rows.reshape(-1, rows.shape[-1])
     encoder.grid = grid if cell is not None else 0
     query = extract_features(encoder, [image], size=about["size"]).view(-1, rows.shape[1])
@@ -63,7 +72,6 @@ def search(
     wanted = query.numpy()[None].copy()
     faiss.normalize_L2(wanted)
     cosines, places = index.search(wanted, min(count, len(rows)))
-    paths = read_paths(folder)
     per_image = grid**2 if cell is not None else 1
     return [
         (float(cosine), paths[place // per_image], divmod(place % per_image, grid) if cell is not None else None)

@@ -6,8 +6,8 @@ HEALTH_FILE = "health.json"
 """File in the work dir with the last table."""
 _SHOWN = {
     "samples": "{samples:.0f} patches",
-    "ratio": "loss {ratio:.3f} of a stuck one",
-    "used": "{used:.0f} of {prototypes:.0f} prototypes used",
+    "ratio": "loss ratio {ratio:.3f}",
+    "used": "{used:.0f} of {prototypes:.0f} prototypes in codes",
     "entropy": "code entropy {entropy:.2f}",
     "deviation": "deviation {deviation:.2f}",
     "rank": "rank {rank:.1f}",

@@ -23,7 +23,8 @@ class _Sign:
 
 
 def _few_prototypes(v: Values) -> bool:
-    return "used" in v and v["used"] < 0.1 * min(v["prototypes"], v["codes"])
+    # uniform codes have an arbitrary largest entry: the run is stuck
+    return "used" in v and v["used"] < 0.1 * min(v["prototypes"], v["codes"]) and v.get("entropy", 0.0) <= 0.9
 
 
 _OF_THE_HEAD = ""  # the head of the method knows the cause
@@ -38,7 +39,7 @@ _SIGNS = (
     _Sign(
         "blank images",
         lambda v: v.get("contrast", 1.0) < 0.05,
-        "the patches show nothing. Look at them: python tools/browse_views.py CONFIG",
+        "the patches show nothing. Look at them: python tools/browse_views.py CONFIG --data-root DIR",
     ),
     _Sign(
         "old queue",

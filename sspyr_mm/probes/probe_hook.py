@@ -13,7 +13,13 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
+from sspyr_mm.datasets.labelled import (
+    LabelledImages,
+    match_classes,
+    read_labelled,
+    shared_images,
+    warn_of_shared_images,
+)
 from sspyr_mm.datasets.link import image_decoding
 from sspyr_mm.datasets.workers import answer_to_parent_only
 from sspyr_mm.engine.hooks.model_access import model_of
@@ -96,6 +102,9 @@ class ProbeHook(Hook):
         train, test = (read_labelled(source, split=split) for source, split in self.sources)
         test = match_classes(train, test, ("ProbeHook.train", "ProbeHook.test"))
         self._sets = [self._choose(part, name) for part, name in ((train, "train"), (test, "test"))]
+        train, test = self._sets
+        shared = shared_images(train.paths, test.paths)
+        warn_of_shared_images(shared, len(test.paths), ("ProbeHook.train", "ProbeHook.test"))
         self._crops = [self._load(runner, part.paths) for part in self._sets]
         self._measure(runner)
 
@@ -169,7 +178,9 @@ class ProbeHook(Hook):
         features = [
             self._features(runner, crops, len(part.paths)) for crops, part in zip(self._crops, self._sets, strict=True)
         ]
-        if is_main_process():
+        if not all(part.isfinite().all() for part in features):
+            runner.logger.warning(f"No probe at iteration {runner.iter}: features are NaN or infinite.")
+        elif is_main_process():
             found = self._classify(features)
             self._last = time.perf_counter() - start
             runner.visualizer.add_scalars({f"probe/{name}": value for name, value in found.items()}, step=runner.iter)

@@ -23,6 +23,9 @@ from sspyr_mm.health import (
 from sspyr_mm.models import SSPRL, ViewModel
 from sspyr_mm.models.losses import swapped_cross_entropy
 
+_LEAST_PATCHES = 64
+"""Patches from which codes are judged, unless there are fewer prototypes."""
+
 
 @dataclass(frozen=True)
 class Health:
@@ -104,4 +107,6 @@ def _measure(model: ViewModel, name: str, embeddings: Tensor, ratios: dict[str, 
     if found is not None:
         values["ratio"] = float(found)
         advice = model.head.stuck_advice(name)
+    if codes is not None and embeddings.shape[1] < (least := min(codes.shape[-1], _LEAST_PATCHES)):
+        return Health(name, values, Finding("too few patches", f"give images with at least {least} patches of {name}"))
     return Health(name, values, judge(values, advice))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 
@@ -22,7 +23,7 @@ from sspyr_mm.reports.view_sheet_hook import VIEWS_FILE
 _SKIPPED = {"epoch", "iter", "step", "time", "data_time", "eta", "memory"}
 _REPEATED = re.compile(r"health/(\w+/ratio|step/(lr|images_per_s|data_wait))")
 """Curves that HealthHook logs again."""
-_ENVIRONMENT = r"^    (Python|PyTorch|TorchVision|OpenCV|MMEngine|GPU [\d,]+|CUDA available|seed|GPU number): (.+)$"
+_ENVIRONMENT = r"^    (Python|PyTorch|TorchVision|OpenCV|MMEngine|GPU [\d,]+|CUDA available|seed): (.+)$"
 _FIRST = ("loss", "ratio", "probe")
 """Curves at the top of the page."""
 _MAX_BYTES = 1 << 30
@@ -84,10 +85,14 @@ def _read(folder: Path, name: str, out: Path) -> _Run:
     curves: dict[str, Curve] = {}
     for log in logs:  # a resumed run repeats the iterations since its checkpoint
         _add(curves, log)
+    if not curves:
+        raise ValueError(
+            f"{folder} has no logged iteration yet: wait for the first one (default_hooks.logger.interval)"
+        )
     texts = [_text(path) for path in (logs[-1].parent / "config.py", *sorted(logs[-1].parents[1].glob("*.log"))[-1:])]
     config, log_text = (*texts, "", "")[:2]
     atlas = folder / "atlas/index.html"
-    link = Path(os.path.relpath(atlas, out.parent)).as_posix() if atlas.exists() else None
+    link = quote(Path(os.path.relpath(atlas, out.parent)).as_posix()) if atlas.exists() else None
     environment = dict(re.findall(_ENVIRONMENT, log_text[:20000], re.MULTILINE))
     sheet = folder / VIEWS_FILE
     views = _embed(read_regular(sheet, max_bytes=_MAX_BYTES), "jpeg") if sheet.exists() else None
@@ -116,6 +121,8 @@ def _add(curves: dict[str, Curve], log: Path) -> None:
                 break
             raise ValueError(f"{log}, line {number} is damaged ({error}): remove the line") from error
     first = min((step for step, _ in rows), default=0)
+    if rows and first <= min((step for curve in curves.values() for step in curve), default=0):
+        curves.clear()  # a new run in the same folder
     for curve in curves.values():
         for step in [step for step in curve if step > first]:
             del curve[step]

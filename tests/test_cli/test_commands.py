@@ -1,5 +1,6 @@
 """Commands on a checkpoint that tools/train.py has saved."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -37,6 +38,17 @@ def test_interrupt_ends_any_command_with_a_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sspyr_mm.checkpoints.inspect_checkpoint", interrupt)
     assert main(["inspect", "checkpoint.pth"]) == 130
     assert capsys.readouterr().err.endswith(" inspect: interrupted; run the same command again\n")
+
+
+def test_full_disk_is_reported_with_what_to_do(monkeypatch, capsys):
+    def fill(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "x.npy")
+
+    monkeypatch.setattr("sspyr_mm.cli.doctor.run", fill)
+    assert main(["doctor"]) == 2
+    assert (
+        "No space left on device: 'x.npy': free disk space, and run the same command again" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -105,7 +117,7 @@ def test_health_prints_a_line_per_scale_and_one_of_the_features(checkpoint, scen
     done = run("-m", "sspyr_mm", "health", checkpoint, "--images", scenes, "--num-images", "32", check=False)
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
     assert list(lines) == ["s0", "s1", "features"]
-    assert "of 12 prototypes used" in lines["s0"] and "of 60 prototypes used" in lines["s1"]
+    assert "of 12 prototypes in codes" in lines["s0"] and "of 60 prototypes in codes" in lines["s1"]
     assert "32 patches" in lines["s0"] and "128 patches" in lines["s1"]
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,8 +102,8 @@ def test_finished_features_are_not_computed_again(embedded, checkpoint, images, 
     before = (embedded / "images.npy").stat().st_mtime_ns
     assert embed(checkpoint, images, embedded, "--grid", 2) == 0
     assert (embedded / "images.npy").stat().st_mtime_ns == before
-    assert embed(checkpoint, images, embedded, "--grid", 3) == 2
-    assert "of which grid differ: give another folder" in capsys.readouterr().err
+    assert embed(checkpoint, images, embedded, "--grid", 1) == 2
+    assert "with another grid: give another folder" in capsys.readouterr().err
 
 
 def test_refused_call_leaves_the_folder_usable(checkpoint, images, tmp_path, capsys):
@@ -113,6 +114,7 @@ def test_refused_call_leaves_the_folder_usable(checkpoint, images, tmp_path, cap
     vectors = FrozenEncoder(VisionTransformer("deit-tiny"), (0, 0, 0), (1, 1, 1), identity="x", grid=2)
     with pytest.raises(ValueError, match=r"VisionTransformer returns \(1, 192\): omit --grid"):
         write_features(vectors, [], tmp_path / "out", size=224, formats=["npy"], source={})
+    assert "that of 64 pixels is 2 x 2: use --grid 2, or --size 128" in refused(checkpoint, "--grid", 4)
     assert not (tmp_path / "out").exists()
     broken = images / "broken.png"
     broken.write_bytes(b"no image")
@@ -127,12 +129,37 @@ def test_refused_call_leaves_the_folder_usable(checkpoint, images, tmp_path, cap
     assert not (tmp_path / "out/parts").exists()  # of both calls
 
 
+def test_broken_images_are_named_together_and_other_parts_are_kept(checkpoint, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(extraction, "SHARD", 10)
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    intact = {name: (folder / name).read_bytes() for name in ("00, ü.png", "25, ü.png")}
+    for name in intact:
+        (folder / name).write_bytes(b"")
+    assert embed(checkpoint, folder, tmp_path / "out") == 2
+    message = capsys.readouterr().err
+    assert all(f"{name}: an empty file" in message for name in intact)
+    (kept,) = (tmp_path / "out/parts").glob("*/*.npy")
+    for name, content in intact.items():
+        (folder / name).write_bytes(content)
+    written = []
+    save = extraction.Shard.save
+    monkeypatch.setattr(extraction.Shard, "save", lambda self, x: (written.append(self.file), save(self, x)))
+    assert embed(checkpoint, folder, tmp_path / "out") == 0
+    assert len(written) == 2 and kept not in written
+    assert np.allclose(np.load(tmp_path / "out/images.npy"), expected(checkpoint, images)[1], atol=1e-5)
+
+
 def test_parts_left_by_a_kill_are_removed(checkpoint, images, tmp_path):
     assert embed(checkpoint, images, tmp_path) == 0
     left = tmp_path / "parts" / ("0" * 32) / "about.json"
     left.parent.mkdir(parents=True)
     left.write_text("{}")
-    assert embed(checkpoint, images, tmp_path) == 0 and not (tmp_path / "parts").exists()
+    partial = tmp_path / "features.csv.host.1.0123abcd.partial"
+    partial.write_text("")
+    os.utime(partial, (0, 0))
+    assert embed(checkpoint, images, tmp_path, "--format", "csv") == 0
+    assert not (tmp_path / "parts").exists() and not partial.exists()
 
 
 def test_another_part_of_the_same_file_is_another_network(images, tmp_path, capsys):
@@ -142,7 +169,7 @@ def test_another_part_of_the_same_file_is_another_network(images, tmp_path, caps
     line = tmp_path / "both.pth", images, tmp_path / "out", "--prefix"
     assert embed(*line, "encoder_q.") == 0
     assert embed(*line, "encoder_k.") == 2
-    assert "of which encoder differ: give another folder" in capsys.readouterr().err
+    assert "with another encoder: give another folder" in capsys.readouterr().err
     pytest.importorskip("faiss")
     image = str(next(images.iterdir()))
     assert main(["search", str(tmp_path / "out"), image, "--prefix", "encoder_k."]) == 2
@@ -257,3 +284,25 @@ def test_names_that_are_not_utf_8_are_printed(checkpoint, tmp_path):
         command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"}, cwd=ROOT
     )
     assert done.returncode == 0 and b"a\\udcff.png" in done.stdout, done.stderr
+
+
+def test_missing_image_and_damaged_features_are_reported(embedded, images, tmp_path, capsys):
+    pytest.importorskip("faiss")
+    image = str(next(images.iterdir()))
+
+    def refused(folder, file=image):
+        assert main(["search", str(folder), file]) == 2
+        return capsys.readouterr().err
+
+    assert "no.png does not exist or is not a file: give an image" in refused(embedded, "no.png")
+    out = tmp_path / "out"
+    shutil.copytree(embedded, out)
+    rows = (out / "paths.csv").read_bytes().splitlines(keepends=True)
+    (out / "paths.csv").write_bytes(b"".join(rows[:5]))
+    assert "is damaged (30 and 4 rows, not 30): remove it, and run the same embed again" in refused(out)
+    (out / "paths.csv").unlink()
+    assert "paths.csv is missing or damaged" in refused(out)
+    (out / "paths.csv").write_bytes(b"".join(rows))
+    content = (out / "images.npy").read_bytes()
+    (out / "images.npy").write_bytes(content[:1000])
+    assert re.search(r"images\.npy or paths\.csv is damaged \(", refused(out))

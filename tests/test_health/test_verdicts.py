@@ -27,6 +27,7 @@ def test_healthy_measures_show_no_sign():
         (dict(ratio=1.2), "worse than uniform", "lr"),
         (dict(deviation=0.16), "collapsed", "lr"),
         (dict(used=2), "few prototypes", "num_iterations"),
+        (dict(used=1, entropy=1.0, deviation=0.0), "stuck", "advice"),  # equal embeddings: ties of codes
         (dict(used=3, codes=320, prototypes=3000), "few prototypes", "num_iterations"),
         (dict(alignment=0.999), "equal views", "jitter"),
         (dict(position=0.29), "position", "layouts"),

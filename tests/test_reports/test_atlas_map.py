@@ -77,7 +77,7 @@ def test_kept_embeddings_are_those_of_the_plain_network(network, atlas_of_colour
     for part, scale in zip(parts, model.pyramid.scales, strict=True):
         images = part.image_of(part.mapped)
         mapped_images.append(set(images.tolist()))
-        assert len(part.mapped) == -(-6 // scale.num_patches) * scale.num_patches
+        assert len(part.mapped) == 6 // scale.num_patches * scale.num_patches
         patches = np.concatenate(
             [
                 cut_cells(np.asarray(ImageOps.exif_transpose(Image.open(paths[i]))), scale)[0]
@@ -146,7 +146,7 @@ def test_missing_library_is_reported(network, tmp_path, monkeypatch, capsys):
     actual = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "umap" else actual(name, *rest))
     assert main(["atlas", str(network[0]), "--images", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert "needs UMAP: pip install 'sspyr_mm[features]', or give --points 0" in capsys.readouterr().err
+    assert "needs UMAP: pip install '.[features]', or give --points 0" in capsys.readouterr().err
 
 
 @pytest.fixture

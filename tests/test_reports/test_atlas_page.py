@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import time
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from atlas_of_colours import COLOURS
 from browser_page import click_in_article, colour_at, find, wait_for
 from PIL import Image
 
+from sspyr_mm.__main__ import main
+from sspyr_mm.files import folder_lock, new_files
 from sspyr_mm.reports.atlas import atlas_page
 from sspyr_mm.reports.atlas.atlas_map import ScaleMap
-from sspyr_mm.reports.atlas.atlas_page import write_page
+from sspyr_mm.reports.atlas.atlas_page import check_folder, write_page
 from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
 
 
@@ -71,55 +74,79 @@ def test_many_prototypes_and_images_have_several_sheets(tmp_path):
     assert last.size == (8 * 192, 192) and last.getpixel((5 * 192 + 96, 96))[0] == pytest.approx(207, abs=9)
 
 
+def replace_page(out, *arguments, title):
+    with new_files(out) as new:
+        write_page(new, *arguments, title=title)
+
+
 def test_earlier_page_is_replaced_and_files_of_others_stay(atlas_of_colours, tmp_path):
     atlas, paths, weights, _ = atlas_of_colours
-    write_page(tmp_path, atlas, paths, weights, title="one")
+    (tmp_path / "mine.txt").write_text("mine")
+    replace_page(tmp_path, atlas, paths, weights, title="one")
     left = tmp_path / "page/old.jpg"
     left.write_bytes(b"")
-    write_page(tmp_path, atlas[:1], paths, {}, title="two")
-    assert not left.exists() and sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "lock", "page"]
+    replace_page(tmp_path, atlas[:1], paths, {}, title="two")
+    assert not left.exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "lock", "mine.txt", "page"]
     assert data_of(tmp_path / "index.html")["title"] == "two"
 
 
 @pytest.mark.parametrize("name", ["index.html", "page/data.js", "page/thesis.tex"])
-def test_page_of_another_program_stays(name, atlas_of_colours, tmp_path):
-    atlas, paths, weights, _ = atlas_of_colours
+def test_page_of_another_program_is_refused(name, tmp_path):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match=r"exists and is not of an atlas: give another folder"):
-        write_page(tmp_path, atlas, paths, weights, title="three")
-    assert (tmp_path / name).read_text() == "mine"
+        check_folder(tmp_path)
 
 
 def test_interrupted_page_is_replaced(atlas_of_colours, tmp_path, monkeypatch):
     atlas, paths, weights, _ = atlas_of_colours
-    write_page(tmp_path, atlas, paths, weights, title="one")
-    left = tmp_path / "page.abc.partial"  # of a killed call
+    replace_page(tmp_path, atlas, paths, weights, title="one")
+    left = tmp_path / "new.abc.partial"  # of a killed call
     left.mkdir()
     replace = os.replace
 
     def interrupted(source, target):
         replace(source, target)
-        if Path(target).name == "earlier":
+        if Path(target).parent.name == "earlier":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_page(tmp_path, atlas, paths, weights, title="two")
+        replace_page(tmp_path, atlas, paths, weights, title="two")
     monkeypatch.undo()
-    write_page(tmp_path, atlas, paths, weights, title="three")
+    replace_page(tmp_path, atlas, paths, weights, title="three")
     assert data_of(tmp_path / "index.html")["title"] == "three"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "lock", "page"]
 
 
-def test_failure_leaves_the_earlier_page(atlas_of_colours, tmp_path):
-    atlas, paths, weights, _ = atlas_of_colours
-    write_page(tmp_path, atlas, paths, weights, title="one")
-    (tmp_path / "broken.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"broken\.png"):
-        write_page(tmp_path, atlas, [*paths[:9], str(tmp_path / "broken.png")], weights, title="two")
-    assert data_of(tmp_path / "index.html")["title"] == "one"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["broken.png", "index.html", "lock", "page"]
+def test_failed_command_leaves_all_earlier_files(checkpoint, atlas_of_colours, tmp_path, capsys):
+    images = tmp_path / "images"
+    shutil.copytree(os.path.dirname(atlas_of_colours[1][0]), images)
+    line = ["atlas", str(checkpoint), "--images", str(images), "-o", str(tmp_path / "out"), "--points", "9"]
+    assert main([*line, "--workers", "0"]) == 0
+
+    def fail(*_):
+        raise OSError("full")
+
+    def contents():
+        return {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+
+    before = contents()
+    names = {"atlas.parquet", "figure.pdf", "figure.png", "index.html", "embeddings.pth", "map_s1.js", "data.js"}
+    assert names < {file.name for file in before}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sspyr_mm.reports.atlas.atlas_server.torch.save", fail)
+        assert main([*line, "--workers", "0", "--rows", "2"]) == 2
+    assert "full" in capsys.readouterr().err
+    assert contents() == before
+    with folder_lock(tmp_path / "out"):
+        assert main([*line, "--workers", "0"]) == 2
+    found = capsys.readouterr()
+    assert "Another command" in found.err and "assigning" not in found.out
+    (tmp_path / "file").write_text("")
+    assert main([*line[:5], str(tmp_path / "file")]) == 2
+    assert "file cannot be written to (File exists): give another one" in capsys.readouterr().err
 
 
 def test_prototypes_of_a_scale_are_shown(browser, atlas_of_colours, tmp_path):
@@ -131,7 +158,7 @@ def test_prototypes_of_a_scale_are_shown(browser, atlas_of_colours, tmp_path):
     order = [int(p) for p in np.argsort(-counts, kind="stable") if counts[p]]
     assert [card.get_attribute("id") for card in find(browser, "article")] == [f"s1-{p}" for p in order]
     share = f"{counts[order[0]]} cells, {100 * counts[order[0]] / 40:.1f} %"
-    assert find(browser, "#scale-hint")[0].text == "s1: 2 x 2 cells per image."
+    assert [tab.text for tab in find(browser, "[role=tab]")] == ["s0: whole images", "s1: 2 x 2 cells"]
     assert share in find(browser, "article h2")[0].text
     for prototype in (order[0], 3):
         tiles = find(browser, f"#s1-{prototype} .cells button")
@@ -168,11 +195,11 @@ def test_links_lead_to_prototypes_of_the_other_scale(browser):
     assert [link.text for link in links] == ["1 (0.5)", "3 (0.25)"]  # 5 has no cells
     click_in_article(browser, "#s0-0 .links a:nth-of-type(2)")
     wait_for(lambda: find(browser, "#s1-3.marked"))  # the event of a new address comes after the click
-    assert browser.current_url.endswith("#s1-3") and find(browser, "[aria-selected=true]")[0].text == "s1"
+    assert browser.current_url.endswith("#s1-3") and find(browser, "[aria-selected=true]")[0].text == "s1: 2 x 2 cells"
     assert find(browser, "#s1-3 .links")[0].text.startswith("part of s0 (weight):")
     find(browser, "[role=tab]")[0].click()
     click_in_article(browser, "#s0-0 .links a:nth-of-type(2)")  # the address is the same
-    assert find(browser, "[aria-selected=true]")[0].text == "s1" and find(browser, "#s1-3.marked")
+    assert find(browser, "[aria-selected=true]")[0].text == "s1: 2 x 2 cells" and find(browser, "#s1-3.marked")
 
 
 @pytest.mark.parametrize(("text", "found"), [("2", ["s1-2"]), ("4, <B>Ü", None), ("missing", [])])
@@ -190,7 +217,7 @@ def test_order_and_keyboard(browser):
 
     tab = find(browser, "[role=tab]")[0]
     tab.send_keys(Keys.ARROW_RIGHT)
-    assert find(browser, "[aria-selected=true]")[0].text == "s1"
+    assert find(browser, "[aria-selected=true]")[0].text == "s1: 2 x 2 cells"
     Select(find(browser, "#order")[0]).select_by_value("id")
     assert [card.get_attribute("id") for card in find(browser, "article")] == ["s1-0", "s1-1", "s1-2", "s1-3"]
 

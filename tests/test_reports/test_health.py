@@ -113,6 +113,12 @@ def test_collapse_is_detected(model, dataset):
         assert found[name].finding.sign == "stuck"
 
 
+def test_codes_of_few_patches_are_not_judged(model, dataset):
+    """Those of one image are uniform, whatever the network."""
+    found = by_name(measure_health(model, dataset, num_images=1))
+    assert found["s0"].finding.sign == "too few patches" and "at least 8 patches of s0" in found["s0"].finding.advice
+
+
 def test_embeddings_that_are_nearly_alike_are_not_fine(model, dataset):
     """Training reports them, too."""
     for projector in model.neck.projectors.values():

@@ -2,17 +2,21 @@
 
 import hashlib
 import os
-import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sspyr_mm.benchmarks.base_protocol import DataOptions
-from sspyr_mm.datasets.labelled import LabelledImages, match_classes, read_labelled
+from sspyr_mm.datasets.labelled import (
+    LabelledImages,
+    match_classes,
+    read_labelled,
+    shared_images,
+    warn_of_shared_images,
+)
 from sspyr_mm.features.extraction import file_states
 
 _OFFICIAL_COUNTS = {"voc07": (5011, 4952), "coco14": (82783, 40504), "voc12aug": (10582, 1449)}
@@ -46,7 +50,7 @@ class MeasuredData:
     @cached_property
     def shared_files(self) -> set[str]:
         """Images that are in both parts, with links resolved."""
-        return _files(self.train.paths) & _files(self.test.paths)
+        return shared_images(self.train.paths, self.test.paths)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -125,12 +129,7 @@ def load_data(name: str, train: Source, test: Source) -> BenchmarkData:
 
 def warn_of_shared_files(data: MeasuredData, train: str, test: str) -> None:
     """Warns if test images are also training images; ``train`` and ``test`` name their sources."""
-    if shared := data.shared_files:
-        warnings.warn(
-            f"{len(shared)} of {len(data.test.paths)} test images ({test}) are training images, too ({train}), such as "
-            f"{min(shared)}: figures on them do not apply to other images. Give two parts that share no image",
-            stacklevel=3,
-        )
+    warn_of_shared_images(data.shared_files, len(data.test.paths), (train, test))
 
 
 def _read_part(name: str, source: Source) -> LabelledImages:
@@ -147,17 +146,6 @@ def _read_part(name: str, source: Source) -> LabelledImages:
             "(COCO's test sets have none)"
         )
     return part
-
-
-def _files(paths: Iterable[str]) -> set[str]:
-    """Returns the files that paths lead to, with links resolved."""
-    folder_of = cache(os.path.realpath)  # a system call per part of the path, so only once per folder
-    files = set()
-    for path in paths:
-        folder, name = os.path.split(path)
-        file = os.path.join(folder_of(folder), name)
-        files.add(os.path.realpath(file) if os.path.islink(file) else file)
-    return files
 
 
 def voc07_sources(root: str) -> tuple[Source, Source]:

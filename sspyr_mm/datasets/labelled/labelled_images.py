@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,26 @@ def match_classes(
             stacklevel=3,
         )
     return result
+
+
+def shared_images(train: Iterable[str], test: Iterable[str]) -> set[str]:
+    """Returns the images that are in both parts of a data set, with links resolved."""
+    folder_of = cache(os.path.realpath)  # a system call per part of the path, so only once per folder
+    found = []
+    for paths in (train, test):
+        files = {os.path.join(folder_of(folder), name) for folder, name in map(os.path.split, paths)}
+        found.append({os.path.realpath(file) if os.path.islink(file) else file for file in files})
+    return found[0] & found[1]
+
+
+def warn_of_shared_images(shared: set[str], num_test: int, names: tuple[str, str]) -> None:
+    """Warns if there are shared images of the training and the test part, which have ``names``."""
+    if shared:
+        warnings.warn(
+            f"{len(shared)} of {num_test} test images ({names[1]}) are training images, too ({names[0]}), such as "
+            f"{min(shared)}: figures on them do not apply to other images. Give two parts that share no image",
+            stacklevel=3,
+        )
 
 
 def unknown_split(source: str | Path, split: str | None, found: Sequence[str]) -> ValueError:

@@ -107,9 +107,7 @@ class LoadRGBImage(BaseTransform):
             image, problem = None, error.strerror or str(error)
         if image is None:
             if not self.skip_broken:
-                raise UnreadableImageError(
-                    f"{path}: {problem}. It has a label and cannot be skipped: repair it, or remove it from the set"
-                )
+                raise UnreadableImageError(f"{path}: {problem}. It cannot be skipped here: repair it, or remove it")
             if self.broken.add(Broken(path, problem)):
                 _warn(f"Skipped {path}: {problem}. Another image is used instead; repair or remove the file.")
             return None

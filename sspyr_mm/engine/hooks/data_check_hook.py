@@ -62,7 +62,7 @@ def _warm_up_messages(runner: Runner) -> list[str]:
         if rises and (end := scheduler.begin + scheduler.total_iters + 1) >= length:
             messages.append(
                 f"The {scheduler.param_name} warms up for {end} {unit}, and the run has {length}: too short for the "
-                f"recipe. Train longer, or lower param_scheduler[{number}].end"
+                f"recipe. Train longer (--cfg-options train_cfg.max_epochs=N), or lower param_scheduler[{number}].end"
             )
     return messages
 

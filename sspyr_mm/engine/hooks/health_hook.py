@@ -32,6 +32,8 @@ from sspyr_mm.health import (
 from sspyr_mm.models import ViewModel
 
 _GRADIENTS, _STEP = "gradients", "step"
+_Lines = Mapping[str, Mapping[str, float]]
+_Verdicts = Mapping[str, tuple[str, str]]
 
 
 @HOOKS.register_module()
@@ -54,7 +56,8 @@ class HealthHook(Hook):
     Args:
         interval: Iterations between measurements.
         patience: Iterations for which a sign must show before it is reported.
-        table_interval: Iterations between tables in the log; each shows the next measurement.
+        table_interval: Iterations between tables in the log; each shows the next measurement. The last measurement is
+            shown at the end of training.
 
     Raises:
         ValueError: If one of them is less than 1.
@@ -70,6 +73,7 @@ class HealthHook(Hook):
         self._warned: dict[str, int] = {}  # iteration of the last warning
         self._handles: list[RemovableHandle] = []
         self._recording = False
+        self._unshown: tuple[int, _Lines, _Verdicts] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Attaches to the optimizer."""
@@ -97,14 +101,21 @@ class HealthHook(Hook):
         known = {line: {**values, **self._sizes(runner, line)} for line, values in lines.items()}
         verdicts = {line: self._verdict(runner, line, values) for line, values in known.items()}
         now = runner.iter + 1
+        self._unshown = now, known, verdicts
         if now // self.table_interval > (now - self.interval) // self.table_interval:
-            self._write_table(runner, known, verdicts)
+            self._write_table(runner)
 
-    def _write_table(
-        self, runner: Runner, measures: Mapping[str, Mapping[str, float]], verdicts: Mapping[str, tuple[str, str]]
-    ) -> None:
-        """Writes the verdicts to the log, and to ``health.json`` in the work dir with what helps."""
-        now, texts = runner.iter + 1, {line: verdict for line, (verdict, _) in verdicts.items()}
+    def after_train(self, runner: Runner) -> None:
+        """Shows the last measurement."""
+        self._write_table(runner)
+
+    def _write_table(self, runner: Runner) -> None:
+        """Writes the last verdicts to the log, and to ``health.json`` in the work dir with what helps."""
+        if self._unshown is None:
+            return
+        now, measures, verdicts = self._unshown
+        self._unshown = None
+        texts = {line: verdict for line, (verdict, _) in verdicts.items()}
         runner.logger.info("\n".join([f"Health at iteration {now}:", *format_table(measures, texts)]))
         lines = {
             line: {"verdict": verdict, "advice": advice, "measures": dict(measures[line])}

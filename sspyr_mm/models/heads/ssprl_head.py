@@ -166,8 +166,9 @@ class SSPRLHead(BaseModule):
         """Returns the cause and remedy of a cross-entropy that stays at ln K."""
         epsilon = self.assigner.epsilon
         return (
-            f"the codes of {scale_name} are uniform and it learns nothing. Set model.head.assigner.epsilon lower (now "
-            f"{epsilon:g}; try {min(0.01, epsilon / 2):g}), use AdamW with lr 0.003 "
+            f"the predictions or codes of {scale_name} are uniform: it has learned nothing. If the run was short, "
+            "train for more epochs. Otherwise set model.head.assigner.epsilon lower (now "
+            f"{epsilon:g}; try {min(0.01, epsilon / 2):g}), use AdamW with lr 0.003 in place of LARS "
             "(configs/_base_/schedules/adamw.py), or a larger batch. See docs/small_batches.md"
         )
 

@@ -145,7 +145,8 @@ def write_figure(
                 tile = sheet[row * _TILE : (row + 1) * _TILE, column * _TILE : (column + 1) * _TILE]
                 tile[2:-2, 2:-2] = cut(image, part.box[cell], _TILE - 4)
         axis.imshow(sheet)
-        axis.set_title(f"{part.scale}: {np.count_nonzero(usage)} of {part.num_prototypes} prototypes used", fontsize=8)
+        title = f"{part.scale}: {np.count_nonzero(usage)} of {part.num_prototypes} prototypes used"
+        axis.set_title(title, fontsize=8)
         labels = [f"{prototype} ({100 * usage[prototype] / usage.sum():.1f} %)" for prototype in chosen]
         axis.set_yticks((np.arange(len(chosen)) + 0.5) * _TILE, labels, fontsize=6)
         axis.set_xticks([])

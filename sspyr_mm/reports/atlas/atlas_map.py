@@ -28,7 +28,7 @@ def require_umap(what: str, instead: str) -> None:
     """Raises ImportError if a library of the map is missing."""
     missing = [name for name, module in (("FAISS", "faiss"), ("UMAP", "umap")) if not importlib.util.find_spec(module)]
     if missing:
-        raise ImportError(f"{what} needs {' and '.join(missing)}: pip install 'sspyr_mm[features]', or give {instead}")
+        raise ImportError(f"{what} needs {' and '.join(missing)}: pip install '.[features]', or give {instead}")
 
 
 def compute_map(part: ScaleAtlas) -> ScaleMap | None:

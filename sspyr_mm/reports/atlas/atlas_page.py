@@ -7,7 +7,6 @@ into view.
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sspyr_mm.files import output_folder, printable
+from sspyr_mm.files import printable
 from sspyr_mm.models import SSPRL
 from sspyr_mm.reports.atlas.atlas_files import cut_images
 from sspyr_mm.reports.atlas.atlas_map import ScaleMap
@@ -58,10 +57,10 @@ def write_page(
     num_cells: int = 12,
     num_workers: int = 0,
 ) -> Path:
-    """Writes ``OUT/index.html`` and ``OUT/page``; replaces those of an earlier call.
+    """Writes ``OUT/index.html`` and ``OUT/page``.
 
     Args:
-        out: Folder.
+        out: Folder without a page.
         atlas: Scales.
         paths: Image files.
         weights: (K_0, K_s) by finer scale, see :func:`correlations`.
@@ -75,23 +74,12 @@ def write_page(
         The page.
 
     Raises:
-        ValueError: If ``OUT`` holds a page of another program, or another command writes to it.
+        ValueError: If an image cannot be decoded.
     """
-    out = Path(out)
-    check_folder(out)
-    with output_folder(out):
-        for left in out.glob(f"{_FOLDER}.*.partial"):  # of a killed call
-            shutil.rmtree(left)
-        with tempfile.TemporaryDirectory(dir=out, prefix=f"{_FOLDER}.", suffix=".partial") as temporary:
-            new = Path(temporary, _FOLDER)
-            new.mkdir()
-            _write_folder(new, atlas, paths, weights, title, maps or {}, decoding or {}, num_cells, num_workers)
-            shutil.copyfile(_ASSETS / "index.html", Path(temporary, "index.html"))
-            if (out / _FOLDER).exists():
-                os.replace(out / _FOLDER, Path(temporary, "earlier"))
-            os.replace(new, out / _FOLDER)
-            os.replace(Path(temporary, "index.html"), out / "index.html")
-    return out / "index.html"
+    folder = Path(out, _FOLDER)
+    folder.mkdir(parents=True)
+    _write_folder(folder, atlas, paths, weights, title, maps or {}, decoding or {}, num_cells, num_workers)
+    return Path(shutil.copyfile(_ASSETS / "index.html", Path(out, "index.html")))
 
 
 def check_folder(out: str | os.PathLike[str]) -> None:

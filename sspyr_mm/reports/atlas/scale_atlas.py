@@ -147,7 +147,7 @@ def measure_atlas(
         worker_init_fn=answer_to_parent_only,
     )
     order = np.random.default_rng(0).permutation(len(paths))
-    chosen = {s.name: order[: -(-num_mapped // s.num_patches)] for s in scales}
+    chosen = {s.name: order[: max(1, num_mapped // s.num_patches) if num_mapped else 0] for s in scales}
     found: dict[str, list[tuple[NDArray, ...]]] = {scale.name: [] for scale in scales}
     for number, batch in enumerate(with_progress(loader, len(loader))):
         images = np.arange(number * batch_size, min((number + 1) * batch_size, len(paths)))

@@ -123,6 +123,14 @@ def test_table_has_a_verdict_per_line(config, tmp_path, log):
     assert "gradient norm" in lines[-1] and "learning rate" in lines[-1] and "cells" not in lines[1]
 
 
+def test_a_short_run_ends_with_a_table(config, tmp_path, log):
+    train(config, tmp_path, {"default_hooks.health": dict(type="HealthHook", interval=2), "train_cfg.max_epochs": 1})
+    tables = [message for _, message in log if message.startswith("Health at iteration")]
+    assert [table.splitlines()[0] for table in tables] == ["Health at iteration 4:"]
+    saved = json.loads((tmp_path / "health.json").read_text())
+    assert saved["iteration"] == 4 and saved["lines"]["s0"]["verdict"] == "early"
+
+
 def test_stuck_loss_is_reported_with_its_remedy(config, tmp_path, log):
     options = {
         "train_cfg.max_epochs": 2,
@@ -135,8 +143,8 @@ def test_stuck_loss_is_reported_with_its_remedy(config, tmp_path, log):
     # Ten iterations: reported after 4 and once more after 8.
     assert [m.split()[2] for m in found] == ["s0:", "s1:"] * 2
     assert re.search(
-        r"^Health of s0: stuck for 4 iterations \(loss (0\.99\d|1\.0\d\d) of a stuck one, .*\): the codes of s0 are "
-        r"uniform and it learns nothing\. Set model\.head\.assigner\.epsilon lower \(now 50; try 0\.01\), use AdamW "
+        r"^Health of s0: stuck for 4 iterations \(loss ratio (0\.99\d|1\.0\d\d), .*\): the predictions or codes "
+        r"of s0 are uniform: .*set model\.head\.assigner\.epsilon lower \(now 50; try 0\.01\), use AdamW "
         r"with lr 0\.003 .*See docs/small_batches\.md\.$",
         found[0],
     )

@@ -1,13 +1,14 @@
 """Probes during a run: numbers equal those of its checkpoint, and training is unchanged."""
 
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import assert_equal, make_runner, state, train
+from small_runs import assert_equal, make_runner, state, train, warnings_of
 
 from sspyr_mm.checkpoints import build_backbone, read_backbone
 from sspyr_mm.datasets.labelled import read_labelled
@@ -138,3 +139,14 @@ def test_map_smaller_than_the_grid_has_no_cells(config, labelled, tmp_path):
     """All its cells would be the image."""
     train(config, tmp_path, options(labelled, size=32, grid=2))
     assert measures(tmp_path)[15].keys() == {"knn", "linear"}
+
+
+def test_shared_images_and_features_that_are_not_finite_are_reported(config, labelled, tmp_path, log):
+    runner = make_runner(config, tmp_path, options(labelled, test=str(labelled / "train.csv")))
+    (hook,) = [hook for hook in runner.hooks if isinstance(hook, ProbeHook)]
+    original = hook._features
+    hook._features = lambda *args: original(*args) * math.nan
+    with pytest.warns(UserWarning, match=r"test images \(ProbeHook\.test\) are training images, too"):
+        runner.train()
+    assert "No probe at iteration 15: features are NaN or infinite." in warnings_of(log)
+    assert measures(tmp_path) == {}

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import shutil
+import urllib.parse
 from html.parser import HTMLParser
 
 import pytest
@@ -83,7 +84,7 @@ def test_page_shows_curves_health_and_settings(runs, capsys):
 def test_runs_are_compared(runs, tmp_path):
     write_report([runs / "one", runs / "two"], tmp_path / "both.html")
     page = Page(tmp_path / "both.html")
-    assert "broken, stuck" in page.cells and "the codes of s0 are uniform" in (tmp_path / "both.html").read_text()
+    assert "broken, stuck" in page.cells and "codes of s0 are uniform" in (tmp_path / "both.html").read_text()
     (difference, *_) = page.code
     assert "+" in difference and re.search(r"^\+.*lr=0\.007", difference, re.MULTILINE)
     drawn = base64.b64decode(page.images["loss by iteration"].partition(",")[2]).decode()
@@ -97,6 +98,9 @@ def test_resumed_run_replaces_the_iterations_since_its_checkpoint(tmp_path):
         (tmp_path / name).write_text("\n".join(lines) + '\n{"lo')
         _add(curves, tmp_path / name)
     assert curves == {"loss": {1: 9.0, 2: 8.0, 3: 1.0, 4: 2.0}, "a": {1: 9.0, 2: 8.0, 3: 7.0}, "b": {3: 1.0, 4: 2.0}}
+    (tmp_path / "c").write_text('{"loss": 5.0, "step": 1}\n')
+    _add(curves, tmp_path / "c")  # a new run in the same folder
+    assert curves == {"loss": {1: 5.0}}
 
 
 def test_texts_of_a_run_are_not_markup(runs, tmp_path):
@@ -107,6 +111,21 @@ def test_texts_of_a_run_are_not_markup(runs, tmp_path):
     write_report([copy], tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text()
     assert "<script" not in text and "<b>" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_link_to_an_atlas_leads_to_a_file_only(runs, tmp_path, monkeypatch):
+    names = ["javascript:alert(1)", "lr#1 50%?"]
+    for name in names:
+        shutil.copytree(runs / "one", tmp_path / name)
+        (tmp_path / name / "atlas").mkdir(exist_ok=True)
+        (tmp_path / name / "atlas/index.html").write_text("")
+    monkeypatch.chdir(tmp_path)
+    write_report(names, "out.html")
+    links = Page(tmp_path / "out.html").links
+    assert all(urllib.parse.urlsplit(link)[:2] == ("", "") for link in links)
+    assert [urllib.parse.unquote(urllib.parse.urlsplit(link).path) for link in links] == [
+        f"{n}/atlas/index.html" for n in names
+    ]
 
 
 def test_unusual_names_and_values_are_drawn(tmp_path, monkeypatch):
@@ -129,6 +148,7 @@ def test_unusual_names_and_values_are_drawn(tmp_path, monkeypatch):
     ("damage", "message"),
     [
         (lambda run: shutil.rmtree(next(run.glob("*/vis_data"))), "holds no log of training"),
+        (lambda run: next(run.glob("*/vis_data/scalars.json")).write_text(""), "has no logged iteration yet"),
         (lambda run: (run / "health.json").write_text("[1]"), r"health\.json is damaged \(.*\): remove it"),
         (lambda run: (run / "health.json").write_text("[" * 100_000), r"health\.json is damaged"),
         (lambda run: (run / "health.json").write_text('{"iteration": 1, "lines": {}}'), r"damaged \(it has no line"),

@@ -179,15 +179,12 @@ function matches(prototype, text) {
 }
 
 function show() {
-  for (const tab of find("scales").children) tab.setAttribute("aria-selected", tab.textContent === current.name);
+  for (const tab of find("scales").children) tab.setAttribute("aria-selected", tab.textContent.startsWith(`${current.name}:`));
   for (const name of ["prototypes", "map"]) find(`view-${name}`).setAttribute("aria-pressed", view === name);
   find("views").hidden = !atlas.maps.length;
   find("view-map").disabled = !atlas.maps.includes(current.name);
   find("ordering").hidden = find("prototypes").hidden = view === "map";
   find("map").hidden = view !== "map";
-  const side = Math.round(Math.sqrt(current.num_assigned / atlas.num_images));
-  find("scale-hint").textContent =
-    `${current.name}: ${side > 1 ? `${side} x ${side} cells per image` : "a cell is a whole image"}.`;
   observer.disconnect();
   showOwn();
   find("prototypes").replaceChildren();
@@ -206,6 +203,12 @@ function show() {
   find("summary").textContent =
     `${current.name}: ${used} of ${current.num_prototypes} prototypes used by ${current.num_assigned} cells of ` +
     `${atlas.num_images} images` + (text ? `; ${rows.length} found` : "");
+}
+
+// "whole images", or the cells of an image.
+function partsOf(scale) {
+  const side = Math.round(Math.sqrt(scale.num_assigned / atlas.num_images));
+  return side > 1 ? `${side} x ${side} cells` : "whole images";
 }
 
 function choose(scale) {
@@ -235,7 +238,7 @@ function follow() {
 
 find("title").textContent = document.title = `Prototypes of ${atlas.title}`;
 for (const scale of atlas.scales) {
-  const tab = make("button", { onclick: () => choose(scale) }, scale.name);
+  const tab = make("button", { onclick: () => choose(scale) }, `${scale.name}: ${partsOf(scale)}`);
   tab.setAttribute("role", "tab");
   find("scales").append(tab);
 }

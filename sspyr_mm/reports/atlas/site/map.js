@@ -200,12 +200,14 @@ function showCells(selected, text = "") {
   find("map-cells").replaceChildren(...tiles, ...(more > 0 || !tiles.length ? [make("p", { className: "hint" }, hint)] : []));
 }
 
-find("map-lasso").onclick = () => {
-  const isLasso = find("map-lasso").getAttribute("aria-pressed") !== "true";
+function setLasso(isLasso) {
+  const zoom = matchMedia("(pointer: coarse)").matches ? "two fingers zoom" : "scroll to zoom";
   find("map-lasso").setAttribute("aria-pressed", isLasso);
-  find("map-hint").textContent = isLasso ? "drag around points, scroll to zoom" : "drag to move, scroll to zoom";
+  find("map-hint").textContent = `${isLasso ? "drag around points" : "drag to move"}, ${zoom}`;
   plot?.set({ mouseMode: isLasso ? "lasso" : "panZoom" });
-};
+}
+setLasso(false);
+find("map-lasso").onclick = () => setLasso(find("map-lasso").getAttribute("aria-pressed") !== "true");
 find("map-fit").onclick = () => plot?.reset();
 find("map-clear").onclick = () => {
   find("find").value = "";
