@@ -174,7 +174,7 @@ def test_click_on_a_cell_marks_it_in_its_image(browser, atlas_of_colours, tmp_pa
     find(browser, "[role=tab]")[1].click()
     click_in_article(browser, "#s1-3 .cells button")
     assert find(browser, "dialog[open]") and find(browser, "#source-name")[0].text == paths[4]
-    assert "Prototype 3 of s1: cosine 0.7051, 0.0705 above" in find(browser, "#source-facts")[0].text
+    assert "Prototype 3 of s1: cosine 0.7051, margin 0.0705" in find(browser, "#source-facts")[0].text
     box, image = find(browser, "#source-box")[0].rect, find(browser, "#source-image")[0].rect
     assert (image["width"], image["height"]) == (384, 288)
     place = [box["x"] - image["x"], box["y"] - image["y"], box["width"], box["height"]]

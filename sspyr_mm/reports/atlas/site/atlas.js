@@ -69,7 +69,7 @@ function showSource(scale, cells, number) {
   find("source-box").style.cssText = `left: ${100 * left}%; top: ${100 * top}%;
     width: ${100 * (right - left)}%; height: ${100 * (bottom - top)}%`;
   find("source-name").textContent = atlas.images.names[image];
-  const lead = margin !== undefined && scale.num_prototypes > 1 ? `, ${margin} above that of the second nearest` : "";
+  const lead = margin !== undefined && scale.num_prototypes > 1 ? `, margin ${margin}` : "";
   find("source-facts").textContent = `Prototype ${prototype} of ${scale.name}: cosine ${score}${lead}`;
   const dialog = find("source");
   const link = find("source-prototype");
