@@ -93,7 +93,7 @@ def test_broken_labelled_image_is_reported_in_one_line(tmp_path, workers):
     result = train(tmp_path, "--cfg-options", *options)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"train: {broken}: an empty file. It has a label")
+    assert last.startswith(f"train: {broken}: an empty file. It cannot be skipped here")
 
 
 def test_runs_in_one_second_write_to_their_own_folders(tmp_path, monkeypatch):

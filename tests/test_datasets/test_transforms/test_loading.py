@@ -192,7 +192,9 @@ def test_broken_or_missing_file_with_a_label_is_an_error(tmp_path, log):
     path = tmp_path / "broken.jpg"
     path.write_bytes(encode(smooth_image(), "JPEG")[:200])
     for problem in ("a JPEG image that is truncated", "No such file"):
-        with pytest.raises(UnreadableImageError, match=f"^{re.escape(str(path))}: {problem}.*It has a label"):
+        with pytest.raises(
+            UnreadableImageError, match=f"^{re.escape(str(path))}: {problem}.*It cannot be skipped here"
+        ):
             load(dict(img_path=str(path)))
         path.unlink(missing_ok=True)
     assert not log

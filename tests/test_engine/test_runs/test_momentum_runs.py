@@ -97,7 +97,7 @@ def test_equal_embeddings_are_reported(config, tmp_path, log):
     }
     train(config, tmp_path, options)
     (first, *_) = [m for m in warnings_of(log) if m.startswith("Health of main: stuck")]
-    assert re.search(r"for 3 iterations \(loss (0\.99\d|1\.00\d) of .*\): all embeddings are alike", first)
+    assert re.search(r"for 3 iterations \(loss ratio (0\.99\d|1\.00\d), .*\): all embeddings are alike", first)
 
 
 def test_commands_read_the_checkpoint(uninterrupted, tmp_path, images):
