@@ -82,7 +82,7 @@ def figure(work_dir):
 @pytest.mark.parametrize(
     ("options", "sign", "whole_group"),
     [
-        (["--protocol", "linear", "--epochs", "2000"], "features/*/000000.npy", True),
+        (["--protocol", "linear", "--epochs", "2000"], "features/*/000000_*.npy", True),
         (["--protocol", "asl", "--epochs", "6"], "asl-*/final/epoch_2.pth", True),
         (["--protocol", "asl", "--epochs", "40"], "asl-*/final/epoch_2.pth", False),
     ],
