@@ -24,7 +24,7 @@ def documented_commands():
                 yield pytest.param(words, id=f"{file.relative_to(ROOT)}: {' '.join(words)}")
 
 
-@pytest.mark.parametrize("words", documented_commands())
+@pytest.mark.parametrize("words", list(documented_commands()))
 def test_arguments_of_documented_commands_exist(words):
     command, *arguments = words
     parser = argparse.ArgumentParser(command)
