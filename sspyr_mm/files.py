@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -193,18 +193,18 @@ def output_folder(folder: str | os.PathLike[str]) -> Iterator[None]:
     Raises:
         ValueError: If it cannot be written to, or another command writes to it.
     """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        open(os.path.join(folder, "lock"), "a").close()
-    except OSError as error:
-        raise ValueError(f"The folder {folder} cannot be written to ({error.strerror}): give another one") from error
-    try:
-        with folder_lock(folder):
-            yield
-    except FolderInUseError as error:
-        raise ValueError(
-            f"Another command ({error}) writes to {folder}: wait for it, stop it, or give another folder"
-        ) from error
+    with ExitStack() as held:
+        try:
+            os.makedirs(folder, exist_ok=True)
+            held.enter_context(folder_lock(folder))
+        except OSError as error:
+            problem = f"The folder {folder} cannot be written to ({error.strerror}): give another one"
+            raise ValueError(problem) from error
+        except FolderInUseError as error:
+            raise ValueError(
+                f"Another command ({error}) writes to {folder}: wait for it, stop it, or give another folder"
+            ) from error
+        yield
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def search(
         rows = np.load(file, mmap_mode="r")
         if not len(rows) == len(paths) == about["num_images"]:
             raise ValueError(f"{len(rows)} and {len(paths)} rows, not {about['num_images']}")
-    except ValueError as error:
+    except (ValueError, EOFError) as error:  # EOFError: an empty file
         raise ValueError(f"{file} or {PATHS} is damaged ({error}): remove it, and run the same embed again") from error
     rows = rows.reshape(-1, rows.shape[-1])
     encoder.grid = grid if cell is not None else 0

@@ -304,5 +304,6 @@ def test_missing_image_and_damaged_features_are_reported(embedded, images, tmp_p
     assert "paths.csv is missing or damaged" in refused(out)
     (out / "paths.csv").write_bytes(b"".join(rows))
     content = (out / "images.npy").read_bytes()
-    (out / "images.npy").write_bytes(content[:1000])
-    assert re.search(r"images\.npy or paths\.csv is damaged \(", refused(out))
+    for size in (0, 5, 1000):
+        (out / "images.npy").write_bytes(content[:size])
+        assert re.search(r"images\.npy or paths\.csv is damaged \(", refused(out))

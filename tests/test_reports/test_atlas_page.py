@@ -18,7 +18,7 @@ from sspyr_mm.__main__ import main
 from sspyr_mm.files import folder_lock, new_files
 from sspyr_mm.reports.atlas import atlas_page
 from sspyr_mm.reports.atlas.atlas_map import ScaleMap
-from sspyr_mm.reports.atlas.atlas_page import check_folder, write_page
+from sspyr_mm.reports.atlas.atlas_page import write_page
 from sspyr_mm.reports.atlas.scale_atlas import ScaleAtlas
 
 
@@ -92,11 +92,12 @@ def test_earlier_page_is_replaced_and_files_of_others_stay(atlas_of_colours, tmp
 
 
 @pytest.mark.parametrize("name", ["index.html", "page/data.js", "page/thesis.tex"])
-def test_page_of_another_program_is_refused(name, tmp_path):
+def test_page_of_another_program_stays(name, tmp_path, capsys):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match=r"exists and is not of an atlas: give another folder"):
-        check_folder(tmp_path)
+    assert main(["atlas", "x.pth", "--images", ".", "-o", str(tmp_path)]) == 2
+    assert "exists and is not of an atlas: give another folder" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_interrupted_page_is_replaced(atlas_of_colours, tmp_path, monkeypatch):
@@ -118,6 +119,16 @@ def test_interrupted_page_is_replaced(atlas_of_colours, tmp_path, monkeypatch):
     replace_page(tmp_path, atlas, paths, weights, title="three")
     assert data_of(tmp_path / "index.html")["title"] == "three"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["index.html", "lock", "page"]
+
+
+def test_failure_leaves_the_earlier_page(atlas_of_colours, tmp_path):
+    atlas, paths, weights, _ = atlas_of_colours
+    replace_page(tmp_path, atlas, paths, weights, title="one")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        replace_page(tmp_path, atlas, [*paths[:9], str(tmp_path / "broken.png")], weights, title="two")
+    assert data_of(tmp_path / "index.html")["title"] == "one"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["broken.png", "index.html", "lock", "page"]
 
 
 def test_failed_command_leaves_all_earlier_files(checkpoint, atlas_of_colours, tmp_path, capsys):

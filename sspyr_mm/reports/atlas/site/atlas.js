@@ -179,7 +179,7 @@ function matches(prototype, text) {
 }
 
 function show() {
-  for (const tab of find("scales").children) tab.setAttribute("aria-selected", tab.textContent.startsWith(`${current.name}:`));
+  atlas.scales.forEach((scale, i) => find("scales").children[i].setAttribute("aria-selected", scale === current));
   for (const name of ["prototypes", "map"]) find(`view-${name}`).setAttribute("aria-pressed", view === name);
   find("views").hidden = !atlas.maps.length;
   find("view-map").disabled = !atlas.maps.includes(current.name);
