@@ -89,6 +89,32 @@ def list_devices() -> list[str]:
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
 
 
+def environments(number: int, gpus: int = 1) -> list[dict[str, str]]:
+    """Returns variables for each of several commands that run at the same time on this machine.
+
+    Each command has its share of the cores, unless ``OMP_NUM_THREADS`` is set, and as many of the GPUs as it needs.
+    Commands share GPUs if there are too few. A single command has the whole machine.
+
+    Args:
+        number: Commands at the same time.
+        gpus: GPUs per command.
+    """
+    import torch
+
+    if number == 1:
+        return [{}]
+    found = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    found = (found or [str(index) for index in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
+    shares: list[dict[str, str]] = [{} for _ in range(number)]
+    for place, share in enumerate(shares):
+        if not os.environ.get("OMP_NUM_THREADS"):
+            share["OMP_NUM_THREADS"] = str(max(1, num_cores() // number))
+        if found:
+            chosen = [found[(place * gpus + index) % len(found)] for index in range(gpus)]
+            share["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(chosen))
+    return shares
+
+
 def limit_threads(num_workers: int) -> int:
     """Sets the threads of torch's operators in this process, so that it and its workers do not exceed the cores.
 

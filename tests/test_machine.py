@@ -78,3 +78,31 @@ def test_memory_and_time_of_a_block_are_limited():
         reserve(size, dtype=dtype)
     assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGVTALRM)) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("visible", "number", "gpus", "expected"),
+    [
+        (None, 2, 2, ["0,1", "2,3"]),
+        ("7,2,5,GPU-1", 2, 2, ["7,2", "5,GPU-1"]),
+        (None, 3, 1, ["0", "1", "2"]),
+        (None, 6, 1, ["0", "1", "2", "3", "0", "1"]),  # more commands than GPUs
+        (None, 1, 1, [None]),
+    ],
+)
+def test_commands_at_the_same_time_have_gpus_of_their_own(visible, number, gpus, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    shares = machine.environments(number, gpus)
+    assert [share.get("CUDA_VISIBLE_DEVICES") for share in shares] == expected
+
+
+def test_commands_at_the_same_time_share_the_cores(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    shares = machine.environments(2)
+    assert [share["OMP_NUM_THREADS"] for share in shares] == [str(max(1, machine.num_cores() // 2))] * 2
+    assert machine.environments(1) == [{}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert all("OMP_NUM_THREADS" not in share for share in machine.environments(2))

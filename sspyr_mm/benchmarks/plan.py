@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from sspyr_mm.benchmarks.systems import System, Table
 from sspyr_mm.files import configs_dir, write_json
+from sspyr_mm.machine import list_devices, num_cores
 
 IMAGES_OPTION = {"coco": "images", "imagenet": "imagenet"}
 """Option of the folder of each set of training images."""
@@ -29,6 +30,7 @@ class Plan:
     methods: tuple[str, ...] = ()  # names of systems; empty: all
     data: dict[str, str | None]  # folders by option: images, imagenet, coco, voc, voc_masks
     gpus: int = 1  # processes of a pre-training
+    jobs: int = 1  # rows that run at the same time
     epochs: int | None = None  # of pre-training; None: those of the config
     num_images: int = 4000  # scenes of the mini size
 
@@ -84,6 +86,7 @@ def num_epochs(count: int) -> str:
 def check_plan(plan: Plan) -> None:
     """Raises ValueError for unknown methods, missing data, or a work dir with results of other settings."""
     _check_methods(plan)
+    _check_jobs(plan)
     if plan.scale == "full":
         _check_folders(plan)
     else:
@@ -118,6 +121,20 @@ def _check_methods(plan: Plan) -> None:
         raise ValueError(
             "Random init is measured with the network of another row. Choose one as well, for example --methods "
             f"random-init {other}"
+        )
+
+
+def _check_jobs(plan: Plan) -> None:
+    """Raises ValueError for more jobs than this machine has room for; several jobs at mini size may share a GPU."""
+    if plan.jobs == 1:
+        return
+    if plan.jobs > (cores := num_cores()):
+        raise ValueError(f"--jobs {plan.jobs} is more than the cores of this machine: give at most {cores}")
+    wanted, found = plan.jobs * plan.gpus, sum(name != "cpu" for name in list_devices())
+    if plan.scale == "full" and wanted > found:
+        raise ValueError(
+            f"--jobs {plan.jobs} needs {wanted} GPUs ({plan.gpus} per job), and this machine has {found}: give fewer "
+            "--jobs or --gpus"
         )
 
 

@@ -1,6 +1,5 @@
 """Pre-trains and evaluates every system of a table of the paper; skips finished steps."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from sspyr_mm.benchmarks.plan import IMAGES_OPTION, Plan, check_plan, load_confi
 from sspyr_mm.benchmarks.results.paper_table import PaperRow, PaperTable
 from sspyr_mm.benchmarks.results.result import Result, find_results
 from sspyr_mm.benchmarks.systems import System, training_slug
-from sspyr_mm.benchmarks.training.logged_command import run_logged
+from sspyr_mm.benchmarks.training.logged_commands import LoggedCommand, run_logged
 from sspyr_mm.files import configs_dir
+from sspyr_mm.machine import environments
 
 _MOCO_FLOP = 2 * 16.4e9
 """Operations per image and step of MoCo v2 with ResNet-50 at 224 px: two forward passes and one backward pass."""
@@ -24,15 +24,12 @@ _START = 15.0
 
 
 @dataclass(frozen=True)
-class Step:
-    """One command."""
+class Step(LoggedCommand):
+    """One command of a reproduction."""
 
-    what: str  # description
-    command: list[str]
-    log: Path  # of its output
     is_done: bool
     hours: float  # estimate
-    is_shared: bool = False  # whether all systems and seeds need it
+    row: tuple[str, int] | None = None  # system and seed; None: all of them need it
 
 
 def plan_steps(plan: Plan) -> list[Step]:
@@ -43,27 +40,34 @@ def plan_steps(plan: Plan) -> list[Step]:
     check_plan(plan)
     steps = [_draw_scenes(plan)] if plan.scale == "mini" else []
     for seed in plan.seeds:
-        for system in plan.trained:
-            steps.append(_pretraining(plan, system, seed))
         lacks_random = any(s.folder is None for s in plan.systems) and not _random_results(plan, seed)
         for system in plan.trained:
             first = system is plan.trained[0]
+            steps.append(_pretraining(plan, system, seed))
             steps.append(_evaluation(plan, system, seed, with_random=first and lacks_random))
     return steps
 
 
 def run_steps(plan: Plan, steps: Sequence[Step]) -> None:
-    """Runs the commands that are not done; raises ChildProcessError if one fails."""
+    """Runs the commands that are not done, several rows at the same time if the plan has several jobs.
+
+    Raises ChildProcessError at the end if a step fails: that ends its row, and the others continue.
+    """
     write_record(plan)
     left = [step for step in steps if not step.is_done]
-    for number, step in enumerate(left, start=1):
-        print(f"== {number}/{len(left)} {step.what}; log: {step.log}", file=sys.stderr, flush=True)
-        try:
-            run_logged(step.what, step.command, step.log)
-        except ChildProcessError as error:
-            raise ChildProcessError(
-                f"{error}The command was: {shlex.join(step.command)}\nRepeat `reproduce` to continue from here."
-            ) from error
+    numbers = iter(range(1, len(left) + 1))
+
+    def announce(step: LoggedCommand) -> None:
+        print(f"== {next(numbers)}/{len(left)} {step.what}; log: {step.log}", file=sys.stderr, flush=True)
+
+    rows: dict[Any, list[Step]] = {}
+    for step in left:
+        rows.setdefault(step.row, []).append(step)
+    failures = run_logged([rows.pop(None, [])], [{}], announce)
+    if not failures:
+        failures = run_logged(list(rows.values()), environments(plan.jobs, plan.gpus), announce)
+    if failures:
+        raise ChildProcessError("".join(failures) + "Repeat `reproduce` to continue from here.")
 
 
 def _epochs(plan: Plan, system: System) -> int:
@@ -99,7 +103,7 @@ def _draw_scenes(plan: Plan) -> Step:
     done = (plan.scenes / "annotations" / "instances_val2017.json").exists()
     hours = _START / 3600 + plan.num_images * 5e-6
     log = plan.scenes.with_name(f"{plan.scenes.name}_log.txt")
-    return Step("draw scenes", command, log, done, hours, is_shared=True)
+    return Step("draw scenes", command, log, done, hours)
 
 
 def _pretraining(plan: Plan, system: System, seed: int) -> Step:
@@ -130,7 +134,7 @@ def _pretraining(plan: Plan, system: System, seed: int) -> Step:
     command = [*program, "--data-root", images, "--work-dir", str(checkpoint.parent), "--resume"]
     command += ["--cfg-options", *(f"{key}={_text(value)}" for key, value in options.items())]
     what = f"pre-train {system.label}, seed {seed}"
-    return Step(what, command, checkpoint.parent / "log.txt", checkpoint.exists(), hours)
+    return Step(what, command, checkpoint.parent / "log.txt", checkpoint.exists(), hours, (system.slug, seed))
 
 
 def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> Step:
@@ -159,7 +163,8 @@ def _evaluation(plan: Plan, system: System, seed: int, *, with_random: bool) -> 
     if is_measured and with_random:
         what += f" (network of {system.label})"
     done = is_measured and not with_random
-    return Step(what, command, folder / "log.txt", done, hours * max(1, len(names)) + _START / 3600)
+    hours = hours * max(1, len(names)) + _START / 3600
+    return Step(what, command, folder / "log.txt", done, hours, (system.slug, seed))
 
 
 def _folder(plan: Plan, system: System, seed: int | None = None) -> Path:

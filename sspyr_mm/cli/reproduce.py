@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/reproduce"), help="default: %(default)s")
     parser.add_argument("--gpus", type=positive_int, default=1, help="GPUs per pre-training run (default: 1)")
     parser.add_argument(
+        "--jobs",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="rows to run at the same time, each with its share of the cores, and --gpus GPUs (default: 1)",
+    )
+    parser.add_argument(
         "--epochs", type=positive_int, help="epochs of pre-training (default: mini 40, full as the config)"
     )
     parser.add_argument("--num-images", type=positive_int, help="number of generated scenes (mini size; default: 4000)")
@@ -75,11 +82,12 @@ def run(args: argparse.Namespace) -> int:
         methods=tuple(args.methods),
         data={name: getattr(args, name) for name in _DATA},
         gpus=args.gpus,
+        jobs=args.jobs,
         epochs=args.epochs,
         num_images=args.num_images or Plan.num_images,
     )
     steps = plan_steps(plan)
-    unit = "of one GPU at 40 TFLOP/s" if args.scale == "full" else "on two CPU cores"
+    unit = "of one GPU at 40 TFLOP/s" if args.scale == "full" else "on two CPU cores, one row at a time"
     print("Steps, each with its estimated time, or [exists] if it is finished:")
     for step in steps:
         state = "exists" if step.is_done else _duration(step.hours)
@@ -89,12 +97,16 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     if args.slurm:
-        run_steps(plan, [step for step in steps if step.is_shared])
+        run_steps(plan, [step for step in steps if step.row is None])
         num_tasks = write_slurm_array(plan, args.slurm)
         submit = shlex.join(["sbatch", args.slurm])
         print(f"Submit {num_tasks} tasks by `{submit}`; then repeat this command without --slurm for the table")
         return 0
-    run_steps(plan, steps)
+    try:
+        run_steps(plan, steps)
+    except ChildProcessError:
+        _write_table(plan)  # of the other rows
+        raise
     _write_table(plan)
     return 0
 
@@ -109,6 +121,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.num_images and args.scale == "full":
         raise ValueError(f"--num-images {args.num_images} is for --scale mini: the full size takes all images of a set")
     if args.slurm:
+        if args.jobs > 1:
+            raise ValueError(f"--jobs {args.jobs} is for this machine: a Slurm array has a task per row and seed")
         if not (folder := Path(args.slurm).absolute().parent).is_dir():
             raise ValueError(f"--slurm {args.slurm}: there is no folder {folder}; create it, or give another path")
         check_writable("--slurm", args.slurm)

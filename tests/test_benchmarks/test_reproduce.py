@@ -66,7 +66,7 @@ def test_rows_of_the_tables_are_those_of_the_paper():
 def test_plan_lists_every_command_once_and_knows_what_exists(tmp_path):
     plan = plan_of("S-C", work_dir=tmp_path)
     steps = plan_steps(plan)
-    assert [step.what.split()[0] for step in steps] == ["draw", *(["pre-train"] * 3 + ["evaluate"] * 3) * 2]
+    assert [step.what.split()[0] for step in steps] == ["draw", *["pre-train", "evaluate"] * 3 * 2]
     assert not any(step.is_done for step in steps)
     (tmp_path / "mini/pretrain/ss-prl-coco/seed1").mkdir(parents=True)
     (tmp_path / "mini/pretrain/ss-prl-coco/seed1/epoch_40.pth").touch()
@@ -83,6 +83,9 @@ def test_rows_that_train_alike_share_their_checkpoint(scale, num):
     for system in systems:
         alike = [s for s in systems if training_slug(s, scale) == training_slug(system, scale)]
         assert len({(s.folder, s.full if scale == "full" else (s.mini, str(s.mini_options))) for s in alike}) == 1
+    for table in TABLES:  # whose rows may be trained at the same time
+        rows = [training_slug(s, scale) for s in plan_of(table.name, scale).trained]
+        assert len(rows) == len(set(rows))
 
 
 def test_seeds_and_budget_are_the_same_for_all_methods(tmp_path):
@@ -142,6 +145,8 @@ def test_scenes_fill_a_batch_of_training(table):
         (["--images", "X", "--voc-masks", "Y"], "--images, --voc-masks: for --scale full"),
         (["--scale", "full", "--num-images", "100"], "--num-images 100 is for --scale mini"),
         (["--slurm", "{folder}/none/table.sbatch"], "there is no folder {folder}/none"),
+        (["--slurm", "{folder}/table.sbatch", "--jobs", "2"], "--jobs 2 is for this machine: a Slurm array has a task"),
+        (["--jobs", "9999"], "--jobs 9999 is more than the cores of this machine: give at most "),
     ],
 )
 def test_options_are_refused_before_the_work(options, message, tmp_path):
@@ -261,7 +266,7 @@ def test_output_of_a_step_is_in_its_log_and_the_end_of_it_in_the_error(tmp_path,
     plan, log = plan_of(work_dir=tmp_path), tmp_path / "seed0/log.txt"
 
     def step(status):
-        return reproduce.Step("train", [sys.executable, "-c", code, status], log, False, 1.0)
+        return reproduce.Step("train", [sys.executable, "-c", code, status], log, False, 1.0, ("a", 0))
 
     with pytest.raises(
         ChildProcessError, match=r"train failed with exit status 1; whole log: .*seed0/log.txt"
@@ -270,6 +275,11 @@ def test_output_of_a_step_is_in_its_log_and_the_end_of_it_in_the_error(tmp_path,
     assert "line 98\na bad end" in str(error.value) and "line 3\n" not in str(error.value)
     assert "line 3\n" in log.read_text()
     assert capfd.readouterr().err == f"== 1/1 train; log: {log}\n"
+
+
+def test_jobs_of_the_full_size_do_not_share_gpus():
+    with pytest.raises(ValueError, match=r"--jobs 2 needs 9998 GPUs \(4999 per job\), and this machine has"):
+        plan_steps(plan_of("S-A", "full", jobs=2, gpus=4999))
 
 
 def test_values_are_formatted_as_options_are_read():
@@ -293,7 +303,7 @@ def test_costs_of_the_plan_are_the_operations_of_a_step():
 @pytest.mark.slow
 def test_two_systems_are_trained_evaluated_and_not_repeated(tmp_path):
     names = ["SS-PRL, scale 0 alone", "SS-PRL, two scales"]
-    arguments = ["S-C", "--epochs", 1, "--num-images", 200, "--work-dir", tmp_path, "--methods", *names]
+    arguments = ["S-C", "--epochs", 1, "--num-images", 200, "--jobs", 2, "--work-dir", tmp_path, "--methods", *names]
     first = commands.run("-m", "sspyr_mm", "reproduce", *arguments)
     assert re.search(r"\| SS-PRL, two scales +\| 79\.9 +\| ", first.stdout)
     rows = {row["system"]: row for row in csv.DictReader((tmp_path / "mini/table_S-C.csv").open())}
