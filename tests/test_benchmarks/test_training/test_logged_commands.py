@@ -92,14 +92,13 @@ while not pathlib.Path("end").exists():
     with reproduce_step(tmp_path, counting) as process:
         pids = [process.pid, int((tmp_path / "pid").read_text())]
         process.send_signal(signal.SIGTSTP)
-        limit = time.time() + 60
-        while not all(state_of(pid) == "T" for pid in pids):
-            assert time.time() < limit
+        limit = time.time() + 30
+        while (states := [state_of(pid) for pid in pids]) != ["T", "T"] and time.time() < limit:
             time.sleep(0.05)
         (tmp_path / "end").touch()
         process.send_signal(signal.SIGCONT)
         process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 0 and states == ["T", "T"]
 
 
 # Each waits for the other; one after another, the first one would fail.
