@@ -13,6 +13,7 @@ _SHOWN = {
     "rank": "rank {rank:.1f}",
     "alignment": "alignment {alignment:.2f}",
     "position": "position {position:.2f}",
+    "position_share": "position {position_share:.2f}",
     "queue": "queue {queue:.0%}",
     "contrast": "contrast {contrast:.2f}",
     "image_rank": "images: rank {image_rank:.1f}",

@@ -108,6 +108,21 @@ def position_information(counts: Tensor) -> Tensor:
     return (information - used / (2 * total)).clamp(min=0) / math.log(len(counts))
 
 
+def position_share(z: Tensor) -> Tensor:
+    """Share of the variance of unit vectors (B, M, D) that their position explains: 0 if none, 1 if all.
+
+    The bias of few images is subtracted (adjusted R squared). 0 if all vectors are equal, NaN if one is not finite.
+
+    Args:
+        z: Embeddings of M > 1 positions in each of B > 1 images.
+    """
+    rows, positions = z.shape[0] * z.shape[1], z.shape[1]
+    total = deviation(z.flatten(0, 1)).square() / (rows - 1)
+    within = deviation(z.transpose(0, 1)).square().mean() / (rows - positions)
+    share = (1 - within / total.clamp(min=1e-12)).clamp(min=0)
+    return torch.where(total * (rows - 1) < 1e-6, 0.0, share)
+
+
 @torch.no_grad()
 def measure_group(group: GroupHealth, embeddings: Tensor, codes: Tensor | None) -> None:
     """Sets the values of a group from one step.
@@ -121,6 +136,8 @@ def measure_group(group: GroupHealth, embeddings: Tensor, codes: Tensor | None) 
     group.values = {"alignment": (z[0] * z[1]).sum(-1).mean()}
     if z.shape[1] >= MIN_IMAGES * group.num_cells:
         group.values |= {"deviation": deviation(z).mean(), "rank": effective_rank(z[0, :MAX_ROWS])}
+        if group.num_cells > 1 and codes is None:
+            group.values["position_share"] = position_share(z[0].unflatten(0, (-1, group.num_cells)))
     if codes is None:
         return
     group.values["entropy"] = code_entropy(codes)

@@ -71,6 +71,12 @@ _SIGNS = (
         "layouts, and use a larger range of the area of the regions",
     ),
     _Sign(
+        "position",
+        lambda v: v.get("position_share", 0.0) > 0.5,
+        "embeddings tell the place in the map, not what it shows. Zero padding gives the place away in small maps: use "
+        "larger patches, or model.backbone.conv_cfg=dict(type='Conv2d', padding_mode='circular')",
+    ),
+    _Sign(
         "few dimensions",
         lambda v: v.get("rank", 2.0) < 1.5,
         "embeddings use few of their dimensions. Lower optim_wrapper.optimizer.lr, or use stronger augmentation",

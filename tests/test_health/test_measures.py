@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from sspyr_mm.health import GroupHealth, judge, measure_features, measure_group
-from sspyr_mm.health.measures import code_entropy, deviation, effective_rank, position_information
+from sspyr_mm.health.measures import code_entropy, deviation, effective_rank, position_information, position_share
 
 
 def entropy(p):
@@ -62,6 +62,24 @@ def test_position_information_is_that_of_independent_and_of_determined_prototype
     determined = torch.eye(4).repeat(1, 2) * 500  # two prototypes for every cell
     assert position_information(determined).item() == pytest.approx(1, abs=0.01)
     assert position_information(torch.tensor([[3, 0], [3, 0]])).item() == 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0, 1e6])
+def test_position_share_is_the_adjusted_r_squared_of_a_regression_on_the_position(weight):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(40, 9, 16)) + weight * rng.normal(size=(9, 16))
+    z /= np.linalg.norm(z, axis=-1, keepdims=True)
+    rows, places = z.reshape(-1, 16), np.tile(np.eye(9), (40, 1))
+    left = rows - places @ np.linalg.lstsq(places, rows, rcond=None)[0]
+    r_squared = 1 - (left**2).sum() / ((rows - rows.mean(0)) ** 2).sum()
+    expected = max(0, 1 - (1 - r_squared) * (len(rows) - 1) / (len(rows) - 9))
+    assert position_share(torch.from_numpy(z)).item() == pytest.approx(expected, abs=1e-6)
+    assert (expected > 0.999) == (weight == 1e6) and (expected < 0.01) == (weight == 0)
+
+
+def test_equal_embeddings_have_no_position_share():
+    assert position_share(F.normalize(torch.ones(8, 9, 16), dim=-1)).item() == 0
+    assert position_share(torch.full((8, 9, 16), torch.nan)).isnan()
 
 
 def test_prototypes_are_counted_over_two_periods():

@@ -31,6 +31,7 @@ def test_healthy_measures_show_no_sign():
         (dict(used=3, codes=320, prototypes=3000), "few prototypes", "num_iterations"),
         (dict(alignment=0.999), "equal views", "jitter"),
         (dict(position=0.29), "position", "layouts"),
+        (dict(position_share=0.78), "position", "padding_mode"),
         (dict(rank=1.2), "few dimensions", "augmentation"),
         (dict(contrast=0.01), "blank images", "browse_views"),
         (dict(queue_steps=20, epoch_steps=8), "old queue", "queue_length"),

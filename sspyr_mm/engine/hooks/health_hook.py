@@ -175,7 +175,7 @@ class HealthHook(Hook):
         model: ViewModel = model_of(runner)
         sizes: dict[str, float] = group.sizes
         if (queue := model.queue_of(line)) is not None:
-            rows = images_per_iteration(runner) * group.num_cells
+            rows = images_per_iteration(runner) * model.queued_per_image(line)
             sizes |= {"queue_steps": queue.length / rows, "epoch_steps": len(runner.train_dataloader)}
         return sizes
 

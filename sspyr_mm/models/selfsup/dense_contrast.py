@@ -27,10 +27,16 @@ class DenseMoCo(MoCoV2):
     """
 
     projector = DenseProjector
+    _num_positions = 1
+    """H * W of the last map; known after the first batch."""
 
     def embedding_names(self) -> tuple[list[str], list[str], list[str]]:
         """See :meth:`MoCoV2.embedding_names`."""
         return ["main", "dense"], ["main", "matched"], ["main", "dense"]
+
+    def num_cells(self, group: str) -> int:
+        """Returns the number of positions of the last map for ``dense``, and 1 for ``main``."""
+        return self._num_positions if group == "dense" else 1
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds images and the H * W positions of their maps.
@@ -58,6 +64,7 @@ class DenseMoCo(MoCoV2):
         Returns:
             Queries ``main`` (B, D) and ``dense`` (B * H * W, D), keys ``main`` and ``matched`` likewise.
         """
+        self._num_positions = queries["positions"].shape[1]
         with torch.no_grad():
             place = (queries["features"] @ keys["features"].transpose(1, 2)).argmax(dim=2)
             matched = keys["positions"].gather(1, place[..., None].expand_as(keys["positions"]))

@@ -171,6 +171,10 @@ class MoCoV2(MomentumModel):
         """Returns the queue of a term of the loss."""
         return self.head.queues[self.head.terms[group].queue]
 
+    def queued_per_image(self, group: str) -> int:
+        """See :meth:`ViewModel.queued_per_image`: all keys in queues are of whole images."""
+        return 1
+
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds one view of a batch.
 

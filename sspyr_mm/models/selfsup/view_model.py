@@ -103,8 +103,12 @@ class ViewModel(BaseSelfSupervisor):
         return []
 
     def num_cells(self, group: str) -> int:
-        """Returns the number of cells of the grid of patches in a group that health measures."""
+        """Returns the number of cells per image in a group that health measures: patches, or positions of a map."""
         return 1
+
+    def queued_per_image(self, group: str) -> int:
+        """Returns the number of rows that an image adds to the queue of a group."""
+        return self.num_cells(group)
 
     def queue_of(self, group: str) -> FeatureQueue | None:
         """Returns the queue of a group that health measures."""

@@ -86,6 +86,14 @@ def test_broken_run_is_named(name, folders, tmp_path, log):
     assert [line for line in expected if f"broken, {expected[line]}" not in table] == []
 
 
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+def test_positions_that_solve_the_dense_term_are_named(padding, folders, tmp_path, log):
+    """Each position of the map has one embedding, whatever the image, if zero padding gives the position away."""
+    conv = f"backbone=dict(conv_cfg=dict(type='Conv2d', padding_mode='{padding}')), head=dict(queue_length=64)"
+    found, table = signs("densecl/r18_small.py", conv, folders["scenes"], {}, tmp_path, log)
+    assert (found.get("dense") == "position") == ("broken, position" in table) == (padding == "zeros")
+
+
 @pytest.mark.parametrize("method", ["mocov2", "byol"])
 def test_healthy_run_of_another_method_is_fine(method, folders, tmp_path, log):
     model = "head=dict(queue_length=64)" if method == "mocov2" else ""
