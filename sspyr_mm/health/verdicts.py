@@ -73,8 +73,8 @@ _SIGNS = (
     _Sign(
         "position",
         lambda v: v.get("position_share", 0.0) > 0.5,
-        "embeddings tell the place in the map, not what it shows. Zero padding gives the place away in small maps: use "
-        "larger patches, or model.backbone.conv_cfg=dict(type='Conv2d', padding_mode='circular')",
+        "embeddings tell the place in the map, not what it shows. Zero padding gives the place away: set "
+        "model.backbone.conv_cfg=dict(type='Conv2d', padding_mode='circular')",
     ),
     _Sign(
         "few dimensions",

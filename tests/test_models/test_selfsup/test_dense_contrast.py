@@ -8,6 +8,9 @@ from small_contrast import BACKBONE, batch_of, build, sgd_step
 from test_momentum_contrast import step
 from torch.nn import functional as F
 
+from sspyr_mm.health import GroupHealth, measure_group, start_recording, stop_recording
+from sspyr_mm.health.measures import position_share
+
 
 def test_every_position_is_matched_with_the_most_similar_one():
     """By the features of the backbone, not by the embeddings; the negatives are pooled before normalisation."""
@@ -43,6 +46,22 @@ def test_every_position_is_matched_with_the_most_similar_one():
     model.finish_step(0.9)
     pooled = F.normalize(dense_keys.mean(dim=(2, 3)), dim=1)
     torch.testing.assert_close(model.head.queues["dense"].embeddings[0, :6], pooled, atol=1e-6, rtol=0)
+
+
+def test_health_measures_the_positions_of_each_image():
+    model = build("DenseMoCo")
+    inputs = batch_of(0, 6, model)
+    inputs["seed"] = torch.arange(6)
+    start_recording()
+    model.loss(inputs)
+    recorded = stop_recording()["embeddings.dense"]
+    assert (model.num_cells("main"), model.num_cells("dense"), model.queued_per_image("dense")) == (1, 9, 1)
+    group = GroupHealth("dense", model.num_cells("dense"))
+    measure_group(group, recorded, None)
+    maps = model.neck(model.backbone(inputs["main"][0, :, 0])[-1])[1]
+    positions = F.normalize(maps.flatten(2), dim=1).transpose(1, 2)  # (image, position, channel)
+    torch.testing.assert_close(group.values["position_share"], position_share(positions.detach()))
+    assert 0.01 < group.values["position_share"] < 0.9
 
 
 def test_equal_features_match_the_first_position():
