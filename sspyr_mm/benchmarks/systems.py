@@ -73,7 +73,7 @@ def _methods(images: str) -> tuple[System, ...]:
         ("MoCo v2", "mocov2", 1.0, 275.0, {}),
         ("SwAV", "swav", 2.3, 121.0, _EPSILON),
         ("BYOL", "byol", 2.0, 157.0, {}),
-        ("DenseCL", "densecl", 1.15, 104.0, {}),
+        ("DenseCL", "densecl", 1.15, 80.0, {}),
         ("DetCo", "detco", 1.75, 94.0, {}),
         ("MaskCo", "maskco", 1.08, 122.0, {}),
         ("InsLoc", "insloc", 2.3, 138.0, {}),
