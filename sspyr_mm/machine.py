@@ -107,7 +107,7 @@ def environments(number: int, gpus: int = 1) -> list[dict[str, str]]:
     found = (found or [str(index) for index in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
     shares: list[dict[str, str]] = [{} for _ in range(number)]
     for place, share in enumerate(shares):
-        if not os.environ.get("OMP_NUM_THREADS"):
+        if gpus == 1 and not os.environ.get("OMP_NUM_THREADS"):  # torchrun sets that of several processes
             share["OMP_NUM_THREADS"] = str(max(1, num_cores() // number))
         if found:
             chosen = [found[(place * gpus + index) % len(found)] for index in range(gpus)]

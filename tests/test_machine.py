@@ -101,8 +101,9 @@ def test_commands_at_the_same_time_have_gpus_of_their_own(visible, number, gpus,
 
 def test_commands_at_the_same_time_share_the_cores(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    shares = machine.environments(2)
-    assert [share["OMP_NUM_THREADS"] for share in shares] == [str(max(1, machine.num_cores() // 2))] * 2
+    monkeypatch.setattr(machine, "num_cores", lambda: 12)
+    assert [share["OMP_NUM_THREADS"] for share in machine.environments(3)] == ["4"] * 3
+    assert all("OMP_NUM_THREADS" not in share for share in machine.environments(2, gpus=2))  # torchrun sets it
     assert machine.environments(1) == [{}]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert all("OMP_NUM_THREADS" not in share for share in machine.environments(2))

@@ -1,6 +1,6 @@
 # DenseCL at CPU size: ResNet-18 of width 16, 96 px (maps of 3 x 3), batch 64, AdamW. No published counterpart.
-# All numbers are a choice. Circular padding: with zeros, the dense term is solved by the position in the map, whatever
-# the image shows. See docs/health.md.
+# All numbers are a choice. Circular padding: with zeros, the network can minimise the dense term from the position in
+# the map alone. See docs/health.md.
 # Command: python tools/train.py configs/densecl/r18_small.py --data-root DIR
 _base_ = "../mocov2/r18_small.py"
 

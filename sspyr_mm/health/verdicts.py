@@ -73,7 +73,7 @@ _SIGNS = (
     _Sign(
         "position",
         lambda v: v.get("position_share", 0.0) > 0.5,
-        "embeddings tell the place in the map, not what it shows. Zero padding gives the place away: set "
+        "embeddings encode the position in the map instead of the content. Zero padding reveals the position: set "
         "model.backbone.conv_cfg=dict(type='Conv2d', padding_mode='circular')",
     ),
     _Sign(

@@ -94,7 +94,10 @@ def check_status(status: int, what: str, log: Path) -> None:
     if status in (_STOPPED, -signal.SIGINT, -signal.SIGTERM):
         raise KeyboardInterrupt
     if status:
-        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        try:
+            end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        except OSError as error:
+            end = f"(not readable: {error})"
         raise ChildProcessError(f"{what} failed with exit status {status}; whole log: {log}; its end:\n{end}\n")
 
 

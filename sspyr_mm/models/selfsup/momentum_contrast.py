@@ -172,7 +172,7 @@ class MoCoV2(MomentumModel):
         return self.head.queues[self.head.terms[group].queue]
 
     def queued_per_image(self, group: str) -> int:
-        """See :meth:`ViewModel.queued_per_image`: all keys in queues are of whole images."""
+        """See :meth:`ViewModel.queued_per_image`: each queue gets one key per image."""
         return 1
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:

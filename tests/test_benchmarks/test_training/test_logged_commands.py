@@ -77,6 +77,32 @@ def test_interrupt_reaches_all_commands_once_and_starts_none(tmp_path):
     assert not (tmp_path / "ready2").exists()
 
 
+def test_two_signals_at_once_are_one_request(tmp_path):
+    """A closed terminal sends its signal twice, and a supervisor may signal a whole group."""
+    with reproduce_step(tmp_path, SAVING) as process:
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == 130 and (tmp_path / "saved0").exists()
+
+
+def test_an_error_ends_the_commands_that_run(tmp_path, monkeypatch):
+    """Nobody reads the output any more, as after `reproduce 2>&1 | head`."""
+    monkeypatch.chdir(tmp_path)
+    log = tmp_path / "log.txt"
+    wait = "import pathlib, time\nwhile not pathlib.Path('ready0').exists(): time.sleep(0.05)"
+    first = LoggedCommand("first", [sys.executable, "-c", SAVING, "0"], log)
+    second = [LoggedCommand("second", [sys.executable, "-c", wait], log), LoggedCommand("third", ["true"], log)]
+
+    def announce(command):
+        if command.what == "third":
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_logged([[first], second], [{}, {}], announce)
+    assert (tmp_path / "saved0").exists()
+
+
 def state_of(pid):
     return subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()[:1]
 
@@ -153,6 +179,7 @@ def test_second_interrupt_ends_a_command_that_does_not_stop(tmp_path):
     with reproduce_step(tmp_path, stubborn) as process:
         process.send_signal(signal.SIGINT)
         wait_for(process, tmp_path / "asked")
+        time.sleep(0.6)  # a signal within half a second is a part of the first request
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     assert process.returncode == 130 and not (tmp_path / "saved0").exists()

@@ -91,7 +91,8 @@ def test_positions_that_solve_the_dense_term_are_named(padding, folders, tmp_pat
     """Each position of the map has one embedding, whatever the image, if zero padding gives the position away."""
     conv = f"backbone=dict(conv_cfg=dict(type='Conv2d', padding_mode='{padding}')), head=dict(queue_length=64)"
     found, table = signs("densecl/r18_small.py", conv, folders["scenes"], {}, tmp_path, log)
-    assert (found.get("dense") == "position") == ("broken, position" in table) == (padding == "zeros")
+    assert found.get("dense") == ("position" if padding == "zeros" else None)
+    assert ("broken, position" in table) == (padding == "zeros")
 
 
 @pytest.mark.parametrize("method", ["mocov2", "byol"])
