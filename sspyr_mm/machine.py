@@ -92,27 +92,26 @@ def list_devices() -> list[str]:
 def environments(number: int, gpus: int = 1) -> list[dict[str, str]]:
     """Returns variables for each of several commands that run at the same time on this machine.
 
-    Each command has its share of the cores, unless ``OMP_NUM_THREADS`` is set, and as many of the GPUs as it needs.
-    Commands share GPUs if there are too few. A single command has the whole machine.
+    Each command has as many of the GPUs as it needs; commands share GPUs if there are too few. With at most one GPU it
+    has its share of the cores, unless ``OMP_NUM_THREADS`` is set; with more, torchrun sets the threads. A single
+    command needs no variables.
 
     Args:
         number: Commands at the same time.
         gpus: GPUs per command.
     """
-    import torch
-
     if number == 1:
         return [{}]
-    found = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
-    found = (found or [str(index) for index in range(torch.cuda.device_count())])[: torch.cuda.device_count()]
-    shares: list[dict[str, str]] = [{} for _ in range(number)]
-    for place, share in enumerate(shares):
-        if gpus == 1 and not os.environ.get("OMP_NUM_THREADS"):  # torchrun sets that of several processes
-            share["OMP_NUM_THREADS"] = str(max(1, num_cores() // number))
-        if found:
-            chosen = [found[(place * gpus + index) % len(found)] for index in range(gpus)]
-            share["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(chosen))
-    return shares
+    indices = [device.removeprefix("cuda:") for device in list_devices() if device != "cpu"]
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    found = (visible or indices)[: len(indices)]
+    shared: dict[str, str] = {}
+    if gpus == 1 and not os.environ.get("OMP_NUM_THREADS"):
+        shared["OMP_NUM_THREADS"] = str(max(1, num_cores() // number))
+    if not found:
+        return [shared] * number
+    chosen = [[found[(slot * gpus + index) % len(found)] for index in range(gpus)] for slot in range(number)]
+    return [{**shared, "CUDA_VISIBLE_DEVICES": ",".join(dict.fromkeys(names))} for names in chosen]
 
 
 def limit_threads(num_workers: int) -> int:

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the plan, runs what is missing, and prints and writes the table; returns 0."""
     from sspyr_mm.benchmarks.plan import Plan
-    from sspyr_mm.benchmarks.reproduce import build_table, plan_steps, run_steps
+    from sspyr_mm.benchmarks.reproduce import plan_steps, run_steps
     from sspyr_mm.benchmarks.slurm_array import write_slurm_array
     from sspyr_mm.benchmarks.systems import find_table
 
@@ -105,8 +105,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         run_steps(plan, steps)
     except ChildProcessError:
-        if any(row.values for row in build_table(plan).rows):
-            _write_table(plan)
+        _write_table(plan)
         raise
     _write_table(plan)
     return 0
@@ -140,6 +139,8 @@ def _write_table(plan: "Plan") -> None:
     from sspyr_mm.files import write_text
 
     table = build_table(plan)
+    if not any(row.values for row in table.rows):  # the first steps failed
+        return
     text = to_markdown(table)
     print(f"\n{text}", end="")
     stem = plan.work_dir / plan.scale / f"table_{plan.table.name}"

@@ -67,8 +67,8 @@ _SIGNS = (
     _Sign(
         "position",
         lambda v: v.get("position", 0.0) > 0.2,
-        "prototypes tell the place of a patch in its image, not what it shows. Check the images for borders and equal "
-        "layouts, and use a larger range of the area of the regions",
+        "prototypes encode the position of a patch in its image instead of the content. Check the images for borders "
+        "and equal layouts, and use a larger range of the area of the regions",
     ),
     _Sign(
         "position",

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sspyr_mm.benchmarks.training.process import check_status
+from sspyr_mm.benchmarks.training.process import PATIENCE, check_status
 
 _INTERVAL = 0.1  # seconds between polls of the processes
 _SECOND = 0.5  # seconds after the first signal from which a further one is a second request
@@ -94,9 +94,11 @@ def run_logged(
                     if (running or waiting) and not signals.stops:
                         _say(f"{run.command.what} failed; the others continue; log: {run.command.log}")
                 except KeyboardInterrupt:
-                    signals.stops.extend([time.monotonic()] * (not signals.stops))
+                    if not signals.stops:
+                        signals.stops.append(time.monotonic())
         if signals.stops:
-            _say("".join(failures))
+            for failure in failures:
+                _say(failure)
             raise KeyboardInterrupt
     return failures
 
@@ -138,7 +140,7 @@ def _ended_on_error(running: Sequence[_Run]) -> Iterator[None]:
             run.process.terminate()
         for run in running:
             with suppress(subprocess.TimeoutExpired):
-                run.process.wait(60)
+                run.process.wait(PATIENCE)
             run.send(signal.SIGKILL)
         raise
 
@@ -146,7 +148,7 @@ def _ended_on_error(running: Sequence[_Run]) -> Iterator[None]:
 def _say(text: str) -> None:
     """Prints to stderr, unless nobody reads it any more: the terminal was closed."""
     with suppress(OSError):
-        print(text, file=sys.stderr, end="\n" * bool(text), flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
 def _start(command: LoggedCommand, rest: Sequence[LoggedCommand], environment: Mapping[str, str]) -> _Run:

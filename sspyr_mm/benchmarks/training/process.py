@@ -14,7 +14,7 @@ from sspyr_mm.benchmarks.training.worker import METRICS_FILE
 from sspyr_mm.files import FolderInUseError, folder_lock
 
 _STOPPED = 130  # exit status of a worker that saved a checkpoint after an interrupt; see InterruptHook
-_PATIENCE = 60.0  # seconds a worker has to save that checkpoint
+PATIENCE = 60.0  # seconds a worker has to save that checkpoint
 
 
 def run_config(cfg: Config, num_processes: int, title: str) -> dict[str, float]:
@@ -108,7 +108,7 @@ def wait_for(process: subprocess.Popen) -> int:
         return process.wait()
     except KeyboardInterrupt:  # terminals send it to the worker as well
         try:
-            process.wait(_PATIENCE)
+            process.wait(PATIENCE)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
             process.kill()
         raise

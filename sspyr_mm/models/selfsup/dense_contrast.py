@@ -35,8 +35,8 @@ class DenseMoCo(MoCoV2):
         return ["main", "dense"], ["main", "matched"], ["main", "dense"]
 
     def num_cells(self, group: str) -> int:
-        """Returns the number of positions of the last map for ``dense``, and 1 for ``main``."""
-        return self._num_positions if group == "dense" else 1
+        """Returns the number of positions of the last map for a term of positions, and 1 for one of images."""
+        return self._num_positions if self.head.terms[group].query == "dense" else 1
 
     def embed(self, encoder: Encoder, images: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeds images and the H * W positions of their maps.

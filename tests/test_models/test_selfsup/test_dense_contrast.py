@@ -56,6 +56,11 @@ def test_health_measures_the_positions_of_each_image():
     model.loss(inputs)
     recorded = stop_recording()["embeddings.dense"]
     assert (model.num_cells("main"), model.num_cells("dense"), model.queued_per_image("dense")) == (1, 9, 1)
+    terms = dict(main={}, cells=dict(query="dense", key="matched", queue="dense"))
+    assert build("DenseMoCo", head=dict(terms=terms)).num_cells("cells") == 1  # before the first batch
+    renamed = build("DenseMoCo", head=dict(terms=terms))
+    renamed.loss(inputs)
+    assert renamed.num_cells("cells") == 9
     group = GroupHealth("dense", model.num_cells("dense"))
     measure_group(group, recorded, None)
     maps = model.neck(model.backbone(inputs["main"][0, :, 0])[-1])[1]
